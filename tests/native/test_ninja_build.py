@@ -20,9 +20,7 @@ GIBIBYTE = 1 << 30
         (2, 64 * GIBIBYTE, "many", 2),
     ],
 )
-def test_jobs(
-    cpus: int, free_bytes: int, max_jobs: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs(cpus: int, free_bytes: int, max_jobs: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.setattr(ninja_build, "_free_memory", lambda: free_bytes)
     if max_jobs is None:
