@@ -196,4 +196,5 @@ def _load(reason: str) -> BackendInfo:
 
 def _run_callbacks() -> None:
     while _callbacks:
-        _callbacks.pop(0)()
+        _callbacks[0]()
+        del _callbacks[0]

@@ -13,7 +13,8 @@ from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import LIBRARY
 from kshot_ext._native.recipe import Recipe
 
-_BYTES_PER_JOB = 1 << 30
+# Twice what the largest file takes.
+_BYTES_PER_JOB = 1 << 29
 _LINES_SHOWN = 25
 _RULES = """\
 rule compile

@@ -13,7 +13,7 @@ GIBIBYTE = 1 << 30
     ("cpus", "free_bytes", "max_jobs", "expected"),
     [
         (8, 64 * GIBIBYTE, None, 8),
-        (8, 3 * GIBIBYTE, None, 3),
+        (8, 3 * GIBIBYTE, None, 6),
         (8, 0, None, 1),
         (8, 64 * GIBIBYTE, "2", 2),
         (2, 64 * GIBIBYTE, "16", 2),
