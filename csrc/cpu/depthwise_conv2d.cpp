@@ -2,15 +2,16 @@
 //
 //     output[n, y, x, c] = bias[c] + sum_taps input[n, y', x', c] * weight[tap, c]
 //
-// and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums products over
-// positions. Channels are the lanes: a task owns one sample and a range of channels, and walks it in blocks of two
-// vectors so that weights and sums stay in registers while rows stream by.
+// and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
+// products over positions. Channels are the lanes: a task owns one sample and a range of channels, and walks
+// it in blocks of two vectors so that weights and sums stay in registers while rows stream by.
 //
 //     one row of the target          taps of a segment (kernel rows x kernel columns)
 //     [ edge | columns 0..3 | 4..7 | ... | edge ]   <- 4 columns x 2 vectors of sums at a time
 //
-// Bound by memory: a sample's rows (kernel height x width x channels) stay in L2, so each element comes from memory
-// once. The last block is moved back to end at the last channel, not cut, so no masks are needed from one vector up.
+// Bound by memory: a sample's rows (kernel height x width x channels) stay in L2, so each element comes from
+// memory once. The last block is moved back to end at the last channel, not cut, so no masks are needed from
+// one vector up.
 #include "cpu/depthwise_conv2d.h"
 
 #include <algorithm>
@@ -23,7 +24,8 @@ namespace {
 
 constexpr int64_t kColumns = 4;
 
-// Calls body(channel, std::integral_constant<vectors>, count): count < one vector only if there are fewer channels.
+// Calls body(channel, std::integral_constant<vectors>, count): count < one vector only if there are fewer
+// channels.
 template <class C, class Body>
 inline void for_each_channel_block(int64_t begin, int64_t end, const Body& body) {
   constexpr int64_t lanes = kLanes<C>;
@@ -51,8 +53,8 @@ struct Tap {
 
 // `columns` neighbouring targets of one segment: target[j] = start + sum_t source_t[j] * weight_t
 template <class T, int vectors, int columns>
-inline void gather_columns(const Tap<T>* taps, int64_t tap_count, int64_t source_step, const Vec<Sum<T>>* start,
-                           T* target, int64_t target_step, int64_t count) {
+inline void gather_columns(const Tap<T>* taps, int64_t tap_count, int64_t source_step,
+                           const Vec<Sum<T>>* start, T* target, int64_t target_step, int64_t count) {
   using C = Sum<T>;
   constexpr int64_t lanes = kLanes<C>;
   Vec<C> sums[columns][vectors];
@@ -76,14 +78,15 @@ template <class T>
 void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64_t channel_end) {
   using C = Sum<T>;
   const int64_t channels = args.channels;
-  const T* source = static_cast<const T*>(args.source) + n * args.source_height * args.source_width * channels;
+  const T* source =
+      static_cast<const T*>(args.source) + n * args.source_height * args.source_width * channels;
   T* target = static_cast<T*>(args.target) + n * args.target_height * args.target_width * channels;
   const T* weight = static_cast<const T*>(args.weight) + n * args.weight_stride;
   const T* bias = args.bias ? static_cast<const T*>(args.bias) + n * args.bias_stride : nullptr;
   std::vector<Tap<T>> taps;
 
-  const auto gather_segment = [&](const AxisSegment& rows, int64_t row, const AxisSegment& columns, int64_t channel,
-                                  auto vectors, int64_t count) {
+  const auto gather_segment = [&](const AxisSegment& rows, int64_t row, const AxisSegment& columns,
+                                  int64_t channel, auto vectors, int64_t count) {
     constexpr int kVectors = decltype(vectors)::value;
     taps.clear();
     for (const AxisTap& y : rows.taps) {
@@ -96,7 +99,8 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
     Vec<C> start[kVectors] = {};
     for (int v = 0; bias && v < kVectors; ++v) start[v] = load_lanes(bias + channel + v * kLanes<C>, count);
     const int64_t source_step = columns.source_step * channels, target_step = columns.step * channels;
-    T* line = target + ((rows.first + row * rows.step) * args.target_width + columns.first) * channels + channel;
+    T* line =
+        target + ((rows.first + row * rows.step) * args.target_width + columns.first) * channels + channel;
     const int64_t tap_count = static_cast<int64_t>(taps.size());
     int64_t j = 0;
     const auto advance = [&](int64_t by) {
@@ -105,7 +109,8 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
       for (Tap<T>& tap : taps) tap.source += by * source_step;
     };
     for (; j + kColumns <= columns.count; advance(kColumns)) {
-      gather_columns<T, kVectors, kColumns>(taps.data(), tap_count, source_step, start, line, target_step, count);
+      gather_columns<T, kVectors, kColumns>(taps.data(), tap_count, source_step, start, line, target_step,
+                                            count);
     }
     for (; j < columns.count; advance(1)) {
       gather_columns<T, kVectors, 1>(taps.data(), tap_count, source_step, start, line, target_step, count);
@@ -114,19 +119,21 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
 
   for (const AxisSegment& rows : *args.rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      for_each_channel_block<C>(channel_begin, channel_end, [&](int64_t channel, auto vectors, int64_t count) {
-        for (const AxisSegment& columns : *args.columns) {
-          gather_segment(rows, row, columns, channel, vectors, count);
-        }
-      });
+      for_each_channel_block<C>(channel_begin, channel_end,
+                                [&](int64_t channel, auto vectors, int64_t count) {
+                                  for (const AxisSegment& columns : *args.columns) {
+                                    gather_segment(rows, row, columns, channel, vectors, count);
+                                  }
+                                });
     }
   }
 }
 
 // sums[k] += sum_j grad[j] * input[j, tap k] for up to `taps` kernel columns of one segment
 template <class T, int taps>
-inline void weight_gradient_columns(Vec<Sum<T>>* sums, const T* grad, int64_t grad_step, const T* const* inputs,
-                                    int64_t input_step, int64_t columns, int64_t count) {
+inline void weight_gradient_columns(Vec<Sum<T>>* sums, const T* grad, int64_t grad_step,
+                                    const T* const* inputs, int64_t input_step, int64_t columns,
+                                    int64_t count) {
   for (int64_t j = 0; j < columns; ++j) {
     const Vec<Sum<T>> g = load_lanes(grad + j * grad_step, count);
     for (int k = 0; k < taps; ++k) sums[k] += g * load_lanes(inputs[k] + j * input_step, count);
@@ -134,8 +141,8 @@ inline void weight_gradient_columns(Vec<Sum<T>>* sums, const T* grad, int64_t gr
 }
 
 template <class T>
-void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin, int64_t channel_end,
-                     Sum<T>* grad_weight, Sum<T>* grad_bias) {
+void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin,
+                     int64_t channel_end, Sum<T>* grad_weight, Sum<T>* grad_bias) {
   using C = Sum<T>;
   constexpr int kBlock = 4;  // kernel columns whose sums are in registers at a time
   const ConvGeometry& geometry = args.geometry;
@@ -143,8 +150,8 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
   const T* input = static_cast<const T*>(args.input) + n * geometry.input_size();
   const T* grad = static_cast<const T*>(args.grad_output) + n * geometry.output_size();
 
-  const auto add_segment = [&](const T* input_line, const T* grad_line, C* line_weight, const AxisSegment& columns,
-                               int64_t channel, int64_t count) {
+  const auto add_segment = [&](const T* input_line, const T* grad_line, C* line_weight,
+                               const AxisSegment& columns, int64_t channel, int64_t count) {
     const int64_t tap_count = static_cast<int64_t>(columns.taps.size());
     const int64_t input_step = columns.source_step * channels;
     const T* grad_first = grad_line + columns.first * channels + channel;
@@ -160,10 +167,18 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
                                                           columns.count, count);
       };
       switch (block) {
-        case 1: run(std::integral_constant<int, 1>{}); break;
-        case 2: run(std::integral_constant<int, 2>{}); break;
-        case 3: run(std::integral_constant<int, 3>{}); break;
-        default: run(std::integral_constant<int, 4>{}); break;
+        case 1:
+          run(std::integral_constant<int, 1>{});
+          break;
+        case 2:
+          run(std::integral_constant<int, 2>{});
+          break;
+        case 3:
+          run(std::integral_constant<int, 3>{});
+          break;
+        default:
+          run(std::integral_constant<int, 4>{});
+          break;
       }
       for (int64_t b = 0; b < block; ++b) {
         C* target = line_weight + columns.taps[k + b].tap * channels + channel;
@@ -182,7 +197,8 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
     }
     if (!grad_bias) return;
     Vec<C> sum = load_lanes(grad_bias + channel, count);
-    for (int64_t x = 0; x < geometry.width.output; ++x) sum += load_lanes(grad_line + x * channels + channel, count);
+    for (int64_t x = 0; x < geometry.width.output; ++x)
+      sum += load_lanes(grad_line + x * channels + channel, count);
     store_lanes(grad_bias + channel, sum, count);
   };
 

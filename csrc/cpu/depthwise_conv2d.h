@@ -18,7 +18,7 @@ struct DepthwiseGather {
   const std::vector<AxisSegment>* rows;     // along the height
   const std::vector<AxisSegment>* columns;  // along the width
   int64_t kernel_width;
-  const void* source;        // [N, source_height, source_width, C]
+  const void* source;     // [N, source_height, source_width, C]
   const void* weight;     // [taps, C] or [N, taps, C]
   int64_t weight_stride;  // elements from sample to sample: 0 for a shared weight
   const void* bias;       // [C], [N, C], or null
@@ -31,8 +31,8 @@ struct DepthwiseWeightGradient {
   ConvGeometry geometry;
   const std::vector<AxisSegment>* rows;     // forward segments along the height
   const std::vector<AxisSegment>* columns;  // and along the width
-  const void* input;        // [N, H, W, C]
-  const void* grad_output;  // [N, H', W', C]
+  const void* input;                        // [N, H, W, C]
+  const void* grad_output;                  // [N, H', W', C]
 };
 
 // Sample n, channels [channel_begin, channel_end).
@@ -40,7 +40,8 @@ KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, int64_t n, int6
                                     int64_t channel_end))
 
 // Adds sample n's share to grad_weight [taps, C] and grad_bias [C] (or null), both of the sum type.
-KSHOT_DECLARE(void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin,
-                                             int64_t channel_end, void* grad_weight, void* grad_bias))
+KSHOT_DECLARE(void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n,
+                                             int64_t channel_begin, int64_t channel_end, void* grad_weight,
+                                             void* grad_bias))
 
 }  // namespace kshot::cpu

@@ -11,11 +11,13 @@ namespace {
 
 // Weight [taps, C] or [N, taps, C] and bias [C] or [N, C], checked against the geometry and contiguous.
 struct DepthwiseParameters {
-  DepthwiseParameters(const Tensor& weight_in, const std::optional<Tensor>& bias_in, const ConvGeometry& geometry)
+  DepthwiseParameters(const Tensor& weight_in, const std::optional<Tensor>& bias_in,
+                      const ConvGeometry& geometry)
       : weight(torch::stable::contiguous(weight_in)) {
     const int64_t rank = weight.dim();
     STD_TORCH_CHECK((rank == 2 || (rank == 3 && weight.size(0) == geometry.batch)) &&
-                        weight.size(rank - 2) == geometry.taps() && weight.size(rank - 1) == geometry.in_channels,
+                        weight.size(rank - 2) == geometry.taps() &&
+                        weight.size(rank - 1) == geometry.in_channels,
                     "weight must be [taps, C] or [N, taps, C] with N, taps, C = ", geometry.batch, ", ",
                     geometry.taps(), ", ", geometry.in_channels);
     weight_stride = rank == 3 ? geometry.taps() * geometry.in_channels : 0;
@@ -48,8 +50,8 @@ void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
 Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
                         const Tensor& weight,               // [taps, C] or [N, taps, C]
                         const std::optional<Tensor>& bias,  // [C] or [N, C]
-                        std::vector<int64_t> kernel, std::vector<int64_t> stride, std::vector<int64_t> padding,
-                        std::vector<int64_t> dilation) {
+                        std::vector<int64_t> kernel, std::vector<int64_t> stride,
+                        std::vector<int64_t> padding, std::vector<int64_t> dilation) {
   const Tensor x = as_channels_last(input);
   const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
   const DepthwiseParameters parameters(weight, bias, geometry);
@@ -76,8 +78,8 @@ Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
   return output;
 }
 
-// Gradients of weight and bias. With a shared weight, samples are summed in groups and the groups in order, so that
-// the result does not depend on the number of threads.
+// Gradients of weight and bias. With a shared weight, samples are summed in groups and the groups in order,
+// so that the result does not depend on the number of threads.
 std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DepthwiseWeightGradient& args, bool per_sample,
                                                const Tensor& like) {
   constexpr int64_t kGroups = 8;
@@ -118,8 +120,9 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
   const Tensor x = as_channels_last(input), g = as_channels_last(grad);
   const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
   const DepthwiseParameters parameters(weight, std::nullopt, geometry);
-  Tensor grad_input = need_input ? new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input)
-                                 : none_like(x);
+  Tensor grad_input =
+      need_input ? new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input)
+                 : none_like(x);
   if (need_input) {
     const auto rows = transposed_segments(geometry.height), columns = transposed_segments(geometry.width);
     cpu::DepthwiseGather args{};
@@ -150,7 +153,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
   m.def(
-      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] padding, "
+      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] "
+      "padding, "
       "int[] dilation) -> Tensor");
   m.def(
       "depthwise_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] kernel, int[] stride, "
