@@ -224,12 +224,12 @@ def test_key_depends_on_all_that_matters(source_folder: Path, monkeypatch: pytes
     keys = [base.key]
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "g++", "13.1.0")).key)
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "clang", "12.2.0")).key)
-    keys.append(dataclasses.replace(base, instruction_sets=("avx2",)).key)
+    keys.append(dataclasses.replace(base, instruction_sets=("portable", "avx2")).key)
     for module, name, value in (
         (torch, "__version__", "2.99.0"),
         (flags, "COMPILE", (*flags.COMPILE, "-g")),
         (flags, "LINK", ("-shared", "-s")),
-        (flags, "INSTRUCTION_SETS", {"portable": ("-msse4",)}),
+        (flags, "INSTRUCTION_SETS", {"portable": ("-msse4.2",)}),
         (platform, "machine", lambda: "riscv64"),
     ):
         with monkeypatch.context() as patch:
