@@ -9,8 +9,8 @@ from torch import nn
 def to_plain_network(network: nn.Module) -> torch.fx.GraphModule:
     """The same network as one graph of ``torch.nn`` layers, which share their tensors with ``network``.
 
-    Classes of this package dissolve into the graph, so that ``torch.save`` of the result loads where the package
-    is not installed.
+    Classes of this package dissolve into the graph, so that ``torch.save`` of the result loads where the
+    package is not installed.
 
     Raises:
         TypeError: if a layer with parameters is not a ``torch.nn`` layer.
