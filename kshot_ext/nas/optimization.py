@@ -49,11 +49,13 @@ class Tally:
     loss_sum: float = 0.0
     correct: int = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Counts a batch: its mean loss (scalar), scores ``[B, num_classes]`` and labels ``[B]``."""
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> float:
+        """Counts a batch by its mean loss, scores ``[B, num_classes]`` and labels ``[B]``; returns the loss."""
+        value = loss.item()
         self.images += len(labels)
-        self.loss_sum += float(loss) * len(labels)
+        self.loss_sum += value * len(labels)
         self.correct += int((logits.argmax(dim=1) == labels).sum())
+        return value
 
     @property
     def loss(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.counting import Cost, measure
-from kshot_ext.nas.export import to_plain_network
+from kshot_ext.nas.plain_network import to_plain_network
 from kshot_ext.nas.randomness import seeded_by
 
 
