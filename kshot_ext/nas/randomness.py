@@ -1,0 +1,30 @@
+"""Explicit randomness for code that only knows torch's global generator, such as layer initialisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for another library's random numbers, drawn from ``generator``."""
+    return int(torch.randint(2**31, (), generator=generator))
+
+
+@contextmanager
+def seeded_by(generator: torch.Generator) -> Iterator[None]:
+    """Inside this context torch's global CPU generator is seeded from ``generator``; afterwards it is as before.
+
+    Example:
+        >>> with seeded_by(torch.Generator().manual_seed(0)):
+        ...     first = torch.nn.Linear(2, 2)
+        >>> with seeded_by(torch.Generator().manual_seed(0)):
+        ...     second = torch.nn.Linear(2, 2)
+        >>> torch.equal(first.weight, second.weight)
+        True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(generator))
+        yield
