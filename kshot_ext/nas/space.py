@@ -154,7 +154,8 @@ class SearchSpace(ABC):
         self.validate(architecture)
         with seeded_by(generator):
             layers = [self.candidate(layer, choice) for layer, choice in enumerate(architecture.operations)]
-            return to_plain_network(self.assemble(self.stem(), layers, self.head()))
+            network = to_plain_network(self.assemble(self.stem(), layers, self.head()))
+        return network.to(memory_format=torch.channels_last)  # as the image batches are
 
     def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
         _, layers = self._costs
