@@ -1,0 +1,27 @@
+"""The public operators, gathered from `kshot_ext.ops`.
+
+Example:
+    >>> import torch
+    >>> import kshot_ext.functional as KF
+    >>> weight, code = torch.randn(4, 8, 3, 3, 3), torch.full((4,), 0.25)
+    >>> KF.kshot_conv2d(torch.randn(2, 3, 16, 16), weight, code, padding="same").shape
+    torch.Size([2, 8, 16, 16])
+"""
+
+from kshot_ext.ops.batch_norm_act import batch_norm_act
+from kshot_ext.ops.effective_weight import effective_weight
+from kshot_ext.ops.gated_conv2d import gated_conv2d
+from kshot_ext.ops.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
+from kshot_ext.ops.kshot_linear import kshot_linear
+from kshot_ext.ops.mix_weights import mix_weights
+
+__all__ = [
+    "batch_norm_act",
+    "effective_weight",
+    "gated_conv2d",
+    "kshot_conv1d",
+    "kshot_conv2d",
+    "kshot_conv3d",
+    "kshot_linear",
+    "mix_weights",
+]

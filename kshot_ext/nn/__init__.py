@@ -1,0 +1,26 @@
+"""Drop-in modules: the constructors of `torch.nn` plus `num_shots`, with K copies of every weight.
+
+Example:
+    >>> import torch
+    >>> from kshot_ext.nn import KShotConv2d
+    >>> layer = KShotConv2d(3, 8, kernel_size=3, padding=1, num_shots=4)
+    >>> layer(torch.randn(2, 3, 16, 16), torch.full((4,), 0.25)).shape
+    torch.Size([2, 8, 16, 16])
+"""
+
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d
+from kshot_ext.nn.code import KShotModule, set_code
+from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
+from kshot_ext.nn.gated_conv import GatedConv2d
+from kshot_ext.nn.linear import KShotLinear
+
+__all__ = [
+    "GatedConv2d",
+    "KShotBatchNorm2d",
+    "KShotConv1d",
+    "KShotConv2d",
+    "KShotConv3d",
+    "KShotLinear",
+    "KShotModule",
+    "set_code",
+]

@@ -1,0 +1,94 @@
+"""K-shot batch norm: `torch.nn.BatchNorm2d` with K copies of its affine parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.code import KShotModule
+
+
+class KShotBatchNorm2d(KShotModule):
+    """`torch.nn.BatchNorm2d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None, *, activation="identity", residual=None)` is `batch_norm_act` with this layer's
+    parameters. An input of fewer channels uses the leading part of everything. Without affine parameters no
+    code is needed.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
+
+    Example:
+        >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        num_shots: int = 8,
+    ) -> None:
+        super().__init__(num_shots)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        where = {"device": device, "dtype": dtype}
+        self.register_parameter(
+            "weight", nn.Parameter(torch.ones(num_shots, num_features, **where)) if affine else None
+        )
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_shots, num_features, **where)) if affine else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", torch.zeros(num_features, **where) if tracked else None)
+        self.register_buffer("running_var", torch.ones(num_features, **where) if tracked else None)
+        self.register_buffer(
+            "num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device) if tracked else None
+        )
+
+    def reset_running_stats(self) -> None:
+        """Set the running statistics to those of a new layer."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def forward(
+        self,
+        input: Tensor,
+        code: Tensor | None = None,
+        *,
+        activation: str = "identity",
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        if input.dim() != 4:
+            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
+        code = self.resolve_code(code) if self.affine else None
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:  # cumulative average, as torch.nn.BatchNorm2d does
+                momentum = 1.0 / float(self.num_batches_tracked)
+        return KF.batch_norm_act(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            code=code,
+            training=self.training,
+            momentum=momentum if momentum is not None else 0.0,
+            eps=self.eps,
+            activation=activation,
+            residual=residual,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}, num_shots={self.num_shots}"
+        )

@@ -1,0 +1,105 @@
+"""The code of a module: given with the call, or set beforehand for a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class KShotModule(nn.Module):
+    """Base of the modules that keep K copies of their parameters.
+
+    The first dimension of every parameter counts the copies. Copies may be kept in channels_last:
+    `model.to(memory_format=torch.channels_last)` works as on plain layers.
+
+    Attributes:
+        num_shots: K, the number of copies.
+        check_code: verify that each code is finite, non-negative and sums to one; costs a device
+            synchronisation on CUDA, so it is off unless asked for.
+    """
+
+    num_shots: int
+    check_code: bool = False
+
+    def __init__(self, num_shots: int) -> None:
+        super().__init__()
+        if isinstance(num_shots, bool) or not isinstance(num_shots, int) or num_shots < 1:
+            raise ValueError(f"num_shots must be an int >= 1, got {num_shots!r}")
+        self.num_shots = num_shots
+        self._code: Tensor | None = None
+
+    def resolve_code(self, code: Tensor | None) -> Tensor:
+        """The code to use: the given one, else the one that `set_code` left here."""
+        if code is None:
+            code = self._code
+        if code is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a code of {self.num_shots} entries: "
+                "pass it to forward, or call kshot_ext.set_code(model, code) before"
+            )
+        if self.check_code:
+            require_simplex(code)
+        return code
+
+    def __getstate__(self) -> dict:
+        # A set code may hang on a graph, which neither copies nor pickles; it belongs to a step, not to the model.
+        return {**self.__dict__, "_code": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        # Module.to(memory_format=...) looks at the rank: show it the copies as one tall plain weight.
+        def apply_to_copies(tensor: Tensor) -> Tensor:
+            if tensor.dim() < 3:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+
+        return super()._apply(apply_to_copies, recurse)
+
+
+def require_simplex(code: Tensor) -> None:
+    """Raise ValueError unless every row of `code` is finite, non-negative and sums to one (within 1e-3)."""
+    values = code.detach().to(torch.promote_types(code.dtype, torch.float32))
+    if not torch.isfinite(values).all():
+        raise ValueError(f"code must be finite, got {_shown(values)}")
+    if (values < -1e-6).any():
+        raise ValueError(f"code must be non-negative, got {_shown(values)}")
+    if ((values.sum(-1) - 1).abs() > 1e-3).any():
+        raise ValueError(f"each row of code must sum to 1, got sums {_shown(values.sum(-1))}")
+
+
+def set_code(model: nn.Module, code: Tensor | None) -> None:
+    """Give all K-shot layers of `model` the code that they use when a call brings none.
+
+    Args:
+        model: any module that holds K-shot layers.
+        code: `[K]`, or `[N, K]` for one row per sample; a code with a graph receives gradients. None takes
+            the code away.
+
+    Raises:
+        ValueError: if `model` has no K-shot layer, or a layer has another number of copies, naming the layer.
+
+    Example:
+        >>> import torch, kshot_ext
+        >>> model = kshot_ext.convert(torch.nn.Sequential(torch.nn.Linear(4, 2)), num_shots=2)
+        >>> kshot_ext.set_code(model, torch.tensor([0.5, 0.5]))
+        >>> model(torch.randn(3, 4)).shape
+        torch.Size([3, 2])
+    """
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, KShotModule)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} holds no K-shot layer; make some with kshot_ext.convert(model)")
+    if code is not None:
+        for name, layer in layers:
+            if code.dim() not in (1, 2) or code.shape[-1] != layer.num_shots:
+                raise ValueError(
+                    f"layer {name or type(layer).__name__!r} keeps {layer.num_shots} copies: "
+                    f"code must be [{layer.num_shots}] or [N, {layer.num_shots}], got {list(code.shape)}"
+                )
+    for _, layer in layers:
+        layer._code = code
+
+
+def _shown(values: Tensor) -> str:
+    flat = [f"{value:.4g}" for value in values.flatten()[:8].tolist()]
+    return "[" + ", ".join(flat) + (", ...]" if values.numel() > 8 else "]")

@@ -1,0 +1,121 @@
+"""K-shot convolution modules: `torch.nn.Conv1d/2d/3d` with K copies of weight and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.shots import stack_shots
+
+
+class _KShotConv(KShotModule):
+    """Shared by the three classes below: holds the dictionaries, forwards to the functional operator."""
+
+    plain: ClassVar[type[nn.modules.conv._ConvNd]]
+    operator: ClassVar[Callable[..., Tensor]]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, ...],
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | str = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        num_shots: int = 8,
+    ) -> None:
+        super().__init__(num_shots)
+
+        def make_plain() -> nn.modules.conv._ConvNd:
+            return self.plain(
+                in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+                device, dtype,
+            )  # fmt: skip
+
+        # torch validates the arguments and initialises each copy with the fan-in of one copy.
+        copies = [make_plain() for _ in range(num_shots)]
+        first = copies[0]
+        self.in_channels, self.out_channels = first.in_channels, first.out_channels
+        self.kernel_size, self.stride, self.dilation = first.kernel_size, first.stride, first.dilation
+        self.padding, self.groups, self.padding_mode = first.padding, first.groups, first.padding_mode
+        self._border = first._reversed_padding_repeated_twice
+        self.weight = nn.Parameter(stack_shots([copy.weight for copy in copies]))
+        if bias:
+            self.bias = nn.Parameter(stack_shots([copy.bias for copy in copies]))
+        else:
+            self.register_parameter("bias", None)
+
+    def forward(
+        self,
+        input: Tensor,
+        code: Tensor | None = None,
+        *,
+        gate: Tensor | None = None,
+        out_channels: int | None = None,
+    ) -> Tensor:
+        code = self.resolve_code(code)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
+        return type(self).operator(
+            input, self.weight, code, self.bias, self.stride, padding, self.dilation, self.groups,
+            gate=gate, out_channels=out_channels,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        parts = [
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}",
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}",
+            f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, num_shots={self.num_shots}",
+        ]
+        return ", ".join(parts)
+
+
+class KShotConv1d(_KShotConv):
+    """`torch.nn.Conv1d` with K copies: weight `[K, C_out, C_in/groups, KL]`, bias `[K, C_out]`.
+
+    `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv1d` with this layer's dictionaries.
+    """
+
+    plain = nn.Conv1d
+    operator = staticmethod(KF.kshot_conv1d)
+
+
+class KShotConv2d(_KShotConv):
+    """`torch.nn.Conv2d` with K copies: weight `[K, C_out, C_in/groups, KH, KW]`, bias `[K, C_out]`.
+
+    `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv2d` with this layer's dictionaries;
+    without a code it uses the one that `kshot_ext.set_code` left. Each copy starts as torch would start it.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.Conv2d`.
+
+    Example:
+        >>> layer = KShotConv2d(3, 8, 3, padding=1, bias=False, num_shots=2)
+        >>> layer(torch.randn(1, 3, 8, 8), torch.tensor([0.5, 0.5]), out_channels=4).shape
+        torch.Size([1, 4, 8, 8])
+    """
+
+    plain = nn.Conv2d
+    operator = staticmethod(KF.kshot_conv2d)
+
+
+class KShotConv3d(_KShotConv):
+    """`torch.nn.Conv3d` with K copies: weight `[K, C_out, C_in/groups, KD, KH, KW]`, bias `[K, C_out]`.
+
+    `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv3d` with this layer's dictionaries.
+    """
+
+    plain = nn.Conv3d
+    operator = staticmethod(KF.kshot_conv3d)

@@ -1,0 +1,59 @@
+"""K-shot linear module: `torch.nn.Linear` with K copies of weight and bias."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.shots import stack_shots
+
+
+class KShotLinear(KShotModule):
+    """`torch.nn.Linear` with K copies: weight `[K, C_out, C_in]`, bias `[K, C_out]`.
+
+    `forward(input, code=None, *, gate=None, out_features=None)` is `kshot_linear` with this layer's dictionaries.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.Linear`.
+
+    Example:
+        >>> KShotLinear(4, 2, num_shots=3)(torch.randn(5, 4), torch.tensor([1.0, 0.0, 0.0])).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        num_shots: int = 8,
+    ) -> None:
+        super().__init__(num_shots)
+        self.in_features, self.out_features = in_features, out_features
+        copies = [nn.Linear(in_features, out_features, bias, device, dtype) for _ in range(num_shots)]
+        self.weight = nn.Parameter(stack_shots([copy.weight for copy in copies]))
+        if bias:
+            self.bias = nn.Parameter(stack_shots([copy.bias for copy in copies]))
+        else:
+            self.register_parameter("bias", None)
+
+    def forward(
+        self,
+        input: Tensor,
+        code: Tensor | None = None,
+        *,
+        gate: Tensor | None = None,
+        out_features: int | None = None,
+    ) -> Tensor:
+        code = self.resolve_code(code)
+        return KF.kshot_linear(input, self.weight, code, self.bias, gate=gate, out_features=out_features)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, num_shots={self.num_shots}"
+        )

@@ -1,0 +1,108 @@
+"""Argument checks shared by the public functions.
+
+They run before any kernel, and each message says what was expected and what came. Shapes of widths and
+groups are checked where they are worked out, in `kshot_ext.widths`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+ALGORITHMS = ("auto", "mix_then_conv", "fused")
+
+
+def check_tensor(name: str, tensor: object, layout: str, ranks: Sequence[int]) -> None:
+    """`tensor` is a floating point tensor of one of `ranks`; `layout` is its shape in words."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}")
+    if tensor.dim() not in ranks:
+        raise ValueError(f"{name} must have shape {layout}, got {list(tensor.shape)}")
+    if tensor.dtype not in DTYPES:
+        legal = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(f"{name} must be one of {legal}, got {tensor.dtype}")
+
+
+def check_companion(name: str, tensor: Tensor, leader_name: str, leader: Tensor) -> None:
+    """`tensor` lives where `leader` lives."""
+    if tensor.device != leader.device:
+        raise ValueError(f"{name} must be on {leader.device} like {leader_name}, got {tensor.device}")
+
+
+def check_same_dtype(name: str, tensor: Tensor, leader_name: str, leader: Tensor) -> None:
+    """Equal dtypes, unless autocast is about to choose them."""
+    if tensor.dtype != leader.dtype and not torch.is_autocast_enabled(leader.device.type):
+        raise TypeError(f"{name} must be {leader.dtype} like {leader_name}, got {tensor.dtype}")
+
+
+def check_dictionary(weight: object, layout: str, ranks: Sequence[int], name: str = "weight") -> None:
+    """`weight` is a dictionary of at least one copy."""
+    check_tensor(name, weight, layout, ranks)
+    if weight.shape[0] < 1:
+        raise ValueError(f"{name} must hold at least one copy (K >= 1), got shape {list(weight.shape)}")
+
+
+def check_code(code: object, weight: Tensor, batch: int | None = None) -> None:
+    """`code` is `[K]` or `[N, K]` for the dictionary `weight`, with N the batch where there is one."""
+    check_tensor("code", code, "[K] or [N, K]", (1, 2))
+    shots = weight.shape[0]
+    if code.shape[-1] != shots:
+        raise ValueError(
+            f"code must have K = {shots} entries, one for each copy in weight {list(weight.shape)}, "
+            f"got shape {list(code.shape)}"
+        )
+    if batch is not None and code.dim() == 2 and code.shape[0] != batch:
+        raise ValueError(f"a code per sample must have N = {batch} rows like input, got {code.shape[0]}")
+    check_companion("code", code, "weight", weight)
+
+
+def check_gate(gate: object, weight: Tensor, total: int, active: int, batch: int | None = None) -> None:
+    """`gate` covers all `total` output channels or just the `active` ones."""
+    check_tensor("gate", gate, "[C_out] or [N, C_out]", (1, 2))
+    if gate.shape[-1] not in (total, active):
+        either = f"{total}" if total == active else f"{total} (all) or {active} (the active ones)"
+        raise ValueError(f"gate must have C_out = {either} entries, got shape {list(gate.shape)}")
+    if batch is not None and gate.dim() == 2 and gate.shape[0] != batch:
+        raise ValueError(f"a gate per sample must have N = {batch} rows like input, got {gate.shape[0]}")
+    check_companion("gate", gate, "weight", weight)
+
+
+def check_bias(bias: object, weight: Tensor) -> None:
+    """`bias` is `[C_out]`, or a dictionary `[K, C_out]`."""
+    check_tensor("bias", bias, "[C_out] or [K, C_out]", (1, 2))
+    shots, out_channels = weight.shape[:2]
+    expected = [out_channels] if bias.dim() == 1 else [shots, out_channels]
+    if list(bias.shape) != expected:
+        raise ValueError(f"bias must have shape {expected} for weight {list(weight.shape)}, got {list(bias.shape)}")
+    check_companion("bias", bias, "weight", weight)
+    check_same_dtype("bias", bias, "weight", weight)
+
+
+def check_algorithm(algorithm: str) -> None:
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
+
+
+def check_window(dims: int, stride: object, padding: object, dilation: object) -> None:
+    """Stride, padding and dilation of a convolution over `dims` dimensions, as torch takes them."""
+    _check_sizes("stride", stride, dims, 1)
+    _check_sizes("dilation", dilation, dims, 1)
+    if not isinstance(padding, str):
+        _check_sizes("padding", padding, dims, 0)
+    elif padding not in ("same", "valid"):
+        raise ValueError(f"padding must be ints, 'same' or 'valid', got {padding!r}")
+    elif padding == "same" and any(step != 1 for step in _as_tuple(stride)):
+        raise ValueError(f"padding='same' needs stride 1, got stride {stride}")
+
+
+def _check_sizes(name: str, sizes: object, dims: int, least: int) -> None:
+    values = _as_tuple(sizes)
+    if len(values) not in (1, dims) or any(not isinstance(v, (int, torch.SymInt)) or v < least for v in values):
+        raise ValueError(f"{name} must be an int >= {least} or {dims} of them, got {sizes!r}")
+
+
+def _as_tuple(sizes: object) -> tuple:
+    return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)

@@ -1,0 +1,141 @@
+"""Compact gradient of a weight dictionary.
+
+The gradient of a dictionary is an outer product: with g = dL/d(effective weight),
+
+    dL/d(weight)[k, o, i, ...] = code[k] * gate[o] * g[o, i, ...]     (summed over the uses of the dictionary)
+
+so a list of (code, gate, g) says all that the K times larger dense tensor says. `CompactGradient` is such a
+list in the clothes of a tensor: it lives in `parameter.grad`, adds up, scales and is dropped like any gradient,
+and turns into the dense tensor for code that knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+
+class Use(NamedTuple):
+    """One use of a dictionary, with a code shared by the batch, in a forward pass."""
+
+    code: Tensor  # [K]
+    gate: Tensor | None  # [C_out']
+    grad: Tensor  # dL/d(effective weight): [C_out', C_in', *kernel]
+
+    def scaled(self, factor: Tensor | float) -> Use:
+        return self._replace(code=self.code * factor)
+
+
+def want_compact_gradient(parameter: Tensor, owner: object) -> None:
+    """Ask for compact gradients of `parameter` for as long as `owner` (an optimiser) lives."""
+    parameter.compact_gradient_owner = weakref.ref(owner)
+
+
+def wants_compact_gradient(parameter: Tensor) -> bool:
+    owner = getattr(parameter, "compact_gradient_owner", None)
+    return owner is not None and owner() is not None and parameter.is_leaf
+
+
+class CompactGradient(Tensor):
+    """Gradient of a dictionary as the list of its uses; see the file's head."""
+
+    uses: tuple[Use, ...]
+
+    @staticmethod
+    def __new__(cls, like: Tensor, uses: tuple[Use, ...]) -> CompactGradient:
+        gradient = Tensor._make_wrapper_subclass(
+            cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device
+        )
+        gradient.uses = uses
+        return gradient
+
+    def __repr__(self) -> str:  # the default would materialise
+        return f"CompactGradient(shape={list(self.shape)}, dtype={self.dtype}, uses={len(self.uses)})"
+
+    def dense(self) -> Tensor:
+        """The ordinary gradient tensor."""
+        total = torch.empty_strided(self.shape, self.stride(), dtype=self.dtype, device=self.device).zero_()
+        for code, gate, grad in self.uses:
+            active = (slice(None), *(slice(width) for width in grad.shape[:2]))
+            gated = grad if gate is None else gate.reshape(-1, *(1,) * (grad.dim() - 1)) * grad
+            total[active] += (code.reshape(-1, *(1,) * grad.dim()) * gated).to(self.dtype)
+        return total
+
+    def become(self, dense: Tensor) -> None:
+        """Take the values of a dense gradient: one use of each copy alone."""
+        self.uses = tuple(Use(one_hot, None, grad) for one_hot, grad in zip(torch.eye(len(dense)), dense))
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        handler = _HANDLERS.get(function)
+        if handler is not None:
+            result = handler(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+
+        dense_of: dict[int, tuple[CompactGradient, Tensor]] = {}
+
+        def to_dense(gradient: CompactGradient) -> Tensor:
+            return dense_of.setdefault(id(gradient), (gradient, gradient.dense()))[1]
+
+        dense_args, dense_kwargs = tree_map_only(CompactGradient, to_dense, (args, kwargs))
+        result = function(*dense_args, **dense_kwargs)
+        written = [value for value, schema in zip(args, function._schema.arguments) if schema.is_write]
+        for gradient in tree_leaves(written):
+            if isinstance(gradient, CompactGradient):
+                gradient.become(to_dense(gradient))
+                result = gradient if result is to_dense(gradient) else result
+        return result
+
+
+def _same(gradient: CompactGradient, **_) -> CompactGradient:
+    return CompactGradient(gradient, gradient.uses)
+
+
+def _add(left, right, *, alpha: float = 1):
+    if not (isinstance(left, CompactGradient) and isinstance(right, CompactGradient)):
+        return NotImplemented
+    uses = left.uses + tuple(use.scaled(alpha) for use in right.uses)
+    if len(uses) > left.shape[0]:  # as many uses as copies take as much memory as the dense gradient
+        return NotImplemented
+    return CompactGradient(left, uses)
+
+
+def _is_scalar(factor: object) -> bool:
+    return not isinstance(factor, Tensor) or (factor.dim() == 0 and not isinstance(factor, CompactGradient))
+
+
+def _multiply(gradient, factor):
+    if not isinstance(gradient, CompactGradient) or not _is_scalar(factor):
+        return NotImplemented
+    return CompactGradient(gradient, tuple(use.scaled(factor) for use in gradient.uses))
+
+
+def _multiply_in_place(gradient, factor):
+    product = _multiply(gradient, factor)
+    if product is NotImplemented:
+        return NotImplemented
+    gradient.uses = product.uses
+    return gradient
+
+
+def _zero_in_place(gradient: CompactGradient) -> CompactGradient:
+    gradient.uses = ()
+    return gradient
+
+
+_aten = torch.ops.aten
+_HANDLERS = {
+    _aten.detach.default: _same,
+    _aten.alias.default: _same,
+    _aten.clone.default: _same,
+    _aten.add.Tensor: _add,
+    _aten.mul.Tensor: _multiply,
+    _aten.mul_.Tensor: _multiply_in_place,
+    _aten.zero_.default: _zero_in_place,
+}

@@ -1,0 +1,144 @@
+"""Effective weight: the K copies of a dictionary mixed by a code, gated and sliced, in one pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot_ext import backend, reference
+from kshot_ext.ops import checks
+from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.second_derivative import refuse_second_derivative
+
+
+def effective_weight(
+    weight: Tensor,
+    code: Tensor,
+    *,
+    gate: Tensor | None = None,
+    out_channels: int | None = None,
+    in_channels: int | None = None,
+) -> Tensor:
+    """Mix the K copies of a weight dictionary into the weight that one path (or one sample) uses.
+
+        effective[o, i, ...] = gate[o] * sum_k code[k] * weight[k, o, i, ...]
+
+    over the leading `out_channels` and `in_channels`. The code may be any real numbers; that it lies on the
+    simplex is the caller's business. One pass over the active part of the dictionary, forward and backward.
+
+    Args:
+        weight: dictionary `[K, C_out, C_in/groups, *kernel]` (or `[K, C_out]`); float32, float64, bfloat16
+            or float16. Sums are taken in float32 (float64 for float64).
+        code: `[K]`, or `[N, K]` for one row per sample; any of these dtypes.
+        gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
+        out_channels: output width C_out'; default: C_out.
+        in_channels: width of the weight's third dimension, C_in'/groups; default: all of it.
+
+    Returns:
+        `[C_out', C_in'/groups, *kernel]`, with a leading N if the code or the gate has one; the weight's dtype
+        and memory layout (copies kept in channels_last give a channels_last result).
+
+    Gradients:
+        To `weight`, `code` and `gate`; deterministic. A second derivative needs the reference backend.
+
+    Raises:
+        TypeError, ValueError: on a wrong dtype, rank, size or device, naming the argument.
+
+    Example:
+        >>> weight = torch.stack([torch.zeros(4, 3, 1, 1), torch.ones(4, 3, 1, 1)])
+        >>> effective_weight(weight, torch.tensor([0.25, 0.75]), out_channels=2).flatten()
+        tensor([0.7500, 0.7500, 0.7500, 0.7500, 0.7500, 0.7500])
+
+    Paper: K-shot NAS, arXiv 2106.06442: a path's weight is a convex combination of dictionary entries.
+    """
+    checks.check_dictionary(weight, "[K, C_out, C_in/groups, *kernel]", (2, 3, 4, 5, 6))
+    checks.check_code(code, weight)
+    out_channels = _check_width("out_channels", out_channels, weight, 1)
+    if weight.dim() > 2:
+        in_channels = _check_width("in_channels", in_channels, weight, 2)
+    elif in_channels is not None:
+        raise ValueError(f"in_channels needs a weight with input channels, got weight {list(weight.shape)}")
+    if gate is not None:
+        batch = code.shape[0] if code.dim() == 2 else None
+        checks.check_gate(gate, weight, weight.shape[1], out_channels, batch)
+    return mix(weight, code, gate, out_channels, in_channels)
+
+
+def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int | None) -> Tensor:
+    """`effective_weight` on checked arguments: what the other operations call."""
+    if not backend.native():
+        return reference.effective_weight(weight, code, gate=gate, out_channels=out_channels, in_channels=in_channels)
+    sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+    if gate is not None:
+        gate = gate[..., :out_channels].to(sum_dtype)
+        if gate.dim() == 2 and code.dim() == 1:
+            code = code.expand(gate.shape[0], -1)
+    width = in_channels if in_channels is not None else 1
+    return torch.ops.kshot_ext.effective_weight(weight, code.to(sum_dtype), gate, out_channels, width)
+
+
+def _check_width(name: str, width: int | None, weight: Tensor, dim: int) -> int:
+    total = weight.shape[dim]
+    if width is None:
+        return total
+    if not 1 <= width <= total:
+        raise ValueError(f"{name} must be 1 to {total} for weight {list(weight.shape)}, got {width}")
+    return width
+
+
+def fake_effective_weight(
+    weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int
+) -> Tensor:
+    shape = [*code.shape[:-1], out_channels, *([in_channels] if weight.dim() > 2 else []), *weight.shape[3:]]
+    if not copies_are_channels_last(weight):
+        return weight.new_empty(shape)
+    order = [*range(len(shape) - weight.dim() + 2), *range(len(shape) - weight.dim() + 3, len(shape))]
+    order.append(len(shape) - weight.dim() + 2)
+    permuted = weight.new_empty([shape[d] for d in order])
+    return permuted.permute([order.index(d) for d in range(len(shape))])
+
+
+def copies_are_channels_last(weight: Tensor) -> bool:
+    """Whether each copy is kept with its input channels innermost (mirrored by `csrc/ops/mix_geometry.h`)."""
+    return weight.dim() > 3 and not weight.is_contiguous() and weight.movedim(2, -1).is_contiguous()
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    weight, code, gate, ctx.out_channels, ctx.in_channels = inputs
+    ctx.compact = code.dim() == 1 and wants_compact_gradient(weight)
+    ctx.save_for_backward(weight, code, gate)
+
+
+def _backward(ctx, grad: Tensor):
+    weight, code, gate = ctx.saved_tensors
+    need_weight, need_code, need_gate = ctx.needs_input_grad[:3]
+    compact = need_weight and ctx.compact
+    grad_weight, grad_code, grad_gate = torch.ops.kshot_ext.effective_weight_backward(
+        grad, weight, code, gate, need_weight and not compact, need_code, need_gate
+    )
+    if compact:
+        grad_weight = CompactGradient(weight, (Use(code.detach(), gate, grad.detach()),))
+    return (
+        grad_weight if need_weight else None,
+        grad_code if need_code else None,
+        grad_gate if need_gate else None,
+        None,
+        None,
+    )
+
+
+def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
+    none = code.new_empty(0)
+    return (
+        torch.empty_like(weight) if need_weight else weight.new_empty(0),
+        torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none,
+        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else code.new_empty(0),
+    )
+
+
+@backend.on_load
+def _register() -> None:
+    torch.library.register_fake("kshot_ext::effective_weight", fake_effective_weight)
+    torch.library.register_autograd("kshot_ext::effective_weight", _backward, setup_context=_setup_context)
+    torch.library.register_fake("kshot_ext::effective_weight_backward", _fake_backward)
+    refuse_second_derivative("kshot_ext::effective_weight_backward")

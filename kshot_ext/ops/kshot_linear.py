@@ -1,0 +1,80 @@
+"""K-shot linear map: mix, gate, slice, multiply."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot_ext import backend, reference
+from kshot_ext.ops import checks
+from kshot_ext.ops.effective_weight import mix
+from kshot_ext.ops.kshot_conv import effective_bias
+
+
+def kshot_linear(
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    bias: Tensor | None = None,
+    *,
+    gate: Tensor | None = None,
+    out_features: int | None = None,
+) -> Tensor:
+    """Apply a linear map mixed from K copies.
+
+        output[n, o] = gate[o] * (bias[o] + sum_i (sum_k code[k] * weight[k, o, i]) * input[n, i])
+
+    Args:
+        input: `[N, ..., C_in']`; its last size is the input width: the leading C_in' columns are used.
+        weight: dictionary `[K, C_out, C_in]`; float32, float64, bfloat16 or float16.
+        code: `[K]` for the whole batch, or `[N, K]`, one row per sample; any real numbers.
+        bias: `[C_out]`, or a dictionary `[K, C_out]` mixed with the same code; default: none.
+        gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
+        out_features: output width C_out'; default: C_out.
+
+    Returns:
+        `[N, ..., C_out']`.
+
+    Gradients:
+        To `input`, `weight`, `code`, `bias` and `gate`. A second derivative needs the reference backend.
+
+    Raises:
+        TypeError, ValueError: on a wrong dtype, rank, size, width or device, naming the argument.
+
+    Example:
+        >>> weight = torch.stack([torch.eye(3), 3 * torch.eye(3)])
+        >>> kshot_linear(torch.ones(1, 3), weight, torch.tensor([0.5, 0.5]))
+        tensor([[2., 2., 2.]])
+
+    Paper: K-shot NAS, arXiv 2106.06442.
+    """
+    checks.check_tensor("input", input, "[N, ..., C_in]", range(2, 9))
+    checks.check_dictionary(weight, "[K, C_out, C_in]", (3,))
+    checks.check_companion("weight", weight, "input", input)
+    checks.check_same_dtype("weight", weight, "input", input)
+    checks.check_code(code, weight, input.shape[0])
+    total_out, total_in = weight.shape[1:]
+    if not 1 <= input.shape[-1] <= total_in:
+        raise ValueError(f"input has {input.shape[-1]} features, expected 1 to {total_in} (C_in of the weight)")
+    if out_features is None:
+        out_features = total_out
+    elif not 1 <= out_features <= total_out:
+        raise ValueError(f"out_features must be 1 to {total_out} (C_out of the weight), got {out_features}")
+    if gate is not None:
+        checks.check_gate(gate, weight, total_out, out_features, input.shape[0])
+    if bias is not None:
+        checks.check_bias(bias, weight)
+    if not backend.native():
+        return reference.kshot_linear(input, weight, code, bias, gate=gate, out_features=out_features)
+
+    mixed = mix(weight, code, gate, out_features, input.shape[-1])
+    mixed_bias = effective_bias(bias, code, gate, out_features)
+    if mixed.dim() == 2:
+        if mixed_bias is None or mixed_bias.dim() == 1:
+            return F.linear(input, mixed, mixed_bias)
+    rows = input.reshape(input.shape[0], input.shape[1:-1].numel(), input.shape[-1])  # [N, R, C_in']
+    output = torch.matmul(rows, mixed.mT)
+    if mixed_bias is not None:
+        output = output + (mixed_bias[:, None, :] if mixed_bias.dim() == 2 else mixed_bias).to(output.dtype)
+    return output.reshape(*input.shape[:-1], out_features)

@@ -1,0 +1,98 @@
+"""Mix many dictionaries with one code in one launch: all layers of a path at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kshot_ext import backend, reference
+from kshot_ext.ops import checks
+from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.effective_weight import fake_effective_weight
+from kshot_ext.ops.second_derivative import refuse_second_derivative
+
+
+def mix_weights(weights: Sequence[Tensor], code: Tensor) -> list[Tensor]:
+    """Mix each of many weight dictionaries with the same code.
+
+        mixed[l][o, i, ...] = sum_k code[k] * weights[l][k, o, i, ...]
+
+    The same values as `effective_weight(weights[l], code)` for each l, in one parallel pass over all of them.
+
+    Args:
+        weights: dictionaries, each `[K, C_out, ...]` with the same K, dtype and device.
+        code: `[K]`, or `[N, K]` for one row per sample.
+
+    Returns:
+        List of `[C_out, ...]` or `[N, C_out, ...]`, in the dtype and memory layout of the dictionaries.
+
+    Gradients:
+        To every dictionary and to `code`; deterministic. A second derivative needs the reference backend.
+
+    Raises:
+        TypeError, ValueError: on a wrong dtype, rank, size or device, naming the dictionary.
+
+    Example:
+        >>> first, second = mix_weights([torch.ones(2, 3), torch.ones(2, 5)], torch.tensor([0.5, 0.25]))
+        >>> first, second
+        (tensor([0.7500, 0.7500, 0.7500]), tensor([0.7500, 0.7500, 0.7500, 0.7500, 0.7500]))
+
+    Paper: K-shot NAS, arXiv 2106.06442.
+    """
+    weights = list(weights)
+    for index, weight in enumerate(weights):
+        name = f"weights[{index}]"
+        checks.check_dictionary(weight, "[K, C_out, C_in/groups, *kernel]", (2, 3, 4, 5, 6), name)
+        checks.check_code(code, weight)
+        checks.check_companion(name, weight, "weights[0]", weights[0])
+        if weight.dtype != weights[0].dtype:
+            raise TypeError(f"{name} must be {weights[0].dtype} like weights[0], got {weight.dtype}")
+    if not weights:
+        return []
+    if not backend.native():
+        return reference.mix_weights(weights, code)
+    sum_dtype = torch.promote_types(weights[0].dtype, torch.float32)
+    return torch.ops.kshot_ext.mix_weights(weights, code.to(sum_dtype))
+
+
+def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
+    widths = [(weight.shape[1], weight.shape[2] if weight.dim() > 2 else 1) for weight in weights]
+    return [fake_effective_weight(weight, code, None, *width) for weight, width in zip(weights, widths)]
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    weights, code = inputs
+    ctx.compact = [code.dim() == 1 and wants_compact_gradient(weight) for weight in weights]
+    ctx.save_for_backward(code, *weights)
+
+
+def _backward(ctx, grads: list[Tensor]):
+    code, *weights = ctx.saved_tensors
+    need_weights, need_code = ctx.needs_input_grad[:2]
+    need_dense = [need and not compact for need, compact in zip(need_weights, ctx.compact)]
+    dense, grad_code = torch.ops.kshot_ext.mix_weights_backward(grads, weights, code, need_dense, need_code)
+    grad_weights = [
+        CompactGradient(weight, (Use(code.detach(), None, grad.detach()),)) if compact and need else tensor
+        for weight, grad, tensor, compact, need in zip(weights, grads, dense, ctx.compact, need_weights)
+    ]
+    return (
+        [grad if need else None for grad, need in zip(grad_weights, need_weights)],
+        grad_code if need_code else None,
+    )
+
+
+def _fake_backward(grads, weights, code, need_weights, need_code):
+    grad_weights = [
+        torch.empty_like(weight) if need else weight.new_empty(0) for weight, need in zip(weights, need_weights)
+    ]
+    return grad_weights, code.new_empty(code.shape if need_code else 0)
+
+
+@backend.on_load
+def _register() -> None:
+    torch.library.register_fake("kshot_ext::mix_weights", _fake)
+    torch.library.register_autograd("kshot_ext::mix_weights", _backward, setup_context=_setup_context)
+    torch.library.register_fake("kshot_ext::mix_weights_backward", _fake_backward)
+    refuse_second_derivative("kshot_ext::mix_weights_backward")

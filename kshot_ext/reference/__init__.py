@@ -1,0 +1,25 @@
+"""The operators in plain PyTorch: the definition of correct.
+
+Each function has the signature of its twin in `kshot_ext.functional`. The code follows the equations, not
+the hardware; gradients, second derivatives included, are autograd's own.
+"""
+
+from kshot_ext.reference.batch_norm_act import batch_norm_act
+from kshot_ext.reference.effective_weight import effective_weight
+from kshot_ext.reference.gated_conv2d import gated_conv2d
+from kshot_ext.reference.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
+from kshot_ext.reference.kshot_linear import kshot_linear
+from kshot_ext.reference.mix_weights import mix_weights
+from kshot_ext.reference.sgd_update import sgd_update
+
+__all__ = [
+    "batch_norm_act",
+    "effective_weight",
+    "gated_conv2d",
+    "kshot_conv1d",
+    "kshot_conv2d",
+    "kshot_conv3d",
+    "kshot_linear",
+    "mix_weights",
+    "sgd_update",
+]

@@ -1,0 +1,71 @@
+"""Batch norm with K-mixed affine parameters, an optional residual, and an activation.
+
+output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot_ext.reference.effective_weight import effective_weight
+
+ACTIVATIONS = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "hardswish": F.hardswish,
+}
+
+
+def batch_norm_act(
+    input: Tensor,  # [N, C', ...]
+    weight: Tensor | None,  # [C] or [K, C]
+    bias: Tensor | None,  # [C] or [K, C]
+    running_mean: Tensor | None,  # [C]
+    running_var: Tensor | None,  # [C]
+    *,
+    code: Tensor | None = None,  # [K] or [N, K]
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "relu",
+    residual: Tensor | None = None,  # [N, C', ...]
+) -> Tensor:  # [N, C', ...]
+    channels = input.shape[1]
+    sum_dtype = torch.promote_types(input.dtype, torch.float32)
+    x = input.to(sum_dtype)
+    if training or running_mean is None or running_var is None:
+        over = [d for d in range(x.dim()) if d != 1]
+        mean, var = x.mean(over), x.var(over, correction=0)
+        if running_mean is not None and running_var is not None:
+            count = x.numel() // channels
+            unbiased = var.detach() * (count / (count - 1))
+            with torch.no_grad():
+                running_mean[:channels].lerp_(mean.detach().to(running_mean.dtype), momentum)
+                running_var[:channels].lerp_(unbiased.to(running_var.dtype), momentum)
+    else:
+        mean, var = running_mean[:channels].to(sum_dtype), running_var[:channels].to(sum_dtype)
+
+    normalised = (x - _per_channel(mean, x)) / torch.sqrt(_per_channel(var, x) + eps)
+    if weight is not None:
+        normalised = normalised * _per_channel(_affine(weight, code, channels, sum_dtype), x)
+    if bias is not None:
+        normalised = normalised + _per_channel(_affine(bias, code, channels, sum_dtype), x)
+    if residual is not None:
+        normalised = normalised + residual.to(sum_dtype)
+    return ACTIVATIONS[activation](normalised).to(input.dtype)
+
+
+def _affine(parameter: Tensor, code: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor:
+    """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
+    if parameter.dim() == 2:
+        return effective_weight(parameter.to(dtype), code, out_channels=channels)
+    return parameter[:channels].to(dtype)
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """View `[C']` or `[N, C']` so that it broadcasts over `x`, `[N, C', ...]`."""
+    return values.reshape(*values.shape, *(1,) * (x.dim() - 2))
