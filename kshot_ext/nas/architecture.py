@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -41,6 +41,10 @@ class Architecture:
                 f"widths: expected one per layer ({len(self.operations)}, as in operations), "
                 f"got {len(self.widths)}"
             )
+
+    def with_operation(self, layer: int, operation: int) -> Architecture:
+        """The same choices but for one layer's operation."""
+        return replace(self, operations=(*self.operations[:layer], operation, *self.operations[layer + 1 :]))
 
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""

@@ -1,4 +1,4 @@
-"""Counts multiply-accumulates and parameters of a network from its layers' geometry, without computing anything."""
+"""Multiply-accumulates and parameters of a network, counted from its layers' geometry."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class Cost:
 def measure(build: Callable[[], nn.Module], input_shape: Sequence[int]) -> tuple[Cost, tuple[int, ...]]:
     """Counts the cost of a module for one sample and tells the shape of its output.
 
-    Convolutions and linear layers count ``weight elements * output positions`` multiply-accumulates; biases,
-    normalisation, activations and pooling count none, as in the tables of NAS-Bench-Macro (Su et al., CVPR 2021).
+    Convolutions and linear layers count ``weight elements * output positions`` multiply-accumulates;
+    biases, normalisation, activations and pooling count none, as in the tables of NAS-Bench-Macro (Su et al.,
+    CVPR 2021).
 
     Args:
         build: makes the module; called with torch's default device set to "meta", so no memory is used and no

@@ -1,27 +1,35 @@
-"""From searched modules to a network that any PyTorch installation can load."""
+"""A network of the supernet on its own, to be used like any other PyTorch network."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor
+
+from kshot_ext.convert import merge
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.calibration import Batches, recalibrate_batch_norm
+from kshot_ext.nas.plain_network import to_plain_network
+from kshot_ext.nas.supernet import Supernet
 
 
-def to_plain_network(network: nn.Module) -> torch.fx.GraphModule:
-    """The same network as one graph of ``torch.nn`` layers, which share their tensors with ``network``.
+def extract(
+    supernet: Supernet, architecture: Architecture, code: Tensor, calibration: Batches | None = None
+) -> torch.fx.GraphModule:
+    """One network of a supernet on its own, with its effective weights, in plain ``torch.nn`` layers.
 
-    Classes of this package dissolve into the graph, so that ``torch.save`` of the result loads where the package
-    is not installed.
+    Its outputs are those of ``supernet(images, architecture, code)`` with the same batch-norm statistics.
+
+    Args:
+        supernet: left unchanged.
+        architecture: which network.
+        code: ``[K]``, mixes the weight copies.
+        calibration: batches of training images to measure batch-norm statistics on; None keeps the supernet's,
+            which are a mixture over all paths.
 
     Raises:
-        TypeError: if a layer with parameters is not a ``torch.nn`` layer.
-
-    Example:
-        >>> plain = to_plain_network(nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
-        >>> plain(torch.zeros(3, 4)).shape
-        torch.Size([3, 2])
+        ValueError: if the architecture is not of the supernet's space or the code not of K entries.
     """
-    plain = torch.fx.symbolic_trace(network)
-    for name, module in plain.named_modules():
-        if name and not type(module).__module__.startswith("torch."):
-            raise TypeError(f"layer {name!r}: expected a torch.nn layer, got {type(module).__qualname__}")
-    return plain
+    network = to_plain_network(merge(supernet.path(architecture), code))
+    if calibration is not None:
+        network.load_state_dict(recalibrate_batch_norm(network, calibration), strict=False)
+    return network

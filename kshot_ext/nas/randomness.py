@@ -15,7 +15,7 @@ def draw_seed(generator: torch.Generator) -> int:
 
 @contextmanager
 def seeded_by(generator: torch.Generator) -> Iterator[None]:
-    """Inside this context torch's global CPU generator is seeded from ``generator``; afterwards it is as before.
+    """Seeds torch's global CPU generator from ``generator`` inside the context; afterwards it is as before.
 
     Example:
         >>> with seeded_by(torch.Generator().manual_seed(0)):

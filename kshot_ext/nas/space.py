@@ -1,25 +1,26 @@
-"""What a method must know about a search space: layers of choices, the network around them, and what it costs."""
+"""What a method must know about a search space: layers of choices, the network around them, their cost."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.counting import Cost, measure
-from kshot_ext.nas.export import to_plain_network
+from kshot_ext.nas.plain_network import to_plain_network
 from kshot_ext.nas.randomness import seeded_by
 
 
 class SearchSpace(ABC):
     """A network with a stem, searched layers that each offer several operations, and a head.
 
-    A space of your own defines :meth:`stem`, :meth:`candidate` and :meth:`head` in plain ``torch.nn``. The shape
-    of a layer's output must not depend on the operation chosen.
+    A space of your own defines :meth:`stem`, :meth:`candidate` and :meth:`head` in plain ``torch.nn``. The
+    shape of a layer's output must not depend on the operation chosen.
 
     Args:
         name: the space's name, for messages and run folders.
@@ -63,8 +64,9 @@ class SearchSpace(ABC):
         """A new module from the last layer's output to class scores ``[N, num_classes]``."""
 
     def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
-        """The network of one path, made of the given modules; the plain network and the supernet both use it."""
-        return nn.Sequential(stem, *layers, head)
+        """The network of one path, made of the given modules: of new ones or of a supernet's."""
+        named = {f"layer{index}": layer for index, layer in enumerate(layers)}
+        return nn.Sequential(OrderedDict(stem=stem, **named, head=head))
 
     @property
     def num_layers(self) -> int:
@@ -113,7 +115,7 @@ class SearchSpace(ABC):
         return sum((costs[choice] for costs, choice in zip(layers, architecture.operations)), start=fixed)
 
     def count_macs(self, architecture: Architecture) -> int:
-        """Multiply-accumulates of an architecture for one image; see :func:`kshot_ext.nas.counting.measure`."""
+        """Multiply-accumulates of an architecture for one image, as :func:`measure` counts them."""
         return self.cost(architecture).macs
 
     def count_parameters(self, architecture: Architecture) -> int:
@@ -127,6 +129,17 @@ class SearchSpace(ABC):
     def largest(self) -> Architecture:
         """The architecture with the most multiply-accumulates."""
         return self._pick_by_macs(max)
+
+    def cheaper_neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """The architectures that differ in one layer and have fewer multiply-accumulates."""
+        self.validate(architecture)
+        _, layers = self._costs
+        return [
+            architecture.with_operation(layer, operation)
+            for layer, (costs, current) in enumerate(zip(layers, architecture.operations))
+            for operation, cost in enumerate(costs)
+            if cost.macs < costs[current].macs
+        ]
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
         """The network of one architecture with new weights, in plain ``torch.nn`` layers.
@@ -154,17 +167,36 @@ class SearchSpace(ABC):
         """Cost of stem and head together, and of each operation of each layer: costs of a path add up."""
         fixed, shape = measure(self.stem, self.image_shape)
         layers = []
-        for layer, names in enumerate(self._operations):
-            measured = [
-                measure(lambda choice=choice: self.candidate(layer, choice), shape)
-                for choice in range(len(names))
-            ]
-            shapes = {output_shape for _, output_shape in measured}
-            if len(shapes) != 1:
-                raise ValueError(
-                    f"layer {layer} of space {self.name}: its operations give the shapes {shapes}"
-                )
-            (shape,) = shapes
-            layers.append(tuple(cost for cost, _ in measured))
+        for layer in range(self.num_layers):
+            costs, shape = self._layer_costs(layer, shape)
+            layers.append(costs)
         head, _ = measure(self.head, shape)
         return fixed + head, tuple(layers)
+
+    def _layer_costs(
+        self, layer: int, input_shape: tuple[int, ...]
+    ) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
+        """Cost of each operation of a layer, and the output shape that they all must share."""
+        measured = [
+            measure(partial(self.candidate, layer, operation), input_shape)
+            for operation in range(len(self._operations[layer]))
+        ]
+        shapes = {shape for _, shape in measured}
+        if len(shapes) != 1:
+            raise ValueError(f"layer {layer} of space {self.name}: its operations give the shapes {shapes}")
+        return tuple(cost for cost, _ in measured), shapes.pop()
+
+
+def operation_shares(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, float]:
+    """Share of each operation's name among the choices of the architectures; a drift to one is a warning.
+
+    Returns:
+        Shares by name, all names of the space, summing to 1.
+    """
+    counts = Counter(
+        space.operations(layer)[operation]
+        for architecture in architectures
+        for layer, operation in enumerate(architecture.operations)
+    )
+    names = dict.fromkeys(name for layer in range(space.num_layers) for name in space.operations(layer))
+    return {name: counts[name] / max(counts.total(), 1) for name in names}

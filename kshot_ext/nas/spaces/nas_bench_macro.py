@@ -28,10 +28,10 @@ class _LayerShape:
 
 
 class NASBenchMacro(SearchSpace):
-    """3^8 networks: identity, or an inverted residual block of expansion 3 (kernel 3) or 6 (kernel 5), per layer.
+    """3^8 networks: each layer is an identity or an inverted residual block (expansion 3, kernel 3; or 6, 5).
 
-    A 3x3 stem of ``channels``, stages of 2, 3 and 3 searched layers whose first halves the image and doubles the
-    channels, then a 1x1 convolution to ``40 * channels``, global average pool and a linear layer.
+    A 3x3 stem of ``channels``, stages of 2, 3 and 3 searched layers whose first halves the image and doubles
+    the channels, then a 1x1 convolution to ``40 * channels``, global average pool and a linear layer.
 
     Args:
         image_shape: ``(channels, height, width)`` of the images.
