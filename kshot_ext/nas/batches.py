@@ -53,9 +53,7 @@ def _generate(
     augment: Augmentation | None,
     drop_last: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    order = (
-        torch.arange(len(images)) if generator is None else torch.randperm(len(images), generator=generator)
-    )
+    order = torch.arange(len(images)) if generator is None else torch.randperm(len(images), generator=generator)
     scale = (1 / (255 * std))[:, None, None]
     shift = (mean / std)[:, None, None]
     for indices in order.split(batch_size):

@@ -60,9 +60,9 @@ class ConsoleProgress:
 
     def finish_step(self, done: int, values: Mapping[str, float]) -> None:
         """Show the numbers of a step that has just ended."""
-        note = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        note = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
         self.move(done)
         if self._console.is_terminal and self._task is not None:
             self._bars.update(self._task, note=note)
         else:
-            self._console.print(f"{self._title} {done}/{self._total}: {note}", highlight=False, markup=False)
+            self._console.print(f"{self._title} {done}/{self._total}: {note}", soft_wrap=True)

@@ -29,12 +29,10 @@ class Checkpoint:
     Args:
         state: the stage's ``state_dict()``: tensors and plain values.
         seconds: time that the stage has taken so far.
-        metrics_bytes: length of ``metrics.jsonl`` at this moment.
     """
 
     state: dict[str, Any]
     seconds: float
-    metrics_bytes: int
 
 
 class RunFolder:

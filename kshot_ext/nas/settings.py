@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, 
     if file is not None:
         settings = override(settings, _without_short_names(read_toml(file), str(file)), str(file))
     given = {name: value for name, value in options.items() if value is not None}
-    return override(settings, _without_short_names(given, "command line"), "command line")
+    settings = override(settings, _without_short_names(given, "command line"), "command line")
+    # A run may be resumed from another working directory.
+    return settings if settings.data is None else replace(settings, data=str(Path(settings.data).resolve()))
 
 
 def check_same(saved: RunSettings, asked: RunSettings, place: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.epoch_trainer import OnStep
 from kshot_ext.nas.limits import SearchLimits
 from kshot_ext.nas.metrics import MetricsLog
-from kshot_ext.nas.optimization import StepReport
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.retrain import NetworkTrainer
 from kshot_ext.nas.run_folder import Checkpoint, RunFolder
@@ -29,7 +29,12 @@ class Stage(ABC):
         title: names it for people.
         work: what does the steps; keeps all state.
         total: number of steps.
+
+    Attributes:
+        headline: which of a step's numbers are shown while it runs.
     """
+
+    headline: tuple[str, ...] = ("loss", "accuracy")
 
     def __init__(self, name: str, title: str, work: Any, total: int) -> None:
         self.name = name
@@ -76,6 +81,8 @@ class SupernetStage(Stage):
 
 class SearchStage(Stage):
     """Evolution; a step is a generation. Takes what `EvolutionSearch` takes."""
+
+    headline = ("best_accuracy", "mean_accuracy")
 
     def __init__(
         self,
@@ -127,23 +134,16 @@ class RetrainStage(Stage):
         return {"loss": report.loss, "accuracy": report.accuracy, "learning_rate": report.learning_rate}
 
 
-def _epoch_position(epoch: int, on_move: Callable[[float], None]) -> Callable[[StepReport], None]:
+def _epoch_position(epoch: int, on_move: Callable[[float], None]) -> OnStep:
     return lambda report: on_move(epoch + report.step / report.num_steps)
 
 
-def run_stage(
-    stage: Stage,
-    checkpoint: Checkpoint | None,
-    folder: RunFolder,
-    metrics: MetricsLog,
-    progress: ConsoleProgress,
-) -> float:
-    """Bring a stage to its end, with a checkpoint after every step.
+def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> float:
+    """Bring a stage to its end, from where an earlier process left it; a checkpoint follows every step.
 
     Args:
         stage: what to do.
-        checkpoint: where an earlier process left the stage; None to begin.
-        folder: where checkpoints go.
+        folder: where checkpoints are and go.
         metrics: where each step's numbers go.
         progress: where they are shown.
 
@@ -151,17 +151,17 @@ def run_stage(
         Seconds that the stage took, in all processes together.
     """
     seconds = 0.0
+    checkpoint = folder.load_checkpoint(stage.name)
     if checkpoint is not None:
         stage.work.load_state_dict(checkpoint.state)
         seconds = checkpoint.seconds
+    metrics.begin_stage(stage.name, stage.done)
     progress.start(stage.title, stage.total, stage.done)
     while stage.done < stage.total:
         started = time.perf_counter()
         values = stage.step(progress.move)
         seconds += time.perf_counter() - started
         metrics.record(stage.name, stage.done, values)
-        folder.save_checkpoint(
-            stage.name, Checkpoint(stage.work.state_dict(), seconds, metrics.num_bytes)
-        )
-        progress.finish_step(stage.done, values)
+        folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds))
+        progress.finish_step(stage.done, {name: values[name] for name in stage.headline})
     return seconds

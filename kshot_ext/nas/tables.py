@@ -84,9 +84,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        flat.update(
-            flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-        )
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
     return flat
 
 

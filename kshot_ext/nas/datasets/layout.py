@@ -85,9 +85,7 @@ def _part_roots(root: PurePosixPath, folders: set[PurePosixPath]) -> dict[PurePo
     return named if named and len(named) == len(parts) else {root: Part.TRAIN}
 
 
-def _class_names(
-    part_roots: dict[PurePosixPath, Part], folders: set[PurePosixPath], origin: str
-) -> tuple[str, ...]:
+def _class_names(part_roots: dict[PurePosixPath, Part], folders: set[PurePosixPath], origin: str) -> tuple[str, ...]:
     if Part.TRAIN not in part_roots.values():
         found = ", ".join(folder.name for folder in part_roots)
         raise DataError(f"{origin}: expected a folder 'train' among the parts, got {found}")
@@ -102,9 +100,7 @@ def _class_names(
     return expected
 
 
-def _check_no_class_empty(
-    folder: PurePosixPath, class_names: tuple[str, ...], present: set[str], origin: str
-) -> None:
+def _check_no_class_empty(folder: PurePosixPath, class_names: tuple[str, ...], present: set[str], origin: str) -> None:
     for name in class_names:
         if name not in present:
             raise DataError(f"{PurePosixPath(origin) / folder / name}: this class has no images")

@@ -50,9 +50,7 @@ def test_reads_grey_images(write_npz: Callable[..., Path]) -> None:
         ({"images": IMAGES, "labels": np.array([{}] * 4)}, "damaged or unsupported array file .*pickle"),
     ],
 )
-def test_rejects_other_arrays(
-    write_npz: Callable[..., Path], arrays: dict[str, np.ndarray], message: str
-) -> None:
+def test_rejects_other_arrays(write_npz: Callable[..., Path], arrays: dict[str, np.ndarray], message: str) -> None:
     path = write_npz(**arrays)
     with pytest.raises(DataError, match=rf"set\.npz: {message}"):
         open_source(path)

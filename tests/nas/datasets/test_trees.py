@@ -107,9 +107,7 @@ def test_a_class_may_have_subfolders(write_tree: WriteTree) -> None:
         (tree(top="test/"), r"pets.*: expected a folder 'train' among the parts, got test"),
     ],
 )
-def test_rejects_trees_without_a_known_layout(
-    write_tree: WriteTree, files: dict[str, bytes], message: str
-) -> None:
+def test_rejects_trees_without_a_known_layout(write_tree: WriteTree, files: dict[str, bytes], message: str) -> None:
     path = write_tree(files)
     with pytest.raises(DataError, match=message):
         open_source(path)
@@ -136,15 +134,11 @@ def test_deep_images_are_rejected_rather_than_cut(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         Image.new("I;16", (8, 8), 1000).save(tmp_path / name / "a.png")
-    with pytest.raises(
-        DataError, match=r"cat/a\.png: expected 8 bits per channel, got an image of mode 'I;16'"
-    ):
+    with pytest.raises(DataError, match=r"cat/a\.png: expected 8 bits per channel, got an image of mode 'I;16'"):
         open_source(tmp_path).read(0)
 
 
-def test_huge_images_are_rejected_before_decoding(
-    write_tree: WriteTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_huge_images_are_rejected_before_decoding(write_tree: WriteTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "_MAX_PIXELS", 100)
     source = open_source(write_tree(tree() | {"cat/00.png": png(size=(11, 10))}))
     with pytest.raises(DataError, match=r"cat/00\.png: expected at most 100 pixels, got 11x10"):
@@ -197,9 +191,7 @@ def test_rejects_paths_that_are_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing: no such file or folder"):
         open_source(tmp_path / "missing")
     (tmp_path / "data.tar").touch()
-    with pytest.raises(
-        DataError, match=r"data\.tar: expected a folder, a \.zip or an \.npz, got suffix '\.tar'"
-    ):
+    with pytest.raises(DataError, match=r"data\.tar: expected a folder, a \.zip or an \.npz, got suffix '\.tar'"):
         open_source(tmp_path / "data.tar")
 
 
