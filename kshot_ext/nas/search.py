@@ -190,7 +190,9 @@ class EvolutionSearch:
             [architecture.operations for architecture in self._population],
             self._objectives(self._population),
             num_choices=[len(self.space.operations(layer)) for layer in range(self.space.num_layers)],
-            repair=lambda genes: repair(Architecture(genes), self.space, self.limits, self.generator).operations,
+            repair=lambda genes: (
+                repair(Architecture(genes), self.space, self.limits, self.generator).operations
+            ),
             is_known=lambda genes: Architecture(genes) in self._results,
             mutation_probability=self.settings.mutation_probability,
             seed=draw_seed(self.generator),

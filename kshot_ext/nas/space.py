@@ -154,11 +154,14 @@ class SearchSpace(ABC):
         self.validate(architecture)
         with seeded_by(generator):
             layers = [self.candidate(layer, choice) for layer, choice in enumerate(architecture.operations)]
-            return to_plain_network(self.assemble(self.stem(), layers, self.head()))
+            network = to_plain_network(self.assemble(self.stem(), layers, self.head()))
+        return network.to(memory_format=torch.channels_last)  # as the image batches are
 
     def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
         _, layers = self._costs
-        return Architecture(tuple(pick(range(len(costs)), key=lambda choice: costs[choice].macs) for costs in layers))
+        return Architecture(
+            tuple(pick(range(len(costs)), key=lambda choice: costs[choice].macs) for costs in layers)
+        )
 
     @cached_property
     def _costs(self) -> tuple[Cost, tuple[tuple[Cost, ...], ...]]:
@@ -171,7 +174,9 @@ class SearchSpace(ABC):
         head, _ = measure(self.head, shape)
         return fixed + head, tuple(layers)
 
-    def _layer_costs(self, layer: int, input_shape: tuple[int, ...]) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
+    def _layer_costs(
+        self, layer: int, input_shape: tuple[int, ...]
+    ) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
         """Cost of each operation of a layer, and the output shape that they all must share."""
         measured = [
             measure(partial(self.candidate, layer, operation), input_shape)

@@ -15,8 +15,8 @@ from kshot_ext.nn.code import set_code
 class Supernet(nn.Module):
     """All networks of a space at once, each with weights ``w(a) = sum_k code_k(a) * weight[k]``.
 
-    Every layer starts as one plain layer and K - 1 slightly perturbed copies of it. K independent starts would
-    shrink the mixed weights by 1/sqrt(K), and equal ones would never part.
+    Every layer starts as one plain layer and K - 1 slightly perturbed copies of it. K independent starts
+    would shrink the mixed weights by 1/sqrt(K), and equal ones would never part.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
     Args:
@@ -42,13 +42,15 @@ class Supernet(nn.Module):
                     "stem": space.stem(),
                     "layers": nn.ModuleList(
                         nn.ModuleList(
-                            space.candidate(layer, operation) for operation in range(len(space.operations(layer)))
+                            space.candidate(layer, operation)
+                            for operation in range(len(space.operations(layer)))
                         )
                         for layer in range(space.num_layers)
                     ),
                     "head": space.head(),
                 }
             )
+        plain.to(memory_format=torch.channels_last)  # as the image batches are
         self.modules_by_role = convert(plain, num_shots, generator=generator)
 
     def path(self, architecture: Architecture) -> nn.Module:

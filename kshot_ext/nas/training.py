@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.checks import check_at_least, check_between
-from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.data import DataSplits, ImageSet
 from kshot_ext.nas.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.optimization import OptimizationSettings, Tally
 from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics
@@ -82,17 +82,17 @@ class EpochReport:
 class SupernetTrainer(EpochTrainer):
     """Alternates dictionary steps and simplex steps, an epoch at a time.
 
-    A dictionary step trains one uniformly drawn path under its code, which is held fixed. A simplex step trains
-    only the simplex-net, on several paths. It uses training images held out from the dictionary steps: on images
-    that the weights have fitted, codes would be rewarded for memorising; and the validation images stay unseen,
-    so that they can choose between architectures.
+    A dictionary step trains one uniformly drawn path under its code, which is held fixed. A simplex step
+    trains only the simplex-net, on several paths. It uses training images held out from the dictionary steps:
+    on images that the weights have fitted, codes would be rewarded for memorising; and the validation images
+    stay unseen, so that they can choose between architectures.
 
     Args:
         supernet: trained in place.
         simplex_net: trained in place.
         splits: only ``train`` is used.
         settings: see :class:`TrainingSettings`.
-        generator: source of every random choice, and of the images held out.
+        generator: source of every random choice.
 
     Raises:
         ValueError: if supernet and simplex-net differ in K, or there are too few training images.
@@ -123,10 +123,8 @@ class SupernetTrainer(EpochTrainer):
             weight_decay=settings.weight_decay,
             nesterov=True,
         )
-        num_held_out = max(2, round(settings.held_out_share * len(splits.train)))
-        order = torch.randperm(len(splits.train), generator=generator)
-        self.held_out = splits.train.subset(order[:num_held_out])
-        super().__init__(splits.train.subset(order[num_held_out:]), optimizer, splits, settings, generator)
+        images, self.held_out = _hold_out(splits.train, settings.held_out_share)
+        super().__init__(images, optimizer, splits, settings, generator)
 
     def train_epoch(self, on_step: OnStep | None = None) -> EpochReport:
         """Trains for one epoch.
@@ -172,7 +170,9 @@ class SupernetTrainer(EpochTrainer):
         while True:
             yield from self._random_batches(self.held_out)
 
-    def _loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         logits = self.supernet(images, path, code)
         return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing), logits
 
@@ -196,6 +196,13 @@ class SupernetTrainer(EpochTrainer):
         self.simplex_optimizer.step()
         self.simplex_optimizer.zero_grad()
         return tally.loss
+
+
+def _hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+    """Splits every (1 / share)-th image off: the same ones whenever a training is set up again."""
+    marks = (torch.arange(len(images) + 1) * share).floor()
+    is_held_out = marks.diff() > 0
+    return images.subset((~is_held_out).nonzero()[:, 0]), images.subset(is_held_out.nonzero()[:, 0])
 
 
 @contextmanager
