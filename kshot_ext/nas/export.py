@@ -23,8 +23,8 @@ def extract(
         supernet: left unchanged.
         architecture: which network.
         code: ``[K]``, mixes the weight copies.
-        calibration: batches of training images to measure batch-norm statistics on; None keeps the supernet's,
-            which are a mixture over all paths.
+        calibration: batches of training images to measure batch-norm statistics on; None keeps those of the
+            supernet, which are a mixture over all paths.
 
     Raises:
         ValueError: if the architecture is not of the supernet's space or the code not of K entries.

@@ -50,7 +50,7 @@ class Tally:
     correct: int = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> float:
-        """Counts a batch by its mean loss, scores ``[B, num_classes]`` and labels ``[B]``; returns the loss."""
+        """Counts a batch: mean loss, scores ``[B, num_classes]``, labels ``[B]``. Returns the loss."""
         value = loss.item()
         self.images += len(labels)
         self.loss_sum += value * len(labels)

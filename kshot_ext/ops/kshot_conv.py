@@ -183,7 +183,7 @@ def _shared_form(dims, input, weight, code, bias, window, widths: ActiveWidths, 
     gate_per_sample = gate is not None and gate.dim() == 2
     weight_gate = None if gate_per_sample else gate
     mixed = mix(weight, code, weight_gate, widths.out_channels, widths.weight_in_channels)
-    mixed = _in_format_of(input, mixed, dims)
+    mixed = _with_channels_last_strides(mixed) if _is_one_pixel(input, dims) else _in_format_of(input, mixed, dims)
     mixed_bias = effective_bias(bias, code, weight_gate, widths.out_channels)
     output = dims.convolve(input, mixed, mixed_bias, *window, widths.groups)
     if gate_per_sample:
@@ -219,6 +219,19 @@ def effective_bias(bias: Tensor | None, code: Tensor, gate: Tensor | None, out_c
     if bias.dim() == 2:
         return mix(bias, code, gate, out_channels, None)
     return mix(bias[None], code.new_ones(1), gate, out_channels, None) if gate is not None else bias[:out_channels]
+
+
+def _is_one_pixel(input: Tensor, dims: _Dimensions) -> bool:
+    return dims is _2D and input.shape[-2:] == (1, 1)
+
+
+def _with_channels_last_strides(weight: Tensor) -> Tensor:
+    """A depthwise weight whose strides say channels_last, at no cost: its memory is the same in both formats.
+
+    An image of one pixel shows no format either, so the weight alone decides which kernel oneDNN takes; for a
+    5x5 depthwise weight on one pixel the one for contiguous memory is over a hundred times slower.
+    """
+    return weight.squeeze(1).unsqueeze(-1).movedim(-1, 1) if weight.shape[1] == 1 else weight
 
 
 def _in_format_of(input: Tensor, tensor: Tensor, dims: _Dimensions) -> Tensor:

@@ -1,0 +1,53 @@
+// Operator effective_weight and its backward: checks, allocation, threads. Kernels: cpu/effective_weight.cpp.
+#include "cpu/effective_weight.h"
+
+#include <tuple>
+
+#include "ops/dictionary.h"
+#include "ops/mixing.h"
+
+namespace kshot {
+namespace {
+
+Tensor effective_weight(const Tensor& weight,               // [K, C_out, C_in, *kernel]
+                        const Tensor& code,                 // [K] or [N, K]
+                        const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
+                        int64_t out_channels, int64_t in_channels) {
+  const Dictionary dictionary(weight);
+  Mixing mixing(dictionary, code, gate, out_channels, in_channels);
+  Tensor output = mixing.new_effective();
+  run_forward({mixing.forward_into(output)});
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> effective_weight_backward(
+    const Tensor& grad,                 // [C_out', C_in', *kernel] or [N, ...]
+    const Tensor& weight,               // [K, C_out, C_in, *kernel]
+    const Tensor& code,                 // [K] or [N, K]
+    const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
+    bool need_weight, bool need_code, bool need_gate) {
+  const Dictionary dictionary(weight);
+  const int64_t channel_dim = code.dim() - 1;
+  const int64_t in_channels = weight.dim() > 2 ? grad.size(channel_dim + 1) : 1;
+  Mixing mixing(dictionary, code, gate, grad.size(channel_dim), in_channels);
+  MixingGradients gradients(mixing, grad, need_weight, need_code, need_gate);
+  run_backward({&gradients});
+  return {gradients.grad_weight, gradients.grad_code, gradients.grad_gate};
+}
+
+}  // namespace
+}  // namespace kshot
+
+STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
+  m.def(
+      "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt in_channels) "
+      "-> Tensor");
+  m.def(
+      "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, "
+      "bool need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+  m.impl("effective_weight", TORCH_BOX(&kshot::effective_weight));
+  m.impl("effective_weight_backward", TORCH_BOX(&kshot::effective_weight_backward));
+}

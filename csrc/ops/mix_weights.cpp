@@ -1,0 +1,67 @@
+// Operator mix_weights and its backward: many dictionaries, one code, one parallel pass.
+#include <tuple>
+
+#include "ops/mixing.h"
+
+namespace kshot {
+namespace {
+
+std::vector<Mixing> mixings_of(const std::vector<Tensor>& weights, const Tensor& code) {
+  std::vector<Mixing> mixings;
+  mixings.reserve(weights.size());
+  for (const Tensor& weight : weights) {
+    const Dictionary dictionary(weight);
+    mixings.emplace_back(dictionary, code, std::nullopt, dictionary.out_channels(), dictionary.in_channels());
+  }
+  return mixings;
+}
+
+std::vector<Tensor> mix_weights(std::vector<Tensor> weights,  // each [K, C_out, ...]
+                                const Tensor& code) {         // [K] or [N, K]
+  const std::vector<Mixing> mixings = mixings_of(weights, code);
+  std::vector<Tensor> outputs;
+  std::vector<cpu::EffectiveWeight> kernels;
+  for (const Mixing& mixing : mixings) {
+    outputs.push_back(mixing.new_effective());
+    kernels.push_back(mixing.forward_into(outputs.back()));
+  }
+  run_forward(kernels);
+  return outputs;
+}
+
+std::tuple<std::vector<Tensor>, Tensor> mix_weights_backward(
+    std::vector<Tensor> grads,    // each [C_out, ...]
+    std::vector<Tensor> weights,  // each [K, C_out, ...]
+    const Tensor& code,           // [K] or [N, K]
+    std::vector<int64_t> need_weights, bool need_code) {
+  const std::vector<Mixing> mixings = mixings_of(weights, code);
+  std::vector<MixingGradients> gradients;
+  gradients.reserve(mixings.size());
+  std::vector<MixingGradients*> pointers;
+  for (size_t i = 0; i < mixings.size(); ++i) {
+    gradients.emplace_back(mixings[i], grads[i], need_weights[i] != 0, need_code, false);
+    // All dictionaries add into one gradient of the code; the sums over rows run one after another.
+    if (need_code) gradients[i].reduce.grad_code = gradients[0].grad_code.data_ptr();
+    pointers.push_back(&gradients[i]);
+  }
+  run_backward(pointers);
+  std::vector<Tensor> grad_weights;
+  for (const MixingGradients& gradient : gradients) grad_weights.push_back(gradient.grad_weight);
+  return {grad_weights, gradients[0].grad_code};
+}
+
+}  // namespace
+}  // namespace kshot
+
+STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
+  m.def("mix_weights(Tensor[] weights, Tensor code) -> Tensor[]");
+  m.def(
+      "mix_weights_backward(Tensor[] grads, Tensor[] weights, Tensor code, int[] need_weights, bool "
+      "need_code) "
+      "-> (Tensor[], Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+  m.impl("mix_weights", TORCH_BOX(&kshot::mix_weights));
+  m.impl("mix_weights_backward", TORCH_BOX(&kshot::mix_weights_backward));
+}

@@ -1,0 +1,146 @@
+// One dictionary under one code, ready for the mixing kernels; shared by effective_weight and mix_weights.
+#pragma once
+
+#include <vector>
+
+#include "cpu/effective_weight.h"
+#include "ops/dictionary.h"
+
+namespace kshot {
+
+// Holds the tensors (copied where their layout asks for it) behind the kernels' raw pointers.
+class Mixing {
+ public:
+  Mixing(const Dictionary& dictionary, const Tensor& code, const std::optional<Tensor>& gate,
+         int64_t out_channels, int64_t in_channels)
+      : dictionary_(dictionary),
+        code_(torch::stable::contiguous(code)),
+        out_channels_(out_channels),
+        in_channels_(in_channels) {
+    check_matches_dictionary("code", code);
+    STD_TORCH_CHECK((code.dim() == 1 || code.dim() == 2) && code.size(code.dim() - 1) == dictionary.shots(),
+                    "code must be [K] or [N, K] with K = ", dictionary.shots());
+    STD_TORCH_CHECK(1 <= out_channels && out_channels <= dictionary.out_channels() && 1 <= in_channels &&
+                        in_channels <= dictionary.in_channels(),
+                    "widths must lie in 1..", dictionary.out_channels(), " and 1..", dictionary.in_channels(),
+                    ", got ", out_channels, " and ", in_channels);
+    if (gate) {
+      check_matches_dictionary("gate", *gate);
+      STD_TORCH_CHECK(
+          gate->size(gate->dim() - 1) == out_channels &&
+              (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == samples())),
+          "gate must be [C_out'] or, with a code per sample, [N, C_out'] with C_out' = ", out_channels);
+      gate_ = torch::stable::contiguous(*gate);
+    }
+    geometry_ = dictionary.geometry(samples(), out_channels, in_channels, gate_.has_value());
+  }
+
+  const Dictionary& dictionary() const { return dictionary_; }
+  const MixGeometry& geometry() const { return geometry_; }
+  const Tensor& code() const { return code_; }
+  const std::optional<Tensor>& gate() const { return gate_; }
+  bool per_sample() const { return code_.dim() == 2; }
+  int64_t samples() const { return per_sample() ? code_.size(0) : 1; }
+
+  Tensor new_effective() const {
+    const Sizes sizes = effective_sizes();
+    return empty_strided(sizes, dictionary_.effective_strides(sizes), dictionary_.tensor().scalar_type(),
+                         dictionary_.tensor());
+  }
+
+  // `grad` in the memory layout of the effective weight.
+  Tensor laid_out_like_effective(const Tensor& grad) const {
+    const Sizes sizes = effective_sizes();
+    STD_TORCH_CHECK(sizes_of(grad) == sizes, "the gradient must have the shape of the effective weight");
+    check_matches_dictionary("gradient", grad, dictionary_.tensor().scalar_type());
+    return laid_out_as(grad, dictionary_.effective_strides(sizes));
+  }
+
+  cpu::EffectiveWeight forward_into(const Tensor& output) const {
+    cpu::EffectiveWeight args = kernel_arguments();
+    args.output = output.data_ptr();
+    return args;
+  }
+
+  cpu::EffectiveWeight kernel_arguments() const {
+    cpu::EffectiveWeight args{};
+    args.geometry = geometry_;
+    args.dtype = dtype_of(dictionary_.tensor());
+    args.weight = dictionary_.tensor().data_ptr();
+    args.code = code_.data_ptr();
+    args.gate = gate_ ? gate_->data_ptr() : nullptr;
+    args.gate_stride = gate_ && gate_->dim() == 2 ? out_channels_ : 0;
+    return args;
+  }
+
+ private:
+  Sizes effective_sizes() const {
+    return dictionary_.effective_sizes(per_sample() ? std::optional(samples()) : std::nullopt, out_channels_,
+                                       in_channels_);
+  }
+  void check_matches_dictionary(const char* name, const Tensor& tensor) const {
+    check_matches_dictionary(name, tensor, sum_type_of(dictionary_.tensor()));
+  }
+  void check_matches_dictionary(const char* name, const Tensor& tensor,
+                                torch::headeronly::ScalarType dtype) const {
+    STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == dtype, name,
+                    " must be on the CPU, of scalar type ", static_cast<int>(dtype), ", got scalar type ",
+                    static_cast<int>(tensor.scalar_type()));
+  }
+
+  Dictionary dictionary_;
+  Tensor code_;
+  std::optional<Tensor> gate_;
+  int64_t out_channels_, in_channels_;
+  MixGeometry geometry_{};
+};
+
+// The gradients that a backward pass is asked for; those it is not asked for are empty tensors.
+struct MixingGradients {
+  MixingGradients(const Mixing& mixing, const Tensor& grad, bool need_weight, bool need_code, bool need_gate)
+      : mixing(mixing), grad(mixing.laid_out_like_effective(grad)) {
+    const Dictionary& dictionary = mixing.dictionary();
+    const Tensor& weight = dictionary.tensor();
+    const MixGeometry& g = mixing.geometry();
+    need_gate = need_gate && mixing.gate();
+    grad_weight = need_weight
+                      ? empty_strided(dictionary.sizes(), dictionary.strides(), weight.scalar_type(), weight)
+                      : none(weight.scalar_type());
+    if (need_weight && (g.samples == 0 || g.sample_size != g.shot_stride)) torch::stable::zero_(grad_weight);
+    grad_code = need_code ? zeros_like(mixing.code()) : none(sum_type_of(weight));
+    grad_gate = need_gate ? zeros_like(*mixing.gate()) : none(sum_type_of(weight));
+    if (need_code || need_gate) row_dots = dots(g.samples * g.rows * g.shots);
+
+    args.forward = mixing.kernel_arguments();
+    args.grad = this->grad.data_ptr();
+    args.grad_weight = need_weight ? grad_weight.data_ptr() : nullptr;
+    args.row_dots = row_dots ? row_dots->data_ptr() : nullptr;
+    reduce.grad_code = need_code ? grad_code.data_ptr() : nullptr;
+    reduce.grad_gate = need_gate ? grad_gate.data_ptr() : nullptr;
+  }
+
+  Mixing mixing;
+  Tensor grad, grad_weight, grad_code, grad_gate;
+  std::optional<Tensor> row_dots;
+  cpu::EffectiveWeightBackward args{};
+  cpu::EffectiveWeightReduce reduce{};
+
+ private:
+  Tensor allocate(const Sizes& sizes, torch::headeronly::ScalarType dtype) const {
+    return empty_strided(sizes, contiguous_strides(sizes), dtype, mixing.dictionary().tensor());
+  }
+  Tensor none(torch::headeronly::ScalarType dtype) const { return allocate({0}, dtype); }
+  Tensor dots(int64_t count) const { return allocate({count}, sum_type_of(mixing.dictionary().tensor())); }
+  Tensor zeros_like(const Tensor& tensor) const {
+    Tensor zeros = allocate(sizes_of(tensor), tensor.scalar_type());
+    return torch::stable::zero_(zeros);
+  }
+};
+
+// One parallel pass over the rows of all dictionaries.
+void run_forward(const std::vector<cpu::EffectiveWeight>& mixings);
+
+// The same backward, then the small sums over rows.
+void run_backward(const std::vector<MixingGradients*>& gradients);
+
+}  // namespace kshot

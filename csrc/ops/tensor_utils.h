@@ -1,0 +1,95 @@
+// What the operators' glue needs of tensors beyond the stable ABI: dtype table, strided allocation, layouts.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "common/dtype.h"
+
+namespace kshot {
+
+using torch::stable::Tensor;
+using Sizes = std::vector<int64_t>;
+
+inline DType dtype_of(const Tensor& tensor) {
+  using torch::headeronly::ScalarType;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    default:
+      STD_TORCH_CHECK(false, "expected float32, float64, bfloat16 or float16, got scalar type ",
+                      static_cast<int>(tensor.scalar_type()));
+  }
+}
+
+// The dtype in which sums over elements of `tensor` are taken: that of codes and gates.
+inline torch::headeronly::ScalarType sum_type_of(const Tensor& tensor) {
+  using torch::headeronly::ScalarType;
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Sizes sizes_of(const Tensor& tensor) {
+  return Sizes(tensor.sizes().begin(), tensor.sizes().end());
+}
+inline Sizes strides_of(const Tensor& tensor) {
+  return Sizes(tensor.strides().begin(), tensor.strides().end());
+}
+
+inline int64_t product(const Sizes& sizes, size_t from = 0) {
+  int64_t result = 1;
+  for (size_t d = from; d < sizes.size(); ++d) result *= sizes[d];
+  return result;
+}
+
+// Whether elements lie in memory as `strides` would have them; strides of dimensions of size one do not
+// matter.
+inline bool lies_as(const Tensor& tensor, const Sizes& strides) {
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) != 1 && tensor.stride(d) != strides[d]) return false;
+  }
+  return true;
+}
+
+inline Sizes contiguous_strides(const Sizes& sizes) {
+  Sizes strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(sizes[d], 1);
+  }
+  return strides;
+}
+
+inline Tensor empty_strided(const Sizes& sizes, const Sizes& strides, torch::headeronly::ScalarType dtype,
+                            const Tensor& like) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+      static_cast<int32_t>(
+          torch::stable::detail::to<int32_t>(torch::stable::detail::from(like.device().type()))),
+      like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+// `tensor` itself if it lies in memory as `strides` say, else a copy that does.
+inline Tensor laid_out_as(const Tensor& tensor, const Sizes& strides) {
+  if (lies_as(tensor, strides)) return tensor;
+  Tensor copy = empty_strided(sizes_of(tensor), strides, tensor.scalar_type(), tensor);
+  torch::stable::copy_(copy, tensor);
+  return copy;
+}
+
+}  // namespace kshot
