@@ -38,8 +38,7 @@ class Architecture:
         object.__setattr__(self, "widths", _indices("widths", self.widths))
         if len(self.widths) != len(self.operations):
             raise ValueError(
-                f"widths: expected one per layer ({len(self.operations)}, as in operations), "
-                f"got {len(self.widths)}"
+                f"widths: expected one per layer ({len(self.operations)}, as in operations), got {len(self.widths)}"
             )
 
     def with_operation(self, layer: int, operation: int) -> Architecture:
@@ -66,8 +65,7 @@ class Architecture:
             raise ValueError(f"architecture: expected a JSON object, got {text[:80]!r} ({error})") from error
         if not isinstance(fields, dict) or not {"operations"} <= fields.keys() <= {"operations", "widths"}:
             raise ValueError(
-                'architecture: expected a JSON object with "operations" and optionally "widths", '
-                f"got {text[:80]}"
+                f'architecture: expected a JSON object with "operations" and optionally "widths", got {text[:80]}'
             )
         return cls(fields["operations"], fields.get("widths"))
 

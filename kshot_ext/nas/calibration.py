@@ -41,6 +41,4 @@ def recalibrate_batch_norm(network: nn.Module, batches: Batches) -> dict[str, Te
         measured(images)
     if images is None:
         raise ValueError("batches: expected at least one batch to recalibrate batch norm with, got none")
-    return {
-        f"{name}.{buffer}": value for name, layer in layers.items() for buffer, value in layer.named_buffers()
-    }
+    return {f"{name}.{buffer}": value for name, layer in layers.items() for buffer, value in layer.named_buffers()}

@@ -65,9 +65,7 @@ def measure(build: Callable[[], nn.Module], input_shape: Sequence[int]) -> tuple
         if isinstance(layer, _COUNTED):
             layer.register_forward_hook(count)
         elif next(layer.parameters(recurse=False), None) is not None and not isinstance(layer, _UNCOUNTED):
-            raise TypeError(
-                f"layer {name!r}: no rule to count the multiply-accumulates of {type(layer).__name__}"
-            )
+            raise TypeError(f"layer {name!r}: no rule to count the multiply-accumulates of {type(layer).__name__}")
     output_shape = module(sample).shape[1:]
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Cost(macs, parameters), tuple(output_shape)

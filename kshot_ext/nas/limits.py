@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.space import SearchSpace
 
 
@@ -24,8 +25,8 @@ class SearchLimits:
     max_macs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_macs is not None and self.max_macs < 1:
-            raise ValueError(f"max_macs: expected at least 1 or None, got {self.max_macs}")
+        if self.max_macs is not None:
+            check_at_least("max_macs", self.max_macs, 1)
 
     def admit(self, space: SearchSpace, architecture: Architecture) -> bool:
         """Whether the architecture meets every limit."""

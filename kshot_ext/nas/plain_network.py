@@ -9,19 +9,12 @@ from torch import nn
 def to_plain_network(network: nn.Module) -> torch.fx.GraphModule:
     """The same network as one graph of ``torch.nn`` layers, which share their tensors with ``network``.
 
-    Classes of this package dissolve into the graph, so that ``torch.save`` of the result loads where the
+    Any other class dissolves into the graph, so that ``torch.save`` of the result loads where the
     package is not installed.
-
-    Raises:
-        TypeError: if a layer with parameters is not a ``torch.nn`` layer.
 
     Example:
         >>> plain = to_plain_network(nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
         >>> plain(torch.zeros(3, 4)).shape
         torch.Size([3, 2])
     """
-    plain = torch.fx.symbolic_trace(network)
-    for name, module in plain.named_modules():
-        if name and not type(module).__module__.startswith("torch."):
-            raise TypeError(f"layer {name!r}: expected a torch.nn layer, got {type(module).__qualname__}")
-    return plain
+    return torch.fx.symbolic_trace(network)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.limits import SearchLimits, repair
 from kshot_ext.nas.randomness import draw_seed
@@ -35,12 +36,9 @@ class SearchSettings:
     mutation_probability: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.population < 2:
-            raise ValueError(f"population: expected at least 2, got {self.population}")
-        if self.generations < 1:
-            raise ValueError(f"generations: expected at least 1, got {self.generations}")
-        if not 0 <= self.mutation_probability <= 1:
-            raise ValueError(f"mutation_probability: expected 0 to 1, got {self.mutation_probability}")
+        check_at_least("population", self.population, 2)
+        check_at_least("generations", self.generations, 1)
+        check_between("mutation_probability", self.mutation_probability, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -190,9 +188,7 @@ class EvolutionSearch:
             [architecture.operations for architecture in self._population],
             self._objectives(self._population),
             num_choices=[len(self.space.operations(layer)) for layer in range(self.space.num_layers)],
-            repair=lambda genes: (
-                repair(Architecture(genes), self.space, self.limits, self.generator).operations
-            ),
+            repair=lambda genes: repair(Architecture(genes), self.space, self.limits, self.generator).operations,
             is_known=lambda genes: Architecture(genes) in self._results,
             mutation_probability=self.settings.mutation_probability,
             seed=draw_seed(self.generator),

@@ -159,9 +159,7 @@ class SearchSpace(ABC):
 
     def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
         _, layers = self._costs
-        return Architecture(
-            tuple(pick(range(len(costs)), key=lambda choice: costs[choice].macs) for costs in layers)
-        )
+        return Architecture(tuple(pick(range(len(costs)), key=lambda choice: costs[choice].macs) for costs in layers))
 
     @cached_property
     def _costs(self) -> tuple[Cost, tuple[tuple[Cost, ...], ...]]:
@@ -174,9 +172,7 @@ class SearchSpace(ABC):
         head, _ = measure(self.head, shape)
         return fixed + head, tuple(layers)
 
-    def _layer_costs(
-        self, layer: int, input_shape: tuple[int, ...]
-    ) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
+    def _layer_costs(self, layer: int, input_shape: tuple[int, ...]) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
         """Cost of each operation of a layer, and the output shape that they all must share."""
         measured = [
             measure(partial(self.candidate, layer, operation), input_shape)

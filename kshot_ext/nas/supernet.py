@@ -42,8 +42,7 @@ class Supernet(nn.Module):
                     "stem": space.stem(),
                     "layers": nn.ModuleList(
                         nn.ModuleList(
-                            space.candidate(layer, operation)
-                            for operation in range(len(space.operations(layer)))
+                            space.candidate(layer, operation) for operation in range(len(space.operations(layer)))
                         )
                         for layer in range(space.num_layers)
                     ),

@@ -170,9 +170,7 @@ class SupernetTrainer(EpochTrainer):
         while True:
             yield from self._random_batches(self.held_out)
 
-    def _loss(
-        self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.supernet(images, path, code)
         return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing), logits
 

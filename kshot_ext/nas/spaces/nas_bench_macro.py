@@ -40,9 +40,7 @@ class NASBenchMacro(SearchSpace):
             least 24x24 and 16 for smaller ones.
     """
 
-    def __init__(
-        self, *, image_shape: tuple[int, int, int], num_classes: int, channels: int | None = None
-    ) -> None:
+    def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, channels: int | None = None) -> None:
         super().__init__(
             "nas-bench-macro",
             image_shape=image_shape,
@@ -64,14 +62,10 @@ class NASBenchMacro(SearchSpace):
         name = self.operations(layer)[operation]
         if name == "identity":
             return identity(shape.in_channels, shape.out_channels, stride=shape.stride)
-        return InvertedResidual(
-            shape.in_channels, shape.out_channels, stride=shape.stride, **_INVERTED_RESIDUALS[name]
-        )
+        return InvertedResidual(shape.in_channels, shape.out_channels, stride=shape.stride, **_INVERTED_RESIDUALS[name])
 
     def head(self) -> nn.Module:
-        return pooled_classifier(
-            self._layers[-1].out_channels, _HEAD_FACTOR * self.channels, self.num_classes
-        )
+        return pooled_classifier(self._layers[-1].out_channels, _HEAD_FACTOR * self.channels, self.num_classes)
 
 
 def _layer_shapes(channels: int) -> tuple[_LayerShape, ...]:
