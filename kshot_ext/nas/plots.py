@@ -15,12 +15,15 @@ from kshot_ext.nas.search import Evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8F98"
 _OPERATION_COLOURS = ("#C9CED6", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442")
 _INK = "#24292F"
+_LEAST_CODE_REACH = 0.02
+"""Codes that differ by less than this look alike in the heat map, rather than noise looking like structure."""
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -40,6 +43,7 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
     for (stage, title), colour in zip(titles.items(), (_BLUE, _GREEN, _GREY)):
         points = [(record["step"], record["loss"]) for record in records if record["stage"] == stage]
         axes.plot(*zip(*points), color=colour, label=title, marker="o", markersize=3, linewidth=1.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)
@@ -49,32 +53,18 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
 
 def plot_search(history: Sequence[Evaluated], front: Sequence[Evaluated], result: RunResult) -> Figure:
     """Draw supernet accuracy against multiply-accumulates: all evaluated, the Pareto front, the budget."""
-    figure, axes = _figure(7, 4.5)
-    colours = axes.scatter(
-        *_points(history),
-        c=range(len(history)),
-        cmap="Blues",
-        vmin=-len(history) / 2,
-        s=22,
-        label="evaluated",
-    )
-    figure.colorbar(colours, ax=axes, label="order of evaluation", pad=0.02).outline.set_visible(False)
+    figure, axes = _figure(7, 4.6)
+    dots = axes.scatter(*_points(history), c=range(1, len(history) + 1), cmap=_readable_blues(), s=22)
+    figure.colorbar(dots, ax=axes, label="order of evaluation", pad=0.02).outline.set_visible(False)
     axes.plot(*_points(front), color=_ORANGE, linewidth=2, marker="o", markersize=5, label="Pareto front")
     axes.axvline(result.max_macs / 1e6, color=_RED, linestyle="--", linewidth=1.3, label="budget")
-    winner = result.winner
-    axes.scatter(
-        winner.macs / 1e6,
-        100 * winner.supernet_accuracy,
-        marker="*",
-        s=260,
-        color=_GREEN,
-        label="winner",
-        edgecolor="white",
-        zorder=3,
-    )
+    for network, marker, colour in zip(result.networks, "*D", (_GREEN, _GREY)):
+        place = (network.macs / 1e6, 100 * network.supernet_accuracy)
+        size = 260 if marker == "*" else 70
+        axes.scatter(*place, marker=marker, s=size, color=colour, edgecolor="white", label=network.title, zorder=3)
     axes.set_xlabel("multiply-accumulates for one image (millions)")
     axes.set_ylabel("validation accuracy in the supernet (%)")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
     return figure
 
 
@@ -86,16 +76,17 @@ def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
         labels: name of each row.
     """
     rows, shots = codes.shape
-    figure, axes = _figure(3.2 + 0.55 * shots, 1.2 + 0.24 * rows)
-    spread = float((codes - 1 / shots).abs().max())
-    image = axes.imshow(codes.numpy(), aspect="auto", cmap="viridis")
-    axes.set_xticks(range(shots), [str(shot + 1) for shot in range(shots)])
+    equal = 1 / shots
+    reach = max(float((codes - equal).abs().max()), _LEAST_CODE_REACH)
+    figure, axes = _figure(3.4 + 0.6 * shots, 1.2 + 0.2 * rows)
+    image = axes.imshow(codes.numpy(), aspect="auto", cmap="RdBu_r", vmin=equal - reach, vmax=equal + reach)
+    axes.set_xticks(range(shots), [str(shot) for shot in range(1, shots + 1)])
     axes.set_yticks(range(rows), labels, fontfamily="monospace", fontsize=8)
     axes.set_xlabel("shot")
     axes.set_ylabel("architecture, cheapest first")
-    axes.set_title(f"largest deviation from 1/{shots}: {spread:.3f}", fontsize=10, color=_GREY)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="coefficient", pad=0.03).outline.set_visible(False)
+    label = f"coefficient (white: the equal share 1/{shots})"
+    figure.colorbar(image, ax=axes, label=label, pad=0.03).outline.set_visible(False)
     return figure
 
 
@@ -147,6 +138,12 @@ def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Se
 
 def _points(evaluated: Sequence[Evaluated]) -> tuple[list[float], list[float]]:
     return [item.macs / 1e6 for item in evaluated], [100 * item.accuracy for item in evaluated]
+
+
+def _readable_blues() -> Colormap:
+    """Return matplotlib's blues without those too pale for white paper."""
+    blues = require("matplotlib").colormaps["Blues"]
+    return require("matplotlib.colors").ListedColormap(blues([0.3 + 0.7 * i / 255 for i in range(256)]))
 
 
 def _text_colour(background: str) -> str:

@@ -35,7 +35,7 @@ th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--
 th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 td.number, th.number { text-align: right; }
 figure { margin: 1rem 0; text-align: center; }
-figure img { max-width: 100%; height: auto; }
+figure img { max-width: 100%; max-height: 36rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 pre { background: #f6f7f9; padding: .8rem 1rem; border-radius: 8px; overflow-x: auto; }
 details summary { cursor: pointer; color: var(--soft); }

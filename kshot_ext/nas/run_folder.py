@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class RunFolder:
             return None
         try:
             return Checkpoint(**torch.load(path, weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, TypeError, EOFError) as error:
+        except Exception as error:  # A damaged file makes the reader raise nearly anything.
             raise RunFolderError(f"{path}: damaged checkpoint ({error})") from error
 
     def _checkpoint(self, stage: str) -> Path:
