@@ -26,7 +26,7 @@ class OptimizationSettings:
     """
 
     epochs: int
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 4e-5

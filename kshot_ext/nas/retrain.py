@@ -20,7 +20,7 @@ from kshot_ext.nas.optimization import OptimizationSettings, Tally
 class RetrainSettings(OptimizationSettings):
     """How a found network is trained from scratch."""
 
-    epochs: int = 40
+    epochs: int = 20
     weight_decay: float = 5e-4
 
 

@@ -31,8 +31,8 @@ class SearchSettings:
         ValueError: if a value is out of range.
     """
 
-    population: int = 24
-    generations: int = 10
+    population: int = 20
+    generations: int = 8
     mutation_probability: float = 0.15
 
     def __post_init__(self) -> None:

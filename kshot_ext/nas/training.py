@@ -45,7 +45,7 @@ class TrainingSettings(OptimizationSettings):
     epochs: int = 40
     warmup_epochs: int = 5
     simplex_learning_rate: float = 3e-3
-    simplex_every: int = 4
+    simplex_every: int = 8
     paths_per_simplex_step: int = 4
     held_out_share: float = 0.2
 

@@ -37,7 +37,7 @@ class NASBenchMacro(SearchSpace):
         image_shape: ``(channels, height, width)`` of the images.
         num_classes: number of classes.
         channels: channels of the stem. 32 at 32x32 is the published network; None takes 32 for images of at
-            least 24x24 and 16 for smaller ones.
+            least 24x24 and 8 for smaller ones.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, channels: int | None = None) -> None:
@@ -48,7 +48,7 @@ class NASBenchMacro(SearchSpace):
             operations=[("identity", *_INVERTED_RESIDUALS)] * sum(_LAYERS_PER_STAGE),
         )
         if channels is None:
-            channels = 32 if min(image_shape[1:]) >= 24 else 16
+            channels = 32 if min(image_shape[1:]) >= 24 else 8
         if channels < 1:
             raise ValueError(f"channels: expected at least 1, got {channels}")
         self.channels = channels
