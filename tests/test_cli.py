@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -43,7 +44,12 @@ def test_unusable_options_end_with_an_error(
 def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, number: signal.Signals) -> None:
     arguments = ["--epochs", "1000", "--channels", "4", "--max-images", "300", "--out", "run"]
     with subprocess.Popen(
-        COMMAND + arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        COMMAND + arguments,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
