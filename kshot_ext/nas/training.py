@@ -29,6 +29,8 @@ from kshot_ext.optim import KShotSGD
 class TrainingSettings(OptimizationSettings):
     """How supernet and simplex-net are trained; see :class:`OptimizationSettings` for the supernet's part.
 
+    ``learning_rate`` and ``weight_decay`` are those of the mixed weight under equal codes, whatever K is.
+
     Args:
         warmup_epochs: epochs before the first simplex step; until then all codes are equal.
         simplex_learning_rate: of the simplex-net's Adam.
@@ -118,9 +120,10 @@ class SupernetTrainer(EpochTrainer):
         self.simplex_optimizer = torch.optim.Adam(simplex_net.parameters(), lr=settings.simplex_learning_rate)
         optimizer = KShotSGD(
             supernet.parameters(),
-            lr=settings.learning_rate,
+            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
+            lr=supernet.num_shots * settings.learning_rate,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
+            weight_decay=settings.weight_decay / supernet.num_shots,
             nesterov=True,
         )
         images, self.held_out = _hold_out(splits.train, settings.held_out_share)
@@ -137,7 +140,7 @@ class SupernetTrainer(EpochTrainer):
         """
         tally, simplex_losses, paths = Tally(), [], []
         held_out = self._endless_held_out_batches()
-        learning_rate = self.schedule.get_last_lr()[0]
+        learning_rate = self.schedule.get_last_lr()[0] / self.supernet.num_shots
         warm = self.epoch >= self.settings.warmup_epochs
 
         def step(images: Tensor, labels: Tensor) -> float:

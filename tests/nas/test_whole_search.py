@@ -1,7 +1,5 @@
 """The whole method in miniature: train the supernet, search it, extract and retrain what it found."""
 
-import torch
-
 from kshot_ext.nas.batches import batches
 from kshot_ext.nas.evaluation import evaluate_architecture
 from kshot_ext.nas.export import extract
@@ -14,7 +12,7 @@ from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
 
 
-def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded, tmp_path):
+def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
     supernet = Supernet(tiny_space, 2, seeded(0))
     simplex_net = SimplexNet(tiny_space, 2, seeded(1))
     settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=1)
@@ -47,4 +45,3 @@ def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded, tmp_path):
         accuracies.append(retraining.test_accuracy())
     assert max(accuracies) > 0.6
     assert tiny_space.count_macs(winner) <= limits.max_macs
-    torch.save(network, tmp_path / "model.pt")
