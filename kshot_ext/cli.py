@@ -14,6 +14,16 @@ from kshot_ext import backend
 app = typer.Typer(help="K-shot neural architecture search.", no_args_is_help=True, add_completion=False)
 
 
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+_NUMBER = {"parser": _whole_number, "metavar": "NUMBER"}
+
+
 @app.callback()
 def options() -> None:
     """K-shot neural architecture search."""
@@ -45,24 +55,24 @@ def search(
         typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Search space; default nas-bench-macro.")] = None,
-    shots: Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training.")] = None,
-    retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)] = None,
+    retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
     budget: Annotated[
         str | None,
         typer.Option(
             help="Most multiply-accumulates for one image: 1.5e6, 1.5M, or 60% of the largest network's; default 60%."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything random; default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)] = None,
     channels: Annotated[
-        int | None, typer.Option(help="Width of the first layer; default: what suits the image size.")
+        int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.")
+        int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
     ] = None,
     max_images: Annotated[
-        int | None, typer.Option(help="Use a random subset of this size, the same share of every class.")
+        int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
     ] = None,
     out: Annotated[
         Path | None,

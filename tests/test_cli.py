@@ -1,5 +1,8 @@
+"""The `kshot-ext` command."""
+
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,9 +11,35 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from kshot_ext import backend
 from kshot_ext.cli import app
 
 COMMAND = [sys.executable, "-c", "from kshot_ext.cli import main; main()", "search"]
+
+
+def test_info_prints_the_backend() -> None:
+    result = CliRunner().invoke(app, ["info"])
+    assert result.exit_code == 0
+    assert backend.info().backend in result.stdout
+    assert "cpu capability" in result.stdout
+
+
+def test_info_fails_where_native_kernels_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = backend.BackendInfo("reference", "the native kernels are not available", error="no compiler")
+    monkeypatch.setattr(backend, "info", lambda: broken)
+    result = CliRunner().invoke(app, ["info"])
+    assert result.exit_code == 1
+    assert "no compiler" in result.stdout
+
+
+def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise backend.BackendError("expected KSHOT_EXT_BACKEND to be [something else]")
+
+    monkeypatch.setattr(backend, "info", refuse)
+    result = CliRunner().invoke(app, ["info"])
+    assert result.exit_code == 1
+    assert "[something else]" in result.stdout
 
 
 def test_the_help_names_every_option() -> None:
@@ -43,7 +72,12 @@ def test_unusable_options_end_with_an_error(
 def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, number: signal.Signals) -> None:
     arguments = ["--epochs", "1000", "--channels", "4", "--max-images", "300", "--out", "run"]
     with subprocess.Popen(
-        COMMAND + arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        COMMAND + arguments,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
