@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,27 @@ class SimplexNet(nn.Module):
     def code(self, architecture: Architecture) -> Tensor:
         """The code of one architecture, float32 ``[K]``, without gradient."""
         return self([architecture])[0]
+
+
+def imbalance(codes: Tensor) -> Tensor:
+    """How unequally the K entries share the codes of many architectures: ``log K - entropy(mean code)``.
+
+    An entry that leads gets more of the gradient, and so leads more, until it holds all the weight. This penalty
+    acts on the mean code only: codes may still differ from one architecture to the next. (The balance term of
+    mixture-of-experts training, Shazeer et al., ICLR 2017, in the form of an entropy.)
+
+    Args:
+        codes: ``[M, K]``, rows on the simplex.
+
+    Returns:
+        Scalar, 0 for equal shares up to ``log K`` for one entry that takes all; differentiable.
+
+    Example:
+        >>> imbalance(torch.eye(4))
+        tensor(0.)
+    """
+    share = codes.mean(dim=0)
+    return math.log(codes.shape[1]) - torch.special.entr(share).sum()
 
 
 @dataclass(frozen=True)

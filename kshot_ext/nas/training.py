@@ -19,10 +19,12 @@ from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.data import DataSplits, ImageSet
 from kshot_ext.nas.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.optimization import OptimizationSettings, Tally
-from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics
+from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics, imbalance
 from kshot_ext.nas.space import operation_shares
 from kshot_ext.nas.supernet import Supernet
 from kshot_ext.optim import KShotSGD
+
+_BALANCED_CODES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class TrainingSettings(OptimizationSettings):
         simplex_every: dictionary steps between two simplex steps.
         paths_per_simplex_step: paths whose losses one simplex step averages.
         held_out_share: share of the training images that only simplex steps see.
+        balance: weight of the term that keeps every copy in use, see `imbalance`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -48,6 +51,7 @@ class TrainingSettings(OptimizationSettings):
     simplex_every: int = 8
     paths_per_simplex_step: int = 4
     held_out_share: float = 0.2
+    balance: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +60,7 @@ class TrainingSettings(OptimizationSettings):
         check_at_least("simplex_every", self.simplex_every, 1)
         check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
         check_between("held_out_share", self.held_out_share, 0.01, 1)
+        check_at_least("balance", self.balance, 0)
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,8 @@ class SupernetTrainer(EpochTrainer):
                 loss, logits = self._loss(path, self.simplex_net([path])[0], images, labels)
                 (loss / num_paths).backward()
                 tally.add(loss, logits, labels)
+        codes = self.simplex_net([self.supernet.space.sample(self.generator) for _ in range(_BALANCED_CODES)])
+        (self.settings.balance * imbalance(codes)).backward()
         self.simplex_optimizer.step()
         self.simplex_optimizer.zero_grad()
         return tally.loss

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from kshot_ext.nas.simplex_net import SimplexNet, code_statistics
+from kshot_ext.nas.simplex_net import SimplexNet, code_statistics, imbalance
 
 
 @pytest.fixture
@@ -33,6 +35,28 @@ def test_code_tells_layers_apart(tiny_space, opinionated):
 def test_code_carries_no_gradient(tiny_space, opinionated):
     assert not opinionated.code(tiny_space.cheapest()).requires_grad
     assert opinionated([tiny_space.cheapest()]).requires_grad
+
+
+def test_imbalance_looks_at_the_mean_code_only():
+    specialised, equal = torch.eye(4), torch.full((4, 4), 0.25)
+    assert imbalance(specialised) == pytest.approx(0, abs=1e-6)
+    assert imbalance(equal) == pytest.approx(0, abs=1e-6)
+    assert imbalance(torch.eye(4)[:1]) == pytest.approx(math.log(4))
+    assert imbalance(torch.tensor([[0.7, 0.3]])) > imbalance(torch.tensor([[0.6, 0.4]])) > 0
+
+
+def test_descending_the_imbalance_evens_the_shares(tiny_space, seeded):
+    simplex_net = SimplexNet(tiny_space, 3, seeded(0))
+    with torch.no_grad():
+        simplex_net.output.bias[0] = 2.0
+    paths = [tiny_space.sample(seeded(seed)) for seed in range(20)]
+    optimizer = torch.optim.Adam(simplex_net.parameters(), lr=0.05)
+    before = imbalance(simplex_net(paths)).item()
+    for _ in range(40):
+        imbalance(simplex_net(paths)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert imbalance(simplex_net(paths)) < 0.1 * before
 
 
 def test_statistics_measure_spread_and_shares(tiny_space, opinionated, seeded):

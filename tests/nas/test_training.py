@@ -73,6 +73,19 @@ def test_simplex_steps_move_only_the_simplex_net(make_trainer):
     assert all(p.grad is None and p.requires_grad for p in trainer.supernet.parameters())
 
 
+def test_balance_brings_an_entry_that_leads_back(make_trainer):
+    shares = []
+    for balance in (0.0, 100.0):
+        settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=0, simplex_every=1, balance=balance)
+        trainer = make_trainer(settings=settings)
+        with torch.no_grad():
+            trainer.simplex_net.output.bias[0] = 2.0
+        while not trainer.finished:
+            report = trainer.train_epoch()
+        shares.append(report.codes.entry_shares[0])
+    assert shares[1] < shares[0] - 0.05
+
+
 def test_dictionary_steps_leave_the_simplex_net_alone(make_trainer, tiny_splits):
     trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, warmup_epochs=1))
     weights, codes = weights_of(trainer.supernet), weights_of(trainer.simplex_net)
@@ -141,6 +154,7 @@ def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
         ({"simplex_every": 0}, "simplex_every"),
         ({"paths_per_simplex_step": 0}, "paths_per_simplex_step"),
         ({"held_out_share": 1.0}, "held_out_share"),
+        ({"balance": -1.0}, "balance"),
     ],
 )
 def test_rejects_settings_out_of_range(changed, message):
