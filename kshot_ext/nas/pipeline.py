@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -104,16 +105,17 @@ class SearchJob:
             stage.name: run_stage(stage, folder, metrics, progress)
             for stage in (self._supernet_stage, self._search_stage)
         }
-        winner = self.search.best.architecture
-        networks = []
-        for title, architecture in (("winner", winner), ("random", self._rival(winner))):
+
+        def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
             trainer = self._retraining(title, architecture)
             stage = RetrainStage(title, trainer)
             seconds[stage.name] = run_stage(stage, folder, metrics, progress)
-            networks.append(self._describe(title, architecture, trainer))
-            if title == "winner":
-                self.winner_network = trainer.network
-        return RunResult(*networks, max_macs=self.max_macs, seconds=seconds)
+            return trainer.network, self._describe(title, architecture, trainer)
+
+        best = self.search.best.architecture
+        self.winner_network, winner = retrain("winner", best)
+        _, random = retrain("random", self._rival(best))
+        return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return named_generator(self.settings.seed, purpose)
@@ -140,12 +142,11 @@ class SearchJob:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""
         macs = self.space.count_macs(winner)
         generator = self._generator("rival")
-        for tolerance in _RIVAL_TOLERANCES[:-1]:
-            try:
+        *near, widest = _RIVAL_TOLERANCES
+        for tolerance in near:
+            with suppress(ValueError):  # Nothing so near; look further away.
                 return random_architecture_of_equal_budget(self.space, macs, tolerance, generator, {winner})
-            except ValueError:  # Nothing so near; look further away.
-                continue
-        return random_architecture_of_equal_budget(self.space, macs, _RIVAL_TOLERANCES[-1], generator, {winner})
+        return random_architecture_of_equal_budget(self.space, macs, widest, generator, {winner})
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
         generator = self._generator(f"retraining of {title}")

@@ -43,7 +43,7 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
     for (stage, title), colour in zip(titles.items(), (_BLUE, _GREEN, _GREY)):
         points = [(record["step"], record["loss"]) for record in records if record["stage"] == stage]
         axes.plot(*zip(*points), color=colour, label=title, marker="o", markersize=3, linewidth=1.8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_ylim(bottom=0)
