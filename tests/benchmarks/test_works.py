@@ -1,6 +1,7 @@
 """Every kind of work, on its smallest rows: the forms agree, and a whole row can be measured."""
 
 import pytest
+import torch
 
 from benchmarks.check import available
 from benchmarks.layers import ConvLayer, LayerSet
@@ -17,6 +18,15 @@ SMALL = LayerSet(
         ConvLayer("depthwise", 8, 8, 5, 6, groups=8),
     ],
 )
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Shapes this small gain nothing from threads, which on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("work", list(WORKS))
