@@ -138,7 +138,7 @@ inline Float16 narrow(float value) {
   return {static_cast<uint16_t>(sign | ((to_nearest_even - (112u << 23)) >> 13))};
 }
 inline Vec<float> load(const Float16* p) {
-  Vec<float> v;
+  Vec<float> v = {};
   for (int64_t i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
   return v;
 }
