@@ -36,16 +36,6 @@ inline void for_each_channel_block(int64_t begin, int64_t end, const Body& body)
 }
 
 template <class T>
-inline Vec<Sum<T>> load_lanes(const T* p, int64_t count) {
-  return count == kLanes<Sum<T>> ? load(p) : load_first(p, count);
-}
-template <class T>
-inline void store_lanes(T* p, Vec<Sum<T>> v, int64_t count) {
-  if (count == kLanes<Sum<T>>) return store(p, v);
-  store_first(p, v, count);
-}
-
-template <class T>
 struct Tap {
   const T* source;  // at the segment's first column
   const T* weight;

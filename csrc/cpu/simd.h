@@ -161,4 +161,24 @@ inline void store_first(T* p, Vec<Sum<T>> v, int64_t count) {
   std::memcpy(p, buffer, static_cast<size_t>(count) * sizeof(T));
 }
 
+#if defined(__AVX512F__)
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+}
+#endif
+
+// `count` elements, up to a whole vector.
+template <class T>
+inline Vec<Sum<T>> load_lanes(const T* p, int64_t count) {
+  return count == kLanes<Sum<T>> ? load(p) : load_first(p, count);
+}
+template <class T>
+inline void store_lanes(T* p, Vec<Sum<T>> v, int64_t count) {
+  if (count == kLanes<Sum<T>>) return store(p, v);
+  store_first(p, v, count);
+}
+
 }  // namespace kshot::cpu::KSHOT_ISA

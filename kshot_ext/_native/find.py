@@ -14,8 +14,8 @@ from kshot_ext._native.compiler import find_compiler
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
-from kshot_ext._native.recipe import Recipe
 from kshot_ext._native.processor import instruction_sets_to_build
+from kshot_ext._native.recipe import Recipe
 from kshot_ext._native.sources import sources_digest
 
 # Longer than any build takes, so that only a stuck holder of the lock is reported.

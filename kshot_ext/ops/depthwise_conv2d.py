@@ -33,7 +33,7 @@ def depthwise_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, window:
 def _fake(input, weight, bias, kernel, stride, padding, dilation) -> Tensor:
     height, width = Window(kernel, stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], input.shape[1], height, width)
-    return input.new_empty(shape, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 
 
 def _setup_context(ctx, inputs, output) -> None:
