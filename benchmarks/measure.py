@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 import torch
@@ -74,19 +75,19 @@ def measure(work: str, set_name: str, row: Row, settings: Settings) -> RowResult
     timed = interleave(list(finalists.values()), settings.pairs, repeats_for(shortest))
     samples = dict(zip(finalists, timed))
 
-    def peak(label: str) -> int | None:
-        if not settings.memory:
-            return None
-        # Compiling again in the measuring process would drown the figure: the best form that is not compiled.
-        form = next(form for form, _ in rankings[label] if not form.compiled)
-        return peak_bytes(work, set_name, row.name, form.name, torch.get_num_threads())
-
+    peaks = _peaks(work, set_name, row, rankings) if settings.memory else dict.fromkeys(finalists)
     best = {
-        label: Timed(form.name, sorted(samples[label])[settings.pairs // 2], peak(label))
-        for label, form in finalists.items()
+        label: Timed(form.name, statistics.median(samples[label]), peaks[label]) for label, form in finalists.items()
     }
     rivals = {label: Rival(best[label], ratio_of(samples[label], samples["ours"])) for label in contest.rivals}
     return RowResult(row.name, row.kind, row.geometry, row.count, best["ours"], rivals)
+
+
+def _peaks(work: str, set_name: str, row: Row, rankings: dict[str, list[tuple[Form, float]]]) -> dict[str, int | None]:
+    """Peak memory by label, of the best form that is not compiled: compiling again would drown the figure."""
+    forms = {label: next(form.name for form, _ in ranking if not form.compiled) for label, ranking in rankings.items()}
+    measured = peak_bytes(work, set_name, row.name, list(forms.values()), torch.get_num_threads())
+    return {label: measured[form] for label, form in forms.items()}
 
 
 def _check_compiled(contest: Contest, finalists: list[Form]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.cases import cases
 
-CASES = cases("batch_norm", "nas_bench_macro", "stage3.1 MB3 3x3 expand")
+CASES = cases("batch_norm", "nas_bench_macro", "stage3.0 MB6 5x5 depthwise")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -46,5 +46,12 @@ WORKS = {
 
 
 def find_row(work: str, set_name: str, row: str) -> Row:
-    """The row of that name."""
-    return next(found for found in WORKS[work].rows(layer_sets()[set_name]) if found.name == row)
+    """The row of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    rows = {found.name: found for found in WORKS[work].rows(layer_sets()[set_name])}
+    if row not in rows:
+        raise KeyError(f"{work} on {set_name} has no row {row!r}; it has {', '.join(rows)}")
+    return rows[row]
