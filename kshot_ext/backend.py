@@ -1,11 +1,200 @@
-"""Backend switch; the build half lands with its own branch."""
+"""Which backend is in use, native kernels or reference, and the compiled library behind the former.
 
-from collections.abc import Callable
+The environment variable `KSHOT_EXT_BACKEND` forces one: `native` raises an error rather than fall back,
+`reference` builds and loads nothing. Unset, the reference takes over, with one warning, if the library
+can be neither found nor built.
+"""
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kshot_ext._native.errors import BackendError
+
+__all__ = ["BackendError", "BackendInfo", "BackendWarning", "info", "native", "on_load", "use_reference"]
+
+_VARIABLE = "KSHOT_EXT_BACKEND"
+_PREBUILT = Path(__file__).resolve().parent / "_prebuilt"
+
+
+class BackendWarning(UserWarning):
+    """The native kernels are not available, and the slower reference backend runs instead."""
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Which backend is in use, why, and what the compiled library is.
+
+    Args:
+        backend: the backend in use.
+        reason: why this one.
+        library: path of the compiled library; None, like the fields below, where none is loaded.
+        origin: whether the library was prebuilt in the package, cached, or built by this process.
+        compiler: family and version of the compiler that built it.
+        cpu_capability: instruction set of the kernels in use.
+        build_seconds: how long its build took.
+        cache: folder in which libraries are built and kept.
+        error: why the native kernels are not in use, if something went wrong.
+    """
+
+    backend: Literal["native", "reference"]
+    reason: str
+    library: Path | None = None
+    origin: Literal["prebuilt", "cached", "built"] | None = None
+    compiler: str | None = None
+    cpu_capability: str | None = None
+    build_seconds: float | None = None
+    cache: Path | None = None
+    error: str | None = None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each known field and of the torch version, for `kshot-ext info`."""
+        known = [
+            (name.replace("_", " "), str(value)) for name, value in vars(self).items() if value is not None
+        ]
+        return [*known, ("torch", torch.__version__)]
+
+
+class _Override(threading.local):
+    reference = False
+
+
+_override = _Override()
+_lock = threading.RLock()
+_callbacks: list[Callable[[], None]] = []
+_info: BackendInfo | None = None
 
 
 def native() -> bool:
-    return False
+    """Whether the compiled library is in use; the first call finds or builds it, and loads it.
+
+    `torch.compile` may trace it, even as the first call of a process.
+
+    Returns:
+        True: operators may call `torch.ops.kshot_ext`. False: they call `kshot_ext.reference`.
+
+    Raises:
+        BackendError: `KSHOT_EXT_BACKEND` is `native` and there is no library, or is no legal value.
+    """
+    return not _override.reference and _library_in_use()
+
+
+def info() -> BackendInfo:
+    """Which backend is in use and why; like `native`, the first call finds or builds the library.
+
+    Raises:
+        BackendError: `KSHOT_EXT_BACKEND` is no legal value.
+    """
+    global _info
+    if _info is None:
+        with _lock:
+            if _info is None:
+                _info = _choose()
+    return _info
 
 
 def on_load(callback: Callable[[], None]) -> None:
-    del callback
+    """Run `callback` once the compiled library is loaded; at once if it is already.
+
+    Operators register their fake kernels and autograd formulas so, as their schemas exist only then.
+
+    Args:
+        callback: called without arguments, at most once.
+    """
+    with _lock:
+        _callbacks.append(callback)
+        if _info is not None and _info.backend == "native":
+            _run_callbacks()
+
+
+@contextlib.contextmanager
+def use_reference() -> Iterator[None]:
+    """Force the reference backend, in this thread, inside a `with` block.
+
+    A graph that `torch.compile` made outside of the block keeps the backend it was made with.
+
+    Example:
+        >>> from kshot_ext import backend
+        >>> with backend.use_reference():
+        ...     backend.native()
+        False
+    """
+    before = _override.reference
+    _override.reference = True
+    try:
+        yield
+    finally:
+        _override.reference = before
+
+
+@torch.compiler.assume_constant_result
+def _library_in_use() -> bool:
+    state = info()
+    if state.error is not None and _forced() == "native":
+        raise BackendError(f"{_VARIABLE}=native, but {state.error}")
+    return state.backend == "native"
+
+
+def _forced() -> str:
+    """The value of the environment variable; empty if unset."""
+    value = os.environ.get(_VARIABLE, "")
+    if value not in ("", "native", "reference"):
+        raise BackendError(f"expected {_VARIABLE} to be 'native', 'reference' or unset, but it is {value!r}")
+    return value
+
+
+def _choose() -> BackendInfo:
+    """Load the library if it is wanted and can be had; say what came of it."""
+    forced = _forced()
+    if forced == "reference":
+        return BackendInfo("reference", f"{_VARIABLE}=reference")
+    try:
+        return _load(f"{_VARIABLE}=native" if forced else "the default")
+    except (BackendError, OSError) as error:
+        if not forced:
+            warnings.warn(
+                f"the native kernels are not available, so the slower reference backend runs: {error}",
+                BackendWarning,
+                stacklevel=2,
+            )
+        return BackendInfo("reference", "the native kernels are not available", error=str(error))
+
+
+def _load(reason: str) -> BackendInfo:
+    """Find or build the library, load it, and let the operators register what depends on it."""
+    if os.name != "posix":
+        raise BackendError(f"the native kernels are built on Linux and macOS only, this is {os.name!r}")
+    # Only here, because the build code imports modules that importing the package should not cost.
+    from kshot_ext._native import cache
+    from kshot_ext._native.find import find_library
+    from kshot_ext._native.recipe import host_instruction_sets
+    from kshot_ext._native.sources import source_folder
+
+    folder = cache.default_folder()
+    found = find_library(source_folder(), _PREBUILT, folder)
+    torch.ops.load_library(found.library.path)
+    _run_callbacks()
+    metadata = found.library.metadata
+    usable = [name for name in host_instruction_sets() if name in metadata.instruction_sets]
+    return BackendInfo(
+        backend="native",
+        reason=f"{reason}; {found.note}" if found.note else reason,
+        cache=folder,
+        library=found.library.path,
+        origin=found.origin,
+        compiler=metadata.compiler,
+        cpu_capability=usable[-1],
+        build_seconds=metadata.seconds,
+    )
+
+
+def _run_callbacks() -> None:
+    while _callbacks:
+        _callbacks.pop(0)()

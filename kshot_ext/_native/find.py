@@ -1,0 +1,126 @@
+"""Get the compiled library: prebuilt in the package, else cached, else built now."""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kshot_ext._native import cache
+from kshot_ext._native.compiler import find_compiler
+from kshot_ext._native.errors import BackendError
+from kshot_ext._native.flags import instruction_sets
+from kshot_ext._native.library import Library, Metadata, read_library, seal
+from kshot_ext._native.ninja_build import build_library, jobs
+from kshot_ext._native.recipe import Recipe, host_instruction_sets
+from kshot_ext._native.sources import sources_digest
+
+# Longer than any build takes, so that only a stuck holder of the lock is reported.
+_LOCK_SECONDS = 600.0
+_SECONDS_PER_STEP = 2.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A library, where it came from, and why the prebuilt one, if there is one, was passed over."""
+
+    library: Library
+    origin: Literal["prebuilt", "cached", "built"]
+    note: str = ""
+
+
+def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
+    """The library made from `source_folder` for the torch, the compiler and the CPU at hand.
+
+    Raises:
+        BackendError: it cannot be built, or the cache folder cannot be trusted or written.
+    """
+    note = ""
+    if prebuilt_folder.is_dir():
+        prebuilt = read_library(prebuilt_folder)
+        note = _objection(prebuilt, source_folder)
+        if prebuilt and not note:
+            return Found(prebuilt, "prebuilt")
+    recipe = Recipe(source_folder, find_compiler(), host_instruction_sets())
+    entry = cache_folder / recipe.key
+    if cached := _read_cached(entry):
+        return Found(cached, "cached", note)
+    cache.make_folder(cache_folder)
+    with cache.locked(cache_folder, _LOCK_SECONDS):
+        # The process that held the lock before this one may have built the same library.
+        if cached := _read_cached(entry):
+            return Found(cached, "cached", note)
+        with cache.private_folder(cache_folder) as private:
+            build(recipe, private, "first use")
+            cache.publish(private, entry)
+    if built := _read_cached(entry):
+        return Found(built, "built", note)
+    raise BackendError(f"the library just built in {entry} is damaged; check the disk of that folder")
+
+
+def build(recipe: Recipe, folder: Path, occasion: str) -> None:
+    """Build `recipe` into `folder`, with one line on stderr that says so and how long it took.
+
+    Raises:
+        BackendError: the build fails.
+    """
+    steps = len(recipe.steps())
+    expected = _SECONDS_PER_STEP * steps / jobs()
+    print(
+        f"kshot_ext: building the native kernels ({occasion}, about {expected:.0f} s) ... ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+    begin = time.monotonic()
+    outcome = "failed"
+    try:
+        build_library(recipe, folder)
+        outcome = "done"
+    finally:
+        seconds = time.monotonic() - begin
+        print(f"{outcome} in {seconds:.1f} s", file=sys.stderr, flush=True)
+    metadata = Metadata(
+        sources=sources_digest(recipe.source_folder),
+        torch=torch.__version__,
+        compiler=recipe.compiler.identity,
+        instruction_sets=recipe.instruction_sets,
+        seconds=round(seconds, 1),
+    )
+    seal(folder, metadata)
+
+
+def _read_cached(entry: Path) -> Library | None:
+    """The complete library in a folder of the cache that no other user can have written; else None."""
+    if not entry.is_dir():
+        return None
+    for folder in (entry.parent, entry):
+        cache.check_owner(folder)
+    return read_library(entry)
+
+
+def _objection(prebuilt: Library | None, source_folder: Path) -> str:
+    """Why the prebuilt library is not to be used; empty if it is."""
+    if prebuilt is None:
+        return "the prebuilt library is incomplete or damaged"
+    if prebuilt.metadata.torch != torch.__version__:
+        return (
+            f"the prebuilt library is for torch {prebuilt.metadata.torch}, this is torch {torch.__version__}"
+        )
+    if prebuilt.metadata.sources != sources_digest(source_folder):
+        return f"the prebuilt library was built from other sources than those in {source_folder}"
+    return ""
+
+
+def prebuild(source_folder: Path, target: Path) -> None:
+    """Build, for every CPU of this architecture, a library that a package ships in the folder `target`.
+
+    Raises:
+        BackendError: the build fails.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    build(Recipe(source_folder, find_compiler(), instruction_sets()), target, "ahead of time")

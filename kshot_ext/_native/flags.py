@@ -1,0 +1,72 @@
+"""All compiler and linker flags, as plain data.
+
+Standard library only: CMakeLists.txt runs this file to read the same flags, where no package is installed.
+"""
+
+import platform
+
+COMPILE = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    # Both leave every result as IEEE 754 has it: only errno and the trap state are given up.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+
+# The stable ABI of torch 2.10: the library keeps working with later versions.
+OPS = ("-DTORCH_TARGET_VERSION=0x020a000000000000",)
+
+INSTRUCTION_SETS = {
+    "portable": (),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mfma",
+        "-mf16c",
+        "-mprefer-vector-width=512",
+    ),
+}
+
+LINK = ("-shared",)
+LIBRARIES = ("-ltorch_cpu",)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Names of the instruction sets that the compiler of this machine can target, narrowest first."""
+    is_x86_64 = platform.machine().lower() in ("x86_64", "amd64")
+    return tuple(INSTRUCTION_SETS) if is_x86_64 else ("portable",)
+
+
+def kernel_flags(instruction_set: str) -> tuple[str, ...]:
+    """Flags that compile a file of `csrc/cpu` for one instruction set."""
+    return (f"-DKSHOT_ISA={instruction_set}", *INSTRUCTION_SETS[instruction_set])
+
+
+def dispatch_flags(instruction_sets: tuple[str, ...]) -> tuple[str, ...]:
+    """Flags that tell `csrc/ops` which instruction sets the kernels were compiled for."""
+    return tuple(f"-DKSHOT_HAVE_{name.upper()}" for name in instruction_sets if name != "portable")
+
+
+def cmake_variables() -> str:
+    """The flags of this file as CMake `set` commands."""
+    names = instruction_sets()
+    variables = {
+        "COMPILE": COMPILE,
+        "OPS": OPS,
+        "LIBRARIES": LIBRARIES,
+        "DISPATCH": dispatch_flags(names),
+        "INSTRUCTION_SETS": names,
+        **{f"KERNEL_{name}": kernel_flags(name) for name in names},
+    }
+    return "\n".join(f'set(KSHOT_{name} "{";".join(values)}")' for name, values in variables.items())
+
+
+if __name__ == "__main__":
+    print(cmake_variables())

@@ -1,0 +1,106 @@
+"""Compile and link one recipe with ninja."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import ninja
+
+from kshot_ext._native import flags
+from kshot_ext._native.errors import BackendError
+from kshot_ext._native.library import LIBRARY
+from kshot_ext._native.recipe import Recipe
+
+_BYTES_PER_JOB = 1 << 30
+_LINES_SHOWN = 25
+_RULES = """\
+rule compile
+  command = $compiler $compile_flags $flags -c $in -o $out
+  description = compile $out
+rule link
+  command = $compiler $link_flags $in $libraries -o $out
+  description = link $out
+"""
+
+
+def build_library(recipe: Recipe, folder: Path) -> None:
+    """Build `recipe` into the empty folder `folder`, which then holds one file: `LIBRARY`.
+
+    Raises:
+        BackendError: ninja is missing, or a step fails; the message ends with the last lines printed.
+    """
+    objects = folder / "objects"
+    objects.mkdir()
+    (objects / "build.ninja").write_text(_ninja_file(recipe), encoding="utf-8")
+    command = [_ninja(), "-C", str(objects), "-j", str(jobs())]
+    result = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if result.returncode != 0:
+        tail = "\n".join(result.stdout.splitlines()[-_LINES_SHOWN:])
+        compiler = f"{shlex.join(recipe.compiler.command)} ({recipe.compiler.identity})"
+        raise BackendError(
+            f"the native kernels do not compile with {compiler}; to cure it, name another compiler in the "
+            f"environment variable CXX. ninja ended with code {result.returncode} and these lines:\n{tail}"
+        )
+    shutil.rmtree(objects)
+
+
+def jobs() -> int:
+    """Compilers to run at once: one per CPU, but no more than free memory holds; `MAX_JOBS` lowers it."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [cpus, _free_memory() // _BYTES_PER_JOB]
+    if os.environ.get("MAX_JOBS", "").isdecimal():
+        limits.append(int(os.environ["MAX_JOBS"]))
+    return max(1, min(limits))
+
+
+def _free_memory() -> int:
+    """Bytes that new processes can take without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    amounts = dict(line.split(":", 1) for line in lines)
+    return int(amounts["MemAvailable"].split()[0]) * 1024
+
+
+def _ninja() -> str:
+    program = shutil.which("ninja", path=ninja.BIN_DIR) or shutil.which("ninja")
+    if program is None:
+        raise BackendError("no ninja, which runs the compiler; to cure it, run pip install ninja")
+    return program
+
+
+def _ninja_file(recipe: Recipe) -> str:
+    steps = recipe.steps()
+    edges = [
+        f"build {_path(step.target)}: compile {_path(str(step.source))}\n  flags = {_words(step.flags)}"
+        for step in steps
+    ]
+    objects = " ".join(_path(step.target) for step in steps)
+    variables = {
+        "compiler": recipe.compiler.command,
+        "compile_flags": recipe.compile_flags(),
+        "link_flags": flags.LINK,
+        "libraries": recipe.link_flags(),
+    }
+    assignments = [f"{name} = {_words(words)}" for name, words in variables.items()]
+    return "\n".join([*assignments, _RULES, *edges, f"build ../{LIBRARY}: link {objects}", ""])
+
+
+def _words(words: tuple[str, ...]) -> str:
+    """Words of a shell command, as the right-hand side of a ninja assignment."""
+    return shlex.join(words).replace("$", "$$")
+
+
+def _path(path: str) -> str:
+    """A path on a ninja build line."""
+    return path.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

@@ -1,0 +1,47 @@
+"""A source tree that compiles in a fraction of a second, and compilers that misbehave on purpose."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ANSWER = """\
+extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
+"""
+
+
+@pytest.fixture
+def source_folder(tmp_path: Path) -> Path:
+    """One source file of `ops/` and one of `cpu/`, neither including a header."""
+    folder = tmp_path / "csrc"
+    for name, content in {
+        "sources.txt": "# comment\nops/answer.cpp\n\ncpu/nothing.cpp\n",
+        "ops/answer.cpp": ANSWER,
+        "cpu/nothing.cpp": "namespace KSHOT_ISA { void nothing() {} }\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where builds of this test go: not yet there, and with characters that need quoting."""
+    folder = tmp_path / "my $cache: folder"
+    monkeypatch.setenv("KSHOT_EXT_CACHE", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Writer of shell scripts that stand in for compilers: file name and body give the path."""
+
+    def write(name: str, body: str) -> Path:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write

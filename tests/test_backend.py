@@ -1,0 +1,163 @@
+"""The choice between native kernels and reference."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kshot_ext import backend
+
+COMPILE_FIRST = """
+import torch
+from kshot_ext import backend
+
+def choose(input):
+    if backend.native():
+        return input + 1
+    return input - 1
+
+def forced(input):
+    with backend.use_reference():
+        return choose(input)
+
+for function, expected in ((choose, 1), (forced, -1)):
+    output = torch.compile(function, fullgraph=True, backend="eager")(torch.zeros(1))
+    assert output.item() == expected, (function, output)
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A copy of the backend module that has not chosen yet, with an empty cache."""
+    monkeypatch.setenv("KSHOT_EXT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("KSHOT_EXT_BACKEND", raising=False)
+    spec = importlib.util.spec_from_file_location("fresh_backend", backend.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fresh_backend", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def fresh_and_loadable(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The same, with the library of this session in the cache."""
+    loaded = backend.info()
+    assert loaded.backend == "native"
+    assert loaded.cache is not None
+    monkeypatch.setenv("KSHOT_EXT_CACHE", str(loaded.cache))
+    return fresh
+
+
+def test_missing_compiler_warns_once_and_falls_back(
+    fresh: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.warns(
+        fresh.BackendWarning, match=r"no-such-compiler is not on PATH.*install g\+\+"
+    ) as caught:
+        assert not fresh.native()
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not fresh.native()
+    info = fresh.info()
+    assert info.backend == "reference"
+    assert "no-such-compiler is not on PATH" in info.error
+
+
+def test_forced_native_raises_every_time(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "native")
+    for _ in range(2):
+        with pytest.raises(backend.BackendError, match=r"KSHOT_EXT_BACKEND=native, but .*no-such-compiler"):
+            fresh.native()
+
+
+def test_forced_reference_builds_nothing(
+    fresh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "reference")
+    assert not fresh.native()
+    assert fresh.info() == fresh.BackendInfo("reference", "KSHOT_EXT_BACKEND=reference")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_unknown_value_lists_the_legal_ones(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "fast")
+    for function in (fresh.native, fresh.info):
+        with pytest.raises(backend.BackendError, match="'native', 'reference' or unset, but it is 'fast'"):
+            function()
+
+
+def test_unusable_cache_folder_falls_back(fresh: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in place of the folder")
+    with pytest.warns(fresh.BackendWarning, match="KSHOT_EXT_CACHE"):
+        assert not fresh.native()
+
+
+def test_library_of_another_make_falls_back(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(f"undefined symbol in {path}")
+
+    monkeypatch.setattr("torch.ops.load_library", fail)
+    with pytest.warns(fresh.BackendWarning, match="undefined symbol"):
+        assert not fresh.native()
+
+
+def test_info_describes_the_library(fresh_and_loadable: ModuleType) -> None:
+    info = fresh_and_loadable.info()
+    assert info.backend == "native"
+    assert info.origin in ("prebuilt", "cached")
+    assert info.library.is_file()
+    assert info.cpu_capability in ("portable", "avx2", "avx512")
+    assert info.build_seconds > 0
+    assert info.error is None
+    assert ("cpu capability", info.cpu_capability) in info.rows()
+
+
+def test_callbacks_run_once_whichever_comes_first(fresh_and_loadable: ModuleType) -> None:
+    calls = []
+    fresh_and_loadable.on_load(lambda: calls.append("before"))
+    assert calls == []
+    threads = [threading.Thread(target=fresh_and_loadable.native) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == ["before"]
+    fresh_and_loadable.on_load(lambda: calls.append("after"))
+    assert calls == ["before", "after"]
+
+
+def test_use_reference_holds_in_this_thread_only(fresh_and_loadable: ModuleType) -> None:
+    native = fresh_and_loadable.native
+    elsewhere = []
+    with fresh_and_loadable.use_reference():
+        assert not native()
+        with fresh_and_loadable.use_reference():
+            assert not native()
+        assert not native()
+        thread = threading.Thread(target=lambda: elsewhere.append(native()))
+        thread.start()
+        thread.join()
+    assert elsewhere == [True]
+    assert native()
+
+
+def test_use_reference_ends_with_an_exception(fresh_and_loadable: ModuleType) -> None:
+    with pytest.raises(ZeroDivisionError), fresh_and_loadable.use_reference():
+        _ = 1 / 0
+    assert fresh_and_loadable.native()
+
+
+def test_first_use_may_be_inside_torch_compile() -> None:
+    environment = {**os.environ, "KSHOT_EXT_BACKEND": "native"}
+    subprocess.run([sys.executable, "-c", COMPILE_FIRST], env=environment, check=True)
