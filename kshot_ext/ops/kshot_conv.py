@@ -197,8 +197,9 @@ def _per_sample_form(dims, input, weight, code, bias, window, widths: ActiveWidt
     batch = input.shape[0]
     mixed = mix(weight, code, gate, widths.out_channels, widths.weight_in_channels)
     mixed_bias = effective_bias(bias, code, gate, widths.out_channels)
-    if batch == 0:  # a convolution of no groups does not exist; the sum over no samples keeps the graph whole
-        return dims.convolve(input, mixed.sum(0), None, *window, widths.groups)
+    if batch == 0:  # a convolution of no groups does not exist; the sums over no samples keep the graph whole
+        bias_sum = None if mixed_bias is None else mixed_bias.reshape(-1, widths.out_channels).sum(0)
+        return dims.convolve(input, mixed.sum(0), bias_sum, *window, widths.groups)
     if mixed_bias is not None and mixed_bias.dim() == 1:
         mixed_bias = mixed_bias.expand(batch, -1)
     output = dims.convolve(
