@@ -24,9 +24,7 @@ class BuildWithLibrary(build_py):
         if not PREBUILD:
             return
         if self.editable_mode:
-            raise SetupError(
-                "KSHOT_EXT_PREBUILD is for `pip install .`; an editable install builds on first use"
-            )
+            raise SetupError("KSHOT_EXT_PREBUILD is for `pip install .`; an editable install builds on first use")
         package = Path(self.build_lib) / "kshot_ext"
         prebuild_library(package / "csrc", package / "_prebuilt")
 

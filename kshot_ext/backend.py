@@ -56,9 +56,7 @@ class BackendInfo:
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each known field and of the torch version, for `kshot-ext info`."""
-        known = [
-            (name.replace("_", " "), str(value)) for name, value in vars(self).items() if value is not None
-        ]
+        known = [(name.replace("_", " "), str(value)) for name, value in vars(self).items() if value is not None]
         return [*known, ("torch", torch.__version__)]
 
 
@@ -134,12 +132,15 @@ def use_reference() -> Iterator[None]:
         _override.reference = before
 
 
-@torch.compiler.assume_constant_result
 def _library_in_use() -> bool:
     state = info()
     if state.error is not None and _forced() == "native":
         raise BackendError(f"{_VARIABLE}=native, but {state.error}")
     return state.backend == "native"
+
+
+# What torch.compiler.assume_constant_result does; calling it would import all of torch._dynamo, which takes seconds.
+vars(_library_in_use)["_dynamo_marked_constant"] = True
 
 
 def _forced() -> str:
@@ -174,7 +175,6 @@ def _load(reason: str) -> BackendInfo:
     # Only here, because the build code imports modules that importing the package should not cost.
     from kshot_ext._native import cache
     from kshot_ext._native.find import find_library
-    from kshot_ext._native.recipe import host_instruction_sets
     from kshot_ext._native.sources import source_folder
 
     folder = cache.default_folder()
@@ -182,7 +182,6 @@ def _load(reason: str) -> BackendInfo:
     torch.ops.load_library(found.library.path)
     _run_callbacks()
     metadata = found.library.metadata
-    usable = [name for name in host_instruction_sets() if name in metadata.instruction_sets]
     return BackendInfo(
         backend="native",
         reason=f"{reason}; {found.note}" if found.note else reason,
@@ -190,11 +189,12 @@ def _load(reason: str) -> BackendInfo:
         library=found.library.path,
         origin=found.origin,
         compiler=metadata.compiler,
-        cpu_capability=usable[-1],
+        cpu_capability=torch.ops.kshot_ext.cpu_isa(),
         build_seconds=metadata.seconds,
     )
 
 
 def _run_callbacks() -> None:
     while _callbacks:
-        _callbacks.pop(0)()
+        _callbacks[0]()
+        del _callbacks[0]

@@ -56,13 +56,9 @@ def fresh_and_loadable(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Mo
     return fresh
 
 
-def test_missing_compiler_warns_once_and_falls_back(
-    fresh: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_compiler_warns_once_and_falls_back(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.warns(
-        fresh.BackendWarning, match=r"no-such-compiler is not on PATH.*install g\+\+"
-    ) as caught:
+    with pytest.warns(fresh.BackendWarning, match=r"no-such-compiler is not on PATH.*install g\+\+") as caught:
         assert not fresh.native()
     assert len(caught) == 1
     with warnings.catch_warnings():
@@ -81,9 +77,7 @@ def test_forced_native_raises_every_time(fresh: ModuleType, monkeypatch: pytest.
             fresh.native()
 
 
-def test_forced_reference_builds_nothing(
-    fresh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forced_reference_builds_nothing(fresh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSHOT_EXT_BACKEND", "reference")
     assert not fresh.native()
     assert fresh.info() == fresh.BackendInfo("reference", "KSHOT_EXT_BACKEND=reference")
@@ -103,13 +97,13 @@ def test_unusable_cache_folder_falls_back(fresh: ModuleType, tmp_path: Path) -> 
         assert not fresh.native()
 
 
-def test_library_of_another_make_falls_back(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_of_another_make_falls_back(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise OSError(f"undefined symbol in {path}")
 
     monkeypatch.setattr("torch.ops.load_library", fail)
-    with pytest.warns(fresh.BackendWarning, match="undefined symbol"):
-        assert not fresh.native()
+    with pytest.warns(fresh_and_loadable.BackendWarning, match="undefined symbol"):
+        assert not fresh_and_loadable.native()
 
 
 def test_info_describes_the_library(fresh_and_loadable: ModuleType) -> None:

@@ -56,9 +56,7 @@ def check_owner(folder: Path) -> None:
         complaint = f"may be written by other users (mode {mode:03o}, expected 700; chmod go-w cures it)"
     else:
         return
-    raise BackendError(
-        f"the cache folder {folder} {complaint}: a library in it cannot be trusted; {_ELSEWHERE}"
-    )
+    raise BackendError(f"the cache folder {folder} {complaint}: a library in it cannot be trusted; {_ELSEWHERE}")
 
 
 @contextlib.contextmanager

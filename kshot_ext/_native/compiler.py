@@ -70,7 +70,5 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendError(f"{shlex.join(command)} does not run: {error}") from error
     if result.returncode != 0:
-        raise BackendError(
-            f"{shlex.join(command)} ends with code {result.returncode}: {result.stderr.strip()}"
-        )
+        raise BackendError(f"{shlex.join(command)} ends with code {result.returncode}: {result.stderr.strip()}")
     return result.stdout.strip()

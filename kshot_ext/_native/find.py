@@ -12,15 +12,14 @@ import torch
 from kshot_ext._native import cache
 from kshot_ext._native.compiler import find_compiler
 from kshot_ext._native.errors import BackendError
-from kshot_ext._native.flags import instruction_sets
 from kshot_ext._native.library import Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
-from kshot_ext._native.recipe import Recipe, host_instruction_sets
+from kshot_ext._native.recipe import Recipe
 from kshot_ext._native.sources import sources_digest
 
 # Longer than any build takes, so that only a stuck holder of the lock is reported.
 _LOCK_SECONDS = 600.0
-_SECONDS_PER_STEP = 2.0
+_SECONDS_PER_STEP = 2.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Found:
 
 
 def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
-    """The library made from `source_folder` for the torch, the compiler and the CPU at hand.
+    """The library made from `source_folder` for the torch and the compiler at hand.
 
     Raises:
         BackendError: it cannot be built, or the cache folder cannot be trusted or written.
@@ -44,7 +43,7 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
         note = _objection(prebuilt, source_folder)
         if prebuilt and not note:
             return Found(prebuilt, "prebuilt")
-    recipe = Recipe(source_folder, find_compiler(), host_instruction_sets())
+    recipe = Recipe(source_folder, find_compiler())
     entry = cache_folder / recipe.key
     if cached := _read_cached(entry):
         return Found(cached, "cached", note)
@@ -87,7 +86,6 @@ def build(recipe: Recipe, folder: Path, occasion: str) -> None:
         sources=sources_digest(recipe.source_folder),
         torch=torch.__version__,
         compiler=recipe.compiler.identity,
-        instruction_sets=recipe.instruction_sets,
         seconds=round(seconds, 1),
     )
     seal(folder, metadata)
@@ -107,20 +105,18 @@ def _objection(prebuilt: Library | None, source_folder: Path) -> str:
     if prebuilt is None:
         return "the prebuilt library is incomplete or damaged"
     if prebuilt.metadata.torch != torch.__version__:
-        return (
-            f"the prebuilt library is for torch {prebuilt.metadata.torch}, this is torch {torch.__version__}"
-        )
+        return f"the prebuilt library is for torch {prebuilt.metadata.torch}, this is torch {torch.__version__}"
     if prebuilt.metadata.sources != sources_digest(source_folder):
         return f"the prebuilt library was built from other sources than those in {source_folder}"
     return ""
 
 
 def prebuild(source_folder: Path, target: Path) -> None:
-    """Build, for every CPU of this architecture, a library that a package ships in the folder `target`.
+    """Build ahead of time the library that a package ships in its folder `target`.
 
     Raises:
         BackendError: the build fails.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    build(Recipe(source_folder, find_compiler(), instruction_sets()), target, "ahead of time")
+    build(Recipe(source_folder, find_compiler()), target, "ahead of time")

@@ -39,7 +39,7 @@ LIBRARIES = ("-ltorch_cpu",)
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Names of the instruction sets that the compiler of this machine can target, narrowest first."""
+    """The instruction sets that kernels are compiled for on this architecture, narrowest first."""
     is_x86_64 = platform.machine().lower() in ("x86_64", "amd64")
     return tuple(INSTRUCTION_SETS) if is_x86_64 else ("portable",)
 

@@ -11,12 +11,11 @@ _METADATA = "build.json"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a library was built from: digest of the sources, torch version, compiler, instruction sets."""
+    """What a library was built from: digest of the sources, torch version, compiler."""
 
     sources: str
     torch: str
     compiler: str
-    instruction_sets: tuple[str, ...]
     seconds: float
 
 
@@ -42,8 +41,7 @@ def read_library(folder: Path) -> Library | None:
     try:
         content = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
         expected = content.pop("sha256")
-        metadata = Metadata(**{**content, "instruction_sets": tuple(content["instruction_sets"])})
-        return Library(library, metadata) if _digest(library) == expected else None
+        return Library(library, Metadata(**content)) if _digest(library) == expected else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

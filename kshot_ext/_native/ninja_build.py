@@ -13,7 +13,8 @@ from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import LIBRARY
 from kshot_ext._native.recipe import Recipe
 
-_BYTES_PER_JOB = 1 << 30
+# Twice what the largest file takes.
+_BYTES_PER_JOB = 1 << 29
 _LINES_SHOWN = 25
 _RULES = """\
 rule compile
@@ -33,6 +34,10 @@ def build_library(recipe: Recipe, folder: Path) -> None:
     """
     objects = folder / "objects"
     objects.mkdir()
+    for step in recipe.steps():
+        unit = objects / step.unit
+        unit.parent.mkdir(exist_ok=True)
+        unit.write_text("".join(f'#include "{source}"\n' for source in step.sources), encoding="utf-8")
     (objects / "build.ninja").write_text(_ninja_file(recipe), encoding="utf-8")
     command = [_ninja(), "-C", str(objects), "-j", str(jobs())]
     result = subprocess.run(
@@ -80,12 +85,8 @@ def _ninja() -> str:
 
 
 def _ninja_file(recipe: Recipe) -> str:
-    steps = recipe.steps()
-    edges = [
-        f"build {_path(step.target)}: compile {_path(str(step.source))}\n  flags = {_words(step.flags)}"
-        for step in steps
-    ]
-    objects = " ".join(_path(step.target) for step in steps)
+    edges = [f"build {step.unit}.o: compile {step.unit}\n  flags = {_words(step.flags)}" for step in recipe.steps()]
+    objects = " ".join(f"{step.unit}.o" for step in recipe.steps())
     variables = {
         "compiler": recipe.compiler.command,
         "compile_flags": recipe.compile_flags(),
@@ -99,8 +100,3 @@ def _ninja_file(recipe: Recipe) -> str:
 def _words(words: tuple[str, ...]) -> str:
     """Words of a shell command, as the right-hand side of a ninja assignment."""
     return shlex.join(words).replace("$", "$$")
-
-
-def _path(path: str) -> str:
-    """A path on a ninja build line."""
-    return path.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")

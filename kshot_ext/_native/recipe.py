@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +17,23 @@ _TORCH = Path(torch.__file__).parent
 
 @dataclass(frozen=True)
 class CompileStep:
-    """One source file, the object file made from it, and the flags of this step alone."""
+    """Source files to compile as one, the name of that one file, and the flags of this step alone."""
 
-    source: Path
-    target: str
+    sources: tuple[str, ...]
+    unit: str
     flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sources, compiler, torch and instruction sets of one build."""
+    """Sources and compiler of one build.
+
+    The library holds the kernels for every instruction set of the architecture and chooses among them when it
+    runs, so that one build serves all processors of that architecture.
+    """
 
     source_folder: Path
     compiler: Compiler
-    instruction_sets: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -39,29 +43,27 @@ class Recipe:
             "compiler": self.compiler.identity,
             "torch": torch.__version__,
             "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
-            "kernels": {name: flags.kernel_flags(name) for name in self.instruction_sets},
+            "machine": platform.machine(),
+            "kernels": {name: flags.kernel_flags(name) for name in flags.instruction_sets()},
         }
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
     def steps(self) -> list[CompileStep]:
-        """One step per object file: `ops/` once, `cpu/` once per instruction set."""
-        steps = []
-        for source in listed_sources(self.source_folder):
-            stem = source.removesuffix(".cpp")
-            if source.startswith("ops/"):
-                options = (
-                    "-isystem",
-                    str(_TORCH / "include"),
-                    *flags.OPS,
-                    *flags.dispatch_flags(self.instruction_sets),
-                )
-                steps.append(CompileStep(self.source_folder / source, f"{stem}.o", options))
-            else:
-                steps += [
-                    CompileStep(self.source_folder / source, f"{stem}.{name}.o", flags.kernel_flags(name))
-                    for name in self.instruction_sets
-                ]
-        return steps
+        """One step for all of `ops/`; one per file of `cpu/` and instruction set."""
+        sources = listed_sources(self.source_folder)
+        names = flags.instruction_sets()
+        torch_flags = ("-isystem", str(_TORCH / "include"), *flags.OPS, *flags.dispatch_flags(names))
+        # Reading torch's headers takes most of the time of a file of ops/, so they are read once for all.
+        ops = tuple(source for source in sources if source.startswith("ops/"))
+        return [
+            CompileStep(ops, "ops.cpp", torch_flags),
+            *(
+                CompileStep((source,), f"{source.removesuffix('.cpp')}.{name}.cpp", flags.kernel_flags(name))
+                for source in sources
+                if source.startswith("cpu/")
+                for name in names
+            ),
+        ]
 
     def compile_flags(self) -> tuple[str, ...]:
         """Flags of every compile step."""
@@ -70,9 +72,3 @@ class Recipe:
     def link_flags(self) -> tuple[str, ...]:
         """Libraries to link with, and where they are."""
         return (f"-L{_TORCH / 'lib'}", *flags.LIBRARIES)
-
-
-def host_instruction_sets() -> tuple[str, ...]:
-    """The instruction sets that the CPU at hand has, narrowest first, as torch sees it."""
-    known = {"AVX2": 2, "AVX512": 3}.get(torch.backends.cpu.get_cpu_capability(), 1)
-    return flags.instruction_sets()[:known]

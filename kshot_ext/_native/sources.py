@@ -32,9 +32,7 @@ def listed_sources(folder: Path) -> tuple[str, ...]:
     sources = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     for source in sources:
         if not source.startswith(("ops/", "cpu/")):
-            raise BackendError(
-                f"{folder / _LIST} lists {source!r}; expected a path that starts with ops/ or cpu/"
-            )
+            raise BackendError(f"{folder / _LIST} lists {source!r}; expected a path that starts with ops/ or cpu/")
         if not (folder / source).is_file():
             raise BackendError(f"{folder / _LIST} lists {source!r}, but there is no such file")
     return sources

@@ -90,9 +90,7 @@ def test_refuses_old_folder_on_read_only_disk(cache_folder: Path, monkeypatch: p
         cache.make_folder(cache_folder)
 
 
-def test_lock_names_its_holder_and_dies_with_it(
-    cache_folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_lock_names_its_holder_and_dies_with_it(cache_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cache.make_folder(cache_folder)
     command = [sys.executable, "-c", HOLD_LOCK, str(cache_folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

@@ -34,9 +34,7 @@ def test_falls_back_to_clang_past_an_old_gcc(script: Script) -> None:
     assert find_compiler() == Compiler(("clang++",), "clang", "15.0.1")
 
 
-def test_environment_variable_wins_and_may_hold_arguments(
-    script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variable_wins_and_may_hold_arguments(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     script("g++", BANNER.format(banner="g++", version="12.1.0"))
     script("ccache", 'shift; exec g++ "$@"')
     monkeypatch.setenv("CXX", "ccache g++")
@@ -44,9 +42,7 @@ def test_environment_variable_wins_and_may_hold_arguments(
 
 
 def test_none_there() -> None:
-    with pytest.raises(
-        BackendError, match=r"g\+\+ is not on PATH; clang\+\+ is not .*install g\+\+ 9 or later"
-    ):
+    with pytest.raises(BackendError, match=r"g\+\+ is not on PATH; clang\+\+ is not .*install g\+\+ 9 or later"):
         find_compiler()
 
 

@@ -13,16 +13,14 @@ GIBIBYTE = 1 << 30
     ("cpus", "free_bytes", "max_jobs", "expected"),
     [
         (8, 64 * GIBIBYTE, None, 8),
-        (8, 3 * GIBIBYTE, None, 3),
+        (8, 3 * GIBIBYTE, None, 6),
         (8, 0, None, 1),
         (8, 64 * GIBIBYTE, "2", 2),
         (2, 64 * GIBIBYTE, "16", 2),
         (2, 64 * GIBIBYTE, "many", 2),
     ],
 )
-def test_jobs(
-    cpus: int, free_bytes: int, max_jobs: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs(cpus: int, free_bytes: int, max_jobs: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.setattr(ninja_build, "_free_memory", lambda: free_bytes)
     if max_jobs is None:
