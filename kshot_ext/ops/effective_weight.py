@@ -117,7 +117,7 @@ def _backward(ctx, grad: Tensor):
         grad, weight, code, gate, need_weight and not compact, need_code, need_gate
     )
     if compact:
-        grad_weight = CompactGradient(weight, (Use(code.detach(), gate, grad.detach()),))
+        grad_weight = CompactGradient(weight, (Use.of(code, gate, grad),))
     return (
         grad_weight if need_weight else None,
         grad_code if need_code else None,
