@@ -31,11 +31,37 @@ const char* name_of(Isa isa);
   signature;                     \
   }
 
-#if defined(KSHOT_HAVE_AVX2) && defined(KSHOT_HAVE_AVX512)
-#define KSHOT_CALL(kernel, ...)                                                                  \
-  (::kshot::cpu::isa() == ::kshot::cpu::Isa::kAvx512 ? ::kshot::cpu::avx512::kernel(__VA_ARGS__) \
-   : ::kshot::cpu::isa() == ::kshot::cpu::Isa::kAvx2 ? ::kshot::cpu::avx2::kernel(__VA_ARGS__)   \
-                                                     : ::kshot::cpu::portable::kernel(__VA_ARGS__))
+#if defined(KSHOT_HAVE_AVX512)
+#define KSHOT_CASE_AVX512(call)    \
+  case ::kshot::cpu::Isa::kAvx512: \
+    ::kshot::cpu::avx512::call;    \
+    break;
 #else
-#define KSHOT_CALL(kernel, ...) ::kshot::cpu::portable::kernel(__VA_ARGS__)
+#define KSHOT_CASE_AVX512(call)
 #endif
+#if defined(KSHOT_HAVE_AVX2)
+#define KSHOT_CASE_AVX2(call)    \
+  case ::kshot::cpu::Isa::kAvx2: \
+    ::kshot::cpu::avx2::call;    \
+    break;
+#else
+#define KSHOT_CASE_AVX2(call)
+#endif
+#if defined(KSHOT_HAVE_PORTABLE)
+#define KSHOT_CASE_PORTABLE(call)    \
+  case ::kshot::cpu::Isa::kPortable: \
+    ::kshot::cpu::portable::call;    \
+    break;
+#else
+#define KSHOT_CASE_PORTABLE(call)
+#endif
+
+// The default is never reached: isa() returns only what was compiled in.
+#define KSHOT_CALL(kernel, ...)              \
+  switch (::kshot::cpu::isa()) {             \
+    KSHOT_CASE_AVX512(kernel(__VA_ARGS__))   \
+    KSHOT_CASE_AVX2(kernel(__VA_ARGS__))     \
+    KSHOT_CASE_PORTABLE(kernel(__VA_ARGS__)) \
+    default:                                 \
+      break;                                 \
+  }

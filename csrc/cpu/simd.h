@@ -138,7 +138,7 @@ inline Float16 narrow(float value) {
   return {static_cast<uint16_t>(sign | ((to_nearest_even - (112u << 23)) >> 13))};
 }
 inline Vec<float> load(const Float16* p) {
-  Vec<float> v;
+  Vec<float> v = {};
   for (int64_t i = 0; i < kLanes<float>; ++i) v[i] = widen(p[i]);
   return v;
 }
@@ -159,6 +159,26 @@ inline void store_first(T* p, Vec<Sum<T>> v, int64_t count) {
   T buffer[kLanes<Sum<T>>];
   store(buffer, v);
   std::memcpy(p, buffer, static_cast<size_t>(count) * sizeof(T));
+}
+
+#if defined(__AVX512F__)
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+}
+#endif
+
+// `count` elements, up to a whole vector.
+template <class T>
+inline Vec<Sum<T>> load_lanes(const T* p, int64_t count) {
+  return count == kLanes<Sum<T>> ? load(p) : load_first(p, count);
+}
+template <class T>
+inline void store_lanes(T* p, Vec<Sum<T>> v, int64_t count) {
+  if (count == kLanes<Sum<T>>) return store(p, v);
+  store_first(p, v, count);
 }
 
 }  // namespace kshot::cpu::KSHOT_ISA

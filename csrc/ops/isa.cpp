@@ -4,13 +4,34 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstring>
+#include <stdexcept>
 #include <string>
 
 namespace kshot::cpu {
 namespace {
 
+bool compiled_in(Isa isa) {
+  switch (isa) {
+#if defined(KSHOT_HAVE_AVX512)
+    case Isa::kAvx512:
+      return true;
+#endif
+#if defined(KSHOT_HAVE_AVX2)
+    case Isa::kAvx2:
+      return true;
+#endif
+#if defined(KSHOT_HAVE_PORTABLE)
+    case Isa::kPortable:
+      return true;
+#endif
+    default:
+      return false;
+  }
+}
+
 bool supported(Isa isa) {
-#if defined(KSHOT_HAVE_AVX2) && defined(KSHOT_HAVE_AVX512)
+  if (!compiled_in(isa)) return false;
+#if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::kAvx2) return avx2;
@@ -23,7 +44,11 @@ bool supported(Isa isa) {
 }
 
 Isa best() {
-  return supported(Isa::kAvx512) ? Isa::kAvx512 : supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kPortable}) {
+    if (supported(isa)) return isa;
+  }
+  throw std::runtime_error(
+      "the native kernels were built for a processor with other instruction sets than this one");
 }
 
 Isa& current() {

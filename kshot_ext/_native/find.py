@@ -9,11 +9,12 @@ from typing import Literal
 
 import torch
 
-from kshot_ext._native import cache
+from kshot_ext._native import cache, flags
 from kshot_ext._native.compiler import find_compiler
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
+from kshot_ext._native.processor import instruction_sets_to_build
 from kshot_ext._native.recipe import Recipe
 from kshot_ext._native.sources import sources_digest
 
@@ -43,7 +44,7 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
         note = _objection(prebuilt, source_folder)
         if prebuilt and not note:
             return Found(prebuilt, "prebuilt")
-    recipe = Recipe(source_folder, find_compiler())
+    recipe = Recipe(source_folder, find_compiler(), instruction_sets_to_build())
     entry = cache_folder / recipe.key
     if cached := _read_cached(entry):
         return Found(cached, "cached", note)
@@ -119,4 +120,4 @@ def prebuild(source_folder: Path, target: Path) -> None:
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    build(Recipe(source_folder, find_compiler()), target, "ahead of time")
+    build(Recipe(source_folder, find_compiler(), flags.instruction_sets()), target, "ahead of time")

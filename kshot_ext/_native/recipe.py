@@ -26,14 +26,11 @@ class CompileStep:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sources and compiler of one build.
-
-    The library holds the kernels for every instruction set of the architecture and chooses among them when it
-    runs, so that one build serves all processors of that architecture.
-    """
+    """Sources, compiler and instruction sets of one build; the library chooses among the sets when it runs."""
 
     source_folder: Path
     compiler: Compiler
+    instruction_sets: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -44,14 +41,14 @@ class Recipe:
             "torch": torch.__version__,
             "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
             "machine": platform.machine(),
-            "kernels": {name: flags.kernel_flags(name) for name in flags.instruction_sets()},
+            "kernels": {name: flags.kernel_flags(name) for name in self.instruction_sets},
         }
         return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
     def steps(self) -> list[CompileStep]:
         """One step for all of `ops/`; one per file of `cpu/` and instruction set."""
         sources = listed_sources(self.source_folder)
-        names = flags.instruction_sets()
+        names = self.instruction_sets
         torch_flags = ("-isystem", str(_TORCH / "include"), *flags.OPS, *flags.dispatch_flags(names))
         # Reading torch's headers takes most of the time of a file of ops/, so they are read once for all.
         ops = tuple(source for source in sources if source.startswith("ops/"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.effective_weight import mix
+from kshot_ext.ops.second_derivative import refuse_second_derivative
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
@@ -77,6 +79,41 @@ def batch_norm_act(
     bias = _active_affine(bias, code, channels)
     mean = None if running_mean is None else running_mean[:channels]
     var = None if running_var is None else running_var[:channels]
+    # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
+    image = _as_image(input)
+    form = _channels_last_form
+    if input.device.type != "cpu" or not image.is_contiguous(memory_format=torch.channels_last):
+        form, image = _vendor_form, input
+    if residual is not None:
+        residual = residual.to(input.dtype).reshape(image.shape)
+    output = form(image, weight, bias, mean, var, training, momentum, eps, activation, residual)
+    return output.reshape(input.shape)
+
+
+def _as_image(x: Tensor) -> Tensor:
+    """`[N, C, ...]` as `[N, C, H, W]`."""
+    if x.dim() > 4:
+        return x.flatten(2, 3)
+    return x[(..., *(None,) * (4 - x.dim()))]
+
+
+def _channels_last_form(image, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+    """Our kernels: normalisation, residual and activation in one pass over each tensor."""
+    fixed = (None, None) if training else (mean, var)
+    index = list(ACTIVATIONS).index(activation)
+    output, batch_mean, batch_var = torch.ops.kshot_ext.batch_norm_act(
+        image, weight, bias, residual, *fixed, eps, index
+    )
+    count = image.numel() // image.shape[1]
+    if training and mean is not None and count > 0:
+        with torch.no_grad():
+            mean.lerp_(batch_mean.to(mean.dtype), momentum)
+            var.lerp_((batch_var * (count / (count - 1))).to(var.dtype), momentum)
+    return output
+
+
+def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+    """torch's batch norm, for memory formats in which it has the channel outermost."""
     if any(affine is not None and affine.dim() == 2 for affine in (weight, bias)):
         output = F.batch_norm(input, mean, var, None, None, training, momentum, eps)
         if weight is not None:
@@ -134,3 +171,57 @@ def _active_affine(parameter: Tensor | None, code: Tensor | None, channels: int)
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     """View `[C']` or `[N, C']` so that it broadcasts over `x`, `[N, C', ...]`."""
     return values.reshape(*values.shape, *(1,) * (x.dim() - 2))
+
+
+def _fake(input, weight, bias, residual, mean, variance, eps, activation):
+    sum_dtype = torch.promote_types(input.dtype, torch.float32)
+    statistics = input.new_empty(input.shape[1] if mean is None else 0, dtype=sum_dtype)
+    output = torch.empty_like(input, memory_format=torch.channels_last)
+    return output, statistics, torch.empty_like(statistics)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation = inputs
+    ctx.training = mean is None
+    if ctx.training:
+        _, mean, variance = output
+    ctx.save_for_backward(input, weight, bias, residual, mean, variance)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad, *_):
+    input, weight, bias, residual, mean, variance = ctx.saved_tensors
+    need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
+    grad_input, sums, grad_residual = torch.ops.kshot_ext.batch_norm_act_backward(
+        grad, input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation, ctx.training, need_residual
+    )
+    grad_bias, grad_weight = sums.unflatten(1, (2, -1)).unbind(1)  # each [1, C] or [N, C]
+    return (
+        grad_input if need_input else None,
+        _summed_like(grad_weight, weight) if need_weight else None,
+        _summed_like(grad_bias, bias) if need_bias else None,
+        grad_residual if need_residual else None,
+        *(None,) * 4,
+    )
+
+
+def _summed_like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """Gradient `[1, C]` or `[N, C]` in shape and dtype of the parameter, `[C]` or `[N, C]`."""
+    return (gradient.sum(0) if parameter.dim() == 1 else gradient).to(parameter.dtype)
+
+
+def _fake_backward(grad, input, weight, bias, residual, mean, variance, eps, activation, training, need_residual):
+    per_sample = any(affine is not None and affine.dim() == 2 for affine in (weight, bias))
+    sum_dtype = torch.promote_types(input.dtype, torch.float32)
+    sums = input.new_empty((input.shape[0] if per_sample else 1, 2 * input.shape[1]), dtype=sum_dtype)
+    grad_input = torch.empty_like(input, memory_format=torch.channels_last)
+    return grad_input, sums, torch.empty_like(grad_input) if need_residual else input.new_empty(0)
+
+
+@backend.on_load
+def _register() -> None:
+    torch.library.register_fake("kshot_ext::batch_norm_act", _fake)
+    torch.library.register_autograd("kshot_ext::batch_norm_act", _backward, setup_context=_setup_context)
+    torch.library.register_fake("kshot_ext::batch_norm_act_backward", _fake_backward)
+    refuse_second_derivative("kshot_ext::batch_norm_act_backward")

@@ -84,25 +84,3 @@ def check_bias(bias: object, weight: Tensor) -> None:
 def check_algorithm(algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
-
-
-def check_window(dims: int, stride: object, padding: object, dilation: object) -> None:
-    """Stride, padding and dilation of a convolution over `dims` dimensions, as torch takes them."""
-    _check_sizes("stride", stride, dims, 1)
-    _check_sizes("dilation", dilation, dims, 1)
-    if not isinstance(padding, str):
-        _check_sizes("padding", padding, dims, 0)
-    elif padding not in ("same", "valid"):
-        raise ValueError(f"padding must be ints, 'same' or 'valid', got {padding!r}")
-    elif padding == "same" and any(step != 1 for step in _as_tuple(stride)):
-        raise ValueError(f"padding='same' needs stride 1, got stride {stride}")
-
-
-def _check_sizes(name: str, sizes: object, dims: int, least: int) -> None:
-    values = _as_tuple(sizes)
-    if len(values) not in (1, dims) or any(not isinstance(v, (int, torch.SymInt)) or v < least for v in values):
-        raise ValueError(f"{name} must be an int >= {least} or {dims} of them, got {sizes!r}")
-
-
-def _as_tuple(sizes: object) -> tuple:
-    return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)

@@ -220,16 +220,16 @@ def test_prebuilt_library_that_does_not_fit_is_explained(
 
 
 def test_key_depends_on_all_that_matters(source_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = Recipe(source_folder, Compiler(("g++",), "g++", "12.2.0"))
+    base = Recipe(source_folder, Compiler(("g++",), "g++", "12.2.0"), ("portable",))
     keys = [base.key]
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "g++", "13.1.0")).key)
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "clang", "12.2.0")).key)
+    keys.append(dataclasses.replace(base, instruction_sets=("portable", "avx2")).key)
     for module, name, value in (
         (torch, "__version__", "2.99.0"),
         (flags, "COMPILE", (*flags.COMPILE, "-g")),
         (flags, "LINK", ("-shared", "-s")),
-        (flags, "INSTRUCTION_SETS", {"portable": (), "avx2": ("-mavx2",)}),
-        (flags, "instruction_sets", lambda: ("portable",)),
+        (flags, "INSTRUCTION_SETS", {"portable": ("-msse4.2",)}),
         (platform, "machine", lambda: "riscv64"),
     ):
         with monkeypatch.context() as patch:
@@ -243,9 +243,9 @@ def test_key_depends_on_all_that_matters(source_folder: Path, monkeypatch: pytes
 
 
 def test_key_does_not_depend_on_where_things_are(source_folder: Path, tmp_path: Path) -> None:
-    base = Recipe(source_folder, Compiler(("g++",), "g++", "12.2.0"))
+    base = Recipe(source_folder, Compiler(("g++",), "g++", "12.2.0"), ("portable",))
     moved = source_folder.rename(tmp_path / "moved")
-    elsewhere = Recipe(moved, Compiler(("/opt/bin/g++",), "g++", "12.2.0"))
+    elsewhere = Recipe(moved, Compiler(("/opt/bin/g++",), "g++", "12.2.0"), ("portable",))
     source_folder.symlink_to(moved)
     assert elsewhere.key == base.key
 

@@ -1,0 +1,247 @@
+// Batch norm, residual and activation, channels_last:
+//
+//     z = (x - mean) * inverse_deviation * weight + bias + residual        output = activation(z)
+//
+// and, with g = dL/doutput * activation'(z), xhat = (x - mean) * inverse_deviation:
+//
+//     dL/dresidual = g      dL/dbias = sum g      dL/dweight = sum g * xhat
+//     dL/dx = inverse_deviation * (weight * g - A - xhat * B)
+//
+// where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics).
+//
+// Channels are the lanes. A task owns a range of positions; it works on blocks of kPositions positions by one
+// vector of channels, whose per-channel values stay in registers. Each pass reads its tensors from memory
+// once: training takes two reads and a write forward, four reads and a write backward, nothing is stored
+// between but x.
+#include "cpu/batch_norm_act.h"
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#include "cpu/simd.h"
+
+namespace kshot::cpu::KSHOT_ISA {
+namespace {
+
+constexpr int64_t kPositions = 16;
+
+// Calls body(channel, count, first position, end of positions) for blocks of up to one vector by kPositions.
+template <class C, class Body>
+inline void for_each_block(int64_t channels, int64_t begin, int64_t end, const Body& body) {
+  for (int64_t p = begin; p < end; p += kPositions) {
+    const int64_t stop = std::min(p + kPositions, end);
+    for (int64_t c = 0; c < channels; c += kLanes<C>) body(c, std::min(kLanes<C>, channels - c), p, stop);
+  }
+}
+
+template <class C>
+inline Vec<C> clamp(Vec<C> v, C low, C high) {
+  v = v < low ? splat(low) : v;
+  return v > high ? splat(high) : v;
+}
+
+template <class C>
+inline Vec<C> sigmoid(Vec<C> z) {
+  Vec<C> result = {};
+  for (int64_t i = 0; i < kLanes<C>; ++i) result[i] = C(1) / (C(1) + std::exp(-z[i]));
+  return result;
+}
+
+// ReLU is compiled on its own; the other activations are chosen vector by vector, to spare five copies of
+// each loop.
+template <class T, bool relu>
+inline Vec<Sum<T>> activate(Activation activation, Vec<Sum<T>> z) {
+  using C = Sum<T>;
+  if (relu) return z > C(0) ? z : (z != z ? z : Vec<C>{});
+  switch (activation) {
+    case Activation::kRelu6:
+      return clamp<C>(z, 0, 6);
+    case Activation::kSilu:
+      return z * sigmoid<C>(z);
+    case Activation::kHardswish:
+      return z * clamp<C>(z + C(3), 0, 6) / C(6);
+    default:
+      return z;
+  }
+}
+
+// activation'(z), at the corners as torch has it
+template <class T, bool relu>
+inline Vec<Sum<T>> slope(Activation activation, Vec<Sum<T>> z) {
+  using C = Sum<T>;
+  const Vec<C> one = splat(C(1)), zero = {};
+  if (relu) return z > C(0) ? one : zero;
+  switch (activation) {
+    case Activation::kRelu6:
+      return (z > C(0)) & (z < C(6)) ? one : zero;
+    case Activation::kSilu: {
+      const Vec<C> s = sigmoid<C>(z);
+      return s * (one + z * (one - s));
+    }
+    case Activation::kHardswish:
+      return z < C(-3) ? zero : (z > C(3) ? one : z / C(3) + C(0.5));
+    default:
+      return one;
+  }
+}
+
+template <class T>
+struct Channels {
+  using C = Sum<T>;
+  Vec<C> mean, inverse_deviation, weight, scale, shift;
+
+  Channels(const BatchNormAct& args, int64_t sample, int64_t c, int64_t count) {
+    const auto per_channel = [&](const void* values, int64_t stride, C otherwise) {
+      return values ? load_lanes(static_cast<const C*>(values) + sample * stride + c, count)
+                    : splat(otherwise);
+    };
+    mean = per_channel(args.mean, 0, 0);
+    inverse_deviation = per_channel(args.inverse_deviation, 0, 1);
+    weight = per_channel(args.weight, args.weight_stride, 1);
+    scale = inverse_deviation * weight;
+    shift = per_channel(args.bias, args.bias_stride, 0) - mean * scale;
+  }
+};
+
+template <class T>
+inline Vec<Sum<T>> argument(const Channels<T>& channels, const BatchNormAct& args, Vec<Sum<T>> x, int64_t at,
+                            int64_t count) {
+  const Vec<Sum<T>> z = x * channels.scale + channels.shift;
+  return args.residual ? z + load_lanes(static_cast<const T*>(args.residual) + at, count) : z;
+}
+
+template <class T>
+void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T>* result) {
+  using C = Sum<T>;
+  C* means = result;
+  C* squares = result + channels;
+  std::fill(result, result + 2 * channels, C(0));
+  for_each_block<C>(channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
+    Vec<C> sum = {}, deviations = {};
+    for (int64_t i = p; i < stop; ++i) sum += load_lanes(input + i * channels + c, count);
+    const C block = static_cast<C>(stop - p), before = static_cast<C>(p - begin), after = before + block;
+    const Vec<C> block_mean = sum / block;
+    for (int64_t i = p; i < stop; ++i) {
+      const Vec<C> deviation = load_lanes(input + i * channels + c, count) - block_mean;
+      deviations += deviation * deviation;
+    }
+    // Joins the moments of two sets of positions (Chan, Golub, LeVeque 1979).
+    const Vec<C> mean = load_lanes(means + c, count), distance = block_mean - mean;
+    store_lanes(means + c, mean + distance * (block / after), count);
+    store_lanes(squares + c,
+                load_lanes(squares + c, count) + deviations + distance * distance * (before * block / after),
+                count);
+  });
+}
+
+template <class T, bool relu>
+void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t end) {
+  using C = Sum<T>;
+  const T* input = static_cast<const T*>(args.input);
+  T* output = static_cast<T*>(args.output);
+  for_each_block<C>(args.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
+    const Channels<T> channels(args, sample, c, count);
+    for (int64_t i = p; i < stop; ++i) {
+      const int64_t at = i * args.channels + c;
+      const Vec<C> z = argument<T>(channels, args, load_lanes(input + at, count), at, count);
+      store_lanes(output + at, activate<T, relu>(args.activation, z), count);
+    }
+  });
+}
+
+template <class T, bool relu>
+void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end,
+                   Sum<T>* sums) {
+  using C = Sum<T>;
+  const BatchNormAct& forward = args.forward;
+  const T* input = static_cast<const T*>(forward.input);
+  const T* grad = static_cast<const T*>(args.grad_output);
+  C* normalised_sums = sums + forward.channels;
+  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
+    const Channels<T> channels(forward, sample, c, count);
+    Vec<C> sum = {}, sum_deviation = {};
+    for (int64_t i = p; i < stop; ++i) {
+      const int64_t at = i * forward.channels + c;
+      const Vec<C> x = load_lanes(input + at, count);
+      const Vec<C> z = argument<T>(channels, forward, x, at, count);
+      const Vec<C> g = load_lanes(grad + at, count) * slope<T, relu>(forward.activation, z);
+      sum += g;
+      sum_deviation += g * (x - channels.mean);
+    }
+    store_lanes(sums + c, load_lanes(sums + c, count) + sum, count);
+    store_lanes(normalised_sums + c,
+                load_lanes(normalised_sums + c, count) + sum_deviation * channels.inverse_deviation, count);
+  });
+}
+
+template <class T, bool relu>
+void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end) {
+  using C = Sum<T>;
+  const BatchNormAct& forward = args.forward;
+  const T* input = static_cast<const T*>(forward.input);
+  const T* grad = static_cast<const T*>(args.grad_output);
+  T* grad_input = static_cast<T*>(args.grad_input);
+  T* grad_residual = static_cast<T*>(args.grad_residual);
+  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
+    const Channels<T> channels(forward, sample, c, count);
+    Vec<C> mean_grad = {}, mean_normalised = {};
+    if (args.mean_grad) {
+      mean_grad = load_lanes(static_cast<const C*>(args.mean_grad) + c, count);
+      mean_normalised = load_lanes(static_cast<const C*>(args.mean_grad_normalised) + c, count);
+    }
+    for (int64_t i = p; i < stop; ++i) {
+      const int64_t at = i * forward.channels + c;
+      const Vec<C> x = load_lanes(input + at, count);
+      const Vec<C> z = argument<T>(channels, forward, x, at, count);
+      const Vec<C> g = load_lanes(grad + at, count) * slope<T, relu>(forward.activation, z);
+      if (grad_residual) store_lanes(grad_residual + at, g, count);
+      const Vec<C> normalised = (x - channels.mean) * channels.inverse_deviation;
+      store_lanes(
+          grad_input + at,
+          channels.inverse_deviation * (channels.weight * g - mean_grad - normalised * mean_normalised),
+          count);
+    }
+  });
+}
+
+// Calls body(null pointer to the element type, whether the activation is ReLU, as a constant).
+template <class Body>
+void dispatch(const BatchNormAct& args, const Body& body) {
+  dispatch_dtype(args.dtype, [&](auto* type) {
+    return args.activation == Activation::kRelu ? body(type, std::true_type{})
+                                                : body(type, std::false_type{});
+  });
+}
+
+}  // namespace
+
+void batch_norm_moments(DType dtype, const void* input, int64_t channels, int64_t begin, int64_t end,
+                        void* result) {
+  dispatch_dtype(dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    moments(static_cast<const T*>(input), channels, begin, end, static_cast<Sum<T>*>(result));
+  });
+}
+
+void batch_norm_act(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t end) {
+  dispatch(args, [&](auto* type, auto relu) {
+    forward<std::remove_pointer_t<decltype(type)>, decltype(relu)::value>(args, sample, begin, end);
+  });
+}
+
+void batch_norm_act_sums(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end,
+                         void* sums) {
+  dispatch(args.forward, [&](auto* type, auto relu) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    backward_sums<T, decltype(relu)::value>(args, sample, begin, end, static_cast<Sum<T>*>(sums));
+  });
+}
+
+void batch_norm_act_backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end) {
+  dispatch(args.forward, [&](auto* type, auto relu) {
+    backward<std::remove_pointer_t<decltype(type)>, decltype(relu)::value>(args, sample, begin, end);
+  });
+}
+
+}  // namespace kshot::cpu::KSHOT_ISA

@@ -1,0 +1,47 @@
+// Depthwise convolution in channels_last: arguments of the kernels; see depthwise_conv2d.cpp.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/conv_geometry.h"
+#include "common/dtype.h"
+#include "cpu/isa.h"
+
+namespace kshot::cpu {
+
+// Forward, or with transposed segments the gradient of the input: a gather over taps either way.
+struct DepthwiseGather {
+  DType dtype;
+  int64_t channels;
+  int64_t source_height, source_width, target_height, target_width;
+  const std::vector<AxisSegment>* rows;     // along the height
+  const std::vector<AxisSegment>* columns;  // along the width
+  int64_t kernel_width;
+  const void* source;     // [N, source_height, source_width, C]
+  const void* weight;     // [taps, C] or [N, taps, C]
+  int64_t weight_stride;  // elements from sample to sample: 0 for a shared weight
+  const void* bias;       // [C], [N, C], or null
+  int64_t bias_stride;    // elements from sample to sample: 0 for a shared bias
+  void* target;           // [N, target_height, target_width, C]
+};
+
+struct DepthwiseWeightGradient {
+  DType dtype;
+  ConvGeometry geometry;
+  const std::vector<AxisSegment>* rows;     // forward segments along the height
+  const std::vector<AxisSegment>* columns;  // and along the width
+  const void* input;                        // [N, H, W, C]
+  const void* grad_output;                  // [N, H', W', C]
+};
+
+// Sample n, channels [channel_begin, channel_end).
+KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin,
+                                    int64_t channel_end))
+
+// Adds sample n's share to grad_weight [taps, C] and grad_bias [C] (or null), both of the sum type.
+KSHOT_DECLARE(void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n,
+                                             int64_t channel_begin, int64_t channel_end, void* grad_weight,
+                                             void* grad_bias))
+
+}  // namespace kshot::cpu

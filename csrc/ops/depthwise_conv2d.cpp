@@ -1,0 +1,167 @@
+// Operator depthwise_conv2d and its backward: checks, allocation, threads. Kernels: cpu/depthwise_conv2d.cpp.
+#include "cpu/depthwise_conv2d.h"
+
+#include <tuple>
+
+#include "ops/conv_arguments.h"
+#include "ops/tensor_utils.h"
+
+namespace kshot {
+namespace {
+
+// Weight [taps, C] or [N, taps, C] and bias [C] or [N, C], checked against the geometry and contiguous.
+struct DepthwiseParameters {
+  DepthwiseParameters(const Tensor& weight_in, const std::optional<Tensor>& bias_in,
+                      const ConvGeometry& geometry)
+      : weight(torch::stable::contiguous(weight_in)) {
+    const int64_t rank = weight.dim();
+    STD_TORCH_CHECK((rank == 2 || (rank == 3 && weight.size(0) == geometry.batch)) &&
+                        weight.size(rank - 2) == geometry.taps() &&
+                        weight.size(rank - 1) == geometry.in_channels,
+                    "weight must be [taps, C] or [N, taps, C] with N, taps, C = ", geometry.batch, ", ",
+                    geometry.taps(), ", ", geometry.in_channels);
+    weight_stride = rank == 3 ? geometry.taps() * geometry.in_channels : 0;
+    if (!bias_in) return;
+    bias = torch::stable::contiguous(*bias_in);
+    const int64_t bias_rank = bias->dim();
+    STD_TORCH_CHECK((bias_rank == 1 || (bias_rank == 2 && bias->size(0) == geometry.batch)) &&
+                        bias->size(bias_rank - 1) == geometry.in_channels &&
+                        bias->scalar_type() == weight.scalar_type(),
+                    "bias must be [C] or [N, C] in the weight's dtype, C = ", geometry.in_channels);
+    bias_stride = bias_rank == 2 ? geometry.in_channels : 0;
+  }
+
+  Tensor weight;
+  std::optional<Tensor> bias;
+  int64_t weight_stride = 0, bias_stride = 0;
+};
+
+void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
+  const int64_t part = channels_per_task(batch, args.channels);
+  const int64_t parts = (args.channels + part - 1) / part;
+  torch::stable::parallel_for(0, batch * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task % parts * part;
+      KSHOT_CALL(depthwise_gather, args, task / parts, channel, std::min(args.channels, channel + part));
+    }
+  });
+}
+
+Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
+                        const Tensor& weight,               // [taps, C] or [N, taps, C]
+                        const std::optional<Tensor>& bias,  // [C] or [N, C]
+                        std::vector<int64_t> kernel, std::vector<int64_t> stride,
+                        std::vector<int64_t> padding, std::vector<int64_t> dilation) {
+  const Tensor x = as_channels_last(input);
+  const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
+  const DepthwiseParameters parameters(weight, bias, geometry);
+  Tensor output = new_channels_last(x, geometry.out_channels, geometry.height.output, geometry.width.output);
+  const auto rows = forward_segments(geometry.height), columns = forward_segments(geometry.width);
+
+  cpu::DepthwiseGather args{};
+  args.dtype = dtype_of(x);
+  args.channels = geometry.in_channels;
+  args.source_height = geometry.height.input;
+  args.source_width = geometry.width.input;
+  args.target_height = geometry.height.output;
+  args.target_width = geometry.width.output;
+  args.rows = &rows;
+  args.columns = &columns;
+  args.kernel_width = geometry.width.kernel;
+  args.source = x.data_ptr();
+  args.weight = parameters.weight.data_ptr();
+  args.weight_stride = parameters.weight_stride;
+  args.bias = parameters.bias ? parameters.bias->data_ptr() : nullptr;
+  args.bias_stride = parameters.bias_stride;
+  args.target = output.data_ptr();
+  run_gather(args, geometry.batch);
+  return output;
+}
+
+// Gradients of weight and bias. With a shared weight, samples are summed in groups and the groups in order,
+// so that the result does not depend on the number of threads.
+std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DepthwiseWeightGradient& args, bool per_sample,
+                                               const Tensor& like) {
+  constexpr int64_t kGroups = 8;
+  const ConvGeometry& geometry = args.geometry;
+  const int64_t channels = geometry.out_channels, batch = geometry.batch;
+  const int64_t groups = per_sample ? batch : std::min(batch, kGroups);
+  const auto dtype = sum_type_of(like);
+  const Sizes weight_sizes{groups, geometry.taps(), channels}, bias_sizes{groups, channels};
+  Tensor weight = empty_strided(weight_sizes, contiguous_strides(weight_sizes), dtype, like);
+  Tensor bias = empty_strided(bias_sizes, contiguous_strides(bias_sizes), dtype, like);
+  torch::stable::zero_(weight);
+  torch::stable::zero_(bias);
+
+  const int64_t part = channels_per_task(groups, channels), parts = (channels + part - 1) / part;
+  const auto at = [&](const Tensor& tensor, int64_t index) -> void* {
+    return static_cast<char*>(tensor.data_ptr()) + index * static_cast<int64_t>(tensor.element_size());
+  };
+  torch::stable::parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / parts, channel = task % parts * part;
+      for (int64_t n = group * batch / groups; n < (group + 1) * batch / groups; ++n) {
+        KSHOT_CALL(depthwise_weight_gradient, args, n, channel, std::min(channels, channel + part),
+                   at(weight, group * geometry.taps() * channels), at(bias, group * channels));
+      }
+    }
+  });
+  if (per_sample) return {weight, bias};
+  const int64_t over[] = {0};
+  return {torch::stable::sum(weight, over), torch::stable::sum(bias, over)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
+    const Tensor& grad,    // [N, C, H', W']
+    const Tensor& input,   // [N, C, H, W]
+    const Tensor& weight,  // [taps, C] or [N, taps, C]
+    std::vector<int64_t> kernel, std::vector<int64_t> stride, std::vector<int64_t> padding,
+    std::vector<int64_t> dilation, bool need_input, bool need_parameters) {
+  const Tensor x = as_channels_last(input), g = as_channels_last(grad);
+  const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
+  const DepthwiseParameters parameters(weight, std::nullopt, geometry);
+  Tensor grad_input =
+      need_input ? new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input)
+                 : none_like(x);
+  if (need_input) {
+    const auto rows = transposed_segments(geometry.height), columns = transposed_segments(geometry.width);
+    cpu::DepthwiseGather args{};
+    args.dtype = dtype_of(x);
+    args.channels = geometry.in_channels;
+    args.source_height = geometry.height.output;
+    args.source_width = geometry.width.output;
+    args.target_height = geometry.height.input;
+    args.target_width = geometry.width.input;
+    args.rows = &rows;
+    args.columns = &columns;
+    args.kernel_width = geometry.width.kernel;
+    args.source = g.data_ptr();
+    args.weight = parameters.weight.data_ptr();
+    args.weight_stride = parameters.weight_stride;
+    args.target = grad_input.data_ptr();
+    run_gather(args, geometry.batch);
+  }
+  if (!need_parameters) return {grad_input, none_like(x), none_like(x)};
+  const auto rows = forward_segments(geometry.height), columns = forward_segments(geometry.width);
+  cpu::DepthwiseWeightGradient args{dtype_of(x), geometry, &rows, &columns, x.data_ptr(), g.data_ptr()};
+  auto [grad_weight, grad_bias] = parameter_gradients(args, parameters.weight.dim() == 3, x);
+  return {grad_input, grad_weight, grad_bias};
+}
+
+}  // namespace
+}  // namespace kshot
+
+STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
+  m.def(
+      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] "
+      "padding, "
+      "int[] dilation) -> Tensor");
+  m.def(
+      "depthwise_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] kernel, int[] stride, "
+      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+  m.impl("depthwise_conv2d", TORCH_BOX(&kshot::depthwise_conv2d));
+  m.impl("depthwise_conv2d_backward", TORCH_BOX(&kshot::depthwise_conv2d_backward));
+}
