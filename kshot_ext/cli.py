@@ -1,5 +1,10 @@
 """The `kshot-ext` command: argument parsing only."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -7,6 +12,16 @@ from rich.table import Table
 from kshot_ext import backend
 
 app = typer.Typer(help="K-shot neural architecture search.", no_args_is_help=True, add_completion=False)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+_NUMBER = {"parser": _whole_number, "metavar": "NUMBER"}
 
 
 @app.callback()
@@ -31,6 +46,61 @@ def info() -> None:
     console.print(table)
     if state.error is not None:
         raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Search space; default nas-bench-macro.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)] = None,
+    retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Most multiply-accumulates for one image: 1.5e6, 1.5M, or 60% of the largest network's; default 60%."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
+    ] = None,
+    max_images: Annotated[
+        int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to create; default: runs/, then date, time, data and space."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with these settings and more; the command line wins over it."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+) -> None:
+    """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
+    from kshot_ext.nas.command import search_command
+
+    options = {
+        "data": None if data is None else str(data),
+        "space": space,
+        "shots": shots,
+        "epochs": epochs,
+        "retrain_epochs": retrain_epochs,
+        "budget": budget,
+        "seed": seed,
+        "channels": channels,
+        "image_size": image_size,
+        "max_images": max_images,
+        "out": None if out is None else str(out),
+    }
+    raise typer.Exit(search_command(options, config, resume))
 
 
 def main() -> None:

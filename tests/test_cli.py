@@ -1,10 +1,20 @@
 """The `kshot-ext` command."""
 
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from kshot_ext import backend
 from kshot_ext.cli import app
+
+COMMAND = [sys.executable, "-c", "from kshot_ext.cli import main; main()", "search"]
 
 
 def test_info_prints_the_backend() -> None:
@@ -30,3 +40,49 @@ def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["info"])
     assert result.exit_code == 1
     assert "[something else]" in result.stdout
+
+
+def test_the_help_names_every_option() -> None:
+    text = CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
+    for option in ("data", "space", "shots", "epochs", "seed", "budget", "out", "config", "resume"):
+        assert f"--{option}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shots", "many"], "'many'"),
+        (["--space", "darts"], "space: expected one of nas-bench-macro"),
+        (["--config", "none.toml"], "none.toml: cannot be read"),
+        (["--resume", "none"], "none: not a run folder"),
+        (["--data", "photos.rar"], "photos.rar: no such file or folder"),
+    ],
+)
+def test_unusable_options_end_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["search", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["--epochs", "1000", "--channels", "4", "--max-images", "300", "--out", "run"]
+    with subprocess.Popen(
+        COMMAND + arguments,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; go on with: kshot-ext search --resume run" in errors
+    assert (tmp_path / "run" / "checkpoints" / "supernet.pt").exists()

@@ -1,0 +1,1 @@
+"""K-shot neural architecture search on top of the operators."""

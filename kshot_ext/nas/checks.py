@@ -1,0 +1,30 @@
+"""The one way a setting out of range is refused."""
+
+from __future__ import annotations
+
+import math
+
+
+def check_at_least(name: str, value: float, minimum: float) -> None:
+    """Refuses a value below ``minimum``, infinite or not a number.
+
+    Raises:
+        ValueError: naming the setting, what it may be and what it is.
+
+    Example:
+        >>> check_at_least("epochs", 0, 1)
+        Traceback (most recent call last):
+        ValueError: epochs: expected at least 1, got 0
+    """
+    if not (minimum <= value < math.inf):
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+
+
+def check_between(name: str, value: float, minimum: float, maximum: float) -> None:
+    """Refuses a value outside ``minimum <= value < maximum`` or not a number.
+
+    Raises:
+        ValueError: naming the setting, what it may be and what it is.
+    """
+    if not (minimum <= value < maximum):
+        raise ValueError(f"{name}: expected {minimum} or more and below {maximum}, got {value}")

@@ -1,0 +1,105 @@
+"""What ``kshot-ext search`` does with its options: gather settings, run the job, tell the user."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kshot_ext.nas.extras import MissingExtraError, require
+from kshot_ext.nas.metrics import MetricsLog
+from kshot_ext.nas.outputs import write_outputs
+from kshot_ext.nas.pipeline import SearchJob, load_data
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.results import RunResult
+from kshot_ext.nas.run_folder import RunFolder, RunFolderError
+from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
+
+EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
+
+_LIBRARIES = ("matplotlib", "pymoo", "tensorboard")
+
+
+class CommandError(Exception):
+    """Something that the user can mend; the message says what."""
+
+
+def search_command(options: Mapping[str, Any], config: Path | None, resume: Path | None) -> int:
+    """Run or resume the main job, and print its result.
+
+    Args:
+        options: settings given on the command line, by name; None for those not given.
+        config: settings file, or None.
+        resume: run folder to go on with, or None to begin a new one.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+    console, errors = Console(), Console(stderr=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder: RunFolder | None = None
+    try:
+        with ConsoleProgress(console) as progress:
+            folder, data_name, job = _prepare(options, config, resume, progress)
+            console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
+            metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
+            result = job.run(folder, metrics, progress)
+        report = write_outputs(folder.path, data_name, job, result, metrics.records)
+        metrics.close()
+    except KeyboardInterrupt:
+        errors.print(f"\nstopped; {_how_to_go_on(folder)}", soft_wrap=True, highlight=False, markup=False)
+        return EXIT_INTERRUPTED
+    except (CommandError, RunFolderError, OSError) as error:
+        errors.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
+        return EXIT_ERROR
+    _print_result(console, result, report)
+    return EXIT_DONE
+
+
+def _prepare(
+    options: Mapping[str, Any], config: Path | None, resume: Path | None, progress: ConsoleProgress
+) -> tuple[RunFolder, str, SearchJob]:
+    """Check and load everything; a new run folder is made last, so that an error leaves nothing behind."""
+    try:
+        for library in _LIBRARIES:
+            require(library)
+        folder = RunFolder(resume) if resume is not None else None
+        base = RunSettings() if folder is None else folder.settings
+        settings = gather_settings(base, config, options)
+        if folder is not None:
+            check_same(base, settings, str(folder.path))
+        data_name, splits = load_data(settings, progress)
+        job = SearchJob(settings, splits)
+        return folder or _new_folder(settings, data_name), data_name, job
+    except (ValueError, MissingExtraError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _new_folder(settings: RunSettings, data_name: str) -> RunFolder:
+    default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{data_name}-{settings.space}"
+    return RunFolder.create(Path(settings.out or default), replace(settings, out=None))
+
+
+def _how_to_go_on(folder: RunFolder | None) -> str:
+    if folder is None:
+        return "nothing was written"
+    return f"go on with: kshot-ext search --resume {shlex.quote(str(folder.path))}"
+
+
+def _print_result(console: Console, result: RunResult, report: Path) -> None:
+    table = Table(title="trained from scratch")
+    table.add_column("network")
+    for column in ("test accuracy", "multiply-accumulates", "parameters"):
+        table.add_column(column, justify="right")
+    for network in result.networks:
+        numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
+        table.add_row(network.title, *numbers)
+    console.print(table)
+    console.print(f"report: {report}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,7 @@
+"""Where images come from: one file per source, and their loading into memory."""
+
+from kshot_ext.nas.datasets.load import load_splits
+from kshot_ext.nas.datasets.open import open_source
+from kshot_ext.nas.datasets.source import DataError, ImageSource
+
+__all__ = ["DataError", "ImageSource", "load_splits", "open_source"]

@@ -1,0 +1,62 @@
+"""Images in an ``.npz`` file of two arrays: ``images`` and ``labels``."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kshot_ext.nas.datasets.archive import MAX_ARCHIVE_BYTES, open_zip
+from kshot_ext.nas.datasets.memory import check_memory
+from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
+
+
+def open_arrays(path: Path) -> ImageSource:
+    """Return the images of an ``.npz`` file.
+
+    ``images`` is uint8 ``[N, H, W]`` or ``[N, H, W, C]`` with C of 1 or 3; ``labels`` is ``[N]`` of any
+    integer type. Each distinct label is a class. Pickled objects are never loaded.
+
+    Raises:
+        DataError: if the file or an array is not as described, or there is one class only.
+    """
+    images, labels = _load(path, "images", "labels")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+        expected = "expected non-empty uint8 [N, H, W] or [N, H, W, C]"
+        raise DataError(f"{path}: images: {expected}, got {images.dtype} {list(images.shape)}")
+    if images.ndim == 4 and images.shape[3] not in (1, 3):
+        raise DataError(f"{path}: images: expected 1 or 3 channels last, got {images.shape[3]}")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        expected = f"expected integers [{len(images)}]"
+        raise DataError(f"{path}: labels: {expected}, got {labels.dtype} {list(labels.shape)}")
+    values, indices = np.unique(labels, return_inverse=True)
+    if len(values) < 2:
+        raise DataError(f"{path}: labels: expected at least 2 classes, got only {values[0]}")
+    pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)
+    return ImageSource(
+        name=path.stem,
+        class_names=tuple(str(value) for value in values),
+        labels=torch.from_numpy(indices).long(),
+        parts=(Part.TRAIN,) * len(pixels),
+        read=pixels.__getitem__,
+        describe=lambda index: f"{path}: image {index}",
+    )
+
+
+def _load(path: Path, *names: str) -> list[np.ndarray]:
+    with open_zip(path, max_member_bytes=MAX_ARCHIVE_BYTES) as archive:
+        check_memory(str(path), sum(info.file_size for info in archive.infolist()))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in names:
+                if name not in file:
+                    found = ", ".join(file.files) or "none"
+                    raise DataError(f"{path}: expected the arrays 'images' and 'labels', got {found}")
+            return [file[name] for name in names]
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: damaged or unsupported array file ({error})") from error

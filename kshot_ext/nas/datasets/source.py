@@ -1,0 +1,45 @@
+"""What every source of images offers, before any image is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message names the file (and value) and what was expected."""
+
+
+class Part(Enum):
+    """Role of an image in a search."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Labelled images that are read one by one.
+
+    Args:
+        name: short name for titles, e.g. ``"digits"``.
+        class_names: name of each class index.
+        labels: int64 ``[N]``, class indices.
+        parts: role of each of the N images; all ``TRAIN`` when the source is not divided.
+        read: gives image i as uint8 ``[C, H, W]``, C being 1 or 3; raises `DataError`.
+        describe: names image i in messages.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: Tensor
+    parts: tuple[Part, ...]
+    read: Callable[[int], Tensor]
+    describe: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return len(self.parts)

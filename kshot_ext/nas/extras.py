@@ -1,0 +1,37 @@
+"""The one door to the libraries of the ``search`` extra."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class MissingExtraError(ImportError):
+    """A library of the ``search`` extra is not installed."""
+
+
+def require(module: str) -> ModuleType:
+    """Import a module of the ``search`` extra on first use.
+
+    Args:
+        module: dotted name, e.g. ``"matplotlib.figure"``.
+
+    Returns:
+        The module itself (the last part of the dotted name).
+
+    Raises:
+        MissingExtraError: if its library is not installed; the message names the cure.
+
+    Example:
+        >>> require("json").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        library = module.partition(".")[0]
+        if error.name != library:
+            raise
+        raise MissingExtraError(
+            f"{library} is needed here and not installed; run: pip install 'kshot_ext[search]'"
+        ) from error

@@ -1,0 +1,136 @@
+"""The files that a finished run leaves for its user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kshot_ext.nas import plots
+from kshot_ext.nas.files import atomic_path, write_text
+from kshot_ext.nas.pipeline import SearchJob
+from kshot_ext.nas.report import Picture, render_report
+from kshot_ext.nas.results import RunResult
+from kshot_ext.nas.search import Evaluated
+from kshot_ext.nas.settings import RunSettings
+from kshot_ext.nas.tables import as_table, flatten
+
+_CODE_ROWS = 24
+
+
+def write_outputs(
+    folder: Path, data_name: str, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write the found network, the results, the figures and the report.
+
+    Args:
+        folder: the run folder.
+        data_name: what the images are called.
+        job: the finished job.
+        result: what it found.
+        records: lines of ``metrics.jsonl``.
+
+    Returns:
+        Path of ``report.html``.
+    """
+    write_text(folder / "architecture.json", _to_json(_network_card(data_name, job, result)))
+    write_text(folder / "results.json", _to_json(asdict(result)))
+    with atomic_path(folder / "model.pt") as temporary:
+        torch.save(job.winner_network, temporary)
+    pictures = _draw(folder, job, result, records)
+    settings = flatten(as_table(job.settings))
+    facts = _facts(data_name, job)
+    page = render_report(f"K-shot search on {data_name}", facts, result, pictures, settings)
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str, Any]:
+    """Describe the network so that it can be built again, and fed with new images."""
+    winner, splits = result.winner, job.splits
+    return {
+        "space": job.space.name,
+        "channels": job.settings.channels,
+        "operations": winner.architecture.operations,
+        "operation_names": winner.operations,
+        "macs": winner.macs,
+        "parameters": winner.parameters,
+        "test_accuracy": winner.test_accuracy,
+        "data": data_name,
+        "class_names": splits.class_names,
+        "input": {
+            "shape": splits.image_shape,
+            "mean": splits.mean.tolist(),
+            "std": splits.std.tolist(),
+            "note": "pixels divided by 255, then minus mean, then divided by std, per channel",
+        },
+    }
+
+
+def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    search = job.search
+    shown = _evenly_by_cost(search.history, _CODE_ROWS)
+    with torch.no_grad():
+        codes = job.simplex_net([item.architecture for item in shown])
+    labels = ["".join(map(str, item.architecture.operations)) for item in shown]
+    names = list(dict.fromkeys(n for i in range(job.space.num_layers) for n in job.space.operations(i)))
+    titles = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
+    figures = {
+        "architecture": (
+            plots.draw_architectures(result.networks, names),
+            "Architectures",
+            "Operation of each searched layer, from the image on the left to the classes on the right.",
+        ),
+        "search": (
+            plots.plot_search(search.history, search.pareto_front, result),
+            "Search",
+            "Every architecture that the search evaluated with the supernet's weights.",
+        ),
+        "loss": (
+            plots.plot_losses(records, titles),
+            "Training",
+            "Loss of the supernet's sampled paths, and of both networks trained from scratch.",
+        ),
+        "codes": (
+            plots.plot_codes(codes, labels),
+            "Simplex codes",
+            "How architectures mix the weight copies; digits are the operation of each layer.",
+        ),
+    }
+    pictures = []
+    for name, (figure, heading, caption) in figures.items():
+        plots.save_png(figure, folder / f"{name}.png")
+        pictures.append(Picture(folder / f"{name}.png", heading, caption))
+    return pictures
+
+
+def _evenly_by_cost(history: Sequence[Evaluated], count: int) -> list[Evaluated]:
+    ordered = sorted(history, key=lambda item: item.macs)
+    picks = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
+    return [ordered[index] for index in picks.tolist()]
+
+
+def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
+    splits, settings = job.splits, job.settings
+    sizes = f"{len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,}"
+    shape = "x".join(map(str, splits.image_shape))
+    return {
+        "data": f"{data_name}, {splits.num_classes} classes of {shape} images",
+        "images": f"{sizes} for training / validation / test",
+        "space": job.space.name,
+        "shots": f"{settings.shots} weight copies",
+        "budget": _budget(settings, job.max_macs),
+        "seed": f"seed {settings.seed}",
+    }
+
+
+def _budget(settings: RunSettings, max_macs: int) -> str:
+    return f"budget {settings.budget} = {max_macs:,} multiply-accumulates for one image"

@@ -1,0 +1,108 @@
+"""All settings of ``kshot-ext search``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kshot_ext.nas.budget import Budget
+from kshot_ext.nas.retrain import RetrainSettings
+from kshot_ext.nas.search import SearchSettings
+from kshot_ext.nas.spaces import space_names
+from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.training import TrainingSettings
+
+_SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
+_LEAST = {"image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run does. A settings file has these names as keys, and the last three as tables.
+
+    Args:
+        data: image folder, zip of one, or npz; None for scikit-learn's digits.
+        image_size: side in pixels to which images are scaled and cut; None to leave them.
+        max_images: most images to use; None for all.
+        space: name of the search space.
+        channels: width of the network's first layer; None for what suits the image size.
+        shots: number K of weight copies.
+        budget: most multiply-accumulates; see `Budget`.
+        seed: decides everything random.
+        out: the run folder; None for a name from the date, the data and the space.
+        training, search, retrain: settings of the three kinds of stage.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    data: str | None = None
+    image_size: int | None = None
+    max_images: int | None = None
+    space: str = "nas-bench-macro"
+    channels: int | None = None
+    shots: int = 4
+    budget: str | int | float = "60%"
+    seed: int = 0
+    out: str | None = None
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**63:
+                raise ValueError(f"{name}: expected {least} or more, got {value}")
+        if self.space not in space_names():
+            raise ValueError(f"space: expected one of {', '.join(space_names())}, got {self.space!r}")
+        Budget.parse(self.budget)
+
+
+def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, Any]) -> RunSettings:
+    """Merge settings: options win over the file, the file over the base.
+
+    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``.
+
+    Args:
+        base: what holds where neither says anything.
+        file: a TOML file, or None.
+        options: settings by name; those that are None are not given.
+
+    Raises:
+        SettingsError: if the file cannot be read, or a name or value is illegal.
+    """
+    settings = base
+    if file is not None:
+        settings = override(settings, _without_short_names(read_toml(file), str(file)), str(file))
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = override(settings, _without_short_names(given, "command line"), "command line")
+    # A run may be resumed from another working directory.
+    return settings if settings.data is None else replace(settings, data=str(Path(settings.data).resolve()))
+
+
+def check_same(saved: RunSettings, asked: RunSettings, place: str) -> None:
+    """Raise `SettingsError` listing every difference between a run's settings and those asked for now."""
+    before, after = flatten(as_table(saved)), flatten(as_table(asked))
+    differences = [
+        f"{name} is {before.get(name)!r} in the run, {after.get(name)!r} asked"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if differences:
+        raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
+
+
+def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    expanded = dict(changes)
+    for short_name, (table, name) in _SHORT_NAMES.items():
+        if short_name not in expanded:
+            continue
+        value = expanded.pop(short_name)
+        inner = expanded.get(table, {})
+        if not isinstance(inner, Mapping) or name in inner:
+            raise SettingsError(f"{origin}: {short_name} is short for {table}.{name}; expected one of them")
+        expanded[table] = {**inner, name: value}
+    return expanded

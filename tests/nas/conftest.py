@@ -1,0 +1,35 @@
+"""A search small enough for unit tests: 48 striped 8x8 images of three classes, two-channel networks."""
+
+import pytest
+import torch
+
+from kshot_ext.nas.data import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.spaces import create_space
+
+
+def striped_images(count, seed):
+    """Grey images whose class is the period of their stripes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    columns = torch.arange(8).expand(count, 1, 8, 8)
+    stripes = (columns // (labels + 1).view(-1, 1, 1, 1)) % 2 * 200
+    noise = torch.randint(40, stripes.shape, generator=generator)
+    return ImageSet((stripes + noise).to(torch.uint8), labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_splits():
+    train = striped_images(48, seed=0)
+    mean, std = channel_statistics(train.images)
+    return DataSplits(train, striped_images(15, seed=1), striped_images(15, seed=2), ("one", "two", "three"), mean, std)
+
+
+@pytest.fixture(scope="session")
+def tiny_space():
+    return create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
+
+
+@pytest.fixture
+def seeded():
+    """Makes generators: ``seeded(3)``."""
+    return lambda seed: torch.Generator().manual_seed(seed)

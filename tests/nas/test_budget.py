@@ -1,0 +1,26 @@
+import pytest
+
+from kshot_ext.nas.budget import Budget
+from kshot_ext.nas.spaces import create_space
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("1500000", 1.5e6), ("1.5e6", 1.5e6), ("1.5M", 1.5e6), ("1500 k", 1.5e6), ("2G", 2e9), (3, 3.0), (1e20, 1e20)],
+)
+def test_reads_numbers(text: str | float, amount: float) -> None:
+    assert Budget.parse(text) == Budget(amount, relative=False)
+
+
+def test_a_share_is_taken_of_the_largest_network() -> None:
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=8)
+    largest = space.count_macs(space.largest())
+    assert Budget.parse("100%").max_macs(space) == largest
+    assert Budget.parse("12.5%").max_macs(space) == largest // 8
+    assert Budget.parse("12345").max_macs(space) == 12345
+
+
+@pytest.mark.parametrize("text", ["", "0", "0%", "-3", "60 percent", "1e6e6", "1T", "nan", "1e999", "٣", True])
+def test_rejects_other_forms(text: str) -> None:
+    with pytest.raises(ValueError, match=r"budget: expected multiply-accumulates .* share .*, got"):
+        Budget.parse(text)

@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch import nn
+
+from kshot_ext.nas.batches import batches
+from kshot_ext.nas.calibration import recalibrate_batch_norm
+from kshot_ext.nas.evaluation import accuracy, evaluate_architecture
+from kshot_ext.nas.supernet import Supernet
+
+
+class Lookup(nn.Module):
+    """Scores that make the given class win for each image's first pixel."""
+
+    def forward(self, images):
+        return nn.functional.one_hot(images[:, 0, 0, 0].long(), 3).float()
+
+
+def test_accuracy_counts_images_not_batches():
+    right, wrong = torch.tensor([0, 1, 2]), torch.tensor([0])
+    images = [labels.view(-1, 1, 1, 1).float() for labels in (right, wrong)]
+    assert accuracy(Lookup(), [(images[0], right), (images[1], wrong + 1)]) == 0.75
+
+
+def test_accuracy_restores_the_mode():
+    network = Lookup().train()
+    accuracy(network, [(torch.zeros(1, 1, 1, 1), torch.tensor([0]))])
+    assert network.training
+
+
+def test_accuracy_needs_an_image():
+    with pytest.raises(ValueError, match="at least one image"):
+        accuracy(Lookup(), [])
+
+
+def test_architecture_is_scored_with_its_own_statistics(tiny_space, tiny_splits, seeded):
+    supernet = Supernet(tiny_space, 2, seeded(0))
+    architecture, code = tiny_space.largest(), torch.tensor([0.3, 0.7])
+    train, validation = (
+        list(batches(images, 16, mean=tiny_splits.mean, std=tiny_splits.std))
+        for images in (tiny_splits.train, tiny_splits.validation)
+    )
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    score = evaluate_architecture(supernet, architecture, code, train, validation)
+    assert all(torch.equal(supernet.state_dict()[name], value) for name, value in before.items())
+    path = supernet.path(architecture)
+    plain = tiny_space.build(architecture, seeded(1))
+    weights = {name: torch.tensordot(code, value, dims=1) for name, value in path.named_parameters()}
+    plain.load_state_dict({name: value.detach() for name, value in weights.items()}, strict=False)
+    plain.load_state_dict(recalibrate_batch_norm(plain, train), strict=False)
+    assert score == accuracy(plain, validation)

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.limits import SearchLimits, repair
+from kshot_ext.nas.spaces import create_space
+
+SPACE = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
+LEAST, MOST = SPACE.count_macs(SPACE.cheapest()), SPACE.count_macs(SPACE.largest())
+
+
+@settings(deadline=None)
+@given(
+    operations=st.tuples(*[st.integers(0, 2)] * 8),
+    max_macs=st.integers(LEAST, MOST),
+    seed=st.integers(0, 2**32),
+)
+def test_repair_always_meets_the_budget(operations, max_macs, seed):
+    limits, architecture = SearchLimits(max_macs), Architecture(operations)
+    repaired = repair(architecture, SPACE, limits, torch.Generator().manual_seed(seed))
+    assert SPACE.count_macs(repaired) <= max_macs
+    if SPACE.count_macs(architecture) <= max_macs:
+        assert repaired == architecture
+
+
+def test_no_limit_admits_everything():
+    assert SearchLimits().admit(SPACE, SPACE.largest())
+
+
+def test_unreachable_budget_names_the_range_on_offer():
+    with pytest.raises(ValueError, match=f"at most {LEAST - 1:,} .*from {LEAST:,} to {MOST:,}"):
+        SearchLimits(LEAST - 1).check_reachable(SPACE)
+    SearchLimits(LEAST).check_reachable(SPACE)
+
+
+def test_rejects_a_budget_below_one():
+    with pytest.raises(ValueError, match=r"max_macs.*got 0"):
+        SearchLimits(0)

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+import torch
+
+from kshot_ext.nas.optimization import OptimizationSettings, Tally
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
+        ({"learning_rate": -0.1}, r"learning_rate.*got -0.1"),
+        ({"learning_rate": math.nan}, r"learning_rate.*got nan"),
+        ({"learning_rate": math.inf}, r"learning_rate.*got inf"),
+        ({"momentum": 0.0}, r"momentum.*got 0.0"),
+        ({"momentum": 1.0}, r"momentum.*got 1.0"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+    ],
+)
+def test_rejects_settings_out_of_range(changed, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizationSettings(**({"epochs": 1} | changed))
+
+
+def test_tally_weighs_batches_by_their_images():
+    tally = Tally()
+    scores = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    tally.add(torch.tensor(2.0), scores, torch.tensor([0, 0, 1]))
+    tally.add(torch.tensor(6.0), scores[:1], torch.tensor([0]))
+    assert tally.loss == 3.0
+    assert tally.accuracy == 0.75

@@ -1,0 +1,187 @@
+"""A miniature of the main job, from images to report, begun, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, search_command
+from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.spaces import create_space
+
+SETTINGS = """
+shots = 2
+channels = 4
+max_images = 300
+epochs = 2
+retrain_epochs = 2
+[training]
+warmup_epochs = 1
+simplex_every = 1
+batch_size = 32
+[retrain]
+batch_size = 32
+[search]
+population = 4
+generations = 2
+"""
+STEPS_OF_ALL_STAGES = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose by waiting for other threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "miniature.toml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that was never stopped."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert search_command({"out": str(out)}, config, None) == EXIT_DONE
+    return out
+
+
+def _results(folder: Path) -> dict[str, object]:
+    results = json.loads((folder / "results.json").read_text())
+    return {name: value for name, value in results.items() if name != "seconds"}
+
+
+def test_the_run_folder_holds_everything(finished: Path) -> None:
+    expected = {
+        "architecture.json",
+        "architecture.png",
+        "checkpoints",
+        "codes.png",
+        "loss.png",
+        "metrics.jsonl",
+        "model.pt",
+        "report.html",
+        "results.json",
+        "search.png",
+        "settings.toml",
+        "tensorboard",
+    }
+    assert {path.name for path in finished.iterdir()} == expected
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    stages = ["supernet", "search", "retrain-winner", "retrain-random"]
+    assert [(r["stage"], r["step"]) for r in records] == [(stage, step) for stage in stages for step in (1, 2)]
+
+
+def test_the_networks_keep_to_the_budget(finished: Path) -> None:
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=4)
+    results = _results(finished)
+    assert results["max_macs"] == int(0.6 * space.count_macs(space.largest()))
+    assert results["winner"]["macs"] <= results["max_macs"]
+    assert results["winner"]["architecture"] != results["random"]["architecture"]
+
+
+def test_the_model_loads_without_this_package(finished: Path) -> None:
+    card = json.loads((finished / "architecture.json").read_text())
+    script = (
+        "import sys, torch; sys.modules['kshot_ext'] = None; "
+        "network = torch.load(sys.argv[1], weights_only=False).eval(); "
+        "print(sum(p.numel() for p in network.parameters()), *network(torch.zeros(2, 1, 8, 8)).shape)"
+    )
+    command = [sys.executable, "-I", "-c", script, str(finished / "model.pt")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split() == [str(card["parameters"]), "2", "10"]
+
+
+def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert search_command({"out": str(again)}, finished / "settings.toml", None) == EXIT_DONE
+    assert (again / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert _results(again) == _results(finished)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 4, STEPS_OF_ALL_STAGES])
+def test_a_stopped_run_goes_on_as_if_never_stopped(
+    config: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop_at: int,
+) -> None:
+    save_checkpoint, saved = RunFolder.save_checkpoint, []
+
+    def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
+        saved.append(arguments)
+        if len(saved) == stop_at:
+            raise KeyboardInterrupt
+        save_checkpoint(folder, *arguments)
+
+    out = tmp_path / "my run"
+    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
+    assert search_command({"out": str(out)}, config, None) == EXIT_INTERRUPTED
+    assert f"kshot-ext search --resume '{out}'" in capsys.readouterr().err
+    assert search_command({}, None, out) == EXIT_DONE
+    assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert _results(out) == _results(finished)
+    model, expected = (torch.load(run / "model.pt", weights_only=False) for run in (out, finished))
+    assert all(map(torch.equal, model.state_dict().values(), expected.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
+        ({"budget": "10"}, "no architecture"),
+        ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
+        ({"max_images": 20}, "digits: class '0': 2 images used, too few"),
+        ({"max_images": 50}, "batch_size: expected at most"),
+    ],
+)
+def test_an_error_names_the_value_and_writes_nothing(
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert search_command(options, config, None) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_image_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(8):
+            Image.new("L", (8, 8), number).save(tmp_path / "pets" / name / f"{number}.png")
+    (tmp_path / "pets" / "dog" / "3.png").write_bytes(b"not a picture")
+    assert search_command({"data": "pets"}, None, None) == EXIT_ERROR
+    assert "pets/dog/3.png: damaged image" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_a_run_is_not_resumed_with_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert search_command({"shots": 3}, None, finished) == EXIT_ERROR
+    assert "shots is 2 in the run, 3 asked" in capsys.readouterr().err
+    assert search_command({"out": str(finished)}, None, None) == EXIT_ERROR
+    assert "exists already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before

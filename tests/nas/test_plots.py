@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kshot_ext.nas import plots
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.search import Evaluated, pareto_front
+
+HISTORY = [Evaluated(Architecture((index,)), 0.5 + 0.03 * (index % 4), 10**6 * index, 1) for index in range(1, 9)]
+
+
+def _result() -> RunResult:
+    winner = RetrainedNetwork("winner", Architecture((0, 1)), ("identity", "mb3_k3"), 3 * 10**6, 5, 0.6, 0.9)
+    random = RetrainedNetwork("random", Architecture((1, 1)), ("mb3_k3", "mb3_k3"), 3 * 10**6, 5, 0.5, 0.8)
+    return RunResult(winner, random, max_macs=6 * 10**6, seconds={})
+
+
+def test_a_figure_becomes_a_png_file(tmp_path: Path) -> None:
+    plots.save_png(plots.plot_codes(torch.eye(3), ["a", "b", "c"]), tmp_path / "codes.png")
+    with Image.open(tmp_path / "codes.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 200
+
+
+def test_loss_lines_show_the_records_of_their_stage() -> None:
+    records = [
+        {"stage": "supernet", "step": 1, "loss": 2.0},
+        {"stage": "supernet", "step": 2, "loss": 1.5},
+        {"stage": "search", "step": 1, "best_accuracy": 0.5},
+        {"stage": "retrain-winner", "step": 1, "loss": 1.0},
+    ]
+    (axes,) = plots.plot_losses(records, {"supernet": "supernet", "retrain-winner": "winner"}).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {"supernet": [[1, 2.0], [2, 1.5]], "winner": [[1, 1.0]]}
+
+
+def test_the_search_shows_everything_evaluated_the_front_and_the_budget() -> None:
+    axes = plots.plot_search(HISTORY, pareto_front(HISTORY), _result()).axes[0]
+    dots = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(dots, [[item.macs / 1e6, 100 * item.accuracy] for item in HISTORY])
+    front, budget = axes.lines
+    np.testing.assert_allclose(front.get_xydata(), [[1, 53], [2, 56], [3, 59]])
+    assert list(budget.get_xdata()) == [6, 6]
+
+
+def test_the_code_colours_are_centred_on_the_equal_share() -> None:
+    codes = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.55, 0.15, 0.15, 0.15]])
+    image = plots.plot_codes(codes, ["a", "b"]).axes[0].images[0]
+    assert image.get_clim() == pytest.approx((-0.05, 0.55))
+    assert torch.equal(torch.tensor(image.get_array()), codes)
+
+
+def test_an_architecture_is_drawn_with_stem_operations_and_head() -> None:
+    (axes,) = plots.draw_architectures(_result().networks, ["identity", "mb3_k3"]).axes
+    texts = [text.get_text() for text in axes.texts if text.get_text()]
+    assert texts == ["stem", "identity", "mb3\nk3", "head", "winner", "stem", "mb3\nk3", "mb3\nk3", "head", "random"]
+    colours = [patch.get_facecolor() for patch in axes.patches]
+    assert colours[2] == colours[5] == colours[6] != colours[1]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.report import Picture, render_report
+from kshot_ext.nas.results import RetrainedNetwork, RunResult
+
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    (tmp_path / "loss.png").write_bytes(b"picture")
+    architecture = Architecture((0, 2))
+    winner = RetrainedNetwork("winner", architecture, ("identity", "mb6_k5"), 1_234_567, 89_012, 0.5, 0.9876)
+    random = RetrainedNetwork("random", architecture, ("identity", "mb6_k5"), 1_234_000, 88_000, 0.4, 0.9)
+    result = RunResult(winner, random, max_macs=2_000_000, seconds={"supernet": 61.25, "search": 1.0})
+    picture = Picture(tmp_path / "loss.png", HOSTILE, HOSTILE)
+    return render_report(HOSTILE, {"data": HOSTILE}, result, [picture], {"training.epochs": 3, "data": HOSTILE})
+
+
+class _Tags(HTMLParser):
+    """Keeps the tags, and checks that each is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.names: set[str] = set()
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(page: str) -> None:
+    tags = _Tags(page)
+    assert tags.open == []
+    assert tags.links == ["data:image/png;base64,cGljdHVyZQ=="]
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_text_from_outside_is_escaped_everywhere(page: str) -> None:
+    assert "script" not in _Tags(page).names
+    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&quot;&amp;") == 8
+
+
+def test_the_numbers_are_there(page: str) -> None:
+    text = re.sub(r"<[^>]*>", " ", page)
+    for number in ("98.76%", "90.00%", "1,234,567", "89,012", "2,000,000", "61.2", "training.epochs"):
+        assert number in text, number

@@ -1,0 +1,33 @@
+import pytest
+
+from kshot_ext.nas.limits import SearchLimits
+from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_architectures
+
+
+def test_architectures_differ_and_meet_the_budget(tiny_space, seeded):
+    limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) // 2)
+    found = random_architectures(tiny_space, limits, 40, seeded(0))
+    assert len(set(found)) == len(found) == 40
+    assert all(limits.admit(tiny_space, architecture) for architecture in found)
+    assert found == random_architectures(tiny_space, limits, 40, seeded(0))
+
+
+def test_too_few_architectures_within_the_budget(tiny_space, seeded):
+    limits = SearchLimits(tiny_space.count_macs(tiny_space.cheapest()))
+    with pytest.raises(ValueError, match=r"expected 3 different .*found only"):
+        random_architectures(tiny_space, limits, 3, seeded(0))
+
+
+def test_equal_budget_is_within_tolerance_and_not_the_excluded_one(tiny_space, seeded):
+    winner = tiny_space.sample(seeded(1))
+    macs = tiny_space.count_macs(winner)
+    for seed in range(5):
+        other = random_architecture_of_equal_budget(tiny_space, macs, 0.05, seeded(seed), exclude=[winner])
+        assert other != winner
+        assert abs(tiny_space.count_macs(other) - macs) <= 0.05 * macs
+
+
+def test_impossible_budget_names_the_nearest(tiny_space, seeded, monkeypatch):
+    monkeypatch.setattr("kshot_ext.nas.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
+    with pytest.raises(ValueError, match=r"in 50 random tries; the nearest has \d"):
+        random_architecture_of_equal_budget(tiny_space, 10**9, 0.01, seeded(0))

@@ -1,0 +1,129 @@
+"""Evolution on a table of known scores, where the best architectures are known too."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.limits import SearchLimits
+from kshot_ext.nas.search import Evaluated, EvolutionSearch, SearchSettings, pareto_front
+
+SETTINGS = SearchSettings(population=16, generations=12)
+
+
+def score(architecture):
+    """A known table: later layers and heavier operations count more."""
+    return sum(operation * layer for layer, operation in enumerate(architecture.operations, 1)) / 72
+
+
+@pytest.fixture
+def limits(tiny_space):
+    return SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 6 // 10)
+
+
+def finished(search):
+    while not search.finished:
+        search.step()
+    return search
+
+
+def test_finds_what_exhaustion_finds(tiny_space, limits, seeded):
+    everything = [Architecture(operations) for operations in product(range(3), repeat=8)]
+    within = [architecture for architecture in everything if limits.admit(tiny_space, architecture)]
+    best = max(map(score, within))
+    search = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(0)))
+    assert search.best.accuracy >= best - 0.06
+    random_mean = sum(map(score, within)) / len(within)
+    assert search.best.accuracy > random_mean + 0.3
+
+
+def test_budget_holds_and_nothing_is_evaluated_twice(tiny_space, limits, seeded):
+    calls = Counter()
+
+    def evaluate(architecture):
+        calls[architecture] += 1
+        return score(architecture)
+
+    search = finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(1)))
+    assert set(calls.values()) == {1}
+    assert list(calls) == [result.architecture for result in search.history]
+    assert len(calls) == SETTINGS.population * SETTINGS.generations
+    assert max(result.macs for result in search.history) <= limits.max_macs
+
+
+def test_seed_decides_everything(tiny_space, limits, seeded):
+    runs = [finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(seed))).history for seed in (3, 3, 4)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_resumed_search_equals_an_uninterrupted_one(tiny_space, limits, seeded):
+    whole = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(5)))
+    first = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(5))
+    for _ in range(4):
+        first.step()
+    resumed = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(99))
+    resumed.load_state_dict(first.state_dict())
+    assert finished(resumed).history == whole.history
+    assert resumed.best == whole.best
+
+
+def test_reports_tell_of_new_evaluations_and_shares(tiny_space, limits, seeded):
+    search = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(6))
+    reports = [search.step() for _ in range(3)]
+    assert [report.generation for report in reports] == [1, 2, 3]
+    assert sum((report.evaluated for report in reports), ()) == search.history
+    assert sum(reports[-1].operation_shares.values()) == pytest.approx(1)
+    assert reports[-1].best == search.best
+
+
+def test_ends_when_the_space_is_used_up(tiny_space, seeded):
+    counts = sorted(tiny_space.count_macs(Architecture(operations)) for operations in product(range(3), repeat=8))
+    few = SearchLimits(counts[9])
+    num_within = sum(macs <= few.max_macs for macs in counts)
+    search = EvolutionSearch(score, tiny_space, few, SearchSettings(population=4, generations=20), seeded(0))
+    assert len(finished(search).history) <= num_within < 4 * 20
+
+
+def test_pareto_front_of_a_known_table():
+    path = Architecture((0,))
+    table = [(0.5, 10), (0.5, 12), (0.7, 20), (0.6, 30), (0.9, 40), (0.9, 41), (0.4, 10)]
+    front = pareto_front([Evaluated(path, accuracy, macs, 1) for accuracy, macs in table])
+    assert [(result.accuracy, result.macs) for result in front] == [(0.5, 10), (0.7, 20), (0.9, 40)]
+
+
+def test_front_of_a_search_is_not_dominated(tiny_space, limits, seeded):
+    search = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(7)))
+    for result in search.pareto_front:
+        assert not any(other.accuracy > result.accuracy and other.macs <= result.macs for other in search.history)
+    assert search.pareto_front[-1].accuracy == search.best.accuracy
+
+
+def test_best_of_equals_is_the_cheapest(tiny_space, limits, seeded):
+    search = EvolutionSearch(lambda _: 0.5, tiny_space, limits, SETTINGS, seeded(8))
+    search.step()
+    assert search.best.macs == min(result.macs for result in search.history)
+
+
+def test_misuse_is_refused(tiny_space, limits, seeded):
+    with pytest.raises(ValueError, match="no architecture of space"):
+        EvolutionSearch(score, tiny_space, SearchLimits(1), SETTINGS, seeded(0))
+    search = EvolutionSearch(score, tiny_space, limits, SearchSettings(population=2, generations=1), seeded(0))
+    with pytest.raises(RuntimeError, match=r"step\(\) first"):
+        _ = search.best
+    search.step()
+    with pytest.raises(RuntimeError, match="finished"):
+        search.step()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"population": 1}, "population: expected at least 2, got 1"),
+        ({"generations": 0}, "generations: expected at least 1, got 0"),
+        ({"mutation_probability": 1.5}, "mutation_probability.*got 1.5"),
+    ],
+)
+def test_rejects_settings_out_of_range(changed, message):
+    with pytest.raises(ValueError, match=message):
+        SearchSettings(**changed)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
+from kshot_ext.nas.tables import SettingsError
+
+
+def _gather(tmp_path: Path, file: str | None = None, **options: object) -> RunSettings:
+    path = None
+    if file is not None:
+        path = tmp_path / "search.toml"
+        path.write_text(file)
+    return gather_settings(RunSettings(), path, options)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    settings = _gather(tmp_path, "shots = 2\nseed = 7\n[search]\npopulation = 8", seed=3, shots=None)
+    assert (settings.shots, settings.seed, settings.search.population) == (2, 3, 8)
+
+
+def test_every_option_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = """
+        data = "/images.zip"
+        image_size = 16
+        max_images = 100
+        space = "nas-bench-macro"
+        channels = 8
+        shots = 2
+        epochs = 3
+        retrain_epochs = 4
+        budget = 1.5e6
+        seed = 5
+        out = "here"
+    """
+    settings = _gather(tmp_path, file)
+    assert settings.data == "/images.zip"
+    assert (settings.image_size, settings.max_images, settings.channels) == (16, 100, 8)
+    assert (settings.shots, settings.training.epochs, settings.retrain.epochs) == (2, 3, 4)
+    assert (settings.budget, settings.seed, settings.out) == (1.5e6, 5, "here")
+
+
+def test_a_relative_data_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _gather(tmp_path, data="images.zip").data == str(tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
+        ({"image_size": 3}, "command line: image_size: expected 4 or more, got 3"),
+        ({"seed": 2**63}, "command line: seed: expected 0 or more, got 9223372036854775808"),
+        ({"space": "darts"}, "command line: space: expected one of nas-bench-macro.*, got 'darts'"),
+        ({"budget": "lots"}, "command line: budget: expected .* got 'lots'"),
+        ({"epochs": 0}, r"command line: training\.epochs: expected .*1.*, got 0"),
+    ],
+)
+def test_illegal_options_are_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        _gather(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("shot = 2", r"search\.toml: unknown setting shot; expected data, .*shots"),
+        ("shots = '2'", r"search\.toml: shots: expected a whole number, got '2'"),
+        ("shots = 0", r"search\.toml: shots: expected 1 or more, got 0"),
+        ("epochs = 3\n[training]\nepochs = 4", r"search\.toml: epochs is short for training\.epochs"),
+        ("[training]\nlearning_rate = -1.0", r"search\.toml: training\.learning_rate: expected .* got -1\.0"),
+    ],
+)
+def test_illegal_settings_of_a_file_are_named(tmp_path: Path, file: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        _gather(tmp_path, file)
+
+
+def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
+    saved = _gather(tmp_path, epochs=3)
+    check_same(saved, gather_settings(saved, None, {"epochs": 3}), "runs/x")
+    asked = gather_settings(saved, None, {"epochs": 4, "out": "elsewhere"})
+    message = (
+        "runs/x: a run is resumed with its own settings, but out is None in the run, 'elsewhere' asked; "
+        "training.epochs is 3 in the run, 4 asked"
+    )
+    with pytest.raises(SettingsError) as caught:
+        check_same(saved, asked, "runs/x")
+    assert str(caught.value) == message

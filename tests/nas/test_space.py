@@ -1,0 +1,121 @@
+import pytest
+import torch
+from torch import nn
+
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.space import SearchSpace, operation_shares
+from kshot_ext.nas.spaces import create_space, space_names
+
+
+@pytest.fixture
+def space():
+    return create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=4)
+
+
+def test_sampling_is_uniform_and_seeded(space):
+    generator = torch.Generator().manual_seed(0)
+    architectures = [space.sample(generator) for _ in range(600)]
+    again = torch.Generator().manual_seed(0)
+    assert architectures[:5] == [space.sample(again) for _ in range(5)]
+    for layer in range(space.num_layers):
+        counts = [sum(path.operations[layer] == choice for path in architectures) for choice in range(3)]
+        assert min(counts) > 150
+
+
+def test_encoding_is_one_hot(space):
+    encoded = space.encode(Architecture((0, 1, 2, 0, 1, 2, 0, 1)))
+    assert encoded.dtype == torch.float32
+    assert encoded.argmax(dim=1).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert torch.equal(encoded.sum(dim=1), torch.ones(8))
+    assert encoded.max() == 1
+
+
+def test_cost_of_a_path_is_the_built_network_s(space):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        architecture = space.sample(generator)
+        network = space.build(architecture, generator)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        assert space.count_parameters(architecture) == parameters
+        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_cheapest_and_largest_bound_every_cost(space):
+    generator = torch.Generator().manual_seed(2)
+    counts = [space.count_macs(space.sample(generator)) for _ in range(200)]
+    assert space.count_macs(space.cheapest()) <= min(counts)
+    assert space.count_macs(space.largest()) >= max(counts)
+
+
+def test_cheaper_neighbours_cost_less_and_differ_in_one_layer(space):
+    architecture = Architecture((0, 1, 2, 0, 1, 2, 0, 1))
+    neighbours = space.cheaper_neighbours(architecture)
+    assert len(neighbours) == 7
+    for neighbour in neighbours:
+        assert space.count_macs(neighbour) < space.count_macs(architecture)
+        assert sum(a != b for a, b in zip(neighbour.operations, architecture.operations)) == 1
+    assert space.cheaper_neighbours(space.cheapest()) == []
+
+
+def test_build_is_seeded_and_leaves_global_randomness_alone(space):
+    before = torch.get_rng_state()
+    first, second, other = (space.build(space.largest(), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [network.get_submodule("stem.0").weight for network in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (Architecture((0,) * 7), "8 layers, got 7"),
+        (Architecture((0,) * 7 + (3,)), r"operations\[7\].*mb6_k5.*got 3"),
+        (Architecture((0,) * 8, widths=(0,) * 8), "no widths"),
+    ],
+)
+def test_rejects_foreign_architectures(space, architecture, message):
+    with pytest.raises(ValueError, match=message):
+        space.validate(architecture)
+
+
+def test_unknown_space_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"nas-bench-macro.*got 'darts'"):
+        create_space("darts", image_shape=(1, 8, 8), num_classes=10)
+    assert space_names() == ("nas-bench-macro",)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"image_shape": (1, 0, 8)}, "image_shape"), ({"num_classes": 1}, "num_classes"), ({"channels": 0}, "channels")],
+)
+def test_rejects_sizes_out_of_range(changed, message):
+    arguments = {"image_shape": (1, 8, 8), "num_classes": 10, "channels": 4}
+    with pytest.raises(ValueError, match=message):
+        create_space("nas-bench-macro", **(arguments | changed))
+
+
+class Crooked(SearchSpace):
+    """Its two operations disagree about the shape of the output."""
+
+    def __init__(self):
+        super().__init__("crooked", image_shape=(1, 4, 4), num_classes=2, operations=[("same", "half")])
+
+    def stem(self):
+        return nn.Identity()
+
+    def candidate(self, layer, operation):
+        return nn.AvgPool2d(operation + 1)
+
+    def head(self):
+        return nn.Flatten()
+
+
+def test_operations_must_agree_about_shapes():
+    with pytest.raises(ValueError, match="layer 0 of space crooked"):
+        Crooked().cheapest()
+
+
+def test_operation_shares_sum_to_one(space):
+    shares = operation_shares(space, [Architecture((0,) * 8), Architecture((2,) * 8)])
+    assert shares == {"identity": 0.5, "mb3_k3": 0.0, "mb6_k5": 0.5}

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from kshot_ext.nas.supernet import Supernet
+
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def supernet(tiny_space, seeded):
+    return Supernet(tiny_space, 3, seeded(0)).eval()
+
+
+def copy_of(supernet, shot, architecture):
+    """A plain network that holds one of the K copies of a path's weights."""
+    path = supernet.path(architecture)
+    plain = supernet.space.build(architecture, torch.Generator().manual_seed(9))
+    weights = {name: parameter[shot] for name, parameter in path.named_parameters()}
+    plain.load_state_dict(weights | dict(path.named_buffers()))
+    return plain.eval()
+
+
+@pytest.mark.parametrize("shot", range(3))
+def test_one_hot_code_is_the_plain_network_of_that_copy(supernet, tiny_space, seeded, shot):
+    architecture = tiny_space.sample(seeded(4))
+    code = torch.eye(3)[shot]
+    expected = copy_of(supernet, shot, architecture)(IMAGES)
+    torch.testing.assert_close(supernet(IMAGES, architecture, code), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_copies_make_the_code_irrelevant(supernet, tiny_space):
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter))
+    outputs = [
+        supernet(IMAGES, tiny_space.largest(), torch.tensor(code)) for code in ([1.0, 0.0, 0.0], [0.2, 0.3, 0.5])
+    ]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_start_near_each_other_but_not_equal(supernet):
+    weight = supernet.get_parameter("modules_by_role.stem.0.weight").detach()
+    difference = (weight[1] - weight[2]).norm() / weight[0].norm()
+    assert 0.01 < difference < 0.5
+
+
+def test_mixing_does_not_shrink_the_start(tiny_space, seeded):
+    equal = torch.full((8,), 1 / 8)
+    for name, weight in Supernet(tiny_space, 8, seeded(0)).named_parameters():
+        if weight.dim() > 2:
+            mixed = torch.tensordot(equal, weight.detach(), dims=1)
+            assert mixed.norm() > 0.9 * weight[0].detach().norm(), name
+
+
+def test_only_the_chosen_path_gets_gradients(supernet, tiny_space):
+    architecture = tiny_space.largest()
+    supernet(IMAGES, architecture, torch.full((3,), 1 / 3)).sum().backward()
+    touched = {name for name, parameter in supernet.named_parameters() if parameter.grad is not None}
+    chosen = tuple(f"layers.{layer}.{choice}." for layer, choice in enumerate(architecture.operations))
+    assert touched
+    for name in touched:
+        role = name.removeprefix("modules_by_role.")
+        assert role.startswith(("stem.", "head.", *chosen)), name
+
+
+def test_code_receives_its_gradient(supernet, tiny_space):
+    """dL/dcode[k] = <weight[k], dL/d(effective weight)>: here against a finite difference."""
+    architecture = tiny_space.cheapest()
+    double = supernet.double()
+    code = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64, requires_grad=True)
+
+    def loss(code):
+        return double(IMAGES.double(), architecture, code).square().mean()
+
+    loss(code).backward()
+    step = 1e-6 * torch.eye(3, dtype=torch.float64)
+    numeric = torch.stack([(loss(code + d) - loss(code - d)).detach() / 2e-6 for d in step])
+    torch.testing.assert_close(code.grad, numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_another_architecture_gives_another_output(supernet, tiny_space):
+    code = torch.full((3,), 1 / 3)
+    outputs = [supernet(IMAGES, path, code) for path in (tiny_space.cheapest(), tiny_space.largest())]
+    assert not torch.allclose(*outputs)
+
+
+def test_keeps_no_code_between_calls(supernet, tiny_space):
+    supernet(IMAGES, tiny_space.cheapest(), torch.full((3,), 1 / 3))
+    with pytest.raises(ValueError, match="needs a code"):
+        supernet.path(tiny_space.cheapest())(IMAGES)
+
+
+def test_seed_decides_the_weights(tiny_space, seeded):
+    first, second, other = (Supernet(tiny_space, 2, seeded(seed)).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_refuses_a_foreign_architecture(supernet, tiny_space):
+    with pytest.raises(ValueError, match=r"operations\[0\]"):
+        supernet(IMAGES, tiny_space.cheapest().with_operation(0, 9), torch.full((3,), 1 / 3))

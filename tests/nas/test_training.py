@@ -1,0 +1,162 @@
+import copy
+import io
+
+import pytest
+import torch
+
+from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+
+SETTINGS = TrainingSettings(
+    epochs=4, batch_size=8, warmup_epochs=1, simplex_every=2, paths_per_simplex_step=2, held_out_share=0.25
+)
+
+
+@pytest.fixture
+def make_trainer(tiny_space, tiny_splits, seeded):
+    def make(seed=0, settings=SETTINGS):
+        supernet = Supernet(tiny_space, 2, seeded(seed))
+        simplex_net = SimplexNet(tiny_space, 2, seeded(seed + 1))
+        return SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(seed + 2))
+
+    return make
+
+
+def weights_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(left, right):
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def through_a_file(state):
+    """The state as it comes back from a checkpoint, loaded without unpickling code."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_reports_each_step_and_epoch(make_trainer):
+    trainer, steps = make_trainer(), []
+    report = trainer.train_epoch(steps.append)
+    assert [(step.step, step.num_steps) for step in steps] == [(number, 4) for number in range(1, 5)]
+    assert report.epoch == 1
+    assert report.loss == pytest.approx(sum(step.loss for step in steps) / 4)
+    assert report.learning_rate == SETTINGS.learning_rate
+    assert sum(report.operation_shares.values()) == pytest.approx(1)
+    assert sum(report.codes.entry_shares) == pytest.approx(1)
+
+
+def test_warm_up_keeps_codes_equal_and_later_epochs_part_them(make_trainer):
+    trainer = make_trainer()
+    start = weights_of(trainer.simplex_net)
+    warm_up = trainer.train_epoch()
+    assert warm_up.simplex_loss is None
+    assert warm_up.codes.distance == 0
+    assert equal(start, trainer.simplex_net.state_dict())
+    trained = trainer.train_epoch()
+    assert trained.simplex_loss is not None
+    assert trained.codes.distance > 0
+
+
+def test_simplex_steps_move_only_the_simplex_net(make_trainer):
+    trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, warmup_epochs=0, simplex_every=1))
+    trainer.supernet.train()
+    weights = {name: p.detach().clone() for name, p in trainer.supernet.named_parameters()}
+    codes = weights_of(trainer.simplex_net)
+    trainer._simplex_step(trainer._endless_held_out_batches())
+    assert equal(weights, dict(trainer.supernet.named_parameters()))
+    assert not equal(codes, trainer.simplex_net.state_dict())
+    assert all(p.grad is None and p.requires_grad for p in trainer.supernet.parameters())
+
+
+def test_balance_brings_an_entry_that_leads_back(make_trainer):
+    shares = []
+    for balance in (0.0, 100.0):
+        settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=0, simplex_every=1, balance=balance)
+        trainer = make_trainer(settings=settings)
+        with torch.no_grad():
+            trainer.simplex_net.output.bias[0] = 2.0
+        while not trainer.finished:
+            report = trainer.train_epoch()
+        shares.append(report.codes.entry_shares[0])
+    assert shares[1] < shares[0] - 0.05
+
+
+def test_dictionary_steps_leave_the_simplex_net_alone(make_trainer, tiny_splits):
+    trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, warmup_epochs=1))
+    weights, codes = weights_of(trainer.supernet), weights_of(trainer.simplex_net)
+    trainer.train_epoch()
+    assert not equal(weights, trainer.supernet.state_dict())
+    assert equal(codes, trainer.simplex_net.state_dict())
+
+
+def test_simplex_steps_use_images_that_dictionary_steps_never_see(make_trainer, tiny_splits):
+    trainer = make_trainer()
+    held_out = {image.numpy().tobytes() for image in trainer.held_out.images}
+    trained_on = {image.numpy().tobytes() for image in trainer.images.images}
+    assert len(held_out) == 12
+    assert len(trained_on) == 36
+    assert held_out.isdisjoint(trained_on)
+
+
+def test_resumed_training_equals_an_uninterrupted_one(make_trainer):
+    whole = make_trainer()
+    reports = [whole.train_epoch() for _ in range(4)]
+    first = make_trainer()
+    for _ in range(2):
+        first.train_epoch()
+    state = through_a_file(first.state_dict())
+    resumed = make_trainer(seed=50)
+    resumed.load_state_dict(state)
+    assert [resumed.train_epoch() for _ in range(2)] == reports[2:]
+    assert resumed.finished
+    assert equal(whole.supernet.state_dict(), resumed.supernet.state_dict())
+    assert equal(whole.simplex_net.state_dict(), resumed.simplex_net.state_dict())
+
+
+def test_seed_decides_everything(make_trainer):
+    reports = [make_trainer(seed=seed).train_epoch() for seed in (3, 3, 4)]
+    assert reports[0] == reports[1] != reports[2]
+
+
+def test_training_lowers_the_loss(make_trainer):
+    trainer = make_trainer(settings=TrainingSettings(epochs=15, batch_size=8, warmup_epochs=2))
+    losses = [trainer.train_epoch().loss for _ in range(15)]
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
+    trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8))
+    trainer.train_epoch()
+    with pytest.raises(RuntimeError, match="finished its 1 epochs"):
+        trainer.train_epoch()
+    with pytest.raises(ValueError, match=r"batch_size: expected at most the 39 .*got 64"):
+        make_trainer(settings=TrainingSettings(epochs=1, batch_size=64))
+    with pytest.raises(ValueError, match=r"codes of 2 entries.*got 3"):
+        SupernetTrainer(
+            copy.deepcopy(trainer.supernet),
+            SimplexNet(tiny_space, 3, seeded(0)),
+            tiny_splits,
+            SETTINGS,
+            seeded(0),
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"warmup_epochs": -1}, "warmup_epochs"),
+        ({"simplex_learning_rate": -1.0}, "simplex_learning_rate"),
+        ({"simplex_every": 0}, "simplex_every"),
+        ({"paths_per_simplex_step": 0}, "paths_per_simplex_step"),
+        ({"held_out_share": 1.0}, "held_out_share"),
+        ({"balance": -1.0}, "balance"),
+    ],
+)
+def test_rejects_settings_out_of_range(changed, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**changed)

@@ -1,0 +1,47 @@
+"""The whole method in miniature: train the supernet, search it, extract and retrain what it found."""
+
+from kshot_ext.nas.batches import batches
+from kshot_ext.nas.evaluation import evaluate_architecture
+from kshot_ext.nas.export import extract
+from kshot_ext.nas.limits import SearchLimits
+from kshot_ext.nas.retrain import NetworkTrainer, RetrainSettings
+from kshot_ext.nas.sampling import random_architecture_of_equal_budget
+from kshot_ext.nas.search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+
+
+def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
+    supernet = Supernet(tiny_space, 2, seeded(0))
+    simplex_net = SimplexNet(tiny_space, 2, seeded(1))
+    settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=1)
+    trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
+    while not trainer.finished:
+        trainer.train_epoch()
+
+    normalisation = {"mean": tiny_splits.mean, "std": tiny_splits.std}
+    calibration = list(batches(tiny_splits.train, 16, **normalisation))
+    validation = list(batches(tiny_splits.validation, 16, **normalisation))
+
+    def evaluate(architecture):
+        return evaluate_architecture(supernet, architecture, simplex_net.code(architecture), calibration, validation)
+
+    limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 7 // 10)
+    search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=4, generations=2), seeded(3))
+    while not search.finished:
+        search.step()
+    winner = search.best.architecture
+    inherited = extract(supernet, winner, simplex_net.code(winner), calibration)
+    assert inherited(validation[0][0]).shape == (15, 3)
+
+    rival = random_architecture_of_equal_budget(tiny_space, search.best.macs, 0.2, seeded(4), exclude=[winner])
+    accuracies = []
+    for architecture in (winner, rival):
+        network = tiny_space.build(architecture, seeded(5))
+        retraining = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=8, batch_size=8), seeded(6))
+        while not retraining.finished:
+            retraining.train_epoch()
+        accuracies.append(retraining.test_accuracy())
+    assert max(accuracies) > 0.6
+    assert tiny_space.count_macs(winner) <= limits.max_macs
