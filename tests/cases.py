@@ -125,6 +125,17 @@ TINY_CONV2D_CASES = tuple(
 )  # fmt: skip
 
 
+def fused_kernel_serves(call: Call) -> bool:
+    """Whether `algorithm="fused"` has a kernel for this call of `kshot_conv2d`."""
+    weight, groups = call.tensors["weight"], call.options["groups"]
+    depthwise = weight.shape[2] == 1 and groups == weight.shape[1]
+    return depthwise or (groups == 1 and weight.dtype == torch.float32)
+
+
+def with_algorithm(call: Call, algorithm: str) -> Call:
+    return replace(call, options={**call.options, "algorithm": algorithm})
+
+
 def lay_out(call: Call, layout: str) -> Call:
     """The same values, kept in another way in memory."""
     if layout == "contiguous":
@@ -192,4 +203,6 @@ def conv_calls(pick: Any, dims: int) -> Call:
         output_width=output_width,
     )
     call = case.call(code_per_sample=pick(st.booleans()), seed=pick(st.integers(0, 2**16)))
-    return lay_out(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), pick(st.sampled_from(LAYOUTS)))
+    call = lay_out(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), pick(st.sampled_from(LAYOUTS)))
+    fused = ["fused"] if dims == 2 and fused_kernel_serves(call) else []
+    return with_algorithm(call, pick(st.sampled_from(["auto", "mix_then_conv", *fused])))

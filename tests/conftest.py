@@ -1,5 +1,6 @@
 """Set-up shared by all tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 from hypothesis import settings
 
 from kshot_ext import backend
+
+# The kernels of every instruction set are tested, not just the best one of this processor.
+os.environ.setdefault("KSHOT_EXT_ISAS", "all")
 
 # Repeatable: the same examples in every run, and a blob to replay the one that fails.
 settings.register_profile("repeatable", max_examples=500, deadline=None, derandomize=True, print_blob=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from calls import DTYPES, Call, assert_matches_reference, draw, results
+from cases import ConvCase, fused_kernel_serves, lay_out, with_algorithm
 from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext import functional as KF
 from kshot_ext.ops.compact_gradient import Use
 from kshot_ext.ops.sgd_update import sgd_update
+from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 WEIGHTS = [(5, 7, 61, 3, 3), (3, 2, 1031), (1, 67)]  # rows longer than a chunk, and rests of every vector width
 CODES = pytest.mark.parametrize("code_per_sample", [False, True], ids=["shared_code", "code_per_sample"])
@@ -59,6 +62,41 @@ def test_sgd_update_matches_reference(instruction_set: str, weight: tuple[int, .
         torch.testing.assert_close(one, other, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
 
 
+CONVOLUTIONS = {
+    # More channels than any vector or register block has lanes, and a rest.
+    "dense": ConvCase("dense", in_channels=19, out_channels=37, padding=1, bias="dictionary", stride=(1, 2)),
+    "narrow": ConvCase("narrow", in_channels=19, out_channels=37, input_width=17, output_width=33, gate="shared"),
+    "depthwise": ConvCase("depthwise", in_channels=37, out_channels=37, groups=37, padding=1, bias="shared"),
+}
+
+
+@CODES
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_matches_reference(
+    instruction_set: str, name: str, dtype: torch.dtype, code_per_sample: bool
+) -> None:
+    call = CONVOLUTIONS[name].call(code_per_sample=code_per_sample).to(dtype)
+    algorithm = "fused" if fused_kernel_serves(call) else "auto"
+    call = lay_out(with_algorithm(call, algorithm), "channels_last")
+    assert_matches_reference(KF.kshot_conv2d, reference.kshot_conv2d, call)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_matches_reference(
+    instruction_set: str, training: bool, dtype: torch.dtype, activation: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: draw(generator, 37) for name in ("weight", "bias")}
+    tensors |= {name: draw(generator, 3, 37, 5, 3) for name in ("input", "residual")}
+    state = {"running_mean": draw(generator, 37), "running_var": draw(generator, 37).square() + 1}
+    call = Call(tensors, {"training": training, "activation": activation}, state).to(dtype)
+    call = lay_out(call, "channels_last")
+    assert_matches_reference(KF.batch_norm_act, reference.batch_norm_act, call, magnitude=64.0)
+
+
 def every_bit_pattern(dtype: torch.dtype) -> Tensor:
     patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
     return patterns.view(dtype)
@@ -73,15 +111,21 @@ def test_half_types_widen_and_round_as_torch_does(instruction_set: str, dtype: t
     torch.testing.assert_close(mixed, (values.float() * code).to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
-@CODES
-def test_threads_do_not_change_a_bit(instruction_set: str, code_per_sample: bool) -> None:
-    call = call_of((4, 64, 64, 3, 3), code_per_sample=code_per_sample).to(torch.float32)
+def assert_same_bits(function: Callable[..., Any], call: Call) -> None:
+    """One thread or two, and again: the same outputs and gradients to the last bit."""
     by_threads = []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
-        by_threads.append(results(KF.effective_weight, call))
+        by_threads.append(results(function, call))
     for other in by_threads[1:]:
-        assert all(torch.equal(other[name], by_threads[0][name]) for name in other)
+        for name, result in other.items():
+            assert torch.equal(result, by_threads[0][name]), name
+
+
+@CODES
+def test_threads_do_not_change_a_bit(instruction_set: str, code_per_sample: bool) -> None:
+    call = call_of((4, 64, 64, 3, 3), code_per_sample=code_per_sample).to(torch.float32)
+    assert_same_bits(KF.effective_weight, call)
 
 
 def test_threads_do_not_change_a_bit_of_many_dictionaries(instruction_set: str) -> None:
@@ -91,11 +135,22 @@ def test_threads_do_not_change_a_bit_of_many_dictionaries(instruction_set: str) 
         return KF.mix_weights(list(named.values()), code)
 
     call = Call({"first": weights[0], "second": weights[1], "code": torch.tensor([0.2, 0.3, 0.5])})
-    by_threads = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        by_threads.append(results(mixed, call))
-    assert all(torch.equal(by_threads[0][name], by_threads[1][name]) for name in by_threads[0])
+    assert_same_bits(mixed, call)
+
+
+@CODES
+@pytest.mark.parametrize("groups", [1, 32], ids=["dense", "depthwise"])
+def test_threads_do_not_change_a_bit_of_a_convolution(instruction_set: str, groups: int, code_per_sample: bool) -> None:
+    case = ConvCase("any", (24, 24), (3, 3), 4, in_channels=32, out_channels=32, groups=groups, padding=1)
+    call = case.call(code_per_sample=code_per_sample).to(torch.float32)
+    assert_same_bits(KF.kshot_conv2d, lay_out(with_algorithm(call, "fused"), "channels_last"))
+
+
+def test_threads_do_not_change_a_bit_of_batch_norm(instruction_set: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"input": draw(generator, 8, 32, 24, 24), "weight": draw(generator, 32), "bias": draw(generator, 32)}
+    call = Call(tensors, {"running_mean": None, "running_var": None}).to(torch.float32)
+    assert_same_bits(KF.batch_norm_act, lay_out(call, "channels_last"))
 
 
 def test_unknown_instruction_set_is_refused(native_backend: None) -> None:

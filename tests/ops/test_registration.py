@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kshot_ext import functional, reference
 
 FREE_OF_TENSORS = {"cpu_isa", "force_cpu_isa"}
+WITHOUT_GRADIENT = {"sgd_update"}
 
 
 def random(*shape: int, channels_last: bool = False) -> Tensor:
@@ -31,37 +34,45 @@ def mixing_samples() -> Iterator[tuple[Tensor, Tensor, Tensor | None, int, int]]
         yield weight, random(2, 3), random(2, 5), 5, 2
 
 
-def gradient_of(sample: tuple[Tensor, Tensor, Tensor | None, int, int]) -> Tensor:
-    return torch.randn_like(torch.ops.kshot_ext.effective_weight(*sample))
+def sgd_samples() -> Iterator[tuple[Any, ...]]:
+    weight, uses = random(3, 5, 4, 2, 3), ([random(3)], [random(4)], [random(4, 2, 2, 3)])
+    yield weight, torch.zeros_like(weight), torch.ones_like(weight), [], [], [], 0.1, 0.9, 0.0, 0.01, True
+    yield weight, None, None, *uses, 0.1, 0.0, 0.0, 0.0, False
 
 
-def leaf(value: Any) -> Any:
-    return value.requires_grad_() if isinstance(value, Tensor) else value
+WINDOW = ([2, 1], [1, 1, 0, 2], [1, 2])  # stride, padding on four sides, dilation
 
 
-def samples(name: str) -> list[tuple[Any, ...]]:
-    if name == "effective_weight":
-        return [tuple(map(leaf, sample)) for sample in mixing_samples()]
-    if name == "effective_weight_backward":
-        return [
-            (gradient_of(sample), *sample[:3], need_weight, need_code, sample[2] is not None)
-            for sample in mixing_samples()
-            for need_weight, need_code in ((True, True), (False, False))
-        ]
-    weights = [random(3, 5, 4, 2, 3), random(3, 5), random(3, 2, 4, 3, 3, channels_last=True)]
-    if name == "mix_weights":
-        return [([weight.requires_grad_() for weight in weights], random(*code).requires_grad_())
-                for code in ((3,), (2, 3))]  # fmt: skip
-    if name == "mix_weights_backward":
-        grads = [torch.randn_like(weight[0]) for weight in weights]
-        return [(grads, weights, random(3), [1, 0, 1], need) for need in (True, False)]
-    assert name == "sgd_update", f"{name} needs samples here"
-    settings = (0.1, 0.9, 0.0, 0.01, True)
-    weight = weights[0]
-    return [
-        (weight, torch.zeros_like(weight), torch.ones_like(weight), [], [], [], *settings),
-        (weight, None, None, [random(3)], [random(4)], [random(4, 2, 2, 3)], 0.1, 0.0, 0.0, 0.0, False),
-    ]
+def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
+    """Arguments of batch_norm_act: plain and per-sample affine parameters, in training and with fixed statistics."""
+    images = random(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
+    yield images, random(3), random(3), torch.randn_like(images), None, None, 1e-5, 1
+    yield images, random(2, 3), None, None, random(3), random(3).square() + 1, 1e-5, 3
+
+
+def depthwise_samples() -> Iterator[tuple[Any, ...]]:
+    for weight, bias in ((random(6, 3), random(3)), (random(2, 6, 3), random(2, 3)), (random(6, 3), None)):
+        yield random(2, 3, 7, 8), weight, bias, [2, 3], *WINDOW
+
+
+SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
+    "batch_norm_act": batch_norm_samples,
+    "depthwise_conv2d": depthwise_samples,
+    "dense_conv2d": lambda: ((random(2, 3, 7, 8), random(5, 3, 2, 3), bias, *WINDOW) for bias in (random(5), None)),
+    "per_sample_conv2d": lambda: (
+        (random(2, 3, 7, 8), random(4, 5, 6, 2, 3), random(2, 4), bias, 4, *WINDOW) for bias in (random(2, 4), None)
+    ),
+    "effective_weight": mixing_samples,
+    "mix_weights": lambda: (
+        ([random(3, 5, 4, 2, 3), random(3, 5), random(3, 2, 4, 3, 3, channels_last=True)], random(*code))
+        for code in ((3,), (2, 3))
+    ),
+    "sgd_update": sgd_samples,
+}
+
+
+def with_gradients(sample: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tree_map_only(Tensor, lambda tensor: tensor.requires_grad_(), sample)
 
 
 def registered_names() -> list[str]:
@@ -69,13 +80,47 @@ def registered_names() -> list[str]:
     return sorted(name.split("::")[1] for name in names if name.startswith("kshot_ext::"))
 
 
-def test_opcheck() -> None:
-    """Schema, autograd registration, fake kernel and traced gradient of every operator there is."""
-    names = set(registered_names()) - FREE_OF_TENSORS
-    assert {"effective_weight", "mix_weights", "sgd_update"} < names
-    for name in names:
-        for sample in samples(name):
-            torch.library.opcheck(getattr(torch.ops.kshot_ext, name).default, sample)
+def test_every_operator_is_checked_here() -> None:
+    forward = {name for name in registered_names() if not name.endswith("_backward")}
+    assert forward - FREE_OF_TENSORS == set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_opcheck(name: str) -> None:
+    """Schema, autograd registration, fake kernel and traced gradient; the latter runs the backward operator."""
+    for sample in SAMPLES[name]():
+        arguments = sample if name in WITHOUT_GRADIENT else with_gradients(sample)
+        torch.library.opcheck(getattr(torch.ops.kshot_ext, name).default, arguments)
+
+
+class _BackwardRecorder(TorchDispatchMode):
+    """Arguments of the backward operators that run inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "kshot_ext" and function._opname.endswith("_backward"):
+            self.calls.append((function, tree_map_only(Tensor, torch.clone, args)))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLES) - WITHOUT_GRADIENT))
+def test_opcheck_backward(name: str) -> None:
+    """Schema and fake kernel of the backward operator, as autograd calls it: all gradients, and just the first."""
+    for sample in SAMPLES[name]():
+        for wanted in (slice(None), slice(1)):
+            arguments = tree_map_only(Tensor, torch.clone, sample)
+            tensors = [leaf.requires_grad_() for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+            outputs = tree_leaves(getattr(torch.ops.kshot_ext, name)(*arguments))
+            differentiable = [output for output in outputs if output.requires_grad]
+            with _BackwardRecorder() as recorder:
+                torch.autograd.grad(differentiable, tensors[wanted], list(map(torch.ones_like, differentiable)),
+                                    allow_unused=True)  # fmt: skip
+            assert recorder.calls
+            for function, backward_arguments in recorder.calls:
+                torch.library.opcheck(function, backward_arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("name", functional.__all__)

@@ -34,7 +34,7 @@ def arguments() -> tuple[Tensor, Tensor]:
 def test_native_backend_names_the_way_out(operator: Callable[[Tensor, Tensor], Tensor]) -> None:
     weight, code = arguments()
     (gradient,) = torch.autograd.grad(operator(weight, code).square().sum(), code, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivatives run under `with kshot_ext.backend.use_reference"):
+    with pytest.raises(RuntimeError, match=r"second derivatives run under `with kshot_ext.backend.use_reference"):
         gradient.sum().backward()
 
 
