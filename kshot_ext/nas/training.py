@@ -45,7 +45,7 @@ class TrainingSettings(OptimizationSettings):
         ValueError: if a value is out of range.
     """
 
-    epochs: int = 40
+    epochs: int = 50
     warmup_epochs: int = 5
     simplex_learning_rate: float = 3e-3
     simplex_every: int = 8

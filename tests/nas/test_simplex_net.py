@@ -50,7 +50,7 @@ def test_descending_the_imbalance_evens_the_shares(tiny_space, seeded):
     with torch.no_grad():
         simplex_net.output.bias[0] = 2.0
     paths = [tiny_space.sample(seeded(seed)) for seed in range(20)]
-    optimizer = torch.optim.Adam(simplex_net.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(simplex_net.parameters(), lr=0.01)
     before = imbalance(simplex_net(paths)).item()
     for _ in range(40):
         imbalance(simplex_net(paths)).backward()
