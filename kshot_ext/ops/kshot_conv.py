@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
+from kshot_ext.ops.dense_conv2d import dense_conv2d
 from kshot_ext.ops.depthwise_conv2d import depthwise_conv2d
 from kshot_ext.ops.effective_weight import mix
+from kshot_ext.ops.per_sample_conv2d import per_sample_conv2d
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths, active_widths
 
@@ -180,7 +182,7 @@ def _kshot_conv(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
-    if fused is not None and algorithm != "mix_then_conv":
+    if fused is not None and (algorithm == "fused" or (algorithm == "auto" and _prefers_fused(call, fused))):
         return fused(call)
     return _per_sample_form(call) if code.dim() == 2 else _shared_form(call)
 
@@ -213,15 +215,25 @@ class _Call:
 
 
 def _fused_form(call: _Call) -> Callable[[_Call], Tensor] | None:
-    """Our own kernel for this call, or None.
-
-    The rule of "auto": a depthwise convolution on the CPU is always ours.
-    """
+    """Our own kernel for this call, or None: two dimensions, on the CPU, depthwise or (in float32) dense."""
     widths = call.widths
-    if call.dims is _2D and call.input.device.type == "cpu":
-        if widths.weight_in_channels == 1 and widths.groups == widths.out_channels:
-            return _depthwise_form
+    if call.dims is not _2D or call.input.device.type != "cpu":
+        return None
+    if widths.weight_in_channels == 1 and widths.groups == widths.out_channels:
+        return _depthwise_form
+    autocast = torch.is_autocast_enabled("cpu")
+    if widths.groups == 1 and call.input.dtype == torch.float32 and not autocast:
+        return _per_sample_dense_form if call.per_sample else _dense_form
     return None
+
+
+def _prefers_fused(call: _Call, fused: Callable[[_Call], Tensor]) -> bool:
+    """The rule of "auto" where we have a kernel.
+
+    Depthwise and per-sample convolutions are ours; with one dense weight for the batch the vendor's library is the
+    better choice.
+    """
+    return fused is not _dense_form
 
 
 def _depthwise_form(call: _Call) -> Tensor:
@@ -241,6 +253,32 @@ def _depthwise_form(call: _Call) -> Tensor:
     return call.in_format_of_input(depthwise_conv2d(input, weight, bias, call.window))
 
 
+def _dense_form(call: _Call) -> Tensor:
+    """One weight for the batch through our own matrix product."""
+    widths, gate = call.widths, call.gate
+    weight_gate = gate if gate is None or gate.dim() == 1 else None
+    weight = mix(call.weight, call.code, weight_gate, widths.out_channels, widths.weight_in_channels)
+    bias = effective_bias(call.bias, call.code, weight_gate, widths.out_channels)
+    output = dense_conv2d(call.input, weight, bias, call.window)
+    return call.in_format_of_input(output if weight_gate is gate else _gated(output, gate))
+
+
+def _per_sample_dense_form(call: _Call) -> Tensor:
+    """A weight per sample, mixed panel by panel inside the kernel; the gate scales the output."""
+    out_channels, code = call.widths.out_channels, call.code.to(torch.float32)
+    bias = effective_bias(call.bias, code, None, out_channels)
+    if bias is not None and bias.dim() == 1:
+        bias = bias.expand(call.input.shape[0], -1)
+    output = per_sample_conv2d(call.input, call.weight, code, bias, out_channels, call.window)
+    return call.in_format_of_input(output if call.gate is None else _gated(output, call.gate))
+
+
+def _gated(output: Tensor, gate: Tensor) -> Tensor:
+    """Each output channel times its gate, `[C_out]` or `[N, C_out]`, of which the leading part is used."""
+    gate = gate[..., : output.shape[1]].to(output.dtype)
+    return output * gate.reshape(*gate.shape, *(1,) * (output.dim() - 2))
+
+
 def _autocast(input: Tensor, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The operands in the dtype of autocast where it is on, as torch's own convolutions do."""
     if not torch.is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
@@ -258,10 +296,7 @@ def _shared_form(call: _Call) -> Tensor:
     mixed = call.in_format_of_input(mixed)
     mixed_bias = effective_bias(call.bias, call.code, weight_gate, widths.out_channels)
     output = call.dims.convolve(call.input, mixed, mixed_bias, *call.torch_window, widths.groups)
-    if gate_per_sample:
-        gate = gate[:, : widths.out_channels].to(output.dtype)
-        output = output * gate.reshape(*gate.shape, *(1,) * call.dims.count)
-    return output
+    return _gated(output, gate) if gate_per_sample else output
 
 
 def _per_sample_form(call: _Call) -> Tensor:

@@ -12,8 +12,8 @@ extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
 
 @pytest.fixture
 def source_folder(tmp_path: Path) -> Path:
-    """One source file of `ops/` and one of `cpu/`, neither including a header."""
-    folder = tmp_path / "csrc"
+    """One source file of `ops/` and one of `cpu/`, in a folder whose name needs quoting."""
+    folder = tmp_path / "my $sources: here" / "csrc"
     for name, content in {
         "sources.txt": "# comment\nops/answer.cpp\n\ncpu/nothing.cpp\n",
         "ops/answer.cpp": ANSWER,

@@ -1,0 +1,57 @@
+"""The works: what is measured, on which layer sets. Each file here makes the rows of one kind of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.layers import LayerSet
+from benchmarks.networks import layer_sets
+from benchmarks.works.batch_norm import batch_norm_rows
+from benchmarks.works.per_sample_code import per_sample_code_rows
+from benchmarks.works.row import Row
+from benchmarks.works.sgd import sgd_rows
+from benchmarks.works.shared_code import shared_code_rows
+from benchmarks.works.training_step import training_step_rows
+from benchmarks.works.widths import width_rows
+
+SHARED_SETS = ("nas_bench_macro", "mobilenet_v2_se", "shufflenet_v2")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A kind of work.
+
+    Args:
+        rows: from a layer set to what is measured on it.
+        sets: names of the layer sets that it is measured on unless others are asked for.
+    """
+
+    name: str
+    rows: Callable[[LayerSet], list[Row]]
+    sets: tuple[str, ...]
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("shared_code", shared_code_rows, SHARED_SETS),
+        Work("per_sample_code", per_sample_code_rows, ("efficientnet_b0",)),
+        Work("widths", width_rows, SHARED_SETS),
+        Work("batch_norm", batch_norm_rows, SHARED_SETS),
+        Work("sgd", sgd_rows, ("nas_bench_macro",)),
+        Work("training_step", training_step_rows, ("nas_bench_macro",)),
+    )
+}
+
+
+def find_row(work: str, set_name: str, row: str) -> Row:
+    """The row of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    rows = {found.name: found for found in WORKS[work].rows(layer_sets()[set_name])}
+    if row not in rows:
+        raise KeyError(f"{work} on {set_name} has no row {row!r}; it has {', '.join(rows)}")
+    return rows[row]

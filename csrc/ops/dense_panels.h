@@ -1,0 +1,48 @@
+// What the dense convolutions share: gather plans, weights in panels, and passes over panels and samples.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "cpu/dense_conv2d.h"
+#include "ops/conv_arguments.h"
+
+namespace kshot {
+
+// From outputs to inputs: the forward pass and the gradient of the weight.
+cpu::GatherPlan forward_plan(const ConvGeometry& geometry);
+// From inputs to outputs: the gradient of the input.
+cpu::GatherPlan transposed_plan(const ConvGeometry& geometry);
+
+// A weight [C_out, C_in, KH, KW] (the active part of it), any strides.
+cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t in_channels);
+
+// Panels of the K copies of a weight, [panels, K, taps, depth, width].
+class Panels {
+ public:
+  enum class Side { kOutput, kInput };  // the channels that are the lanes
+
+  // `copies`: views of the K copies.
+  Panels(const std::vector<cpu::WeightView>& copies, Side side);
+
+  int64_t count() const { return count_; }
+  int64_t shots() const { return shots_; }
+  int64_t size() const { return size_; }  // elements of one panel of one copy
+  float* of(int64_t panel) { return data_.data() + panel * shots_ * size_; }
+  const float* of(int64_t panel) const { return data_.data() + panel * shots_ * size_; }
+
+  // Panels of the same shape, all zero.
+  Panels zeros() const;
+  // Writes panels by input back into weights like `copies`.
+  void unpack_into(const std::vector<cpu::WeightView>& copies, const std::vector<float*>& targets) const;
+
+ private:
+  Panels() = default;
+  int64_t count_ = 0, shots_ = 0, size_ = 0;
+  std::vector<float> data_;
+};
+
+// Runs body(index) for [0, count) on all threads.
+void parallel_tasks(int64_t count, const std::function<void(int64_t)>& body);
+
+}  // namespace kshot
