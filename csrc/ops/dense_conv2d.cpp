@@ -20,6 +20,10 @@ void gather_all(const cpu::DenseGather& args, const Panels& panels, const float*
   });
 }
 
+Tensor with_kernel_in_order(const Tensor& weight) {
+  return kernel_lies_in_order(weight) ? weight : torch::stable::contiguous(weight);
+}
+
 Tensor dense_conv2d(const Tensor& input,                // [N, C_in, H, W]
                     const Tensor& weight,               // [C_out, C_in, KH, KW]
                     const std::optional<Tensor>& bias,  // [C_out]
@@ -31,7 +35,8 @@ Tensor dense_conv2d(const Tensor& input,                // [N, C_in, H, W]
       conv_geometry(x, out_channels, {weight.size(2), weight.size(3)}, stride, padding, dilation);
   Tensor output = new_channels_last(x, out_channels, geometry.height.output, geometry.width.output);
   const cpu::GatherPlan plan = forward_plan(geometry);
-  const Panels panels({weight_view(weight, out_channels, geometry.in_channels)}, Panels::Side::kOutput);
+  const Tensor w = with_kernel_in_order(weight);
+  const Panels panels({weight_view(w, out_channels, geometry.in_channels)}, Panels::Side::kOutput);
   std::optional<Tensor> biases;
   if (bias) biases = torch::stable::contiguous(*bias);
   gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(x.data_ptr()),
@@ -49,7 +54,8 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
   const Tensor x = as_channels_last(input), g = as_channels_last(grad);
   const ConvGeometry geometry =
       conv_geometry(x, g.size(1), {weight.size(2), weight.size(3)}, stride, padding, dilation);
-  const cpu::WeightView view = weight_view(weight, geometry.out_channels, geometry.in_channels);
+  const Tensor w = with_kernel_in_order(weight);
+  const cpu::WeightView view = weight_view(w, geometry.out_channels, geometry.in_channels);
   const Panels panels({view}, Panels::Side::kInput);
   Tensor grad_input = none_like(x), grad_weight = none_like(x);
   if (need_input) {
@@ -83,7 +89,7 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
       for (int64_t e = 0; e < panels.size(); ++e) into[e] += from[e];
     }
   }
-  grad_weight = empty_strided(sizes_of(weight), strides_of(weight), weight.scalar_type(), weight);
+  grad_weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
   sums[0].unpack_into({view}, {static_cast<float*>(grad_weight.data_ptr())});
   return {grad_input, grad_weight};
 }

@@ -62,6 +62,10 @@ cpu::GatherPlan transposed_plan(const ConvGeometry& geometry) {
                  geometry.width, true);
 }
 
+bool kernel_lies_in_order(const Tensor& weight) {
+  return weight.size(2) == 1 || weight.size(3) == 1 || weight.stride(2) == weight.stride(3) * weight.size(3);
+}
+
 cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t in_channels) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == torch::headeronly::ScalarType::Float,
                   "a dense weight must be [C_out, C_in, KH, KW] of float32");

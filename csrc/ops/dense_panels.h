@@ -14,7 +14,9 @@ cpu::GatherPlan forward_plan(const ConvGeometry& geometry);
 // From inputs to outputs: the gradient of the input.
 cpu::GatherPlan transposed_plan(const ConvGeometry& geometry);
 
-// A weight [C_out, C_in, KH, KW] (the active part of it), any strides.
+// Whether one stride leads through all taps of a weight [C_out, C_in, KH, KW].
+bool kernel_lies_in_order(const Tensor& weight);
+// The active part of a weight [C_out, C_in, KH, KW] whose kernel lies in order.
 cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t in_channels);
 
 // Panels of the K copies of a weight, [panels, K, taps, depth, width].

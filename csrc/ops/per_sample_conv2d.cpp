@@ -7,19 +7,21 @@
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/dictionary.h"
 
 namespace kshot {
 namespace {
 
-struct Dictionary4 {
+// The active parts of the K copies of a dictionary [K, C_out, C_in, KH, KW].
+std::vector<cpu::WeightView> copies_of(const Dictionary& dictionary, int64_t out_channels,
+                                       int64_t in_channels) {
   std::vector<cpu::WeightView> copies;
-
-  Dictionary4(const Tensor& weight, int64_t out_channels, int64_t in_channels) {  // [K, C_out, C_in, KH, KW]
-    for (int64_t k = 0; k < weight.size(0); ++k) {
-      copies.push_back(weight_view(torch::stable::select(weight, 0, k), out_channels, in_channels));
-    }
+  for (int64_t k = 0; k < dictionary.shots(); ++k) {
+    copies.push_back(
+        weight_view(torch::stable::select(dictionary.tensor(), 0, k), out_channels, in_channels));
   }
-};
+  return copies;
+}
 
 void check_code(const Tensor& code, int64_t batch, int64_t shots) {
   STD_TORCH_CHECK(code.dim() == 2 && code.size(0) == batch && code.size(1) == shots &&
@@ -58,7 +60,8 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
   Tensor output = new_channels_last(x, out_channels, geometry.height.output, geometry.width.output);
 
   const cpu::GatherPlan plan = forward_plan(geometry);
-  const Panels panels(Dictionary4(weight, out_channels, geometry.in_channels).copies, Panels::Side::kOutput);
+  const Dictionary dictionary(weight);
+  const Panels panels(copies_of(dictionary, out_channels, geometry.in_channels), Panels::Side::kOutput);
   const cpu::DenseGather args{&plan, geometry.in_channels, out_channels,
                               static_cast<const float*>(x.data_ptr()),
                               static_cast<float*>(output.data_ptr())};
@@ -107,8 +110,9 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
   const ConvGeometry geometry =
       conv_geometry(x, g.size(1), {weight.size(3), weight.size(4)}, stride, padding, dilation);
   check_code(codes, geometry.batch, weight.size(0));
-  const Dictionary4 dictionary(weight, geometry.out_channels, geometry.in_channels);
-  const Panels panels(dictionary.copies, Panels::Side::kInput);
+  const Dictionary dictionary(weight);
+  const auto copies = copies_of(dictionary, geometry.out_channels, geometry.in_channels);
+  const Panels panels(copies, Panels::Side::kInput);
   const float* grad_data = static_cast<const float*>(g.data_ptr());
 
   Tensor grad_input = none_like(x), grad_weight = none_like(x), grad_code = none_like(x);
@@ -130,7 +134,7 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
                                       static_cast<const float*>(x.data_ptr()), grad_data};
   const Sizes dot_sizes{panels.count(), batch, shots};
   Tensor dots = empty_strided(dot_sizes, contiguous_strides(dot_sizes), x.scalar_type(), x);
-  grad_weight = empty_strided(sizes_of(weight), strides_of(weight), weight.scalar_type(), weight);
+  grad_weight = empty_strided(dictionary.sizes(), dictionary.strides(), weight.scalar_type(), weight);
   if (batch == 0 || geometry.out_channels != weight.size(1) || geometry.in_channels != weight.size(2)) {
     torch::stable::zero_(grad_weight);
   }
@@ -150,7 +154,7 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
     for (int64_t k = 0; k < shots; ++k) {
       targets.push_back(static_cast<float*>(grad_weight.data_ptr()) + k * grad_weight.stride(0));
     }
-    total.unpack_into(dictionary.copies, targets);
+    total.unpack_into(copies, targets);
   }
   const int64_t over[] = {0};
   return {grad_input, grad_weight, torch::stable::sum(dots, over)};

@@ -50,8 +50,8 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
             folder, data_name, job = _prepare(options, config, resume, progress)
             console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-            result = job.run(folder, metrics, progress)
-        report = write_outputs(folder.path, data_name, job, result, metrics.records)
+            result, network = job.run(folder, metrics, progress)
+        report = write_outputs(folder.path, data_name, job, result, network, metrics.records)
         metrics.close()
     except KeyboardInterrupt:
         errors.print(f"\nstopped; {_how_to_go_on(folder)}", soft_wrap=True, highlight=False, markup=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from kshot_ext.nas import plots
 from kshot_ext.nas.files import atomic_path, write_text
@@ -23,7 +24,12 @@ _CODE_ROWS = 24
 
 
 def write_outputs(
-    folder: Path, data_name: str, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]
+    folder: Path,
+    data_name: str,
+    job: SearchJob,
+    result: RunResult,
+    network: nn.Module,
+    records: Sequence[Mapping[str, Any]],
 ) -> Path:
     """Write the found network, the results, the figures and the report.
 
@@ -32,6 +38,7 @@ def write_outputs(
         data_name: what the images are called.
         job: the finished job.
         result: what it found.
+        network: the winner, trained from scratch.
         records: lines of ``metrics.jsonl``.
 
     Returns:
@@ -40,7 +47,7 @@ def write_outputs(
     write_text(folder / "architecture.json", _to_json(_network_card(data_name, job, result)))
     write_text(folder / "results.json", _to_json(asdict(result)))
     with atomic_path(folder / "model.pt") as temporary:
-        torch.save(job.winner_network, temporary)
+        torch.save(network.eval(), temporary)
     pictures = _draw(folder, job, result, records)
     settings = flatten(as_table(job.settings))
     facts = _facts(data_name, job)

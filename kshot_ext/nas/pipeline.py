@@ -88,18 +88,20 @@ class SearchJob:
             self._supernet_accuracy, self.space, limits, settings.search, self._generator("search")
         )
         self.search = self._search_stage.work
-        self.winner_network: nn.Module | None = None
         order = torch.randperm(len(splits.train), generator=self._generator("calibration"))
         self._calibration_images = splits.train.subset(order[:_CALIBRATION_IMAGES])
         self._rehearse(limits)
 
-    def run(self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> RunResult:
+    def run(self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> tuple[RunResult, nn.Module]:
         """Do all stages, or what is left of them; a checkpoint follows every step.
 
         Args:
             folder: where checkpoints are and go.
             metrics: where each step's numbers go.
             progress: where they are shown.
+
+        Returns:
+            What was found, and the winner, trained from scratch.
         """
         seconds = {
             stage.name: run_stage(stage, folder, metrics, progress)
@@ -113,9 +115,9 @@ class SearchJob:
             return trainer.network, self._describe(title, architecture, trainer)
 
         best = self.search.best.architecture
-        self.winner_network, winner = retrain("winner", best)
+        network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
-        return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds)
+        return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds), network
 
     def _generator(self, purpose: str) -> torch.Generator:
         return named_generator(self.settings.seed, purpose)

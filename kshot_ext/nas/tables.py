@@ -45,11 +45,10 @@ def override(settings: Settings, changes: Mapping[str, Any], origin: str, prefix
     for name, value in changes.items():
         if name not in names:
             raise SettingsError(f"{origin}: unknown setting {prefix}{name}; expected {', '.join(names)}")
-        current = getattr(settings, name)
-        if not dataclasses.is_dataclass(current):
+        if not dataclasses.is_dataclass(hints[name]):
             values[name] = _checked(value, hints[name], f"{origin}: {prefix}{name}")
         elif isinstance(value, Mapping):
-            values[name] = override(current, value, origin, f"{prefix}{name}.")
+            values[name] = override(getattr(settings, name), value, origin, f"{prefix}{name}.")
         else:
             raise SettingsError(f"{origin}: {prefix}{name}: expected a table, got {value!r}")
     try:

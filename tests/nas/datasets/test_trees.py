@@ -84,7 +84,7 @@ def test_a_wrapping_folder_and_clutter_are_passed_over(write_tree: WriteTree) ->
     clutter = {
         "pets-1.0/README.txt": b"",
         "__MACOSX/pets-1.0/cat/._00.png": b"",
-        "pets-1.0/train/cat/.DS_Store": b"",
+        "pets-1.0/train/.cache/00.png": png(),
     }
     source = open_source(write_tree(tree(top="pets-1.0/train/") | clutter))
     assert source.class_names == ("cat", "dog")
