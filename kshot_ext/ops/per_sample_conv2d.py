@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.effective_weight import copies_are_channels_last
 from kshot_ext.ops.second_derivative import refuse_second_derivative
 from kshot_ext.ops.window import Window
 
@@ -32,8 +31,6 @@ def per_sample_conv2d(
     Gradients:
         To `input`, `weight`, `code` and `bias`; deterministic, whatever the number of threads.
     """
-    if not copies_are_channels_last(weight):
-        weight = weight.contiguous()  # sliced or expanded: the kernels read copies that lie in order, and write such
     _, *lists = window.as_lists()
     return torch.ops.kshot_ext.per_sample_conv2d(input, weight, code, bias, out_channels, *lists)
 
