@@ -10,6 +10,8 @@ from calls import Call, draw
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kshot_ext.widths import active_widths
+
 LAYOUTS = ("contiguous", "sliced", "channels_last", "channels_last_dictionary")
 
 
@@ -127,9 +129,11 @@ TINY_CONV2D_CASES = tuple(
 
 def fused_kernel_serves(call: Call) -> bool:
     """Whether `algorithm="fused"` has a kernel for this call of `kshot_conv2d`."""
-    weight, groups = call.tensors["weight"], call.options["groups"]
-    depthwise = weight.shape[2] == 1 and groups == weight.shape[1]
-    return depthwise or (groups == 1 and weight.dtype == torch.float32)
+    input, weight = call.tensors["input"], call.tensors["weight"]
+    channels = (weight.shape[1], weight.shape[2])
+    widths = active_widths(input.shape[1], channels, call.options["groups"], call.options["out_channels"])
+    depthwise = widths.weight_in_channels == 1 and widths.groups == widths.out_channels
+    return depthwise or (widths.groups == 1 and weight.dtype == torch.float32)
 
 
 def with_algorithm(call: Call, algorithm: str) -> Call:

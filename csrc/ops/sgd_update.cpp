@@ -6,8 +6,34 @@
 namespace kshot {
 namespace {
 
-// Runs `body(pointer, strides)` on `tensor`, laid out as the kernels want it, and copies the result back if
-// need be.
+void check_like_weight(const char* name, const Tensor& tensor, const Tensor& weight) {
+  STD_TORCH_CHECK(
+      tensor.is_cpu() && tensor.scalar_type() == weight.scalar_type() && sizes_of(tensor) == sizes_of(weight),
+      name, " must be on the CPU, in dtype and shape like the weight");
+}
+
+// The kernel reads each use through raw pointers: sizes and dtypes must be what the dictionary's are.
+void check_use(const Tensor& code, const std::optional<Tensor>& gate, const Tensor& grad,
+               const Dictionary& dictionary) {
+  const auto sum_type = sum_type_of(dictionary.tensor());
+  STD_TORCH_CHECK(code.is_cpu() && code.scalar_type() == sum_type && code.dim() == 1 &&
+                      code.size(0) == dictionary.shots(),
+                  "the code of a use must be [K] with K = ", dictionary.shots(),
+                  ", on the CPU, in the dtype of sums");
+  const Sizes sizes = sizes_of(grad), &whole = dictionary.sizes();
+  bool fits = grad.is_cpu() && grad.scalar_type() == dictionary.tensor().scalar_type() &&
+              sizes.size() + 1 == whole.size();
+  for (size_t d = 0; fits && d < sizes.size(); ++d) {
+    fits = d < 2 ? sizes[d] >= 1 && sizes[d] <= whole[d + 1] : sizes[d] == whole[d + 1];
+  }
+  STD_TORCH_CHECK(
+      fits, "the gradient of a use must be that of the active part of one copy, on the CPU, in its dtype");
+  STD_TORCH_CHECK(!gate || (gate->is_cpu() && gate->scalar_type() == sum_type && gate->dim() == 1 &&
+                            gate->size(0) == sizes[0]),
+                  "the gate of a use must be [C_out'] with C_out' = ", sizes[0],
+                  ", on the CPU, in the dtype of sums");
+}
+
 void sgd_update(Tensor weight,                             // [K, C_out, ...], updated
                 std::optional<Tensor> momentum_buffer,     // like weight, updated
                 std::optional<Tensor> grad,                // like weight
@@ -15,6 +41,10 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
                 std::vector<std::optional<Tensor>> gates,  // each [C_out']
                 std::vector<Tensor> grads,                 // each [C_out', C_in', *kernel]
                 double lr, double momentum, double dampening, double weight_decay, bool nesterov) {
+  if (momentum_buffer) check_like_weight("momentum_buffer", *momentum_buffer, weight);
+  if (grad) check_like_weight("grad", *grad, weight);
+  STD_TORCH_CHECK(codes.size() == grads.size() && gates.size() == grads.size(),
+                  "every use needs a code, a gate or none, and a gradient");
   // A parameter of rank 0 or 1 is a dictionary of one copy.
   const Sizes shape = weight.dim() >= 2 ? sizes_of(weight) : Sizes{1, product(sizes_of(weight))};
   const bool reshaped = weight.dim() < 2;
@@ -27,6 +57,7 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
 
   bool whole_rows = false;
   for (size_t u = 0; u < grads.size(); ++u) {
+    check_use(codes[u], gates[u], grads[u], dictionary);
     const int64_t in_channels = grads[u].dim() > 1 ? grads[u].size(1) : 1;
     whole_rows = whole_rows || gates[u] || grads[u].size(0) != dictionary.out_channels() ||
                  in_channels != dictionary.in_channels();

@@ -131,6 +131,17 @@ def test_output_follows_memory_format_of_input(layout: str, groups: int, code_pe
 
 
 @CODES
+@pytest.mark.parametrize("groups", [1, 5])
+def test_an_expanded_dictionary_has_a_gradient_for_every_copy(groups: int, code_per_sample: bool) -> None:
+    """Its copies share their memory; their gradients must not."""
+    case = ConvCase("any", out_channels=5, groups=groups)
+    call = case.call(code_per_sample=code_per_sample).to(torch.float32)
+    expanded = call.tensors["weight"][:1].expand_as(call.tensors["weight"])
+    call = replace(call, tensors={**call.tensors, "weight": expanded})
+    assert_matches_reference(KF.kshot_conv2d, reference.kshot_conv2d, call)
+
+
+@CODES
 def test_autocast(code_per_sample: bool) -> None:
     call = CONV2D_CASES[0].call(code_per_sample=code_per_sample).to(torch.float32)
     leaves = {name: tensor.requires_grad_() for name, tensor in call.tensors.items()}

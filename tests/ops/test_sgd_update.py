@@ -144,3 +144,27 @@ def test_updates_views_in_place(which: str) -> None:
     assert (tensors["weight"] == -1).all()
     assert (tensors["momentum"] == 1).all()
     assert larger.count_nonzero() == view.numel()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum_buffer": torch.zeros(2, 3, 3)}, "momentum_buffer must be .* like the weight"),
+        ({"momentum_buffer": torch.zeros(2, 3, 4).double()}, "momentum_buffer must be .* like the weight"),
+        ({"grad": torch.zeros(2, 3)}, "grad must be .* like the weight"),
+        ({"code": torch.zeros(3)}, r"code of a use must be \[K\] with K = 2"),
+        ({"code": torch.zeros(2).double()}, "code of a use must be .* in the dtype of sums"),
+        ({"gate": torch.zeros(2)}, r"gate of a use must be \[C_out'\] with C_out' = 3"),
+        ({"gate": torch.zeros(3).double()}, "gate of a use must be .* in the dtype of sums"),
+        ({"use": torch.zeros(3, 5)}, "gradient of a use must be that of the active part of one copy"),
+        ({"use": torch.zeros(3, 4, 1)}, "gradient of a use must be that of the active part of one copy"),
+        ({"use": torch.zeros(3, 4).half()}, "gradient of a use must be that of the active part of one copy"),
+    ],
+)
+def test_rejects_what_would_be_read_out_of_bounds(changes: dict[str, Tensor], message: str) -> None:
+    good = {"momentum_buffer": None, "grad": None, "code": torch.zeros(2), "gate": None, "use": torch.zeros(3, 4)}
+    given_values = {**good, **changes}
+    use = Use(given_values["code"], given_values["gate"], given_values["use"])
+    settings = {"lr": 1.0, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    with pytest.raises(RuntimeError, match=message):
+        sgd_update(torch.zeros(2, 3, 4), given_values["momentum_buffer"], given_values["grad"], [use], **settings)

@@ -81,6 +81,7 @@ def test_compile_fullgraph_in_training(module: EveryOperator) -> None:
     torch.testing.assert_close(module.var, eager_statistics.var)
 
 
+@torch.no_grad()
 def test_compile_with_dynamic_shapes(module: EveryOperator) -> None:
     torch.compiler.reset()
     compiled = torch.compile(module.eval(), fullgraph=True, backend="aot_eager", dynamic=True)
