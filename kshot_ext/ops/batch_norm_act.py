@@ -58,10 +58,10 @@ def batch_norm_act(
 
     Example:
         >>> import torch
-        >>> x = torch.tensor([[1.0], [3.0]])
-        >>> batch_norm_act(x, None, None, None, None, eps=0.0)
+        >>> mean, var = torch.tensor([1.0]), torch.tensor([4.0])
+        >>> batch_norm_act(torch.tensor([[-3.0], [5.0]]), None, None, mean, var, training=False, eps=0.0)
         tensor([[0.],
-                [1.]])
+                [2.]])
 
     Papers: batch norm, arXiv 1502.03167; K copies of its affine parameters, arXiv 2106.06442.
     """

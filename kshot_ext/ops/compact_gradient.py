@@ -26,6 +26,12 @@ class Use(NamedTuple):
     gate: Tensor | None  # [C_out']
     grad: Tensor  # dL/d(effective weight): [C_out', C_in', *kernel]
 
+    @classmethod
+    def of(cls, code: Tensor, gate: Tensor | None, grad: Tensor) -> Use:
+        """A use with values of its own: an optimiser may update a code or gate before the dictionary, and autograd
+        may give the same gradient to another parameter, for which it is then scaled in place."""
+        return cls(code.detach().clone(), None if gate is None else gate.detach().clone(), grad.detach().clone())
+
     def scaled(self, factor: Tensor | float) -> Use:
         return self._replace(code=self.code * factor)
 
@@ -67,7 +73,9 @@ class CompactGradient(Tensor):
 
     def become(self, dense: Tensor) -> None:
         """Take the values of a dense gradient: one use of each copy alone."""
-        self.uses = tuple(Use(one_hot, None, grad) for one_hot, grad in zip(torch.eye(len(dense)), dense))
+        sum_dtype = torch.promote_types(dense.dtype, torch.float32)
+        one_hots = torch.eye(len(dense), dtype=sum_dtype, device=dense.device)
+        self.uses = tuple(Use(one_hot, None, grad) for one_hot, grad in zip(one_hots, dense))
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):

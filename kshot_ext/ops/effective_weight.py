@@ -77,6 +77,15 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
     return torch.ops.kshot_ext.effective_weight(weight, code.to(sum_dtype), gate, out_channels, width)
 
 
+def effective_bias(bias: Tensor | None, code: Tensor, gate: Tensor | None, out_channels: int) -> Tensor | None:
+    """Bias of the active channels, `[C_out']` or `[N, C_out']`: mixed if it is a dictionary, and gated."""
+    if bias is None:
+        return None
+    if bias.dim() == 2:
+        return mix(bias, code, gate, out_channels, None)
+    return mix(bias[None], code.new_ones(1), gate, out_channels, None) if gate is not None else bias[:out_channels]
+
+
 def _check_width(name: str, width: int | None, weight: Tensor, dim: int) -> int:
     total = weight.shape[dim]
     if width is None:
@@ -117,7 +126,7 @@ def _backward(ctx, grad: Tensor):
         grad, weight, code, gate, need_weight and not compact, need_code, need_gate
     )
     if compact:
-        grad_weight = CompactGradient(weight, (Use(code.detach(), gate, grad.detach()),))
+        grad_weight = CompactGradient(weight, (Use.of(code, gate, grad),))
     return (
         grad_weight if need_weight else None,
         grad_code if need_code else None,

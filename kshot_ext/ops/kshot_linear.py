@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.effective_weight import mix
-from kshot_ext.ops.kshot_conv import effective_bias
+from kshot_ext.ops.effective_weight import effective_bias, mix
 
 
 def kshot_linear(

@@ -74,7 +74,7 @@ def _backward(ctx, grads: list[Tensor]):
     need_dense = [need and not compact for need, compact in zip(need_weights, ctx.compact)]
     dense, grad_code = torch.ops.kshot_ext.mix_weights_backward(grads, weights, code, need_dense, need_code)
     grad_weights = [
-        CompactGradient(weight, (Use(code.detach(), None, grad.detach()),)) if compact and need else tensor
+        CompactGradient(weight, (Use.of(code, None, grad),)) if compact and need else tensor
         for weight, grad, tensor, compact, need in zip(weights, grads, dense, ctx.compact, need_weights)
     ]
     return (

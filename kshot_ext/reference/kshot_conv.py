@@ -87,8 +87,9 @@ def _kshot_conv(convolve, input, weight, code, bias, stride, padding, dilation, 
 
     if not weight_per_sample and not bias_per_sample:
         return convolve(input, mixed_weight, mixed_bias, stride, padding, dilation, widths.groups)
-    if input.shape[0] == 0:  # no sample to loop over: any weight gives the empty output its shape
-        return convolve(input, mixed_weight.sum(0), None, stride, padding, dilation, widths.groups)
+    if input.shape[0] == 0:  # no sample to loop over: any weight and bias give the empty output its shape
+        bias_sum = mixed_bias.sum(0) if bias_per_sample else mixed_bias
+        return convolve(input, mixed_weight.sum(0), bias_sum, stride, padding, dilation, widths.groups)
     return torch.cat([one_sample(n) for n in range(input.shape[0])])
 
 

@@ -20,7 +20,7 @@ def kshot_linear(
     out_features = out_features or weight.shape[1]
     mixed_weight = effective_weight(weight, code, gate=gate, out_channels=out_features, in_channels=input.shape[-1])
     mixed_bias = effective_bias(bias, code, gate, out_features)
-    rows = input.reshape(input.shape[0], -1, input.shape[-1])  # [N, R, C_in']
+    rows = input.reshape(input.shape[0], input.shape[1:-1].numel(), input.shape[-1])  # [N, R, C_in']
     output = rows @ mixed_weight.mT
     if mixed_bias is not None:
         output = output + (mixed_bias[:, None, :] if mixed_bias.dim() == 2 else mixed_bias)

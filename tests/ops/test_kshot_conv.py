@@ -1,0 +1,277 @@
+"""K-shot convolution over one, two and three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from calls import (
+    DTYPES,
+    Call,
+    assert_compiles,
+    assert_exact_on_integers,
+    assert_gradients_check,
+    assert_matches_reference,
+    assert_rejects,
+)
+from cases import (
+    CONV1D_CASES,
+    CONV2D_CASES,
+    CONV3D_CASES,
+    LAYOUTS,
+    TINY_CONV2D_CASES,
+    ConvCase,
+    conv_calls,
+    is_channels_last,
+    lay_out,
+)
+from hypothesis import given
+from torch.nn import functional as F
+
+from kshot_ext import functional as KF
+from kshot_ext import reference
+
+CODES = pytest.mark.parametrize("code_per_sample", [False, True], ids=["shared_code", "code_per_sample"])
+CASES = [
+    pytest.param(f"kshot_conv{dims}d", case, id=f"{dims}d-{case}")
+    for dims, cases in ((1, CONV1D_CASES), (2, CONV2D_CASES), (3, CONV3D_CASES))
+    for case in cases
+]
+SHARED_CODE = torch.tensor([0.5, 0.3, 0.2])
+
+
+@CODES
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_matches_reference(name: str, case: ConvCase, dtype: torch.dtype, layout: str, code_per_sample: bool) -> None:
+    call = lay_out(case.call(code_per_sample=code_per_sample).to(dtype), layout)
+    assert_matches_reference(getattr(KF, name), getattr(reference, name), call)
+
+
+@CODES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CONV2D_CASES, ids=str)
+def test_exact_on_integers(case: ConvCase, dtype: torch.dtype, code_per_sample: bool) -> None:
+    call = replace(case, shots=min(case.shots, 3)).call(code_per_sample=code_per_sample).to(dtype)
+    assert_exact_on_integers(KF.kshot_conv2d, reference.kshot_conv2d, call)
+
+
+@CODES
+@pytest.mark.parametrize("case", TINY_CONV2D_CASES, ids=str)
+def test_gradcheck(case: ConvCase, code_per_sample: bool) -> None:
+    assert_gradients_check(KF.kshot_conv2d, case.call(code_per_sample=code_per_sample))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_random_geometries(dims: int) -> None:
+    name = f"kshot_conv{dims}d"
+
+    @given(conv_calls(dims))
+    def matches_reference(call: Call) -> None:
+        assert_matches_reference(getattr(KF, name), getattr(reference, name), call)
+
+    matches_reference()
+
+
+@CODES
+def test_compile_fullgraph(code_per_sample: bool) -> None:
+    cases = [
+        ConvCase("whole", padding=1, bias="dictionary"),
+        ConvCase("narrow", padding=1, bias="dictionary", input_width=3, output_width=4),
+    ]
+    calls = [
+        lay_out(case.call(code_per_sample=code_per_sample).to(torch.float32), layout)
+        for case in cases
+        for layout in ("contiguous", "channels_last_dictionary")
+    ]
+    assert_compiles(KF.kshot_conv2d, calls)
+
+
+@pytest.mark.parametrize("name", ["kshot_conv1d", "kshot_conv3d"])
+def test_compile_fullgraph_other_dimensions(name: str) -> None:
+    case = CONV1D_CASES[-2] if name == "kshot_conv1d" else CONV3D_CASES[-2]
+    assert_compiles(getattr(KF, name), [case.call().to(torch.float32)])
+
+
+def test_compile_with_inductor() -> None:
+    case = ConvCase("narrow", padding=1, input_width=3, output_width=4)
+    call = lay_out(case.call().to(torch.float32), "channels_last_dictionary")
+    assert_compiles(KF.kshot_conv2d, [call], backend="inductor")
+
+
+@CODES
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("groups", [1, 5])
+def test_output_follows_memory_format_of_input(layout: str, groups: int, code_per_sample: bool) -> None:
+    case = ConvCase("square", out_channels=5, padding=1, groups=groups)
+    call = lay_out(case.call(code_per_sample=code_per_sample).to(torch.float32), layout)
+    output = KF.kshot_conv2d(**call.tensors, **call.options)
+    assert is_channels_last(output) == layout.startswith("channels_last")
+    assert is_channels_last(output) or output.is_contiguous()
+
+
+@CODES
+def test_autocast(code_per_sample: bool) -> None:
+    call = CONV2D_CASES[0].call(code_per_sample=code_per_sample).to(torch.float32)
+    leaves = {name: tensor.requires_grad_() for name, tensor in call.tensors.items()}
+    exact = KF.kshot_conv2d(**leaves)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = KF.kshot_conv2d(**leaves)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=2**-6, atol=2**-6 * exact.abs().max().item())
+    output.sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.dtype == torch.float32 for leaf in leaves.values())
+
+
+class TestProperties:
+    """What the equation implies, whatever the kernels do."""
+
+    @pytest.fixture
+    def tensors(self) -> dict[str, torch.Tensor]:
+        call = ConvCase("any", bias="dictionary", batch=3).call().to(torch.float32)
+        return {**call.tensors, "code": SHARED_CODE}
+
+    @pytest.mark.parametrize("k", range(3))
+    def test_one_hot_code_is_the_plain_layer_of_that_copy(self, tensors: dict[str, torch.Tensor], k: int) -> None:
+        output = KF.kshot_conv2d(**{**tensors, "code": torch.eye(3)[k]}, padding=1)
+        plain = F.conv2d(tensors["input"], tensors["weight"][k], tensors["bias"][k], padding=1)
+        assert torch.equal(output, plain)
+
+    def test_equal_copies_are_that_copy(self, tensors: dict[str, torch.Tensor]) -> None:
+        weight, bias = tensors["weight"][0], tensors["bias"][0]
+        output = KF.kshot_conv2d(tensors["input"], weight.expand(3, *weight.shape), SHARED_CODE, bias.expand(3, -1))
+        torch.testing.assert_close(output, F.conv2d(tensors["input"], weight, bias))
+
+    def test_gate_of_ones_is_no_gate(self, tensors: dict[str, torch.Tensor]) -> None:
+        assert torch.equal(KF.kshot_conv2d(**tensors, gate=torch.ones(7)), KF.kshot_conv2d(**tensors))
+
+    @pytest.mark.parametrize("gate_shape", [(7,), (3, 7)])
+    def test_gate_of_zero_is_a_zero_channel(
+        self, tensors: dict[str, torch.Tensor], gate_shape: tuple[int, ...]
+    ) -> None:
+        gate = torch.ones(gate_shape)
+        gate[..., 4] = 0
+        output = KF.kshot_conv2d(**tensors, gate=gate)
+        assert (output[:, 4] == 0).all()
+        assert (output[:, 3] != 0).all()
+
+    @pytest.mark.parametrize("width", [1, 4, 7])
+    def test_narrow_output_is_the_leading_channels(self, tensors: dict[str, torch.Tensor], width: int) -> None:
+        narrow = KF.kshot_conv2d(**tensors, out_channels=width)
+        torch.testing.assert_close(narrow, KF.kshot_conv2d(**tensors)[:, :width])
+
+    @pytest.mark.parametrize("width", [1, 3])
+    def test_narrow_input_is_an_input_padded_with_zeros(self, tensors: dict[str, torch.Tensor], width: int) -> None:
+        padded = tensors["input"].clone()
+        padded[:, width:] = 0
+        narrow = KF.kshot_conv2d(**{**tensors, "input": tensors["input"][:, :width]})
+        torch.testing.assert_close(narrow, KF.kshot_conv2d(**{**tensors, "input": padded}))
+
+    def test_equal_rows_of_a_code_per_sample_are_a_shared_code(self, tensors: dict[str, torch.Tensor]) -> None:
+        output = KF.kshot_conv2d(**{**tensors, "code": SHARED_CODE.expand(3, -1)})
+        torch.testing.assert_close(output, KF.kshot_conv2d(**tensors))
+
+    def test_each_sample_has_its_own_code(self, tensors: dict[str, torch.Tensor]) -> None:
+        output = KF.kshot_conv2d(**{**tensors, "code": torch.eye(3)})
+        for n in range(3):
+            plain = F.conv2d(tensors["input"][n : n + 1], tensors["weight"][n], tensors["bias"][n])
+            torch.testing.assert_close(output[n : n + 1], plain)
+
+    @pytest.mark.parametrize("algorithm", ["auto", "mix_then_conv"])
+    def test_algorithms_agree(self, tensors: dict[str, torch.Tensor], algorithm: str) -> None:
+        torch.testing.assert_close(KF.kshot_conv2d(**tensors, algorithm=algorithm), reference.kshot_conv2d(**tensors))
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    """Good arguments but for `changes`: 2 groups of 3 input and 2 output channels."""
+    good = {
+        "input": torch.zeros(2, 6, 5, 5),
+        "weight": torch.zeros(3, 4, 3, 3, 3),
+        "code": SHARED_CODE,
+        "bias": torch.zeros(3, 4),
+        "groups": 2,
+    }
+    return {**good, **changes}
+
+
+REJECTIONS: dict[str, tuple[dict[str, Any], type, str]] = {
+    "input_no_tensor": ({"input": [1.0]}, TypeError, r"input must be a tensor \[N, C_in, H, W\], got list"),
+    "input_rank": ({"input": torch.zeros(6, 5, 5)}, ValueError, r"input must have shape \[N, C_in, H, W\], got \[6, 5"),
+    "input_integers": ({"input": torch.zeros(2, 6, 5, 5, dtype=torch.int64)}, TypeError, r"float32.*got torch.int64"),
+    "weight_rank": ({"weight": torch.zeros(4, 3, 3, 3)}, ValueError, r"weight must have shape \[K, C_out.*got \[4, 3"),
+    "weight_no_copy": ({"weight": torch.zeros(0, 4, 3, 3, 3)}, ValueError, r"at least one copy.*\[0, 4, 3, 3, 3\]"),
+    "weight_dtype": ({"weight": torch.zeros(3, 4, 3, 3, 3).double()}, TypeError, r"weight must be .*32.*got .*64"),
+    "weight_device": ({"weight": torch.zeros(3, 4, 3, 3, 3, device="meta")}, ValueError, "weight must be on cpu.*meta"),
+    "code_no_tensor": ({"code": 0.5}, TypeError, r"code must be a tensor \[K\] or \[N, K\], got float"),
+    "code_rank": (
+        {"code": torch.zeros(1, 1, 3)},
+        ValueError,
+        r"code must have shape \[K\] or \[N, K\], got \[1, 1, 3\]",
+    ),
+    "code_shots": ({"code": torch.zeros(4)}, ValueError, r"code must have K = 3 entries.*got shape \[4\]"),
+    "code_batch": ({"code": torch.zeros(5, 3)}, ValueError, "N = 2 rows like input, got 5"),
+    "code_device": ({"code": torch.zeros(3, device="meta")}, ValueError, "code must be on cpu like weight, got meta"),
+    "code_integers": ({"code": torch.ones(3, dtype=torch.int32)}, TypeError, "code must be one of.*got torch.int32"),
+    "bias_rank": ({"bias": torch.zeros(1, 3, 4)}, ValueError, r"bias must have shape \[C_out\] or \[K, C_out\]"),
+    "bias_size": ({"bias": torch.zeros(3)}, ValueError, r"bias must have shape \[4\].*got \[3\]"),
+    "bias_shots": ({"bias": torch.zeros(2, 4)}, ValueError, r"bias must have shape \[3, 4\].*got \[2, 4\]"),
+    "bias_device": ({"bias": torch.zeros(4, device="meta")}, ValueError, "bias must be on cpu like weight, got meta"),
+    "bias_dtype": ({"bias": torch.zeros(4).half()}, TypeError, "bias must be torch.float32 .*got torch.float16"),
+    "gate_rank": ({"gate": torch.zeros(1, 2, 4)}, ValueError, r"gate must have shape \[C_out\] or \[N, C_out\]"),
+    "gate_size": ({"gate": torch.zeros(3)}, ValueError, r"gate must have C_out = 4 entries, got shape \[3\]"),
+    "gate_size_narrow": (
+        {"gate": torch.zeros(3), "out_channels": 2},
+        ValueError,
+        r"C_out = 4 \(all\) or 2 \(the active ones\) entries, got shape \[3\]",
+    ),
+    "gate_batch": ({"gate": torch.zeros(5, 4)}, ValueError, "gate per sample must have N = 2 rows like input, got 5"),
+    "gate_device": ({"gate": torch.zeros(4, device="meta")}, ValueError, "gate must be on cpu like weight, got meta"),
+    "groups_zero": ({"groups": 0}, ValueError, "groups must be a positive divisor of the weight's C_out = 4, got 0"),
+    "groups_no_divisor": ({"groups": 3}, ValueError, "groups must be a positive divisor.*got 3"),
+    "input_too_wide": ({"input": torch.zeros(2, 7, 5, 5)}, ValueError, "input has 7 channels, expected 1 to 6"),
+    "input_no_channel": ({"input": torch.zeros(2, 0, 5, 5)}, ValueError, "input has 0 channels, expected 1 to 6"),
+    "input_splits_group": ({"input": torch.zeros(2, 4, 5, 5)}, ValueError, "4 channels, expected a multiple of 3"),
+    "output_too_wide": ({"out_channels": 5}, ValueError, "out_channels must be 1 to 4.*got 5"),
+    "output_no_channel": ({"out_channels": 0}, ValueError, "out_channels must be 1 to 4.*got 0"),
+    "output_splits_group": ({"out_channels": 3}, ValueError, "out_channels must be a multiple of 2, got 3"),
+    "output_beyond_input": (
+        {"input": torch.zeros(2, 3, 5, 5), "out_channels": 4},
+        ValueError,
+        "out_channels must be at most 2, got 4",
+    ),
+    "stride_zero": ({"stride": 0}, ValueError, "stride must be an int >= 1 or 2 of them, got 0"),
+    "stride_count": ({"stride": (1, 1, 1)}, ValueError, r"stride must be an int >= 1 or 2 of them, got \(1, 1, 1\)"),
+    "dilation_float": ({"dilation": 1.5}, ValueError, "dilation must be an int >= 1 or 2 of them, got 1.5"),
+    "padding_negative": ({"padding": -1}, ValueError, "padding must be an int >= 0 or 2 of them, got -1"),
+    "padding_word": ({"padding": "full"}, ValueError, "padding must be ints, 'same' or 'valid', got 'full'"),
+    "padding_same_stride": (
+        {"padding": "same", "stride": 2},
+        ValueError,
+        "padding='same' needs stride 1, got stride 2",
+    ),
+    "algorithm": ({"algorithm": "fast"}, ValueError, "algorithm must be one of 'auto', .*, got 'fast'"),
+    "algorithm_without_kernel": ({"algorithm": "fused"}, ValueError, "'fused' has no kernel.*groups=2 on cpu"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), REJECTIONS.values(), ids=REJECTIONS)
+def test_rejects(changes: dict[str, Any], error: type, message: str) -> None:
+    assert_rejects(KF.kshot_conv2d, arguments(**changes), error, message)
+
+
+def test_a_kernel_beyond_the_input_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        KF.kshot_conv2d(**arguments(input=torch.zeros(2, 6, 2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("operator", "rank", "layout"),
+    [(KF.kshot_conv1d, 3, r"\[N, C_in, L\]"), (KF.kshot_conv3d, 5, r"\[N, C_in, D, H, W\]")],
+)
+def test_rejects_wrong_rank_in_other_dimensions(operator: Callable[..., Any], rank: int, layout: str) -> None:
+    assert_rejects(operator, arguments(), ValueError, rf"input must have shape {layout}, got \[2, 6, 5, 5\]")
+    assert_rejects(operator, arguments(input=torch.zeros([2] * rank)), ValueError, "weight must have shape")
