@@ -79,7 +79,7 @@ class NetworkTrainer(EpochTrainer):
             RuntimeError: if training has finished.
         """
         tally = Tally()
-        learning_rate = self.schedule.get_last_lr()[0]
+        learning_rate = float(self.schedule.get_last_lr()[0])
 
         def step(images: Tensor, labels: Tensor) -> float:
             logits = self.network(images)

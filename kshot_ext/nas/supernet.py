@@ -32,6 +32,10 @@ class Supernet(nn.Module):
         torch.Size([3, 10])
     """
 
+    stem: nn.Module
+    layers: nn.ModuleList
+    head: nn.Module
+
     def __init__(self, space: SearchSpace, num_shots: int, generator: torch.Generator) -> None:
         super().__init__()
         self.space = space
@@ -40,17 +44,13 @@ class Supernet(nn.Module):
             plain = nn.ModuleDict(
                 {
                     "stem": space.stem(),
-                    "layers": nn.ModuleList(
-                        nn.ModuleList(
-                            space.candidate(layer, operation) for operation in range(len(space.operations(layer)))
-                        )
-                        for layer in range(space.num_layers)
-                    ),
+                    "layers": nn.ModuleList(_candidates(space, layer) for layer in range(space.num_layers)),
                     "head": space.head(),
                 }
             )
         plain.to(memory_format=torch.channels_last)  # as the image batches are
-        self.modules_by_role = convert(plain, num_shots, generator=generator)
+        for role, kshot in convert(plain, num_shots, generator=generator).named_children():
+            self.add_module(role, kshot)
 
     def path(self, architecture: Architecture) -> nn.Module:
         """The network of one architecture, made of this supernet's own K-shot modules.
@@ -59,9 +59,8 @@ class Supernet(nn.Module):
             ValueError: if the architecture is not of the space.
         """
         self.space.validate(architecture)
-        roles = self.modules_by_role
-        chosen = [candidates[choice] for candidates, choice in zip(roles["layers"], architecture.operations)]
-        return self.space.assemble(roles["stem"], chosen, roles["head"])
+        chosen = [candidates[choice] for candidates, choice in zip(self.layers, architecture.operations)]
+        return self.space.assemble(self.stem, chosen, self.head)
 
     def forward(self, images: Tensor, architecture: Architecture, code: Tensor) -> Tensor:
         """Class scores by one path; no other path is computed.
@@ -80,3 +79,7 @@ class Supernet(nn.Module):
             return path(images)
         finally:
             set_code(path, None)  # a code kept in a module would keep its graph alive
+
+
+def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:
+    return nn.ModuleList(space.candidate(layer, operation) for operation in range(len(space.operations(layer))))

@@ -145,7 +145,7 @@ class SupernetTrainer(EpochTrainer):
         """
         tally, simplex_losses, paths = Tally(), [], []
         held_out = self._endless_held_out_batches()
-        learning_rate = self.schedule.get_last_lr()[0] / self.supernet.num_shots
+        learning_rate = float(self.schedule.get_last_lr()[0]) / self.supernet.num_shots
         warm = self.epoch >= self.settings.warmup_epochs
 
         def step(images: Tensor, labels: Tensor) -> float:

@@ -47,9 +47,9 @@ def test_extracted_network_is_plain_and_apart(supernet, tiny_space):
     network = extract(supernet, architecture, CODE)
     assert {type(m).__module__.partition(".")[0] for m in network.modules() if m is not network} == {"torch"}
     assert sum(p.numel() for p in network.parameters()) == tiny_space.count_parameters(architecture)
-    before = supernet.get_parameter("modules_by_role.stem.0.weight").clone()
+    before = supernet.get_parameter("stem.0.weight").clone()
     nn.init.zeros_(network.get_submodule("stem.0").weight)
-    assert torch.equal(supernet.get_parameter("modules_by_role.stem.0.weight"), before)
+    assert torch.equal(supernet.get_parameter("stem.0.weight"), before)
 
 
 def test_refuses_a_code_of_another_length(supernet, tiny_space):

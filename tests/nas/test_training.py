@@ -75,15 +75,18 @@ def test_simplex_steps_move_only_the_simplex_net(make_trainer):
 
 def test_balance_brings_an_entry_that_leads_back(make_trainer):
     shares = []
-    for balance in (0.0, 100.0):
-        settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=0, simplex_every=1, balance=balance)
-        trainer = make_trainer(settings=settings)
+    for balance in (0.0, 1.0):
+        trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, balance=balance))
         with torch.no_grad():
+            for weight in trainer.supernet.parameters():  # equal copies: the data has no opinion on the code
+                weight.copy_(weight[:1].expand_as(weight))
             trainer.simplex_net.output.bias[0] = 2.0
-        while not trainer.finished:
-            report = trainer.train_epoch()
-        shares.append(report.codes.entry_shares[0])
-    assert shares[1] < shares[0] - 0.05
+        held_out = trainer._endless_held_out_batches()
+        for _ in range(3):
+            trainer._simplex_step(held_out)
+        shares.append(float(trainer.simplex_net.code(trainer.supernet.space.cheapest())[0]))
+    assert shares[0] > 0.85
+    assert shares[1] < shares[0] - 0.02
 
 
 def test_dictionary_steps_leave_the_simplex_net_alone(make_trainer, tiny_splits):
@@ -124,8 +127,8 @@ def test_seed_decides_everything(make_trainer):
 
 
 def test_training_lowers_the_loss(make_trainer):
-    trainer = make_trainer(settings=TrainingSettings(epochs=15, batch_size=8, warmup_epochs=2))
-    losses = [trainer.train_epoch().loss for _ in range(15)]
+    trainer = make_trainer(settings=TrainingSettings(epochs=10, batch_size=8, warmup_epochs=10))
+    losses = [trainer.train_epoch().loss for _ in range(10)]
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
