@@ -3,15 +3,18 @@
 //     output[n, y, x, c] = bias[c] + sum_taps input[n, y', x', c] * weight[tap, c]
 //
 // and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
-// products over positions. Channels are the lanes: a task owns one sample and a range of channels, and walks
-// it in blocks of two vectors so that weights and sums stay in registers while rows stream by.
+// products over positions. Channels are the lanes; a task owns one sample and a range of channels. The source
+// rows that a target row needs lie in a ring of rows in L2, widened to the sum type and with zeros to both
+// sides, so no column is an edge and the tensors are read and written row by row, in order, each element
+// once:
 //
-//     one row of the target          taps of a segment (kernel rows x kernel columns)
-//     [ edge | columns 0..3 | 4..7 | ... | edge ]   <- 4 columns x 2 vectors of sums at a time
+//     ring   [ 0 0 | source row y     | 0 0 ]        x  taps (kernel rows x kernel columns)
+//            [ 0 0 | source row y + 1 | 0 0 ]        =  one target row; 2 vectors of channels by kTile
+//            columns at a
+//                                                       time are summed in registers
 //
-// Bound by memory: a sample's rows (kernel height x width x channels) stay in L2, so each element comes from
-// memory once. The last block is moved back to end at the last channel, not cut, so no masks are needed from
-// one vector up.
+// Bound by memory: with a kernel of up to 7x7 the multiply-adds take less time than the traffic from main
+// memory.
 #include "cpu/depthwise_conv2d.h"
 
 #include <algorithm>
@@ -22,192 +25,311 @@
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
-constexpr int64_t kColumns = 4;
-
-// Calls body(channel, std::integral_constant<vectors>, lanes): a cut vector only if there are fewer channels.
-template <class C, class Body>
-inline void for_each_channel_block(int64_t begin, int64_t end, const Body& body) {
-  constexpr int64_t lanes = kLanes<C>;
-  const std::integral_constant<int, 1> one;
-  int64_t c = begin;
-  for (; c + 2 * lanes <= end; c += 2 * lanes) body(c, std::integral_constant<int, 2>{}, WholeVector{});
-  if (end - begin < lanes) return body(begin, one, CutVector{end - begin});
-  for (; c < end; c += lanes) body(std::min(c, end - lanes), one, WholeVector{});
+// Calls body(std::integral_constant<int, count>) for 1 <= count <= most.
+template <int most, class Body>
+inline void with_constant(int64_t count, const Body& body) {
+  if constexpr (most > 1) {
+    if (count < most) return with_constant<most - 1>(count, body);
+  }
+  body(std::integral_constant<int, most>{});
 }
 
+// Cuts `count` into nearly equal pieces of at most `most`.
+template <class Body>
+inline void for_each_piece(int64_t count, int64_t most, const Body& body) {
+  const int64_t pieces = (count + most - 1) / most;
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const int64_t from = piece * count / pieces;
+    body(from, (piece + 1) * count / pieces - from);
+  }
+}
+
+// Calls body(first lane, std::integral_constant<int, vectors>) for blocks of two vectors, and one if it is
+// left over.
+template <class C, class Body>
+inline void for_each_block(int64_t width, const Body& body) {
+  constexpr int64_t lanes = kLanes<C>;
+  int64_t lane = 0;
+  for (; lane + 2 * lanes <= width; lane += 2 * lanes) body(lane, std::integral_constant<int, 2>{});
+  if (lane < width) body(lane, std::integral_constant<int, 1>{});
+}
+
+// A range of channels, widened to whole vectors of the sum type; lanes beyond the last channel are zero.
 template <class T>
-struct Tap {
-  const T* source;  // at the segment's first column
-  const T* weight;
+struct ChannelRange {
+  using C = Sum<T>;
+  int64_t begin, count, width;
+
+  ChannelRange(int64_t begin, int64_t end)
+      : begin(begin), count(end - begin), width((count + kLanes<C> - 1) / kLanes<C> * kLanes<C>) {}
+
+  // `from` and `to` point at the range's first channel.
+  void widen(C* to, const T* from) const {
+    int64_t c = 0;
+    for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
+    if (c < count) store(to + c, load_first(from + c, count - c));
+  }
+  void narrow(T* to, const C* from) const {
+    int64_t c = 0;
+    for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
+    if (c < count) store_first(to + c, load(from + c), count - c);
+  }
 };
 
-// `columns` neighbouring targets of one segment: target[j] = start + sum_t source_t[j] * weight_t
-template <class T, int vectors, int columns, class Lanes>
-inline void gather_columns(const Tap<T>* taps, int64_t tap_count, int64_t source_step,
-                           const Vec<Sum<T>>* start, T* target, int64_t target_step, Lanes lanes_used) {
+// Rows of one sample, kept in a ring: row y stays until row y + size of the ring comes.
+template <class T>
+class RowRing {
+ public:
   using C = Sum<T>;
-  constexpr int64_t lanes = kLanes<C>;
-  Vec<C> sums[columns][vectors];
-#pragma GCC unroll 4
-  for (int j = 0; j < columns; ++j) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) sums[j][v] = start[v];
+
+  // `source`: the sample; `margin`: columns of zeros to either side.
+  RowRing(const T* source, int64_t columns, int64_t channels, const ChannelRange<T>& range, int64_t rows,
+          int64_t margin)
+      : source_(source + range.begin),
+        columns_(columns),
+        channels_(channels),
+        margin_(margin),
+        range_(range) {
+    held_.assign(static_cast<size_t>(rows), -1);
+    memory_.assign(static_cast<size_t>(rows * row_size()), C(0));
   }
-  for (int64_t t = 0; t < tap_count; ++t) {
+
+  // Column 0 of row y.
+  const C* row(int64_t y) {
+    const size_t slot = static_cast<size_t>(y) % held_.size();
+    C* line = memory_.data() + static_cast<int64_t>(slot) * row_size() + margin_ * range_.width;
+    if (held_[slot] != y) {
+      held_[slot] = y;
+      const T* from = source_ + y * columns_ * channels_;
+      for (int64_t x = 0; x < columns_; ++x) range_.widen(line + x * range_.width, from + x * channels_);
+    }
+    return line;
+  }
+
+ private:
+  int64_t row_size() const { return (columns_ + 2 * margin_) * range_.width; }
+
+  const T* source_;
+  int64_t columns_, channels_, margin_;
+  const ChannelRange<T>& range_;
+  std::vector<int64_t> held_;
+  std::vector<C> memory_;
+};
+
+// Columns that segments reach to the left or right of [0, size).
+int64_t margin_of(const std::vector<AxisSegment>& segments, int64_t size) {
+  int64_t margin = 0;
+  for (const AxisSegment& segment : segments) {
+    for (const AxisTap& tap : segment.taps) {
+      const int64_t last = tap.source + (segment.count - 1) * segment.source_step;
+      margin = std::max({margin, -tap.source, last - size + 1});
+    }
+  }
+  return margin;
+}
+
+// Rows that the taps of one target row span.
+int64_t span_of(const std::vector<AxisSegment>& segments) {
+  int64_t span = 1;
+  for (const AxisSegment& segment : segments) {
+    for (const AxisTap& a : segment.taps) {
+      for (const AxisTap& b : segment.taps) span = std::max(span, a.source - b.source + 1);
+    }
+  }
+  return span;
+}
+
+// Cuts channels into ranges whose ring of rows stays in L2, and calls body(range).
+template <class T, class Body>
+void for_each_range(int64_t begin, int64_t end, int64_t ring_positions, const Body& body) {
+  constexpr int64_t kBytes = 512 << 10, kLeast = 64;
+  const int64_t fit = kBytes / (ring_positions * static_cast<int64_t>(sizeof(Sum<T>)));
+  const int64_t most = std::max(kLeast, fit / kLeast * kLeast);
+  for (int64_t c = begin; c < end; c += most) body(ChannelRange<T>(c, std::min(c + most, end)));
+}
+
+// One line of the kernel that lies on a source row.
+template <class C>
+struct Line {
+  const C* source;  // column 0
+  const C* weight;  // tap 0 of the kernel's row
+};
+
+// `count` neighbouring targets: target[j] = start + sum over lines and column taps
+template <class C, int vectors, int count>
+inline void gather_tile(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t first,
+                        int64_t width, int64_t lane, const C* start, C* target) {
+  constexpr int64_t lanes = kLanes<C>;
+  Vec<C> sums[count][vectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < count; ++j) {
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      const Vec<C> weight = load_lanes(taps[t].weight + v * lanes, lanes_used);
-#pragma GCC unroll 4
-      for (int j = 0; j < columns; ++j) {
-        sums[j][v] += weight * load_lanes(taps[t].source + j * source_step + v * lanes, lanes_used);
+    for (int v = 0; v < vectors; ++v) sums[j][v] = load(start + lane + v * lanes);
+  }
+  const int64_t step = segment.source_step * width;
+  for (const Line<C>& line : lines) {
+    for (const AxisTap& tap : segment.taps) {
+      const C* source = line.source + (tap.source + first * segment.source_step) * width + lane;
+      const C* weight = line.weight + tap.tap * width + lane;
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        const Vec<C> w = load(weight + v * lanes);
+#pragma GCC unroll 8
+        for (int j = 0; j < count; ++j) sums[j][v] += w * load(source + j * step + v * lanes);
       }
     }
   }
-#pragma GCC unroll 4
-  for (int j = 0; j < columns; ++j) {
+  C* to = target + (segment.first + first * segment.step) * width + lane;
+#pragma GCC unroll 8
+  for (int j = 0; j < count; ++j) {
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v)
-      store_lanes(target + j * target_step + v * lanes, sums[j][v], lanes_used);
+    for (int v = 0; v < vectors; ++v) store(to + j * segment.step * width + v * lanes, sums[j][v]);
+  }
+}
+
+template <class C>
+void gather_row(const std::vector<Line<C>>& lines, const std::vector<AxisSegment>& segments, int64_t width,
+                const C* start, C* target) {
+  constexpr int kTile = 6;
+  for_each_block<C>(width, [&](int64_t lane, auto vectors) {
+    for (const AxisSegment& segment : segments) {
+      for_each_piece(segment.count, kTile, [&](int64_t first, int64_t count) {
+        with_constant<kTile>(count, [&](auto tile) {
+          gather_tile<C, decltype(vectors)::value, decltype(tile)::value>(lines, segment, first, width, lane,
+                                                                          start, target);
+        });
+      });
+    }
+  });
+}
+
+template <class T>
+void gather_range(const DepthwiseGather& args, int64_t n, const ChannelRange<T>& range, int64_t span,
+                  int64_t margin) {
+  using C = Sum<T>;
+  const int64_t channels = args.channels, taps = args.kernel_height * args.kernel_width, width = range.width;
+  const T* source =
+      static_cast<const T*>(args.source) + n * args.source_height * args.source_width * channels;
+  T* target =
+      static_cast<T*>(args.target) + n * args.target_height * args.target_width * channels + range.begin;
+  const T* weight = static_cast<const T*>(args.weight) + n * args.weight_stride + range.begin;
+  RowRing<T> ring(source, args.source_width, channels, range, span, margin);
+  std::vector<C> weights(static_cast<size_t>(taps * width)), start(static_cast<size_t>(width));
+  std::vector<C> finished(static_cast<size_t>(args.target_width * width));
+  for (int64_t t = 0; t < taps; ++t) range.widen(weights.data() + t * width, weight + t * channels);
+  if (args.bias) {
+    range.widen(start.data(), static_cast<const T*>(args.bias) + n * args.bias_stride + range.begin);
+  }
+
+  std::vector<Line<C>> lines;
+  for (const AxisSegment& segment : *args.rows) {
+    for (int64_t j = 0; j < segment.count; ++j) {
+      lines.clear();
+      for (const AxisTap& tap : segment.taps) {
+        const int64_t y = tap.source + j * segment.source_step;
+        if (y < 0 || y >= args.source_height) continue;
+        lines.push_back({ring.row(y), weights.data() + tap.tap * args.kernel_width * width});
+      }
+      gather_row(lines, *args.columns, width, start.data(), finished.data());
+      T* line = target + (segment.first + j * segment.step) * args.target_width * channels;
+      for (int64_t x = 0; x < args.target_width; ++x)
+        range.narrow(line + x * channels, finished.data() + x * width);
+    }
   }
 }
 
 template <class T>
 void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64_t channel_end) {
-  using C = Sum<T>;
-  const int64_t channels = args.channels;
-  const T* source =
-      static_cast<const T*>(args.source) + n * args.source_height * args.source_width * channels;
-  T* target = static_cast<T*>(args.target) + n * args.target_height * args.target_width * channels;
-  const T* weight = static_cast<const T*>(args.weight) + n * args.weight_stride;
-  const T* bias = args.bias ? static_cast<const T*>(args.bias) + n * args.bias_stride : nullptr;
-  std::vector<Tap<T>> taps;
+  const int64_t margin = margin_of(*args.columns, args.source_width), span = span_of(*args.rows);
+  for_each_range<T>(channel_begin, channel_end, span * (args.source_width + 2 * margin),
+                    [&](const ChannelRange<T>& range) { gather_range(args, n, range, span, margin); });
+}
 
-  const auto gather_segment = [&](const AxisSegment& rows, int64_t row, const AxisSegment& columns,
-                                  int64_t channel, auto vectors, auto lanes) {
-    constexpr int kVectors = decltype(vectors)::value;
-    taps.clear();
-    for (const AxisTap& y : rows.taps) {
-      const T* line = source + (y.source + row * rows.source_step) * args.source_width * channels + channel;
-      const T* line_weight = weight + y.tap * args.kernel_width * channels + channel;
-      for (const AxisTap& x : columns.taps) {
-        taps.push_back({line + x.source * channels, line_weight + x.tap * channels});
-      }
+// sums[k] += sum over columns of grad * input at column tap k, for `taps` of them
+template <class C, int vectors, int taps>
+inline void gradient_tile(const C* grad, const C* input, const AxisTap* tap, int64_t source_step,
+                          int64_t columns, int64_t width, C* sums) {
+  constexpr int64_t lanes = kLanes<C>;
+  Vec<C> totals[taps][vectors];
+  const C* sources[taps];
+#pragma GCC unroll 8
+  for (int k = 0; k < taps; ++k) {
+    sources[k] = input + tap[k].source * width;
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) totals[k][v] = load(sums + tap[k].tap * width + v * lanes);
+  }
+  for (int64_t j = 0; j < columns; ++j) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      const Vec<C> g = load(grad + j * width + v * lanes);
+#pragma GCC unroll 8
+      for (int k = 0; k < taps; ++k)
+        totals[k][v] += g * load(sources[k] + j * source_step * width + v * lanes);
     }
-    Vec<C> start[kVectors] = {};
-    for (int v = 0; bias && v < kVectors; ++v) start[v] = load_lanes(bias + channel + v * kLanes<C>, lanes);
-    const int64_t source_step = columns.source_step * channels, target_step = columns.step * channels;
-    T* line =
-        target + ((rows.first + row * rows.step) * args.target_width + columns.first) * channels + channel;
-    const int64_t tap_count = static_cast<int64_t>(taps.size());
-    int64_t j = 0;
-    const auto advance = [&](int64_t by) {
-      j += by;
-      line += by * target_step;
-      for (Tap<T>& tap : taps) tap.source += by * source_step;
-    };
-    for (; j + kColumns <= columns.count; advance(kColumns)) {
-      gather_columns<T, kVectors, kColumns>(taps.data(), tap_count, source_step, start, line, target_step,
-                                            lanes);
-    }
-    for (; j < columns.count; advance(1)) {
-      gather_columns<T, kVectors, 1>(taps.data(), tap_count, source_step, start, line, target_step, lanes);
-    }
-  };
-
-  for (const AxisSegment& rows : *args.rows) {
-    for (int64_t row = 0; row < rows.count; ++row) {
-      for_each_channel_block<C>(channel_begin, channel_end, [&](int64_t channel, auto vectors, auto lanes) {
-        for (const AxisSegment& columns : *args.columns) {
-          gather_segment(rows, row, columns, channel, vectors, lanes);
-        }
-      });
-    }
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < taps; ++k) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) store(sums + tap[k].tap * width + v * lanes, totals[k][v]);
   }
 }
 
-// sums[k] += sum_j grad[j] * input[j, tap k] for up to `taps` kernel columns of one segment
-template <class T, int taps, class Lanes>
-inline void weight_gradient_columns(Vec<Sum<T>>* sums, const T* grad, int64_t grad_step,
-                                    const T* const* inputs, int64_t input_step, int64_t columns,
-                                    Lanes lanes) {
-  for (int64_t j = 0; j < columns; ++j) {
-    const Vec<Sum<T>> g = load_lanes(grad + j * grad_step, lanes);
-#pragma GCC unroll 4
-    for (int k = 0; k < taps; ++k) sums[k] += g * load_lanes(inputs[k] + j * input_step, lanes);
+template <class T>
+void weight_gradient_range(const DepthwiseWeightGradient& args, int64_t n, const ChannelRange<T>& range,
+                           int64_t span, int64_t margin, Sum<T>* grad_weight, Sum<T>* grad_bias) {
+  using C = Sum<T>;
+  constexpr int kTaps = 5;
+  const ConvGeometry& geometry = args.geometry;
+  const int64_t channels = geometry.out_channels, out_columns = geometry.width.output, width = range.width;
+  const T* input = static_cast<const T*>(args.input) + n * geometry.input_size();
+  const T* grad = static_cast<const T*>(args.grad_output) + n * geometry.output_size();
+  const AxisSegment &rows = args.rows->front(), &columns = args.columns->front();
+  RowRing<T> ring(input, geometry.width.input, channels, range, span, margin);
+  RowRing<T> grad_rows(grad, out_columns, channels, range, 1, 0);
+  std::vector<C> sums(static_cast<size_t>((geometry.taps() + 1) * width));  // the last ones are the bias's
+  C* bias_sums = sums.data() + geometry.taps() * width;
+
+  for (int64_t j = 0; j < rows.count; ++j) {
+    const C* line = grad_rows.row(j);
+    for (int64_t x = 0; x < out_columns; ++x) {
+      for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+        store(bias_sums + lane, load(bias_sums + lane) + load(line + x * width + lane));
+      }
+    }
+    for (const AxisTap& tap : rows.taps) {
+      const int64_t y = tap.source + j * rows.source_step;
+      if (y < 0 || y >= geometry.height.input) continue;
+      const C* source = ring.row(y);
+      C* line_sums = sums.data() + tap.tap * geometry.width.kernel * width;
+      for_each_block<C>(width, [&](int64_t lane, auto vectors) {
+        for_each_piece(geometry.width.kernel, kTaps, [&](int64_t first, int64_t count) {
+          with_constant<kTaps>(count, [&](auto tile) {
+            gradient_tile<C, decltype(vectors)::value, decltype(tile)::value>(
+                line + lane, source + lane, columns.taps.data() + first, columns.source_step, out_columns,
+                width, line_sums + lane);
+          });
+        });
+      });
+    }
   }
+  const auto add = [&](C* to, const C* from) {
+    for (int64_t c = 0; c < range.count; ++c) to[c] += from[c];
+  };
+  for (int64_t t = 0; t < geometry.taps(); ++t) {
+    add(grad_weight + t * channels + range.begin, sums.data() + t * width);
+  }
+  add(grad_bias + range.begin, bias_sums);
 }
 
 template <class T>
 void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin,
                      int64_t channel_end, Sum<T>* grad_weight, Sum<T>* grad_bias) {
-  using C = Sum<T>;
-  constexpr int kBlock = 4;  // kernel columns whose sums are in registers at a time
-  const ConvGeometry& geometry = args.geometry;
-  const int64_t channels = geometry.out_channels;
-  const T* input = static_cast<const T*>(args.input) + n * geometry.input_size();
-  const T* grad = static_cast<const T*>(args.grad_output) + n * geometry.output_size();
-
-  const auto add_segment = [&](const T* input_line, const T* grad_line, C* line_weight,
-                               const AxisSegment& columns, int64_t channel, auto lanes) {
-    const int64_t tap_count = static_cast<int64_t>(columns.taps.size());
-    const int64_t input_step = columns.source_step * channels;
-    const T* grad_first = grad_line + columns.first * channels + channel;
-    for (int64_t k = 0; k < tap_count; k += kBlock) {
-      const int64_t block = std::min<int64_t>(kBlock, tap_count - k);
-      Vec<C> sums[kBlock] = {};
-      const T* inputs[kBlock];
-      for (int64_t b = 0; b < block; ++b) {
-        inputs[b] = input_line + columns.taps[k + b].source * channels + channel;
-      }
-      const auto run = [&](auto taps) {
-        weight_gradient_columns<T, decltype(taps)::value>(sums, grad_first, channels, inputs, input_step,
-                                                          columns.count, lanes);
-      };
-      switch (block) {
-        case 1:
-          run(std::integral_constant<int, 1>{});
-          break;
-        case 2:
-          run(std::integral_constant<int, 2>{});
-          break;
-        case 3:
-          run(std::integral_constant<int, 3>{});
-          break;
-        default:
-          run(std::integral_constant<int, 4>{});
-          break;
-      }
-      for (int64_t b = 0; b < block; ++b) {
-        C* target = line_weight + columns.taps[k + b].tap * channels + channel;
-        store_lanes(target, load_lanes(target, lanes) + sums[b], lanes);
-      }
-    }
-  };
-  const auto add_row = [&](const AxisSegment& rows, int64_t row, int64_t channel, auto lanes) {
-    const T* grad_line = grad + (rows.first + row * rows.step) * geometry.width.output * channels;
-    for (const AxisTap& y : rows.taps) {
-      const T* input_line = input + (y.source + row * rows.source_step) * geometry.width.input * channels;
-      C* line_weight = grad_weight + y.tap * geometry.width.kernel * channels;
-      for (const AxisSegment& columns : *args.columns) {
-        add_segment(input_line, grad_line, line_weight, columns, channel, lanes);
-      }
-    }
-    if (!grad_bias) return;
-    Vec<C> sum = load_lanes(grad_bias + channel, lanes);
-    for (int64_t x = 0; x < geometry.width.output; ++x)
-      sum += load_lanes(grad_line + x * channels + channel, lanes);
-    store_lanes(grad_bias + channel, sum, lanes);
-  };
-
-  // Whole vectors only, then the rest as a cut vector: sums are added to, so no channel may come twice.
-  for (const AxisSegment& rows : *args.rows) {
-    for (int64_t row = 0; row < rows.count; ++row) {
-      for (int64_t channel = channel_begin; channel < channel_end; channel += kLanes<C>) {
-        with_lanes<C>(std::min(kLanes<C>, channel_end - channel),
-                      [&](auto lanes) { add_row(rows, row, channel, lanes); });
-      }
-    }
-  }
+  const int64_t columns = args.geometry.width.input;
+  const int64_t margin = margin_of(*args.columns, columns), span = span_of(*args.rows);
+  for_each_range<T>(channel_begin, channel_end, span * (columns + 2 * margin),
+                    [&](const ChannelRange<T>& range) {
+                      weight_gradient_range(args, n, range, span, margin, grad_weight, grad_bias);
+                    });
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ struct DepthwiseGather {
   int64_t source_height, source_width, target_height, target_width;
   const std::vector<AxisSegment>* rows;     // along the height
   const std::vector<AxisSegment>* columns;  // along the width
-  int64_t kernel_width;
+  int64_t kernel_height, kernel_width;
   const void* source;     // [N, source_height, source_width, C]
   const void* weight;     // [taps, C] or [N, taps, C]
   int64_t weight_stride;  // elements from sample to sample: 0 for a shared weight
@@ -39,7 +39,7 @@ struct DepthwiseWeightGradient {
 KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin,
                                     int64_t channel_end))
 
-// Adds sample n's share to grad_weight [taps, C] and grad_bias [C] (or null), both of the sum type.
+// Adds sample n's share to grad_weight [taps, C] and grad_bias [C], both of the sum type.
 KSHOT_DECLARE(void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n,
                                              int64_t channel_begin, int64_t channel_end, void* grad_weight,
                                              void* grad_bias))

@@ -16,20 +16,22 @@ cpu::GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vector<
   plan.source_pixels = source_height * plan.source_width;
   plan.target_pixels = target_height * plan.target_width;
 
-  const auto sources = [](const std::vector<AxisSegment>& segments, int64_t targets, int64_t kernel) {
+  const auto sources = [](const std::vector<AxisSegment>& segments, int64_t targets, int64_t size,
+                          int64_t kernel) {
     std::vector<int64_t> table(static_cast<size_t>(targets * kernel), -1);
     for (const AxisSegment& segment : segments) {
       for (int64_t j = 0; j < segment.count; ++j) {
         for (const AxisTap& tap : segment.taps) {
-          const int64_t target = segment.first + j * segment.step;
-          table[static_cast<size_t>(target * kernel + tap.tap)] = tap.source + j * segment.source_step;
+          const int64_t target = segment.first + j * segment.step,
+                        source = tap.source + j * segment.source_step;
+          if (0 <= source && source < size) table[static_cast<size_t>(target * kernel + tap.tap)] = source;
         }
       }
     }
     return table;
   };
-  plan.row_source = sources(rows, target_height, height.kernel);
-  plan.column_source = sources(columns, plan.target_width, width.kernel);
+  plan.row_source = sources(rows, target_height, source_height, height.kernel);
+  plan.column_source = sources(columns, plan.target_width, plan.source_width, width.kernel);
 
   // Transposed, pixels that are a stride apart use the same taps: list them one residue after the other.
   const int64_t row_step = transposed ? height.stride : 1, column_step = transposed ? width.stride : 1;

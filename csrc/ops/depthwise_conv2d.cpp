@@ -67,6 +67,7 @@ Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
   args.target_width = geometry.width.output;
   args.rows = &rows;
   args.columns = &columns;
+  args.kernel_height = geometry.height.kernel;
   args.kernel_width = geometry.width.kernel;
   args.source = x.data_ptr();
   args.weight = parameters.weight.data_ptr();
@@ -134,6 +135,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
     args.target_width = geometry.width.input;
     args.rows = &rows;
     args.columns = &columns;
+    args.kernel_height = geometry.height.kernel;
     args.kernel_width = geometry.width.kernel;
     args.source = g.data_ptr();
     args.weight = parameters.weight.data_ptr();
