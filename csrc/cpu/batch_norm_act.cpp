@@ -26,12 +26,14 @@ namespace {
 
 constexpr int64_t kPositions = 16;
 
-// Calls body(channel, count, first position, end of positions) for blocks of up to one vector by kPositions.
+// Calls body(channel, lanes, first position, end of positions) for blocks of up to one vector by kPositions.
 template <class C, class Body>
 inline void for_each_block(int64_t channels, int64_t begin, int64_t end, const Body& body) {
   for (int64_t p = begin; p < end; p += kPositions) {
     const int64_t stop = std::min(p + kPositions, end);
-    for (int64_t c = 0; c < channels; c += kLanes<C>) body(c, std::min(kLanes<C>, channels - c), p, stop);
+    for (int64_t c = 0; c < channels; c += kLanes<C>) {
+      with_lanes<C>(std::min(kLanes<C>, channels - c), [&](auto lanes) { body(c, lanes, p, stop); });
+    }
   }
 }
 
@@ -91,9 +93,10 @@ struct Channels {
   using C = Sum<T>;
   Vec<C> mean, inverse_deviation, weight, scale, shift;
 
-  Channels(const BatchNormAct& args, int64_t sample, int64_t c, int64_t count) {
+  template <class Lanes>
+  Channels(const BatchNormAct& args, int64_t sample, int64_t c, Lanes lanes) {
     const auto per_channel = [&](const void* values, int64_t stride, C otherwise) {
-      return values ? load_lanes(static_cast<const C*>(values) + sample * stride + c, count)
+      return values ? load_lanes(static_cast<const C*>(values) + sample * stride + c, lanes)
                     : splat(otherwise);
     };
     mean = per_channel(args.mean, 0, 0);
@@ -104,11 +107,11 @@ struct Channels {
   }
 };
 
-template <class T>
+template <class T, class Lanes>
 inline Vec<Sum<T>> argument(const Channels<T>& channels, const BatchNormAct& args, Vec<Sum<T>> x, int64_t at,
-                            int64_t count) {
+                            Lanes lanes) {
   const Vec<Sum<T>> z = x * channels.scale + channels.shift;
-  return args.residual ? z + load_lanes(static_cast<const T*>(args.residual) + at, count) : z;
+  return args.residual ? z + load_lanes(static_cast<const T*>(args.residual) + at, lanes) : z;
 }
 
 template <class T>
@@ -117,21 +120,21 @@ void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T
   C* means = result;
   C* squares = result + channels;
   std::fill(result, result + 2 * channels, C(0));
-  for_each_block<C>(channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
+  for_each_block<C>(channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     Vec<C> sum = {}, deviations = {};
-    for (int64_t i = p; i < stop; ++i) sum += load_lanes(input + i * channels + c, count);
+    for (int64_t i = p; i < stop; ++i) sum += load_lanes(input + i * channels + c, lanes);
     const C block = static_cast<C>(stop - p), before = static_cast<C>(p - begin), after = before + block;
     const Vec<C> block_mean = sum / block;
     for (int64_t i = p; i < stop; ++i) {
-      const Vec<C> deviation = load_lanes(input + i * channels + c, count) - block_mean;
+      const Vec<C> deviation = load_lanes(input + i * channels + c, lanes) - block_mean;
       deviations += deviation * deviation;
     }
     // Joins the moments of two sets of positions (Chan, Golub, LeVeque 1979).
-    const Vec<C> mean = load_lanes(means + c, count), distance = block_mean - mean;
-    store_lanes(means + c, mean + distance * (block / after), count);
+    const Vec<C> mean = load_lanes(means + c, lanes), distance = block_mean - mean;
+    store_lanes(means + c, mean + distance * (block / after), lanes);
     store_lanes(squares + c,
-                load_lanes(squares + c, count) + deviations + distance * distance * (before * block / after),
-                count);
+                load_lanes(squares + c, lanes) + deviations + distance * distance * (before * block / after),
+                lanes);
   });
 }
 
@@ -140,12 +143,12 @@ void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t en
   using C = Sum<T>;
   const T* input = static_cast<const T*>(args.input);
   T* output = static_cast<T*>(args.output);
-  for_each_block<C>(args.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
-    const Channels<T> channels(args, sample, c, count);
+  for_each_block<C>(args.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
+    const Channels<T> channels(args, sample, c, lanes);
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * args.channels + c;
-      const Vec<C> z = argument<T>(channels, args, load_lanes(input + at, count), at, count);
-      store_lanes(output + at, activate<T, relu>(args.activation, z), count);
+      const Vec<C> z = argument<T>(channels, args, load_lanes(input + at, lanes), at, lanes);
+      store_lanes(output + at, activate<T, relu>(args.activation, z), lanes);
     }
   });
 }
@@ -158,20 +161,20 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
   const T* input = static_cast<const T*>(forward.input);
   const T* grad = static_cast<const T*>(args.grad_output);
   C* normalised_sums = sums + forward.channels;
-  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
-    const Channels<T> channels(forward, sample, c, count);
+  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
+    const Channels<T> channels(forward, sample, c, lanes);
     Vec<C> sum = {}, sum_deviation = {};
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_lanes(input + at, count);
-      const Vec<C> z = argument<T>(channels, forward, x, at, count);
-      const Vec<C> g = load_lanes(grad + at, count) * slope<T, relu>(forward.activation, z);
+      const Vec<C> x = load_lanes(input + at, lanes);
+      const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
+      const Vec<C> g = load_lanes(grad + at, lanes) * slope<T, relu>(forward.activation, z);
       sum += g;
       sum_deviation += g * (x - channels.mean);
     }
-    store_lanes(sums + c, load_lanes(sums + c, count) + sum, count);
+    store_lanes(sums + c, load_lanes(sums + c, lanes) + sum, lanes);
     store_lanes(normalised_sums + c,
-                load_lanes(normalised_sums + c, count) + sum_deviation * channels.inverse_deviation, count);
+                load_lanes(normalised_sums + c, lanes) + sum_deviation * channels.inverse_deviation, lanes);
   });
 }
 
@@ -183,24 +186,24 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
   const T* grad = static_cast<const T*>(args.grad_output);
   T* grad_input = static_cast<T*>(args.grad_input);
   T* grad_residual = static_cast<T*>(args.grad_residual);
-  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, int64_t count, int64_t p, int64_t stop) {
-    const Channels<T> channels(forward, sample, c, count);
+  for_each_block<C>(forward.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
+    const Channels<T> channels(forward, sample, c, lanes);
     Vec<C> mean_grad = {}, mean_normalised = {};
     if (args.mean_grad) {
-      mean_grad = load_lanes(static_cast<const C*>(args.mean_grad) + c, count);
-      mean_normalised = load_lanes(static_cast<const C*>(args.mean_grad_normalised) + c, count);
+      mean_grad = load_lanes(static_cast<const C*>(args.mean_grad) + c, lanes);
+      mean_normalised = load_lanes(static_cast<const C*>(args.mean_grad_normalised) + c, lanes);
     }
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_lanes(input + at, count);
-      const Vec<C> z = argument<T>(channels, forward, x, at, count);
-      const Vec<C> g = load_lanes(grad + at, count) * slope<T, relu>(forward.activation, z);
-      if (grad_residual) store_lanes(grad_residual + at, g, count);
+      const Vec<C> x = load_lanes(input + at, lanes);
+      const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
+      const Vec<C> g = load_lanes(grad + at, lanes) * slope<T, relu>(forward.activation, z);
+      if (grad_residual) store_lanes(grad_residual + at, g, lanes);
       const Vec<C> normalised = (x - channels.mean) * channels.inverse_deviation;
       store_lanes(
           grad_input + at,
           channels.inverse_deviation * (channels.weight * g - mean_grad - normalised * mean_normalised),
-          count);
+          lanes);
     }
   });
 }

@@ -128,7 +128,7 @@ void gather_tile(const DenseGather& args, const std::vector<TileSources::Tap>& t
   if (bias) {
     for (int v = 0; v < 2; ++v) {
       const int64_t count = std::clamp<int64_t>(width - v * kVector, 0, kVector);
-      const V start = count ? load_lanes(bias + channel + v * kVector, count) : V{};
+      const V start = count ? load_first(bias + channel + v * kVector, count) : V{};
       for (int m = 0; m < rows; ++m) sums[m][v] = start;
     }
   }
@@ -141,8 +141,13 @@ void gather_tile(const DenseGather& args, const std::vector<TileSources::Tap>& t
     const int64_t sample = (begin + m) / plan.target_pixels;
     const int64_t pixel = plan.order[static_cast<size_t>((begin + m) % plan.target_pixels)];
     float* target = args.target + (sample * plan.target_pixels + pixel) * args.target_channels + channel;
-    store_lanes(target, sums[m][0], std::min(width, kVector));
-    if (width > kVector) store_lanes(target + kVector, sums[m][1], std::min(width - kVector, kVector));
+    if (width == kWidth) {
+      store(target, sums[m][0]);
+      store(target + kVector, sums[m][1]);
+    } else {
+      store_first(target, sums[m][0], std::min(width, kVector));
+      if (width > kVector) store_first(target + kVector, sums[m][1], width - kVector);
+    }
   }
 }
 
@@ -162,9 +167,9 @@ void gradient_tile(const std::vector<Pair>& pairs, int64_t row, int64_t channel,
     for (const Pair& pair : pairs) {
       const float* input = pair.input + channel;
       const float* grad = pair.grad + row;
-      const V left = decltype(whole)::value ? load(input) : load_lanes(input, std::min(width, kVector));
+      const V left = decltype(whole)::value ? load(input) : load_first(input, std::min(width, kVector));
       const V right = decltype(whole)::value ? load(input + kVector)
-                      : right_count > 0      ? load_lanes(input + kVector, right_count)
+                      : right_count > 0      ? load_first(input + kVector, right_count)
                                              : V{};
 #pragma GCC unroll 16
       for (int m = 0; m < rows; ++m) {

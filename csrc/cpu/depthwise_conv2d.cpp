@@ -24,15 +24,15 @@ namespace {
 
 constexpr int64_t kColumns = 4;
 
-// Calls body(channel, std::integral_constant<vectors>, count): count < one vector only if there are fewer
-// channels.
+// Calls body(channel, std::integral_constant<vectors>, lanes): a cut vector only if there are fewer channels.
 template <class C, class Body>
 inline void for_each_channel_block(int64_t begin, int64_t end, const Body& body) {
   constexpr int64_t lanes = kLanes<C>;
+  const std::integral_constant<int, 1> one;
   int64_t c = begin;
-  for (; c + 2 * lanes <= end; c += 2 * lanes) body(c, std::integral_constant<int, 2>{}, lanes);
-  if (end - begin < lanes) return body(begin, std::integral_constant<int, 1>{}, end - begin);
-  for (; c < end; c += lanes) body(std::min(c, end - lanes), std::integral_constant<int, 1>{}, lanes);
+  for (; c + 2 * lanes <= end; c += 2 * lanes) body(c, std::integral_constant<int, 2>{}, WholeVector{});
+  if (end - begin < lanes) return body(begin, one, CutVector{end - begin});
+  for (; c < end; c += lanes) body(std::min(c, end - lanes), one, WholeVector{});
 }
 
 template <class T>
@@ -42,25 +42,32 @@ struct Tap {
 };
 
 // `columns` neighbouring targets of one segment: target[j] = start + sum_t source_t[j] * weight_t
-template <class T, int vectors, int columns>
+template <class T, int vectors, int columns, class Lanes>
 inline void gather_columns(const Tap<T>* taps, int64_t tap_count, int64_t source_step,
-                           const Vec<Sum<T>>* start, T* target, int64_t target_step, int64_t count) {
+                           const Vec<Sum<T>>* start, T* target, int64_t target_step, Lanes lanes_used) {
   using C = Sum<T>;
   constexpr int64_t lanes = kLanes<C>;
   Vec<C> sums[columns][vectors];
+#pragma GCC unroll 4
   for (int j = 0; j < columns; ++j) {
+#pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) sums[j][v] = start[v];
   }
   for (int64_t t = 0; t < tap_count; ++t) {
+#pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) {
-      const Vec<C> weight = load_lanes(taps[t].weight + v * lanes, count);
+      const Vec<C> weight = load_lanes(taps[t].weight + v * lanes, lanes_used);
+#pragma GCC unroll 4
       for (int j = 0; j < columns; ++j) {
-        sums[j][v] += weight * load_lanes(taps[t].source + j * source_step + v * lanes, count);
+        sums[j][v] += weight * load_lanes(taps[t].source + j * source_step + v * lanes, lanes_used);
       }
     }
   }
+#pragma GCC unroll 4
   for (int j = 0; j < columns; ++j) {
-    for (int v = 0; v < vectors; ++v) store_lanes(target + j * target_step + v * lanes, sums[j][v], count);
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v)
+      store_lanes(target + j * target_step + v * lanes, sums[j][v], lanes_used);
   }
 }
 
@@ -76,7 +83,7 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
   std::vector<Tap<T>> taps;
 
   const auto gather_segment = [&](const AxisSegment& rows, int64_t row, const AxisSegment& columns,
-                                  int64_t channel, auto vectors, int64_t count) {
+                                  int64_t channel, auto vectors, auto lanes) {
     constexpr int kVectors = decltype(vectors)::value;
     taps.clear();
     for (const AxisTap& y : rows.taps) {
@@ -87,7 +94,7 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
       }
     }
     Vec<C> start[kVectors] = {};
-    for (int v = 0; bias && v < kVectors; ++v) start[v] = load_lanes(bias + channel + v * kLanes<C>, count);
+    for (int v = 0; bias && v < kVectors; ++v) start[v] = load_lanes(bias + channel + v * kLanes<C>, lanes);
     const int64_t source_step = columns.source_step * channels, target_step = columns.step * channels;
     T* line =
         target + ((rows.first + row * rows.step) * args.target_width + columns.first) * channels + channel;
@@ -100,33 +107,33 @@ void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64
     };
     for (; j + kColumns <= columns.count; advance(kColumns)) {
       gather_columns<T, kVectors, kColumns>(taps.data(), tap_count, source_step, start, line, target_step,
-                                            count);
+                                            lanes);
     }
     for (; j < columns.count; advance(1)) {
-      gather_columns<T, kVectors, 1>(taps.data(), tap_count, source_step, start, line, target_step, count);
+      gather_columns<T, kVectors, 1>(taps.data(), tap_count, source_step, start, line, target_step, lanes);
     }
   };
 
   for (const AxisSegment& rows : *args.rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      for_each_channel_block<C>(channel_begin, channel_end,
-                                [&](int64_t channel, auto vectors, int64_t count) {
-                                  for (const AxisSegment& columns : *args.columns) {
-                                    gather_segment(rows, row, columns, channel, vectors, count);
-                                  }
-                                });
+      for_each_channel_block<C>(channel_begin, channel_end, [&](int64_t channel, auto vectors, auto lanes) {
+        for (const AxisSegment& columns : *args.columns) {
+          gather_segment(rows, row, columns, channel, vectors, lanes);
+        }
+      });
     }
   }
 }
 
 // sums[k] += sum_j grad[j] * input[j, tap k] for up to `taps` kernel columns of one segment
-template <class T, int taps>
+template <class T, int taps, class Lanes>
 inline void weight_gradient_columns(Vec<Sum<T>>* sums, const T* grad, int64_t grad_step,
                                     const T* const* inputs, int64_t input_step, int64_t columns,
-                                    int64_t count) {
+                                    Lanes lanes) {
   for (int64_t j = 0; j < columns; ++j) {
-    const Vec<Sum<T>> g = load_lanes(grad + j * grad_step, count);
-    for (int k = 0; k < taps; ++k) sums[k] += g * load_lanes(inputs[k] + j * input_step, count);
+    const Vec<Sum<T>> g = load_lanes(grad + j * grad_step, lanes);
+#pragma GCC unroll 4
+    for (int k = 0; k < taps; ++k) sums[k] += g * load_lanes(inputs[k] + j * input_step, lanes);
   }
 }
 
@@ -141,7 +148,7 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
   const T* grad = static_cast<const T*>(args.grad_output) + n * geometry.output_size();
 
   const auto add_segment = [&](const T* input_line, const T* grad_line, C* line_weight,
-                               const AxisSegment& columns, int64_t channel, int64_t count) {
+                               const AxisSegment& columns, int64_t channel, auto lanes) {
     const int64_t tap_count = static_cast<int64_t>(columns.taps.size());
     const int64_t input_step = columns.source_step * channels;
     const T* grad_first = grad_line + columns.first * channels + channel;
@@ -154,7 +161,7 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
       }
       const auto run = [&](auto taps) {
         weight_gradient_columns<T, decltype(taps)::value>(sums, grad_first, channels, inputs, input_step,
-                                                          columns.count, count);
+                                                          columns.count, lanes);
       };
       switch (block) {
         case 1:
@@ -172,31 +179,32 @@ void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t cha
       }
       for (int64_t b = 0; b < block; ++b) {
         C* target = line_weight + columns.taps[k + b].tap * channels + channel;
-        store_lanes(target, load_lanes(target, count) + sums[b], count);
+        store_lanes(target, load_lanes(target, lanes) + sums[b], lanes);
       }
     }
   };
-  const auto add_row = [&](const AxisSegment& rows, int64_t row, int64_t channel, int64_t count) {
+  const auto add_row = [&](const AxisSegment& rows, int64_t row, int64_t channel, auto lanes) {
     const T* grad_line = grad + (rows.first + row * rows.step) * geometry.width.output * channels;
     for (const AxisTap& y : rows.taps) {
       const T* input_line = input + (y.source + row * rows.source_step) * geometry.width.input * channels;
       C* line_weight = grad_weight + y.tap * geometry.width.kernel * channels;
       for (const AxisSegment& columns : *args.columns) {
-        add_segment(input_line, grad_line, line_weight, columns, channel, count);
+        add_segment(input_line, grad_line, line_weight, columns, channel, lanes);
       }
     }
     if (!grad_bias) return;
-    Vec<C> sum = load_lanes(grad_bias + channel, count);
+    Vec<C> sum = load_lanes(grad_bias + channel, lanes);
     for (int64_t x = 0; x < geometry.width.output; ++x)
-      sum += load_lanes(grad_line + x * channels + channel, count);
-    store_lanes(grad_bias + channel, sum, count);
+      sum += load_lanes(grad_line + x * channels + channel, lanes);
+    store_lanes(grad_bias + channel, sum, lanes);
   };
 
   // Whole vectors only, then the rest as a cut vector: sums are added to, so no channel may come twice.
   for (const AxisSegment& rows : *args.rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
       for (int64_t channel = channel_begin; channel < channel_end; channel += kLanes<C>) {
-        add_row(rows, row, channel, std::min(kLanes<C>, channel_end - channel));
+        with_lanes<C>(std::min(kLanes<C>, channel_end - channel),
+                      [&](auto lanes) { add_row(rows, row, channel, lanes); });
       }
     }
   }

@@ -147,7 +147,7 @@ inline void store(Float16* p, Vec<float> v) {
 }
 #endif
 
-// The first `count` < kLanes elements, the other lanes zero.
+// The first `count` <= kLanes elements, the other lanes zero.
 template <class T>
 inline Vec<Sum<T>> load_first(const T* p, int64_t count) {
   T buffer[kLanes<Sum<T>>] = {};
@@ -163,22 +163,47 @@ inline void store_first(T* p, Vec<Sum<T>> v, int64_t count) {
 
 #if defined(__AVX512F__)
 inline Vec<float> load_first(const float* p, int64_t count) {
-  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p));
 }
 inline void store_first(float* p, Vec<float> v, int64_t count) {
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), reinterpret_cast<__m512>(v));
 }
 #endif
 
-// `count` elements, up to a whole vector.
-template <class T>
-inline Vec<Sum<T>> load_lanes(const T* p, int64_t count) {
-  return count == kLanes<Sum<T>> ? load(p) : load_first(p, count);
+// How much of a vector counts: all lanes, known when compiling, or the first `count` of them.
+struct WholeVector {
+  static constexpr bool whole = true;
+};
+struct CutVector {
+  static constexpr bool whole = false;
+  int64_t count;
+};
+
+template <class T, class Lanes>
+inline Vec<Sum<T>> load_lanes(const T* p, Lanes lanes) {
+  if constexpr (Lanes::whole) {
+    return load(p);
+  } else {
+    return load_first(p, lanes.count);
+  }
 }
-template <class T>
-inline void store_lanes(T* p, Vec<Sum<T>> v, int64_t count) {
-  if (count == kLanes<Sum<T>>) return store(p, v);
-  store_first(p, v, count);
+template <class T, class Lanes>
+inline void store_lanes(T* p, Vec<Sum<T>> v, Lanes lanes) {
+  if constexpr (Lanes::whole) {
+    store(p, v);
+  } else {
+    store_first(p, v, lanes.count);
+  }
+}
+
+// Calls body with WholeVector if `count` is a whole vector of C, else with CutVector.
+template <class C, class Body>
+inline void with_lanes(int64_t count, const Body& body) {
+  if (count == kLanes<C>) {
+    body(WholeVector{});
+  } else {
+    body(CutVector{count});
+  }
 }
 
 }  // namespace kshot::cpu::KSHOT_ISA

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,9 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
     """
     console, errors = Console(), Console(stderr=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder: RunFolder | None = None
     try:
-        with ConsoleProgress(console) as progress:
+        with _termination_as_interrupt(), ConsoleProgress(console) as progress:
             folder, data_name, job = _prepare(options, config, resume, progress)
             console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
@@ -61,6 +61,16 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
         return EXIT_ERROR
     _print_result(console, result, report)
     return EXIT_DONE
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, end a run as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _prepare(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,10 +17,13 @@ from kshot_ext.nas.pipeline import SearchJob
 from kshot_ext.nas.report import Picture, render_report
 from kshot_ext.nas.results import RunResult
 from kshot_ext.nas.search import Evaluated
-from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.tables import as_table, flatten
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _CODE_ROWS = 24
+_TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
 
 
 def write_outputs(
@@ -83,40 +86,43 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
 
 
 def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
+        path = folder / f"{name}.png"
+        plots.save_png(figure, path)
+        return Picture(path, heading, caption)
+
     search = job.search
     shown = _evenly_by_cost(search.history, _CODE_ROWS)
     with torch.no_grad():
         codes = job.simplex_net([item.architecture for item in shown])
-    labels = ["".join(map(str, item.architecture.operations)) for item in shown]
-    names = list(dict.fromkeys(n for i in range(job.space.num_layers) for n in job.space.operations(i)))
-    titles = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
-    figures = {
-        "architecture": (
-            plots.draw_architectures(result.networks, names),
+    code_labels = ["".join(map(str, item.architecture.operations)) for item in shown]
+    operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
+    return [
+        picture(
+            "architecture",
+            plots.draw_architectures(result.networks, list(operation_names)),
             "Architectures",
             "Operation of each searched layer, from the image on the left to the classes on the right.",
         ),
-        "search": (
+        picture(
+            "search",
             plots.plot_search(search.history, search.pareto_front, result),
             "Search",
             "Every architecture that the search evaluated with the supernet's weights.",
         ),
-        "loss": (
-            plots.plot_losses(records, titles),
+        picture(
+            "loss",
+            plots.plot_losses(records, _TRAINED),
             "Training",
             "Loss of the supernet's sampled paths, and of both networks trained from scratch.",
         ),
-        "codes": (
-            plots.plot_codes(codes, labels),
+        picture(
+            "codes",
+            plots.plot_codes(codes, code_labels),
             "Simplex codes",
             "How architectures mix the weight copies; digits are the operation of each layer.",
         ),
-    }
-    pictures = []
-    for name, (figure, heading, caption) in figures.items():
-        plots.save_png(figure, folder / f"{name}.png")
-        pictures.append(Picture(folder / f"{name}.png", heading, caption))
-    return pictures
+    ]
 
 
 def _evenly_by_cost(history: Sequence[Evaluated], count: int) -> list[Evaluated]:
@@ -134,10 +140,6 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
         "shots": f"{settings.shots} weight copies",
-        "budget": _budget(settings, job.max_macs),
+        "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
-
-
-def _budget(settings: RunSettings, max_macs: int) -> str:
-    return f"budget {settings.budget} = {max_macs:,} multiply-accumulates for one image"

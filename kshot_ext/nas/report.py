@@ -43,7 +43,8 @@ details summary { cursor: pointer; color: var(--soft); }
 """
 
 _LOADING = """import torch
-network = torch.load("model.pt", weights_only=False).eval()  # plain torch.nn: needs torch alone"""
+# Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
+network = torch.load("model.pt", weights_only=False)"""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class SearchStage(Stage):
         search = EvolutionSearch(evaluate_and_move, space, limits, settings, generator)
         super().__init__("search", "search", search, settings.generations)
         self._evaluated = 0
-        self._on_move: Callable[[float], None]
+        self._on_move: Callable[[float], None] = lambda position: None
 
     @property
     def done(self) -> int:

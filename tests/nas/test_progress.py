@@ -7,8 +7,8 @@ from rich.console import Console
 from kshot_ext.nas.progress import ConsoleProgress
 
 
-def _show(*, terminal: bool) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+def _show(*, terminal: bool, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     with ConsoleProgress(console) as progress:
         progress.start("train", total=3, done=1)
         progress.move(1.5)
@@ -29,3 +29,8 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left() -> None:
     assert "3/3" in shown
     assert "left" in shown
     assert "loss 0.125" in shown
+
+
+def test_a_narrow_terminal_still_shows_the_times() -> None:
+    frames = [line for line in _show(terminal=True, width=64).splitlines() if "train" in line]
+    assert "0:00:00" in frames[-1]
