@@ -120,12 +120,18 @@ def test_compile_with_inductor() -> None:
 
 
 @CODES
+@pytest.mark.parametrize("dictionary_layout", ["contiguous", "channels_last_dictionary"])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("algorithm", ["mix_then_conv", "auto", "fused"])
 @pytest.mark.parametrize("groups", [1, 5])
-def test_output_follows_memory_format_of_input(layout: str, groups: int, code_per_sample: bool) -> None:
+def test_output_follows_memory_format_of_input(
+    groups: int, algorithm: str, layout: str, dictionary_layout: str, code_per_sample: bool
+) -> None:
     case = ConvCase("square", out_channels=5, padding=1, groups=groups)
-    call = lay_out(case.call(code_per_sample=code_per_sample).to(torch.float32), layout)
-    output = KF.kshot_conv2d(**call.tensors, **call.options)
+    call = case.call(code_per_sample=code_per_sample).to(torch.float32)
+    weight = lay_out(call, dictionary_layout).tensors["weight"]
+    tensors = {**lay_out(call, layout).tensors, "weight": weight}
+    output = KF.kshot_conv2d(**tensors, **call.options, algorithm=algorithm)
     assert is_channels_last(output) == layout.startswith("channels_last")
     assert is_channels_last(output) or output.is_contiguous()
 
