@@ -17,8 +17,9 @@ COMPILE = (
     "-fno-trapping-math",
 )
 
-# The stable ABI of torch 2.10: the library keeps working with later versions.
-OPS = ("-DTORCH_TARGET_VERSION=0x020a000000000000",)
+# The stable ABI of torch 2.10: the library keeps working with later versions. Little work is done in ops/, so its
+# compile time counts more than its speed.
+OPS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-O1")
 
 INSTRUCTION_SETS = {
     "portable": (),
