@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
+_PIXELS_FOR_ONE_THREAD = 16 * 16
 _LIBRARIES = ("matplotlib", "pymoo", "tensorboard")
 
 
@@ -50,7 +52,8 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
             folder, data_name, job = _prepare(options, config, resume, progress)
             console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-            result, network = job.run(folder, metrics, progress)
+            with _suitable_threads(job.splits.image_shape):
+                result, network = job.run(folder, metrics, progress)
         report = write_outputs(folder.path, data_name, job, result, network, metrics.records)
         metrics.close()
     except KeyboardInterrupt:
@@ -61,6 +64,18 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
         return EXIT_ERROR
     _print_result(console, result, report)
     return EXIT_DONE
+
+
+@contextmanager
+def _suitable_threads(image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """One thread for images so small that threads would spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    if image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
