@@ -10,9 +10,10 @@
 // where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics).
 //
 // Channels are the lanes. A task owns a range of positions; it works on blocks of kPositions positions by one
-// vector of channels, whose per-channel values stay in registers. Each pass reads its tensors from memory
-// once: training takes two reads and a write forward, four reads and a write backward, nothing is stored
-// between but x.
+// vector of channels, whose per-channel values stay in registers, and asks for the next block's lines one by
+// one meanwhile: the processor does not foresee this order. Each pass reads its tensors from memory once:
+// training takes two reads and a write forward, four reads and a write backward, nothing is stored between
+// but x. Bound by memory.
 #include "cpu/batch_norm_act.h"
 
 #include <algorithm>
@@ -35,6 +36,13 @@ inline void for_each_block(int64_t channels, int64_t begin, int64_t end, const B
       with_lanes<C>(std::min(kLanes<C>, channels - c), [&](auto lanes) { body(c, lanes, p, stop); });
     }
   }
+}
+
+// A value of `tensor`, and a request for the one kPositions further, which the next block reads.
+template <class T, class Lanes>
+inline Vec<Sum<T>> load_ahead(const T* tensor, int64_t at, int64_t channels, Lanes lanes) {
+  __builtin_prefetch(tensor + at + kPositions * channels);
+  return load_lanes(tensor + at, lanes);
 }
 
 template <class C>
@@ -111,7 +119,7 @@ template <class T, class Lanes>
 inline Vec<Sum<T>> argument(const Channels<T>& channels, const BatchNormAct& args, Vec<Sum<T>> x, int64_t at,
                             Lanes lanes) {
   const Vec<Sum<T>> z = x * channels.scale + channels.shift;
-  return args.residual ? z + load_lanes(static_cast<const T*>(args.residual) + at, lanes) : z;
+  return args.residual ? z + load_ahead(static_cast<const T*>(args.residual), at, args.channels, lanes) : z;
 }
 
 template <class T>
@@ -122,7 +130,7 @@ void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T
   std::fill(result, result + 2 * channels, C(0));
   for_each_block<C>(channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     Vec<C> sum = {}, deviations = {};
-    for (int64_t i = p; i < stop; ++i) sum += load_lanes(input + i * channels + c, lanes);
+    for (int64_t i = p; i < stop; ++i) sum += load_ahead(input, i * channels + c, channels, lanes);
     const C block = static_cast<C>(stop - p), before = static_cast<C>(p - begin), after = before + block;
     const Vec<C> block_mean = sum / block;
     for (int64_t i = p; i < stop; ++i) {
@@ -143,14 +151,17 @@ void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t en
   using C = Sum<T>;
   const T* input = static_cast<const T*>(args.input);
   T* output = static_cast<T*>(args.output);
+  const bool past_caches = args.past_caches && can_pass_caches(output, args.channels);
   for_each_block<C>(args.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     const Channels<T> channels(args, sample, c, lanes);
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * args.channels + c;
-      const Vec<C> z = argument<T>(channels, args, load_lanes(input + at, lanes), at, lanes);
-      store_lanes(output + at, activate<T, relu>(args.activation, z), lanes);
+      const Vec<C> x = load_ahead(input, at, args.channels, lanes);
+      const Vec<C> z = argument<T>(channels, args, x, at, lanes);
+      store_lanes(output + at, activate<T, relu>(args.activation, z), lanes, past_caches);
     }
   });
+  if (past_caches) finish_stores();
 }
 
 template <class T, bool relu>
@@ -166,9 +177,9 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
     Vec<C> sum = {}, sum_deviation = {};
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_lanes(input + at, lanes);
+      const Vec<C> x = load_ahead(input, at, forward.channels, lanes);
       const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
-      const Vec<C> g = load_lanes(grad + at, lanes) * slope<T, relu>(forward.activation, z);
+      const Vec<C> g = load_ahead(grad, at, forward.channels, lanes) * slope<T, relu>(forward.activation, z);
       sum += g;
       sum_deviation += g * (x - channels.mean);
     }
@@ -186,6 +197,8 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
   const T* grad = static_cast<const T*>(args.grad_output);
   T* grad_input = static_cast<T*>(args.grad_input);
   T* grad_residual = static_cast<T*>(args.grad_residual);
+  const bool past_caches = forward.past_caches && can_pass_caches(grad_input, forward.channels) &&
+                           can_pass_caches(grad_residual, forward.channels);
   for_each_block<C>(forward.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     const Channels<T> channels(forward, sample, c, lanes);
     Vec<C> mean_grad = {}, mean_normalised = {};
@@ -195,17 +208,18 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
     }
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_lanes(input + at, lanes);
+      const Vec<C> x = load_ahead(input, at, forward.channels, lanes);
       const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
-      const Vec<C> g = load_lanes(grad + at, lanes) * slope<T, relu>(forward.activation, z);
-      if (grad_residual) store_lanes(grad_residual + at, g, lanes);
+      const Vec<C> g = load_ahead(grad, at, forward.channels, lanes) * slope<T, relu>(forward.activation, z);
+      if (grad_residual) store_lanes(grad_residual + at, g, lanes, past_caches);
       const Vec<C> normalised = (x - channels.mean) * channels.inverse_deviation;
       store_lanes(
           grad_input + at,
           channels.inverse_deviation * (channels.weight * g - mean_grad - normalised * mean_normalised),
-          lanes);
+          lanes, past_caches);
     }
   });
+  if (past_caches) finish_stores();
 }
 
 // Calls body(null pointer to the element type, whether the activation is ReLU, as a constant).

@@ -25,6 +25,7 @@ struct BatchNormAct {
   const void* bias;                    // [C], [N, C], or null for zero
   int64_t weight_stride, bias_stride;  // elements from sample to sample: 0 if shared
   void* output;
+  bool past_caches;  // whether results are too large for the caches
 };
 
 struct BatchNormActBackward {

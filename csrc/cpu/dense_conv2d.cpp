@@ -5,23 +5,25 @@
 // Forward, targets are outputs; with transposed taps and the weight turned around it is the gradient of the
 // input.
 //
-//                      panel: kWidth channels c = 2 vectors
+//                      panel: up to kMostVectors vectors of channels c
 //                 r  [ ========= ]      (t, r) runs over taps and source channels; panels stay in L1 or L2
 //     rows of   [..] [ sums      ]
-//     targets   [..] [ in        ]      up to kRows targets: one broadcast of source[g at t, r] feeds two
-//     g at t    [..] [ registers ]      multiply-adds; a tap outside the image reads a row of zeros
+//     targets   [..] [ in        ]      up to kMostRows targets: one broadcast of source[g at t, r] feeds
+//     g at t    [..] [ registers ]      all vectors; a tap outside the image reads a row of zeros
 //
 // The gradient of the weight has the same shape with positions as the long axis:
 //
 //     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]       rows: o (broadcast), lanes: i
 //
 // A weight mixed per sample is never stored: its panel is mixed from the packed panels of the K copies
-// (mix_panel), used, and overwritten by the next sample's. Bound by arithmetic: 2 * kRows multiply-adds per
-// kRows + 2 loads.
+// (mix_panel), used, and overwritten by the next sample's. Bound by arithmetic, kRows * kVectors
+// multiply-adds for kRows + kVectors loads; with few channels on one side by the traffic of the other side's
+// tensor.
 #include "cpu/dense_conv2d.h"
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "cpu/simd.h"
 
@@ -29,223 +31,441 @@ namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
 constexpr int64_t kVector = kLanes<float>;
-constexpr int64_t kWidth = 2 * kVector;
+// A tile's sums, a row of the panel and a broadcast fill the registers: 24 + 4 + 1 of 32, or 12 + 2 + 1
+// of 16.
 #if defined(__AVX512F__)
-constexpr int kRows = 12;  // 24 sums, 2 of the panel, 1 broadcast: 27 of 32 registers
+constexpr int kSums = 24, kMostVectors = 4;
 #else
-constexpr int kRows = 6;  // 12 sums, 2 of the panel, 1 broadcast: 15 of 16 registers
+constexpr int kSums = 12, kMostVectors = 2;
 #endif
+constexpr int kMostRows = 12;
+constexpr int64_t kLine = 64 / sizeof(float);
 using V = Vec<float>;
 
-// Calls body(std::integral_constant<int, rows>) for 1 <= rows <= kRows.
-template <int most = kRows, class Body>
-inline void with_rows(int64_t rows, const Body& body) {
+// Rows of the tiles under panels of so many vectors.
+constexpr int rows_of(int vectors) {
+  return std::min(kMostRows, kSums / vectors);
+}
+
+// Cuts [0, count) into tiles of `rows`, and what is left over into smaller ones, and calls
+// body(std::integral_constant<int, rows>, first) for each: few sizes keep the compiled code small.
+template <int rows, class Body>
+inline void for_each_tile(int64_t count, const Body& body, int64_t first = 0) {
+  for (; first + rows <= count; first += rows) body(std::integral_constant<int, rows>{}, first);
+  if constexpr (rows > 1) {
+    constexpr int smaller = rows > 4 ? 4 : rows / 2;
+    if (first < count) for_each_tile<smaller>(count, body, first);
+  }
+}
+
+// Calls body(std::integral_constant<int, vectors>) with the vectors, up to `most`, that `width` channels
+// take.
+template <int most = kMostVectors, class Body>
+inline void with_vectors(int64_t width, const Body& body) {
   if constexpr (most > 1) {
-    if (rows < most) return with_rows<most - 1>(rows, body);
+    if (width <= (most - 1) * kVector) return with_vectors<most - 1>(width, body);
   }
   body(std::integral_constant<int, most>{});
 }
 
-// Cuts [begin, end) into nearly equal pieces of at most kRows.
-template <class Body>
-inline void for_each_tile(int64_t begin, int64_t end, const Body& body) {
-  const int64_t tiles = (end - begin + kRows - 1) / kRows;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t from = begin + tile * (end - begin) / tiles;
-    body(from, begin + (tile + 1) * (end - begin) / tiles - from);
+// A row of vectors that hold `width` values: the lanes beyond are zero, and not stored.
+template <int vectors>
+inline void load_row(V (&row)[vectors], const float* from, int64_t width) {
+#pragma GCC unroll 4
+  for (int v = 0; v + 1 < vectors; ++v) row[v] = load(from + v * kVector);
+  const int64_t last = width - (vectors - 1) * kVector;
+  from += (vectors - 1) * kVector;
+  row[vectors - 1] = last == kVector ? load(from) : load_first(from, last);
+}
+template <int vectors>
+inline void store_row(float* to, const V (&row)[vectors], int64_t width, bool past_caches) {
+  const int64_t last = width - (vectors - 1) * kVector;
+  if (past_caches && last == kVector) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store_past_caches(to + v * kVector, row[v]);
+    return;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v + 1 < vectors; ++v) store(to + v * kVector, row[v]);
+  to += (vectors - 1) * kVector;
+  if (last == kVector) {
+    store(to, row[vectors - 1]);
+  } else {
+    store_first(to, row[vectors - 1], last);
   }
 }
 
-// Source rows of the targets of one tile, tap by tap; taps that no target uses are left out.
-class TileSources {
+// Where a block of targets reads and writes, tile by tile; taps that no target of a tile uses are left out.
+class Block {
  public:
-  explicit TileSources(const DenseGather& args)
-      : args_(args), zeros_(static_cast<size_t>(args.source_channels), 0.0f) {
-    taps_.reserve(static_cast<size_t>(args.plan->taps()));
-  }
+  explicit Block(const DenseGather& args)
+      : args_(args), zeros_(static_cast<size_t>(args.source_channels), 0.0f) {}
 
   struct Tap {
     int64_t index;
-    std::array<const float*, kRows> rows;
+    std::array<const float*, kMostRows> rows;
+  };
+  struct Tile {
+    size_t first_tap, taps;
+    std::array<float*, kMostRows> targets;
   };
 
-  const std::vector<Tap>& of(int64_t begin, int64_t rows) {
+  // Targets [begin, begin + count) of the flat list, in tiles of `most` rows.
+  template <int most>
+  void place(int64_t begin, int64_t count) {
     const GatherPlan& plan = *args_.plan;
-    std::array<const float*, kRows> samples;
-    std::array<const int64_t*, kRows> row_sources, column_sources;
-    for (int64_t m = 0; m < rows; ++m) {
-      const int64_t pixel = plan.order[static_cast<size_t>((begin + m) % plan.target_pixels)];
-      samples[m] =
-          args_.source + (begin + m) / plan.target_pixels * plan.source_pixels * args_.source_channels;
-      row_sources[m] = plan.row_source.data() + pixel / plan.target_width * plan.kernel_height;
-      column_sources[m] = plan.column_source.data() + pixel % plan.target_width * plan.kernel_width;
-    }
+    int64_t sample = begin / plan.places(), place = begin % plan.places();
     taps_.clear();
-    for (int64_t ky = 0; ky < plan.kernel_height; ++ky) {
-      for (int64_t kx = 0; kx < plan.kernel_width; ++kx) {
-        Tap tap{ky * plan.kernel_width + kx, {}};
+    tiles_.clear();
+    for_each_tile<most>(count, [&](auto rows, int64_t) {
+      std::array<const float*, kMostRows> sources;
+      std::array<const int32_t*, kMostRows> pixels;
+      Tile tile{taps_.size(), 0, {}};
+      for (int m = 0; m < rows; ++m) {
+        sources[m] = args_.source + sample * plan.source_pixels * args_.source_channels;
+        pixels[m] = plan.source.data() + place * plan.taps;
+        tile.targets[m] = args_.target + (sample * plan.places() + plan.target[static_cast<size_t>(place)]) *
+                                             args_.target_channels;
+        if (++place == plan.places()) ++sample, place = 0;
+      }
+      for (int64_t t = 0; t < plan.taps; ++t) {
+        Tap tap{t, {}};
+        tap.rows.fill(zeros_.data());
         bool used = false;
-        for (int64_t m = 0; m < rows; ++m) {
-          const int64_t y = row_sources[m][ky], x = column_sources[m][kx];
-          const bool inside = y >= 0 && x >= 0;
-          used = used || inside;
-          tap.rows[m] =
-              inside ? samples[m] + (y * plan.source_width + x) * args_.source_channels : zeros_.data();
+        for (int m = 0; m < rows; ++m) {
+          const int64_t pixel = pixels[m][t];
+          used = used || pixel >= 0;
+          tap.rows[m] = pixel >= 0 ? sources[m] + pixel * args_.source_channels : zeros_.data();
         }
         if (used) taps_.push_back(tap);
       }
-    }
-    return taps_;
+      tile.taps = taps_.size() - tile.first_tap;
+      tiles_.push_back(tile);
+    });
   }
+
+  const Tile& tile(size_t index) const { return tiles_[index]; }
+
+  // Asks for share `part` of `parts` of the sources of a tile to be brought to L2, while others are worked
+  // on. Sources that several taps read come by themselves.
+  void prefetch(size_t tile, int64_t part, int64_t parts) const {
+    if (tile >= tiles_.size() || args_.plan->taps > 1 || tiles_[tile].taps == 0) return;
+    const auto& rows = taps_[tiles_[tile].first_tap].rows;
+    const int64_t from = part * args_.source_channels / parts,
+                  to = (part + 1) * args_.source_channels / parts;
+    for (const float* row : rows) {
+      for (int64_t r = from; r < to; r += kLine) __builtin_prefetch(row + r, 0, 2);
+    }
+  }
+
+  const Tap* taps(const Tile& tile) const { return taps_.data() + tile.first_tap; }
 
  private:
   const DenseGather& args_;
   std::vector<float> zeros_;
   std::vector<Tap> taps_;
+  std::vector<Tile> tiles_;
 };
 
 // sums += source rows * panel rows, over one tap
-template <int rows>
-inline void multiply_tap(V (&sums)[rows][2], const std::array<const float*, kRows>& sources,
-                         const float* panel, int64_t depth) {
+template <int rows, int vectors>
+inline void multiply_tap(V (&sums)[rows][vectors], const std::array<const float*, kMostRows>& sources,
+                         const float* panel, int64_t panel_width, int64_t depth) {
   const float* source[rows];
   for (int m = 0; m < rows; ++m) source[m] = sources[m];
-  for (int64_t r = 0; r < depth; ++r, panel += kWidth) {
-    const V left = load(panel), right = load(panel + kVector);
-#pragma GCC unroll 16
+  for (int64_t r = 0; r < depth; ++r, panel += panel_width) {
+    V right[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) right[v] = load(panel + v * kVector);
+#pragma GCC unroll 12
     for (int m = 0; m < rows; ++m) {
-      const V a = splat(source[m][r]);
-      sums[m][0] += a * left;
-      sums[m][1] += a * right;
+      const V left = splat(source[m][r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] += left * right[v];
     }
   }
 }
 
-template <int rows>
-void gather_tile(const DenseGather& args, const std::vector<TileSources::Tap>& taps, const float* panel,
-                 const float* bias, int64_t begin, int64_t channel, int64_t width) {
-  V sums[rows][2] = {};
-  if (bias) {
-    for (int v = 0; v < 2; ++v) {
-      const int64_t count = std::clamp<int64_t>(width - v * kVector, 0, kVector);
-      const V start = count ? load_first(bias + channel + v * kVector, count) : V{};
-      for (int m = 0; m < rows; ++m) sums[m][v] = start;
+// Channels [channel, channel + width) of the targets of a tile.
+struct TileChannels {
+  const float* panel;
+  int64_t panel_width, depth;
+  const float* bias;
+  int64_t channel, width;
+  bool past_caches;
+};
+
+template <int rows, int vectors>
+void gather_tile(const Block& block, const Block::Tile& tile, const TileChannels& channels) {
+  V sums[rows][vectors] = {};
+  if (channels.bias) {
+    V start[vectors];
+    load_row(start, channels.bias + channels.channel, channels.width);
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
     }
   }
-  for (const TileSources::Tap& tap : taps) {
-    multiply_tap<rows>(sums, tap.rows, panel + tap.index * args.source_channels * kWidth,
-                       args.source_channels);
+  const Block::Tap* taps = block.taps(tile);
+  for (size_t t = 0; t < tile.taps; ++t) {
+    const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
+    multiply_tap<rows, vectors>(sums, taps[t].rows, rows_of_tap, channels.panel_width, channels.depth);
   }
-  const GatherPlan& plan = *args.plan;
+#pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
-    const int64_t sample = (begin + m) / plan.target_pixels;
-    const int64_t pixel = plan.order[static_cast<size_t>((begin + m) % plan.target_pixels)];
-    float* target = args.target + (sample * plan.target_pixels + pixel) * args.target_channels + channel;
-    if (width == kWidth) {
-      store(target, sums[m][0]);
-      store(target + kVector, sums[m][1]);
-    } else {
-      store_first(target, sums[m][0], std::min(width, kVector));
-      if (width > kVector) store_first(target + kVector, sums[m][1], width - kVector);
-    }
+    store_row(tile.targets[m] + channels.channel, sums[m], channels.width, channels.past_caches);
   }
 }
 
-// Positions of one tap inside the image, as offsets of their rows in input and gradient.
+// Brings memory to L2 a little at every step.
+class Prefetcher {
+ public:
+  explicit Prefetcher(int64_t steps) : steps_(steps) {}
+
+  void add(const float* data, int64_t size) {
+    data_[count_] = data;
+    lines_[count_] = (size + kLine - 1) / kLine;
+    ++count_;
+  }
+  void step() {
+    for (int i = 0; i < count_; ++i) {
+      const int64_t from = step_ * lines_[i] / steps_,
+                    to = std::min((step_ + 1) * lines_[i] / steps_, lines_[i]);
+      for (int64_t line = from; line < to; ++line) __builtin_prefetch(data_[i] + line * kLine, 0, 2);
+    }
+    ++step_;
+  }
+
+ private:
+  int64_t steps_, step_ = 0;
+  int count_ = 0;
+  std::array<const float*, 2> data_;
+  std::array<int64_t, 2> lines_;
+};
+
+// Rows of input and gradient that meet under one tap.
 struct Pair {
   const float* input;
   const float* grad;
 };
 
 // gradient rows [o, o + rows) of one tap += sum over pairs
-template <int rows>
+template <int rows, int vectors>
 void gradient_tile(const std::vector<Pair>& pairs, int64_t row, int64_t channel, int64_t width,
-                   float* gradient) {
-  V sums[rows][2] = {};
-  const int64_t right_count = width - kVector;
+                   float* gradient, int64_t panel_width) {
+  V sums[rows][vectors] = {};
   const auto accumulate = [&](auto whole) {
+    constexpr bool is_whole = decltype(whole)::value;
     for (const Pair& pair : pairs) {
-      const float* input = pair.input + channel;
       const float* grad = pair.grad + row;
-      const V left = decltype(whole)::value ? load(input) : load_first(input, std::min(width, kVector));
-      const V right = decltype(whole)::value ? load(input + kVector)
-                      : right_count > 0      ? load_first(input + kVector, right_count)
-                                             : V{};
-#pragma GCC unroll 16
+      V input[vectors];
+      load_row(input, pair.input + channel, is_whole ? vectors * kVector : width);
+#pragma GCC unroll 12
       for (int m = 0; m < rows; ++m) {
-        const V g = splat(grad[m]);
-        sums[m][0] += g * left;
-        sums[m][1] += g * right;
+        const V left = splat(grad[m]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sums[m][v] += left * input[v];
       }
     }
   };
-  if (width == kWidth) {
+  if (width == vectors * kVector) {
     accumulate(std::true_type{});
   } else {
     accumulate(std::false_type{});
   }
+#pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
-    float* target = gradient + (row + m) * kWidth;
-    store(target, load(target) + sums[m][0]);
-    store(target + kVector, load(target + kVector) + sums[m][1]);
+    float* target = gradient + (row + m) * panel_width;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store(target + v * kVector, load(target + v * kVector) + sums[m][v]);
+  }
+}
+
+template <int panel_vectors>
+void gather_range(const DenseGather& args, const PanelRange<const float*>& panels, const float* bias,
+                  int64_t begin, int64_t end) {
+  constexpr int kRows = rows_of(panel_vectors);
+  // Sources of a block of targets and a group of panels stay in L2 together. Tile by tile, the rows of
+  // targets are written from one end to the other, which is what the processor's prefetching of lines likes.
+  const int64_t block_size = std::clamp<int64_t>((1 << 16) / args.source_channels, 48, 240) / kRows * kRows;
+  const int64_t group_size = std::max<int64_t>((1 << 17) / std::max<int64_t>(panels.stride, 1), 1);
+  const bool past_caches = args.past_caches && can_pass_caches(args.target, args.target_channels);
+  Block block(args);
+  for (; begin < end; begin += block_size) {
+    const int64_t count = std::min(block_size, end - begin);
+    block.place<kRows>(begin, count);
+    for (int64_t group = panels.begin; group < panels.end; group += group_size) {
+      const int64_t group_end = std::min(group + group_size, panels.end);
+      size_t tile = 0;
+      for_each_tile<kRows>(count, [&](auto rows, int64_t) {
+        for (int64_t p = group; p < group_end; ++p) {
+          const int64_t channel = p * panels.width;
+          const TileChannels channels{
+              panels.of(p), panels.width, args.source_channels,
+              bias,         channel,      std::min(panels.width, args.target_channels - channel),
+              past_caches};
+          block.prefetch(tile + 1, p - group, group_end - group);
+          with_vectors<panel_vectors>(channels.width, [&](auto vectors) {
+            gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, block.tile(tile), channels);
+          });
+        }
+        ++tile;
+      });
+    }
+  }
+  if (past_caches) finish_stores();
+}
+
+template <int panel_vectors>
+void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<float*>& gradient, int64_t begin,
+                           int64_t end) {
+  constexpr int kRows = rows_of(panel_vectors);
+  // A chunk of gradient rows, kPositions by kChannels, stays in L2 while the panels go by.
+  constexpr int64_t kPositions = 128, kChannels = 384;
+  const GatherPlan& plan = *args.plan;
+  const auto input_row = [&](int64_t g, int64_t t) -> const float* {
+    const int64_t sample = g / plan.places(), place = g % plan.places();
+    const int64_t pixel = plan.source[static_cast<size_t>(place * plan.taps + t)];
+    return pixel < 0 ? nullptr : args.input + (sample * plan.source_pixels + pixel) * args.in_channels;
+  };
+  std::vector<Pair> pairs;
+  for (; begin < end; begin += kPositions) {
+    const int64_t stop = std::min(begin + kPositions, end);
+    // The rows of the next chunk are brought to L2 while this one is worked on.
+    Prefetcher prefetcher(plan.taps * gradient.size() * ((args.out_channels + kRows - 1) / kRows));
+    if (stop < end) {
+      const int64_t next = std::min(stop + kPositions, end);
+      prefetcher.add(args.grad + stop * args.out_channels, (next - stop) * args.out_channels);
+      const float *first = input_row(stop, 0), *last = input_row(next - 1, 0);
+      if (plan.taps == 1 && first && last) prefetcher.add(first, last + args.in_channels - first);
+    }
+    for (int64_t t = 0; t < plan.taps; ++t) {
+      pairs.clear();
+      for (int64_t g = begin; g < stop; ++g) {
+        if (const float* input = input_row(g, t)) pairs.push_back({input, args.grad + g * args.out_channels});
+      }
+      if (pairs.empty()) continue;
+      for (int64_t o = 0; o < args.out_channels; o += kChannels) {
+        const int64_t channels = std::min(kChannels, args.out_channels - o);
+        for (int64_t p = gradient.begin; p < gradient.end; ++p) {
+          float* tap = gradient.of(p) + t * args.out_channels * gradient.width;
+          const int64_t channel = p * gradient.width,
+                        width = std::min(gradient.width, args.in_channels - channel);
+          with_vectors<panel_vectors>(width, [&](auto vectors) {
+            for_each_tile<kRows>(channels, [&](auto rows, int64_t row) {
+              prefetcher.step();
+              gradient_tile<decltype(rows)::value, decltype(vectors)::value>(pairs, o + row, channel, width,
+                                                                             tap, gradient.width);
+            });
+          });
+        }
+      }
+    }
+  }
+}
+
+// to[i * to_stride + j] = from[j * from_stride + i] for i < rows, j < columns
+void transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
+               int64_t to_stride) {
+  int64_t i = 0;
+#if defined(__AVX__)
+  for (; i + 4 <= rows; i += 4) {
+    int64_t j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const float* block = from + j * from_stride + i;
+      __m128 a = _mm_loadu_ps(block), b = _mm_loadu_ps(block + from_stride),
+             c = _mm_loadu_ps(block + 2 * from_stride), d = _mm_loadu_ps(block + 3 * from_stride);
+      _MM_TRANSPOSE4_PS(a, b, c, d);
+      float* target = to + i * to_stride + j;
+      _mm_storeu_ps(target, a);
+      _mm_storeu_ps(target + to_stride, b);
+      _mm_storeu_ps(target + 2 * to_stride, c);
+      _mm_storeu_ps(target + 3 * to_stride, d);
+    }
+    for (; j < columns; ++j) {
+      for (int64_t k = i; k < i + 4; ++k) to[k * to_stride + j] = from[j * from_stride + k];
+    }
+  }
+#endif
+  for (; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) to[i * to_stride + j] = from[j * from_stride + i];
   }
 }
 
 }  // namespace
 
-void get_panel_width(int64_t& width) {
-  width = kWidth;
+void choose_panel_width(int64_t channels, int64_t& width) {
+  const int64_t vectors = (channels + kVector - 1) / kVector;
+  const int64_t panels = (vectors + kMostVectors - 1) / kMostVectors;
+  width = (vectors + panels - 1) / panels * kVector;
 }
 
-void pack_by_output(const WeightView& weight, int64_t panel, float* packed) {
-  const int64_t first = panel * kWidth, width = std::min(kWidth, weight.out_channels - first);
+void pack_by_output(const WeightView& weight, int64_t panel, int64_t panel_width, float* packed) {
+  const int64_t first = panel * panel_width, width = std::min(panel_width, weight.out_channels - first);
   for (int64_t t = 0; t < weight.taps; ++t) {
     const float* tap = weight.data + first * weight.out_stride + t * weight.tap_stride;
-    float* rows = packed + t * weight.in_channels * kWidth;
-    if (width < kWidth) std::fill(rows, rows + weight.in_channels * kWidth, 0.0f);
-    constexpr int64_t kBlock = 16;  // input channels at a time, so that the rows written stay in L1
-    for (int64_t i = 0; i < weight.in_channels; i += kBlock) {
-      const int64_t end = std::min(i + kBlock, weight.in_channels);
+    float* rows = packed + t * weight.in_channels * panel_width;
+    if (width < panel_width) std::fill(rows, rows + weight.in_channels * panel_width, 0.0f);
+    if (weight.in_stride == 1) {
+      transpose(tap, weight.out_stride, weight.in_channels, width, rows, panel_width);
+      continue;
+    }
+    for (int64_t i = 0; i < weight.in_channels; ++i) {
       for (int64_t lane = 0; lane < width; ++lane) {
-        const float* from = tap + lane * weight.out_stride;
-        for (int64_t j = i; j < end; ++j) rows[j * kWidth + lane] = from[j * weight.in_stride];
+        rows[i * panel_width + lane] = tap[lane * weight.out_stride + i * weight.in_stride];
       }
     }
   }
 }
 
-void pack_by_input(const WeightView& weight, int64_t panel, float* packed) {
-  const int64_t first = panel * kWidth, width = std::min(kWidth, weight.in_channels - first);
+void pack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width, float* packed) {
+  const int64_t first = panel * panel_width, width = std::min(panel_width, weight.in_channels - first);
   for (int64_t t = 0; t < weight.taps; ++t) {
-    for (int64_t o = 0; o < weight.out_channels; ++o, packed += kWidth) {
+    for (int64_t o = 0; o < weight.out_channels; ++o, packed += panel_width) {
       const float* from =
           weight.data + o * weight.out_stride + first * weight.in_stride + t * weight.tap_stride;
-      for (int64_t lane = 0; lane < width; ++lane) packed[lane] = from[lane * weight.in_stride];
-      std::fill(packed + width, packed + kWidth, 0.0f);
+      if (weight.in_stride == 1) {
+        std::copy(from, from + width, packed);
+      } else {
+        for (int64_t lane = 0; lane < width; ++lane) packed[lane] = from[lane * weight.in_stride];
+      }
+      std::fill(packed + width, packed + panel_width, 0.0f);
     }
   }
 }
 
-void unpack_by_input(const WeightView& weight, int64_t panel, const float* packed, float* unpacked) {
-  const int64_t first = panel * kWidth, width = std::min(kWidth, weight.in_channels - first);
+void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width, const float* packed,
+                     float* unpacked) {
+  const int64_t first = panel * panel_width, width = std::min(panel_width, weight.in_channels - first);
   for (int64_t t = 0; t < weight.taps; ++t) {
-    for (int64_t o = 0; o < weight.out_channels; ++o, packed += kWidth) {
+    for (int64_t o = 0; o < weight.out_channels; ++o, packed += panel_width) {
       float* to = unpacked + o * weight.out_stride + first * weight.in_stride + t * weight.tap_stride;
-      for (int64_t lane = 0; lane < width; ++lane) to[lane * weight.in_stride] = packed[lane];
+      if (weight.in_stride == 1) {
+        std::copy(packed, packed + width, to);
+      } else {
+        for (int64_t lane = 0; lane < width; ++lane) to[lane * weight.in_stride] = packed[lane];
+      }
     }
   }
 }
 
 void mix_panel(const float* copies, int64_t stride, const float* code, int64_t shots, int64_t size,
                float* mixed) {
-  for (int64_t e = 0; e < size; e += kWidth) {
-    V left = {}, right = {};
+  int64_t e = 0;
+  for (; e + 4 * kVector <= size; e += 4 * kVector) {
+    V sums[4] = {};
     for (int64_t k = 0; k < shots; ++k) {
-      left += code[k] * load(copies + k * stride + e);
-      right += code[k] * load(copies + k * stride + e + kVector);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) sums[v] += code[k] * load(copies + k * stride + e + v * kVector);
     }
-    store(mixed + e, left);
-    store(mixed + e + kVector, right);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) store(mixed + e + v * kVector, sums[v]);
+  }
+  for (; e < size; e += kVector) {
+    V sum = {};
+    for (int64_t k = 0; k < shots; ++k) sum += code[k] * load(copies + k * stride + e);
+    store(mixed + e, sum);
   }
 }
 
@@ -254,63 +474,32 @@ void contract_panel(const float* panel, const float* copies, int64_t stride, con
   for (int64_t k = 0; k < shots; ++k) {
     const float* copy = copies + k * stride;
     float* sum = sums ? sums + k * stride : nullptr;
-    V left_dot = {}, right_dot = {};
-    for (int64_t e = 0; e < size; e += kWidth) {
-      const V left = load(panel + e), right = load(panel + e + kVector);
-      left_dot += left * load(copy + e);
-      right_dot += right * load(copy + e + kVector);
-      if (!sum) continue;
-      store(sum + e, load(sum + e) + code[k] * left);
-      store(sum + e + kVector, load(sum + e + kVector) + code[k] * right);
+    V dot[2] = {};  // two chains of additions, to hide their latency
+    for (int64_t e = 0; e < size; e += kVector) {
+      const V value = load(panel + e);
+      V& chain = dot[e / kVector % 2];
+      chain += value * load(copy + e);
+      if (sum) store(sum + e, load(sum + e) + code[k] * value);
     }
-    dots[k] = sum_of_lanes<float>(left_dot) + sum_of_lanes<float>(right_dot);
+    dots[k] = sum_of_lanes<float>(dot[0]) + sum_of_lanes<float>(dot[1]);
   }
 }
 
-void dense_gather(const DenseGather& args, const float* panel, int64_t panel_index, const float* bias,
+void add_panels(float* into, const float* from, int64_t size) {
+  for (int64_t e = 0; e < size; e += kVector) store(into + e, load(into + e) + load(from + e));
+}
+
+void dense_gather(const DenseGather& args, const PanelRange<const float*>& panels, const float* bias,
                   int64_t begin, int64_t end) {
-  TileSources sources(args);
-  const int64_t channel = panel_index * kWidth, width = std::min(kWidth, args.target_channels - channel);
-  for_each_tile(begin, end, [&](int64_t from, int64_t rows) {
-    const std::vector<TileSources::Tap>& taps = sources.of(from, rows);
-    with_rows(rows, [&](auto count) {
-      gather_tile<decltype(count)::value>(args, taps, panel, bias, from, channel, width);
-    });
-  });
+  with_vectors(panels.width,
+               [&](auto vectors) { gather_range<decltype(vectors)::value>(args, panels, bias, begin, end); });
 }
 
-void dense_weight_gradient(const DenseWeightGradient& args, int64_t panel_index, int64_t begin, int64_t end,
-                           float* gradient) {
-  const GatherPlan& plan = *args.plan;
-  const int64_t channel = panel_index * kWidth, width = std::min(kWidth, args.in_channels - channel);
-  // Positions at a time whose rows of input and gradient fit in L2.
-  const int64_t positions = std::clamp<int64_t>((1 << 16) / (args.in_channels + args.out_channels), 16, 4096);
-  std::vector<Pair> pairs;
-  for (int64_t first = begin; first < end; first += positions) {
-    const int64_t last = std::min(first + positions, end);
-    for (int64_t t = 0; t < plan.taps(); ++t) {
-      const int64_t ky = t / plan.kernel_width, kx = t % plan.kernel_width;
-      pairs.clear();
-      for (int64_t g = first; g < last; ++g) {
-        const int64_t sample = g / plan.target_pixels, pixel = g % plan.target_pixels;
-        const int64_t y =
-            plan.row_source[static_cast<size_t>(pixel / plan.target_width * plan.kernel_height + ky)];
-        const int64_t x =
-            plan.column_source[static_cast<size_t>(pixel % plan.target_width * plan.kernel_width + kx)];
-        if (y < 0 || x < 0) continue;
-        pairs.push_back(
-            {args.input + (sample * plan.source_pixels + y * plan.source_width + x) * args.in_channels,
-             args.grad + g * args.out_channels});
-      }
-      if (pairs.empty()) continue;
-      float* tap = gradient + t * args.out_channels * kWidth;
-      for_each_tile(0, args.out_channels, [&](int64_t row, int64_t rows) {
-        with_rows(rows, [&](auto count) {
-          gradient_tile<decltype(count)::value>(pairs, row, channel, width, tap);
-        });
-      });
-    }
-  }
+void dense_weight_gradient(const DenseWeightGradient& args, const PanelRange<float*>& gradient, int64_t begin,
+                           int64_t end) {
+  with_vectors(gradient.width, [&](auto vectors) {
+    weight_gradient_range<decltype(vectors)::value>(args, gradient, begin, end);
+  });
 }
 
 }  // namespace kshot::cpu::KSHOT_ISA

@@ -9,29 +9,27 @@
 
 namespace kshot::cpu {
 
-// Where the taps of each target position read: forward from outputs to inputs, transposed from inputs to
-// outputs.
+// Which source pixel each tap of each target pixel reads: forward from outputs to inputs, transposed from
+// inputs to outputs. A *place* is an index in the list of target pixels of one sample, which is in such an
+// order that neighbours use the same taps where possible.
 struct GatherPlan {
-  int64_t kernel_height, kernel_width;
-  int64_t source_width, source_pixels;  // pixels of one sample
-  int64_t target_width, target_pixels;
-  std::vector<int64_t>
-      order;  // target pixels so that neighbours in the list use the same taps where possible
-  std::vector<int64_t> row_source;     // [target height, kernel height]: row of the source, or -1
-  std::vector<int64_t> column_source;  // [target width, kernel width]: column of the source, or -1
+  int64_t taps, source_pixels;
+  std::vector<int32_t> target;  // [places]: target pixel
+  std::vector<int32_t> source;  // [places, taps]: source pixel, or -1 in the padding
 
-  int64_t taps() const { return kernel_height * kernel_width; }
+  int64_t places() const { return static_cast<int64_t>(target.size()); }
 };
 
-// target[g, c] = bias[c] + sum_{t, r} source[g at t, r] * panel[t, r, c] for the channels c of one panel.
+// target[g, c] = bias[c] + sum_{t, r} source[g at t, r] * panel[t, r, c] for the channels c of some panels.
 struct DenseGather {
   const GatherPlan* plan;
   int64_t source_channels, target_channels;
   const float* source;  // [N, source pixels, source channels]
   float* target;        // [N, target pixels, target channels]
+  bool past_caches;     // whether the target is too large for the caches
 };
 
-// gradient[t, o, lane] += sum_p grad[p, o] * input[p at t, channel] for the input channels of one panel.
+// gradient[t, o, lane] += sum_p grad[p, o] * input[p at t, channel] for the input channels of some panels.
 struct DenseWeightGradient {
   const GatherPlan* plan;  // forward: targets are outputs, sources inputs
   int64_t in_channels, out_channels;
@@ -39,20 +37,33 @@ struct DenseWeightGradient {
   const float* grad;   // [N, target pixels, out_channels]
 };
 
-// One copy of a weight, [C_out, C_in, KH, KW] with these strides, cut into panels of panel_width() channels:
-// by output channel, [panels, taps, C_in, width], or by input channel, [panels, taps, C_out, width].
+// Panels [begin, end) of a weight, `width` channels each; the first of them lies at `data`, the next one
+// `stride` elements further.
+template <class Pointer>
+struct PanelRange {
+  Pointer data;
+  int64_t stride, width, begin, end;
+
+  int64_t size() const { return end - begin; }
+  Pointer of(int64_t panel) const { return data + (panel - begin) * stride; }
+};
+
+// One copy of a weight, [C_out, C_in, KH, KW] with these strides, cut into panels of `width` channels: by
+// output channel, [panels, taps, C_in, width], or by input channel, [panels, taps, C_out, width].
 struct WeightView {
   const float* data;
   int64_t out_channels, in_channels, taps;
   int64_t out_stride, in_stride, tap_stride;
 };
 
-KSHOT_DECLARE(void get_panel_width(int64_t& width))
-KSHOT_DECLARE(void pack_by_output(const WeightView& weight, int64_t panel, float* packed))
-KSHOT_DECLARE(void pack_by_input(const WeightView& weight, int64_t panel, float* packed))
+// The width that panels of so many channels should have: whole vectors, panels of nearly equal width.
+KSHOT_DECLARE(void choose_panel_width(int64_t channels, int64_t& width))
+KSHOT_DECLARE(void pack_by_output(const WeightView& weight, int64_t panel, int64_t panel_width,
+                                  float* packed))
+KSHOT_DECLARE(void pack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width, float* packed))
 // The reverse of pack_by_input, into a weight of the same strides.
-KSHOT_DECLARE(void unpack_by_input(const WeightView& weight, int64_t panel, const float* packed,
-                                   float* unpacked))
+KSHOT_DECLARE(void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width,
+                                   const float* packed, float* unpacked))
 
 // mixed[e] = sum_k code[k] * copies[k * stride + e]
 KSHOT_DECLARE(void mix_panel(const float* copies, int64_t stride, const float* code, int64_t shots,
@@ -61,10 +72,13 @@ KSHOT_DECLARE(void mix_panel(const float* copies, int64_t stride, const float* c
 KSHOT_DECLARE(void contract_panel(const float* panel, const float* copies, int64_t stride, const float* code,
                                   int64_t shots, int64_t size, float* dots, float* sums))
 
-// Targets [begin, end) of the flat list sample * target pixels + place in order.
-KSHOT_DECLARE(void dense_gather(const DenseGather& args, const float* panel, int64_t panel_index,
+// into[e] += from[e]
+KSHOT_DECLARE(void add_panels(float* into, const float* from, int64_t size))
+
+// Targets [begin, end) of the flat list sample * places + place.
+KSHOT_DECLARE(void dense_gather(const DenseGather& args, const PanelRange<const float*>& panels,
                                 const float* bias, int64_t begin, int64_t end))
-KSHOT_DECLARE(void dense_weight_gradient(const DenseWeightGradient& args, int64_t panel_index, int64_t begin,
-                                         int64_t end, float* gradient))
+KSHOT_DECLARE(void dense_weight_gradient(const DenseWeightGradient& args, const PanelRange<float*>& gradient,
+                                         int64_t begin, int64_t end))
 
 }  // namespace kshot::cpu

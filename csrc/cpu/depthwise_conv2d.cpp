@@ -3,56 +3,37 @@
 //     output[n, y, x, c] = bias[c] + sum_taps input[n, y', x', c] * weight[tap, c]
 //
 // and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
-// products over positions. Channels are the lanes; a task owns one sample and a range of channels. The source
-// rows that a target row needs lie in a ring of rows in L2, widened to the sum type and with zeros to both
-// sides, so no column is an edge and the tensors are read and written row by row, in order, each element
-// once:
+// products over positions. Channels are the lanes; a task owns some samples and a range of channels. The
+// source rows that a target row needs lie in a ring of rows in L2, widened to the sum type and with zeros to
+// both sides, so no column is an edge and the tensors are read and written row by row, in order:
 //
-//     ring   [ 0 0 | source row y     | 0 0 ]        x  taps (kernel rows x kernel columns)
-//            [ 0 0 | source row y + 1 | 0 0 ]        =  one target row; 2 vectors of channels by kTile
-//            columns at a
-//                                                       time are summed in registers
+//     ring   [ 0 0 | source row y     | 0 0 ]        a tile: kTile neighbouring columns of a target row by
+//     one
+//            [ 0 0 | source row y + 1 | 0 0 ]        vector of channels, summed in registers; every source
+//                                                    vector is loaded once and feeds all columns it reaches
 //
-// Bound by memory: with a kernel of up to 7x7 the multiply-adds take less time than the traffic from main
-// memory.
+// The backward pass makes both gradients row by row side by side, so that what one has brought to the caches
+// serves the other. Bound by memory: with a kernel of up to 5x5 the multiply-adds take less time than the
+// traffic from main memory.
 #include "cpu/depthwise_conv2d.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
 #include <type_traits>
 
+#include "common/aligned_buffer.h"
 #include "cpu/simd.h"
 
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
-// Calls body(std::integral_constant<int, count>) for 1 <= count <= most.
-template <int most, class Body>
-inline void with_constant(int64_t count, const Body& body) {
-  if constexpr (most > 1) {
-    if (count < most) return with_constant<most - 1>(count, body);
-  }
-  body(std::integral_constant<int, most>{});
-}
-
-// Cuts `count` into nearly equal pieces of at most `most`.
-template <class Body>
-inline void for_each_piece(int64_t count, int64_t most, const Body& body) {
-  const int64_t pieces = (count + most - 1) / most;
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    const int64_t from = piece * count / pieces;
-    body(from, (piece + 1) * count / pieces - from);
-  }
-}
-
-// Calls body(first lane, std::integral_constant<int, vectors>) for blocks of two vectors, and one if it is
-// left over.
-template <class C, class Body>
-inline void for_each_block(int64_t width, const Body& body) {
-  constexpr int64_t lanes = kLanes<C>;
-  int64_t lane = 0;
-  for (; lane + 2 * lanes <= width; lane += 2 * lanes) body(lane, std::integral_constant<int, 2>{});
-  if (lane < width) body(lane, std::integral_constant<int, 1>{});
-}
+#if defined(__AVX512F__)
+constexpr int kTile = 8;  // columns: 8 sums, up to 7 weights, a source of 32 registers
+#else
+constexpr int kTile = 4;  // of 16 registers
+#endif
+constexpr int kSmallTile = 4;
 
 // A range of channels, widened to whole vectors of the sum type; lanes beyond the last channel are zero.
 template <class T>
@@ -69,11 +50,33 @@ struct ChannelRange {
     for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
     if (c < count) store(to + c, load_first(from + c, count - c));
   }
-  void narrow(T* to, const C* from) const {
+  void narrow(T* to, const C* from, bool past_caches) const {
     int64_t c = 0;
-    for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
+    if (past_caches) {
+      for (; c + kLanes<C> <= count; c += kLanes<C>) store_past_caches(to + c, load(from + c));
+    } else {
+      for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
+    }
     if (c < count) store_first(to + c, load(from + c), count - c);
   }
+};
+
+// Columns of zeros that a row of `size` needs on each side.
+struct Margins {
+  int64_t left = 0, right = 0;
+
+  // What `columns` reach, where whole tiles of targets are computed.
+  Margins(const std::vector<AxisSegment>& columns, int64_t size) {
+    for (const AxisSegment& segment : columns) {
+      const int64_t count = (segment.count + kTile - 1) / kTile * kTile;
+      for (const AxisTap& tap : segment.taps) {
+        const int64_t last = tap.source + (count - 1) * segment.source_step;
+        left = std::max(left, -tap.source);
+        right = std::max(right, last - size + 1);
+      }
+    }
+  }
+  Margins(int64_t left, int64_t right) : left(left), right(right) {}
 };
 
 // Rows of one sample, kept in a ring: row y stays until row y + size of the ring comes.
@@ -82,22 +85,26 @@ class RowRing {
  public:
   using C = Sum<T>;
 
-  // `source`: the sample; `margin`: columns of zeros to either side.
-  RowRing(const T* source, int64_t columns, int64_t channels, const ChannelRange<T>& range, int64_t rows,
-          int64_t margin)
-      : source_(source + range.begin),
-        columns_(columns),
+  RowRing(int64_t columns, int64_t channels, const ChannelRange<T>& range, int64_t rows, Margins margins)
+      : columns_(columns),
         channels_(channels),
-        margin_(margin),
-        range_(range) {
-    held_.assign(static_cast<size_t>(rows), -1);
-    memory_.assign(static_cast<size_t>(rows * row_size()), C(0));
+        margins_(margins),
+        range_(range),
+        held_(static_cast<size_t>(rows), -1),
+        memory_(rows * row_size()) {
+    std::fill(memory_.data(), memory_.data() + rows * row_size(), C(0));
+  }
+
+  // `sample`: its first element.
+  void start(const T* sample) {
+    source_ = sample + range_.begin;
+    std::fill(held_.begin(), held_.end(), -1);
   }
 
   // Column 0 of row y.
   const C* row(int64_t y) {
     const size_t slot = static_cast<size_t>(y) % held_.size();
-    C* line = memory_.data() + static_cast<int64_t>(slot) * row_size() + margin_ * range_.width;
+    C* line = memory_.data() + static_cast<int64_t>(slot) * row_size() + margins_.left * range_.width;
     if (held_[slot] != y) {
       held_[slot] = y;
       const T* from = source_ + y * columns_ * channels_;
@@ -107,26 +114,15 @@ class RowRing {
   }
 
  private:
-  int64_t row_size() const { return (columns_ + 2 * margin_) * range_.width; }
+  int64_t row_size() const { return (margins_.left + columns_ + margins_.right) * range_.width; }
 
-  const T* source_;
-  int64_t columns_, channels_, margin_;
+  int64_t columns_, channels_;
+  Margins margins_;
   const ChannelRange<T>& range_;
+  const T* source_ = nullptr;
   std::vector<int64_t> held_;
-  std::vector<C> memory_;
+  AlignedBuffer<C> memory_;
 };
-
-// Columns that segments reach to the left or right of [0, size).
-int64_t margin_of(const std::vector<AxisSegment>& segments, int64_t size) {
-  int64_t margin = 0;
-  for (const AxisSegment& segment : segments) {
-    for (const AxisTap& tap : segment.taps) {
-      const int64_t last = tap.source + (segment.count - 1) * segment.source_step;
-      margin = std::max({margin, -tap.source, last - size + 1});
-    }
-  }
-  return margin;
-}
 
 // Rows that the taps of one target row span.
 int64_t span_of(const std::vector<AxisSegment>& segments) {
@@ -139,10 +135,26 @@ int64_t span_of(const std::vector<AxisSegment>& segments) {
   return span;
 }
 
-// Cuts channels into ranges whose ring of rows stays in L2, and calls body(range).
+// The taps of each target row that lie within the source.
+std::vector<std::vector<AxisTap>> taps_of_rows(const std::vector<AxisSegment>& segments, int64_t targets,
+                                               int64_t sources) {
+  std::vector<std::vector<AxisTap>> rows(static_cast<size_t>(targets));
+  for (const AxisSegment& segment : segments) {
+    for (int64_t j = 0; j < segment.count; ++j) {
+      for (const AxisTap& tap : segment.taps) {
+        const int64_t source = tap.source + j * segment.source_step;
+        if (source < 0 || source >= sources) continue;
+        rows[static_cast<size_t>(segment.first + j * segment.step)].push_back({tap.tap, source});
+      }
+    }
+  }
+  return rows;
+}
+
+// Cuts channels into ranges whose `ring_positions` stay in L2, and calls body(range).
 template <class T, class Body>
 void for_each_range(int64_t begin, int64_t end, int64_t ring_positions, const Body& body) {
-  constexpr int64_t kBytes = 512 << 10, kLeast = 64;
+  constexpr int64_t kBytes = 768 << 10, kLeast = 64;
   const int64_t fit = kBytes / (ring_positions * static_cast<int64_t>(sizeof(Sum<T>)));
   const int64_t most = std::max(kLeast, fit / kLeast * kLeast);
   for (int64_t c = begin; c < end; c += most) body(ChannelRange<T>(c, std::min(c + most, end)));
@@ -152,200 +164,402 @@ void for_each_range(int64_t begin, int64_t end, int64_t ring_positions, const Bo
 template <class C>
 struct Line {
   const C* source;  // column 0
-  const C* weight;  // tap 0 of the kernel's row
+  C* taps;          // of the kernel's row: weights, or sums of the gradient
 };
 
-// `count` neighbouring targets: target[j] = start + sum over lines and column taps
-template <class C, int vectors, int count>
-inline void gather_tile(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t first,
-                        int64_t width, int64_t lane, const C* start, C* target) {
-  constexpr int64_t lanes = kLanes<C>;
-  Vec<C> sums[count][vectors];
-#pragma GCC unroll 8
-  for (int j = 0; j < count; ++j) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) sums[j][v] = load(start + lane + v * lanes);
-  }
-  const int64_t step = segment.source_step * width;
-  for (const Line<C>& line : lines) {
-    for (const AxisTap& tap : segment.taps) {
-      const C* source = line.source + (tap.source + first * segment.source_step) * width + lane;
-      const C* weight = line.weight + tap.tap * width + lane;
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) {
-        const Vec<C> w = load(weight + v * lanes);
-#pragma GCC unroll 8
-        for (int j = 0; j < count; ++j) sums[j][v] += w * load(source + j * step + v * lanes);
-      }
+// Columns of a segment whose taps are neighbours, in the order of their sources.
+struct Columns {
+  const AxisSegment* segment;
+  int64_t first_source;  // that of the first target's first tap
+  std::array<int64_t, 7> taps;
+
+  // Whether `segment` is of this kind; the kernels below are compiled for the usual counts.
+  static bool fit(const AxisSegment& segment) {
+    const size_t count = segment.taps.size();
+    const bool usual = segment.source_step == 1
+                           ? (1 <= count && count <= 5) || count == 7
+                           : segment.source_step == 2 && (count == 3 || count == 5 || count == 7);
+    if (!usual || segment.count < kSmallTile) return false;
+    const int64_t step = count > 1 ? segment.taps[1].source - segment.taps[0].source : 1;
+    if (step != 1 && step != -1) return false;
+    for (size_t k = 0; k < count; ++k) {
+      if (segment.taps[k].source != segment.taps[0].source + static_cast<int64_t>(k) * step) return false;
     }
+    return true;
   }
-  C* to = target + (segment.first + first * segment.step) * width + lane;
-#pragma GCC unroll 8
-  for (int j = 0; j < count; ++j) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) store(to + j * segment.step * width + v * lanes, sums[j][v]);
+
+  explicit Columns(const AxisSegment& segment) : segment(&segment), taps{} {
+    const size_t count = segment.taps.size();
+    const bool ascending = segment.taps.back().source >= segment.taps.front().source;
+    for (size_t k = 0; k < count; ++k) taps[k] = segment.taps[ascending ? k : count - 1 - k].tap;
+    first_source = std::min(segment.taps.front().source, segment.taps.back().source);
+  }
+};
+
+// Calls body(std::integral_constant<int, taps>, <int, source step>, <int, tile>) for fitting columns.
+template <class Body>
+void with_shape(const Columns& columns, const Body& body) {
+  const auto with_tile = [&](auto taps, auto step) {
+    if (columns.segment->count > kSmallTile) {
+      body(taps, step, std::integral_constant<int, kTile>{});
+    } else {
+      body(taps, step, std::integral_constant<int, kSmallTile>{});
+    }
+  };
+  constexpr std::integral_constant<int, 1> one{};
+  constexpr std::integral_constant<int, 2> two{};
+  const bool strided = columns.segment->source_step == 2;
+  switch (columns.segment->taps.size()) {
+    case 1:
+      return with_tile(std::integral_constant<int, 1>{}, one);
+    case 2:
+      return with_tile(std::integral_constant<int, 2>{}, one);
+    case 3:
+      return strided ? with_tile(std::integral_constant<int, 3>{}, two)
+                     : with_tile(std::integral_constant<int, 3>{}, one);
+    case 4:
+      return with_tile(std::integral_constant<int, 4>{}, one);
+    case 5:
+      return strided ? with_tile(std::integral_constant<int, 5>{}, two)
+                     : with_tile(std::integral_constant<int, 5>{}, one);
+    default:
+      return strided ? with_tile(std::integral_constant<int, 7>{}, two)
+                     : with_tile(std::integral_constant<int, 7>{}, one);
   }
 }
 
+// target[j] = start + sum over lines and taps, `tile` columns at a time. Targets beyond the segment's last
+// are computed from the margin and left out.
+template <int taps, int step, int tile>
+void gather_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
+                    const float* start, float* target) {
+  using C = float;
+  const AxisSegment& segment = *columns.segment;
+  for (int64_t first = 0; first < segment.count; first += tile) {
+    const int64_t from = (columns.first_source + first * step) * width;
+    const int64_t count = std::min<int64_t>(tile, segment.count - first);
+    C* to = target + (segment.first + first * segment.step) * width;
+    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+      Vec<C> sums[tile];
+      const Vec<C> initial = load(start + lane);
+#pragma GCC unroll 8
+      for (int j = 0; j < tile; ++j) sums[j] = initial;
+      for (const Line<C>& line : lines) {
+        Vec<C> weights[taps];
+#pragma GCC unroll 7
+        for (int k = 0; k < taps; ++k) weights[k] = load(line.taps + columns.taps[k] * width + lane);
+        const C* source = line.source + from + lane;
+#pragma GCC unroll 32
+        for (int i = 0; i < (tile - 1) * step + taps; ++i) {
+          const Vec<C> value = load(source + i * width);
+#pragma GCC unroll 7
+          for (int k = 0; k < taps; ++k) {
+            const int j = (i - k) / step;
+            if (i >= k && (i - k) % step == 0 && j < tile) sums[j] += weights[k] * value;
+          }
+        }
+      }
+      C* at = to + lane;
+      const int64_t stride = segment.step * width;
+      if (count == tile) {
+#pragma GCC unroll 8
+        for (int j = 0; j < tile; ++j) store(at + j * stride, sums[j]);
+      } else {
+        for (int j = 0; j < count; ++j) store(at + j * stride, sums[j]);
+      }
+    }
+  }
+}
+
+// The same for any taps, column by column.
 template <class C>
-void gather_row(const std::vector<Line<C>>& lines, const std::vector<AxisSegment>& segments, int64_t width,
-                const C* start, C* target) {
-  constexpr int kTile = 6;
-  for_each_block<C>(width, [&](int64_t lane, auto vectors) {
-    for (const AxisSegment& segment : segments) {
-      for_each_piece(segment.count, kTile, [&](int64_t first, int64_t count) {
-        with_constant<kTile>(count, [&](auto tile) {
-          gather_tile<C, decltype(vectors)::value, decltype(tile)::value>(lines, segment, first, width, lane,
-                                                                          start, target);
-        });
-      });
+void gather_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t width,
+                           const C* start, C* target) {
+  for (int64_t j = 0; j < segment.count; ++j) {
+    C* to = target + (segment.first + j * segment.step) * width;
+    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+      Vec<C> sum = load(start + lane);
+      for (const Line<C>& line : lines) {
+        for (const AxisTap& tap : segment.taps) {
+          const int64_t source = tap.source + j * segment.source_step;
+          sum += load(line.taps + tap.tap * width + lane) * load(line.source + source * width + lane);
+        }
+      }
+      store(to + lane, sum);
+    }
+  }
+}
+
+void gather_segment(const std::vector<Line<float>>& lines, const AxisSegment& segment, int64_t width,
+                    const float* start, float* target) {
+  if (!Columns::fit(segment)) return gather_segment_slowly(lines, segment, width, start, target);
+  const Columns columns(segment);
+  with_shape(columns, [&](auto taps, auto step, auto tile) {
+    gather_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(lines, columns, width,
+                                                                                        start, target);
+  });
+}
+void gather_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
+                    const double* start, double* target) {
+  gather_segment_slowly(lines, segment, width, start, target);
+}
+
+// Makes target rows of a gather over a range of channels, sample by sample.
+template <class T>
+class GatherPass {
+ public:
+  using C = Sum<T>;
+
+  GatherPass(const DepthwiseGather& args, const ChannelRange<T>& range)
+      : args_(args),
+        range_(range),
+        taps_(args.kernel_height * args.kernel_width),
+        rows_(taps_of_rows(*args.rows, args.target_height, args.source_height)),
+        ring_(args.source_width, args.channels, range, span_of(*args.rows),
+              Margins(*args.columns, args.source_width)),
+        weights_(taps_ * range.width),
+        start_(range.width),
+        finished_(args.target_width * range.width) {
+    std::fill(start_.data(), start_.data() + range.width, C(0));
+    past_caches_ = args.past_caches && can_pass_caches(static_cast<const T*>(args.target), args.channels);
+  }
+  ~GatherPass() {
+    if (past_caches_) finish_stores();
+  }
+
+  void start(int64_t n) {
+    const int64_t channels = args_.channels;
+    ring_.start(static_cast<const T*>(args_.source) +
+                n * args_.source_height * args_.source_width * channels);
+    target_ = static_cast<T*>(args_.target) + n * args_.target_height * args_.target_width * channels +
+              range_.begin;
+    if (!has_weights_ || args_.weight_stride) {
+      const T* weight = static_cast<const T*>(args_.weight) + n * args_.weight_stride + range_.begin;
+      for (int64_t t = 0; t < taps_; ++t)
+        range_.widen(weights_.data() + t * range_.width, weight + t * channels);
+    }
+    if (args_.bias && (!has_weights_ || args_.bias_stride)) {
+      range_.widen(start_.data(), static_cast<const T*>(args_.bias) + n * args_.bias_stride + range_.begin);
+    }
+    has_weights_ = true;
+  }
+
+  void rows(int64_t begin, int64_t end) {
+    for (int64_t y = begin; y < end; ++y) row(y);
+  }
+
+ private:
+  void row(int64_t y) {
+    const int64_t width = range_.width;
+    lines_.clear();
+    for (const AxisTap& tap : rows_[static_cast<size_t>(y)]) {
+      lines_.push_back({ring_.row(tap.source), weights_.data() + tap.tap * args_.kernel_width * width});
+    }
+    for (const AxisSegment& segment : *args_.columns) {
+      gather_segment(lines_, segment, width, start_.data(), finished_.data());
+    }
+    T* line = target_ + y * args_.target_width * args_.channels;
+    for (int64_t x = 0; x < args_.target_width; ++x) {
+      range_.narrow(line + x * args_.channels, finished_.data() + x * width, past_caches_);
+    }
+  }
+
+  const DepthwiseGather& args_;
+  const ChannelRange<T>& range_;
+  int64_t taps_;
+  std::vector<std::vector<AxisTap>> rows_;
+  RowRing<T> ring_;
+  AlignedBuffer<C> weights_, start_, finished_;
+  std::vector<Line<C>> lines_;
+  T* target_ = nullptr;
+  bool has_weights_ = false, past_caches_ = false;
+};
+
+// sums[k] += sum over columns of grad * input at column tap k, for every line; `grad` ends in zeros
+template <int taps, int step, int tile>
+void gradient_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
+                      const float* grad) {
+  using C = float;
+  for (int64_t first = 0; first < columns.segment->count; first += tile) {
+    const int64_t from = (columns.first_source + first * step) * width;
+    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+      Vec<C> grads[tile];
+#pragma GCC unroll 8
+      for (int j = 0; j < tile; ++j) grads[j] = load(grad + (first + j) * width + lane);
+      for (const Line<C>& line : lines) {
+        const C* source = line.source + from + lane;
+        Vec<C> sums[taps];
+#pragma GCC unroll 7
+        for (int k = 0; k < taps; ++k) sums[k] = load(line.taps + columns.taps[k] * width + lane);
+#pragma GCC unroll 32
+        for (int i = 0; i < (tile - 1) * step + taps; ++i) {
+          const Vec<C> value = load(source + i * width);
+#pragma GCC unroll 7
+          for (int k = 0; k < taps; ++k) {
+            const int j = (i - k) / step;
+            if (i >= k && (i - k) % step == 0 && j < tile) sums[k] += grads[j] * value;
+          }
+        }
+#pragma GCC unroll 7
+        for (int k = 0; k < taps; ++k) store(line.taps + columns.taps[k] * width + lane, sums[k]);
+      }
+    }
+  }
+}
+
+// The same for any taps, tap by tap.
+template <class C>
+void gradient_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t width,
+                             const C* grad) {
+  for (const Line<C>& line : lines) {
+    for (const AxisTap& tap : segment.taps) {
+      C* sums = line.taps + tap.tap * width;
+      for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+        Vec<C> sum = load(sums + lane);
+        for (int64_t j = 0; j < segment.count; ++j) {
+          const int64_t source = tap.source + j * segment.source_step;
+          sum += load(grad + j * width + lane) * load(line.source + source * width + lane);
+        }
+        store(sums + lane, sum);
+      }
+    }
+  }
+}
+
+void gradient_segment(const std::vector<Line<float>>& lines, const AxisSegment& segment, int64_t width,
+                      const float* grad) {
+  if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad);
+  const Columns columns(segment);
+  with_shape(columns, [&](auto taps, auto step, auto tile) {
+    gradient_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(lines, columns,
+                                                                                          width, grad);
+  });
+}
+void gradient_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
+                      const double* grad) {
+  gradient_segment_slowly(lines, segment, width, grad);
+}
+
+// Sums the gradients of weight and bias over rows of the output, over a range of channels.
+template <class T>
+class GradientPass {
+ public:
+  using C = Sum<T>;
+
+  GradientPass(const DepthwiseWeightGradient& args, const ChannelRange<T>& range)
+      : args_(args),
+        range_(range),
+        rows_(taps_of_rows(*args.rows, args.geometry.height.output, args.geometry.height.input)),
+        input_(args.geometry.width.input, args.geometry.in_channels, range, span_of(*args.rows),
+               Margins(*args.columns, args.geometry.width.input)),
+        grad_(args.geometry.width.output, args.geometry.out_channels, range, 1, Margins(0, kTile)),
+        sums_((args.geometry.taps() + 1) * range.width) {
+    std::fill(sums_.data(), sums_.data() + (args.geometry.taps() + 1) * range.width, C(0));
+  }
+
+  void start(int64_t n) {
+    input_.start(static_cast<const T*>(args_.input) + n * args_.geometry.input_size());
+    grad_.start(static_cast<const T*>(args_.grad_output) + n * args_.geometry.output_size());
+  }
+
+  void row(int64_t y) {
+    const int64_t width = range_.width;
+    const C* grad = grad_.row(y);
+    lines_.clear();
+    for (const AxisTap& tap : rows_[static_cast<size_t>(y)]) {
+      lines_.push_back(
+          {input_.row(tap.source), sums_.data() + tap.tap * args_.geometry.width.kernel * width});
+    }
+    C* bias_sums = sums_.data() + args_.geometry.taps() * width;
+    for (int64_t x = 0; x < args_.geometry.width.output; ++x) {
+      for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+        store(bias_sums + lane, load(bias_sums + lane) + load(grad + x * width + lane));
+      }
+    }
+    gradient_segment(lines_, args_.columns->front(), width, grad);
+  }
+
+  // Adds the sums to grad_weight [taps, C] and grad_bias [C].
+  void finish(C* grad_weight, C* grad_bias) const {
+    const auto add = [&](C* to, const C* from) {
+      for (int64_t c = 0; c < range_.count; ++c) to[c] += from[c];
+    };
+    const int64_t taps = args_.geometry.taps();
+    for (int64_t t = 0; t < taps; ++t) {
+      add(grad_weight + t * args_.geometry.out_channels + range_.begin, sums_.data() + t * range_.width);
+    }
+    add(grad_bias + range_.begin, sums_.data() + taps * range_.width);
+  }
+
+ private:
+  const DepthwiseWeightGradient& args_;
+  const ChannelRange<T>& range_;
+  std::vector<std::vector<AxisTap>> rows_;
+  RowRing<T> input_, grad_;
+  AlignedBuffer<C> sums_;
+  std::vector<Line<C>> lines_;
+};
+
+int64_t ring_positions(const std::vector<AxisSegment>& rows, const std::vector<AxisSegment>& columns,
+                       int64_t source_width) {
+  const Margins margins(columns, source_width);
+  return span_of(rows) * (margins.left + source_width + margins.right);
+}
+
+template <class T>
+void gather(const DepthwiseGather& args, const DepthwiseTask& task) {
+  const int64_t positions = ring_positions(*args.rows, *args.columns, args.source_width);
+  for_each_range<T>(task.channel_begin, task.channel_end, positions, [&](const ChannelRange<T>& range) {
+    GatherPass<T> pass(args, range);
+    for (int64_t n = task.sample_begin; n < task.sample_end; ++n) {
+      pass.start(n);
+      pass.rows(0, args.target_height);
     }
   });
 }
 
 template <class T>
-void gather_range(const DepthwiseGather& args, int64_t n, const ChannelRange<T>& range, int64_t span,
-                  int64_t margin) {
-  using C = Sum<T>;
-  const int64_t channels = args.channels, taps = args.kernel_height * args.kernel_width, width = range.width;
-  const T* source =
-      static_cast<const T*>(args.source) + n * args.source_height * args.source_width * channels;
-  T* target =
-      static_cast<T*>(args.target) + n * args.target_height * args.target_width * channels + range.begin;
-  const T* weight = static_cast<const T*>(args.weight) + n * args.weight_stride + range.begin;
-  RowRing<T> ring(source, args.source_width, channels, range, span, margin);
-  std::vector<C> weights(static_cast<size_t>(taps * width)), start(static_cast<size_t>(width));
-  std::vector<C> finished(static_cast<size_t>(args.target_width * width));
-  for (int64_t t = 0; t < taps; ++t) range.widen(weights.data() + t * width, weight + t * channels);
-  if (args.bias) {
-    range.widen(start.data(), static_cast<const T*>(args.bias) + n * args.bias_stride + range.begin);
+void backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradient& gradient,
+              const DepthwiseTask& task, Sum<T>* grad_weight, Sum<T>* grad_bias) {
+  const ConvGeometry& geometry = gradient.geometry;
+  int64_t positions = ring_positions(*gradient.rows, *gradient.columns, geometry.width.input);
+  if (input_gradient) {
+    positions +=
+        ring_positions(*input_gradient->rows, *input_gradient->columns, input_gradient->source_width);
   }
-
-  std::vector<Line<C>> lines;
-  for (const AxisSegment& segment : *args.rows) {
-    for (int64_t j = 0; j < segment.count; ++j) {
-      lines.clear();
-      for (const AxisTap& tap : segment.taps) {
-        const int64_t y = tap.source + j * segment.source_step;
-        if (y < 0 || y >= args.source_height) continue;
-        lines.push_back({ring.row(y), weights.data() + tap.tap * args.kernel_width * width});
-      }
-      gather_row(lines, *args.columns, width, start.data(), finished.data());
-      T* line = target + (segment.first + j * segment.step) * args.target_width * channels;
-      for (int64_t x = 0; x < args.target_width; ++x)
-        range.narrow(line + x * channels, finished.data() + x * width);
-    }
-  }
-}
-
-template <class T>
-void gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64_t channel_end) {
-  const int64_t margin = margin_of(*args.columns, args.source_width), span = span_of(*args.rows);
-  for_each_range<T>(channel_begin, channel_end, span * (args.source_width + 2 * margin),
-                    [&](const ChannelRange<T>& range) { gather_range(args, n, range, span, margin); });
-}
-
-// sums[k] += sum over columns of grad * input at column tap k, for `taps` of them
-template <class C, int vectors, int taps>
-inline void gradient_tile(const C* grad, const C* input, const AxisTap* tap, int64_t source_step,
-                          int64_t columns, int64_t width, C* sums) {
-  constexpr int64_t lanes = kLanes<C>;
-  Vec<C> totals[taps][vectors];
-  const C* sources[taps];
-#pragma GCC unroll 8
-  for (int k = 0; k < taps; ++k) {
-    sources[k] = input + tap[k].source * width;
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) totals[k][v] = load(sums + tap[k].tap * width + v * lanes);
-  }
-  for (int64_t j = 0; j < columns; ++j) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      const Vec<C> g = load(grad + j * width + v * lanes);
-#pragma GCC unroll 8
-      for (int k = 0; k < taps; ++k)
-        totals[k][v] += g * load(sources[k] + j * source_step * width + v * lanes);
-    }
-  }
-#pragma GCC unroll 8
-  for (int k = 0; k < taps; ++k) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) store(sums + tap[k].tap * width + v * lanes, totals[k][v]);
-  }
-}
-
-template <class T>
-void weight_gradient_range(const DepthwiseWeightGradient& args, int64_t n, const ChannelRange<T>& range,
-                           int64_t span, int64_t margin, Sum<T>* grad_weight, Sum<T>* grad_bias) {
-  using C = Sum<T>;
-  constexpr int kTaps = 5;
-  const ConvGeometry& geometry = args.geometry;
-  const int64_t channels = geometry.out_channels, out_columns = geometry.width.output, width = range.width;
-  const T* input = static_cast<const T*>(args.input) + n * geometry.input_size();
-  const T* grad = static_cast<const T*>(args.grad_output) + n * geometry.output_size();
-  const AxisSegment &rows = args.rows->front(), &columns = args.columns->front();
-  RowRing<T> ring(input, geometry.width.input, channels, range, span, margin);
-  RowRing<T> grad_rows(grad, out_columns, channels, range, 1, 0);
-  std::vector<C> sums(static_cast<size_t>((geometry.taps() + 1) * width));  // the last ones are the bias's
-  C* bias_sums = sums.data() + geometry.taps() * width;
-
-  for (int64_t j = 0; j < rows.count; ++j) {
-    const C* line = grad_rows.row(j);
-    for (int64_t x = 0; x < out_columns; ++x) {
-      for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-        store(bias_sums + lane, load(bias_sums + lane) + load(line + x * width + lane));
+  for_each_range<T>(task.channel_begin, task.channel_end, positions, [&](const ChannelRange<T>& range) {
+    GradientPass<T> sums(gradient, range);
+    std::optional<GatherPass<T>> gathered;
+    if (input_gradient) gathered.emplace(*input_gradient, range);
+    for (int64_t n = task.sample_begin; n < task.sample_end; ++n) {
+      sums.start(n);
+      if (gathered) gathered->start(n);
+      int64_t done = 0;  // rows of the input's gradient
+      for (int64_t y = 0; y < geometry.height.output; ++y) {
+        sums.row(y);
+        const int64_t next = y + 1 < geometry.height.output
+                                 ? std::min((y + 1) * geometry.height.stride, geometry.height.input)
+                                 : geometry.height.input;
+        if (gathered) gathered->rows(done, next);
+        done = next;
       }
     }
-    for (const AxisTap& tap : rows.taps) {
-      const int64_t y = tap.source + j * rows.source_step;
-      if (y < 0 || y >= geometry.height.input) continue;
-      const C* source = ring.row(y);
-      C* line_sums = sums.data() + tap.tap * geometry.width.kernel * width;
-      for_each_block<C>(width, [&](int64_t lane, auto vectors) {
-        for_each_piece(geometry.width.kernel, kTaps, [&](int64_t first, int64_t count) {
-          with_constant<kTaps>(count, [&](auto tile) {
-            gradient_tile<C, decltype(vectors)::value, decltype(tile)::value>(
-                line + lane, source + lane, columns.taps.data() + first, columns.source_step, out_columns,
-                width, line_sums + lane);
-          });
-        });
-      });
-    }
-  }
-  const auto add = [&](C* to, const C* from) {
-    for (int64_t c = 0; c < range.count; ++c) to[c] += from[c];
-  };
-  for (int64_t t = 0; t < geometry.taps(); ++t) {
-    add(grad_weight + t * channels + range.begin, sums.data() + t * width);
-  }
-  add(grad_bias + range.begin, bias_sums);
-}
-
-template <class T>
-void weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin,
-                     int64_t channel_end, Sum<T>* grad_weight, Sum<T>* grad_bias) {
-  const int64_t columns = args.geometry.width.input;
-  const int64_t margin = margin_of(*args.columns, columns), span = span_of(*args.rows);
-  for_each_range<T>(channel_begin, channel_end, span * (columns + 2 * margin),
-                    [&](const ChannelRange<T>& range) {
-                      weight_gradient_range(args, n, range, span, margin, grad_weight, grad_bias);
-                    });
+    sums.finish(grad_weight, grad_bias);
+  });
 }
 
 }  // namespace
 
-void depthwise_gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin, int64_t channel_end) {
-  dispatch_dtype(args.dtype, [&](auto* type) {
-    gather<std::remove_pointer_t<decltype(type)>>(args, n, channel_begin, channel_end);
-  });
+void depthwise_gather(const DepthwiseGather& args, const DepthwiseTask& task) {
+  dispatch_dtype(args.dtype, [&](auto* type) { gather<std::remove_pointer_t<decltype(type)>>(args, task); });
 }
 
-void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n, int64_t channel_begin,
-                               int64_t channel_end, void* grad_weight, void* grad_bias) {
-  dispatch_dtype(args.dtype, [&](auto* type) {
+void depthwise_backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradient& gradient,
+                        const DepthwiseTask& task, void* grad_weight, void* grad_bias) {
+  dispatch_dtype(gradient.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    weight_gradient<T>(args, n, channel_begin, channel_end, static_cast<Sum<T>*>(grad_weight),
-                       static_cast<Sum<T>*>(grad_bias));
+    backward<T>(input_gradient, gradient, task, static_cast<Sum<T>*>(grad_weight),
+                static_cast<Sum<T>*>(grad_bias));
   });
 }
 

@@ -24,6 +24,7 @@ struct DepthwiseGather {
   const void* bias;       // [C], [N, C], or null
   int64_t bias_stride;    // elements from sample to sample: 0 for a shared bias
   void* target;           // [N, target_height, target_width, C]
+  bool past_caches;       // whether the target is too large for the caches
 };
 
 struct DepthwiseWeightGradient {
@@ -35,13 +36,17 @@ struct DepthwiseWeightGradient {
   const void* grad_output;                  // [N, H', W', C]
 };
 
-// Sample n, channels [channel_begin, channel_end).
-KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, int64_t n, int64_t channel_begin,
-                                    int64_t channel_end))
+// What one call works on.
+struct DepthwiseTask {
+  int64_t sample_begin, sample_end, channel_begin, channel_end;
+};
 
-// Adds sample n's share to grad_weight [taps, C] and grad_bias [C], both of the sum type.
-KSHOT_DECLARE(void depthwise_weight_gradient(const DepthwiseWeightGradient& args, int64_t n,
-                                             int64_t channel_begin, int64_t channel_end, void* grad_weight,
-                                             void* grad_bias))
+KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, const DepthwiseTask& task))
+
+// Adds the task's share to grad_weight [taps, C] and grad_bias [C], both of the sum type; makes the gradient
+// of the input as well unless `input_gradient` is null.
+KSHOT_DECLARE(void depthwise_backward(const DepthwiseGather* input_gradient,
+                                      const DepthwiseWeightGradient& gradient, const DepthwiseTask& task,
+                                      void* grad_weight, void* grad_bias))
 
 }  // namespace kshot::cpu

@@ -11,7 +11,7 @@
 
 #include "common/dtype.h"
 
-#if defined(__F16C__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -38,9 +38,10 @@ constexpr int64_t kLanes = VectorOf<C>::lanes;
 typedef uint32_t VecBits __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t VecHalfBits __attribute__((vector_size(kVectorBytes / 2)));
 
+// A difference, since compilers may drop the zero of it: adding one to -0 would change it.
 template <class C>
 inline Vec<C> splat(C value) {
-  return Vec<C>{} + value;
+  return value - Vec<C>{};
 }
 
 template <class C>
@@ -147,6 +148,33 @@ inline void store(Float16* p, Vec<float> v) {
 }
 #endif
 
+// Stores that leave the caches alone: for results larger than these, which are read much later. They write
+// about twice as fast as plain stores, which first read the line they overwrite. finish_stores() comes before
+// other threads read.
+template <class T>
+inline void store_past_caches(T* p, Vec<Sum<T>> v) {
+  store(p, v);
+}
+#if defined(__AVX512F__)
+inline void store_past_caches(float* p, Vec<float> v) {
+  _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+}
+#elif defined(__AVX__)
+inline void store_past_caches(float* p, Vec<float> v) {
+  _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+}
+#endif
+inline void finish_stores() {
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
+// Whether store_past_caches may write rows of so many elements one after the other: all aligned to vectors.
+template <class T>
+inline bool can_pass_caches(const T* p, int64_t row) {
+  return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0 && row % kLanes<Sum<T>> == 0;
+}
+
 // The first `count` <= kLanes elements, the other lanes zero.
 template <class T>
 inline Vec<Sum<T>> load_first(const T* p, int64_t count) {
@@ -188,9 +216,13 @@ inline Vec<Sum<T>> load_lanes(const T* p, Lanes lanes) {
   }
 }
 template <class T, class Lanes>
-inline void store_lanes(T* p, Vec<Sum<T>> v, Lanes lanes) {
+inline void store_lanes(T* p, Vec<Sum<T>> v, Lanes lanes, bool past_caches = false) {
   if constexpr (Lanes::whole) {
-    store(p, v);
+    if (past_caches) {
+      store_past_caches(p, v);
+    } else {
+      store(p, v);
+    }
   } else {
     store_first(p, v, lanes.count);
   }

@@ -43,6 +43,7 @@ class Problem {
     args_.activation = static_cast<cpu::Activation>(activation);
     args_.channels = channels_;
     args_.input = input_.data_ptr();
+    args_.past_caches = exceeds_caches(input_);
     if (residual) residual_ = laid_out_as(*residual, channels_last_strides(sizes_of(input)));
     args_.residual = residual_ ? residual_->data_ptr() : nullptr;
     args_.weight = parameter(weight, weight_, args_.weight_stride);
@@ -57,7 +58,6 @@ class Problem {
   int64_t channels() const { return channels_; }
   int64_t positions() const { return input_.size(0) * input_.size(2) * input_.size(3); }
   int64_t samples() const { return per_sample_ ? input_.size(0) : 1; }
-  bool per_sample() const { return per_sample_; }
   Pieces pieces() const { return Pieces(samples(), args_.positions_per_sample, channels_); }
   Tensor new_sums(const Sizes& sizes) const {
     return empty_strided(sizes, contiguous_strides(sizes), sum_type_, input_);

@@ -6,18 +6,38 @@
 namespace kshot {
 namespace {
 
-// Targets that one task gathers for all panels: enough to reuse a panel, few enough that their sources stay
-// in L2.
-constexpr int64_t kTargets = 240;
-
 void gather_all(const cpu::DenseGather& args, const Panels& panels, const float* bias, int64_t batch) {
-  const int64_t targets = batch * args.plan->target_pixels;
-  parallel_tasks((targets + kTargets - 1) / kTargets, [&](int64_t task) {
-    const int64_t begin = task * kTargets, end = std::min(begin + kTargets, targets);
-    for (int64_t panel = 0; panel < panels.count(); ++panel) {
-      KSHOT_CALL(dense_gather, args, panels.of(panel), panel, bias, begin, end);
+  const int64_t targets = batch * args.plan->places();
+  const int64_t tasks = std::min<int64_t>(4 * torch::stable::get_num_threads(), (targets + 47) / 48);
+  parallel_tasks(tasks, [&](int64_t task) {
+    KSHOT_CALL(dense_gather, args, panels.range(0, panels.count()), bias, task * targets / tasks,
+               (task + 1) * targets / tasks);
+  });
+}
+
+// Gradient of the weight, in panels like `panels`. Positions are cut into groups with sums of their own,
+// which do not depend on the number of threads; panels are then shared out as the threads ask.
+Panels weight_gradient(const cpu::DenseWeightGradient& args, const Panels& panels, int64_t positions) {
+  constexpr int64_t kLeastPositions = 256, kMostGroups = 8, kSums = 1 << 18;  // per group; groups; elements
+  const int64_t affordable = std::clamp<int64_t>(kSums / (panels.count() * panels.size()), 1, kMostGroups);
+  const int64_t groups = std::clamp<int64_t>(positions / kLeastPositions, 1, affordable);
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t slices = std::min((threads + groups - 1) / groups, panels.count());
+  std::vector<Panels> sums;
+  for (int64_t group = 0; group < groups; ++group) sums.push_back(panels.zeros());
+  parallel_tasks(groups * slices, [&](int64_t task) {
+    const int64_t group = task / slices, slice = task % slices;
+    KSHOT_CALL(dense_weight_gradient, args,
+               sums[static_cast<size_t>(group)].range(slice * panels.count() / slices,
+                                                      (slice + 1) * panels.count() / slices),
+               group * positions / groups, (group + 1) * positions / groups);
+  });
+  parallel_tasks(groups > 1 ? panels.count() : 0, [&](int64_t panel) {
+    for (size_t group = 1; group < sums.size(); ++group) {
+      KSHOT_CALL(add_panels, sums[0].of(panel), sums[group].of(panel), panels.size());
     }
   });
+  return std::move(sums[0]);
 }
 
 Tensor with_kernel_in_order(const Tensor& weight) {
@@ -40,7 +60,7 @@ Tensor dense_conv2d(const Tensor& input,                // [N, C_in, H, W]
   std::optional<Tensor> biases;
   if (bias) biases = torch::stable::contiguous(*bias);
   gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(x.data_ptr()),
-              static_cast<float*>(output.data_ptr())},
+              static_cast<float*>(output.data_ptr()), exceeds_caches(output)},
              panels, biases ? static_cast<const float*>(biases->data_ptr()) : nullptr, geometry.batch);
   return output;
 }
@@ -62,35 +82,18 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
     grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
     const cpu::GatherPlan plan = transposed_plan(geometry);
     gather_all({&plan, geometry.out_channels, geometry.in_channels, static_cast<const float*>(g.data_ptr()),
-                static_cast<float*>(grad_input.data_ptr())},
+                static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
                panels, nullptr, geometry.batch);
   }
   if (!need_weight) return {grad_input, grad_weight};
 
-  // Groups of positions with sums of their own give every thread work; they are fixed, so results do not
-  // depend on the number of threads.
   const cpu::GatherPlan plan = forward_plan(geometry);
   const cpu::DenseWeightGradient args{&plan, geometry.in_channels, geometry.out_channels,
                                       static_cast<const float*>(x.data_ptr()),
                                       static_cast<const float*>(g.data_ptr())};
-  const int64_t positions = geometry.batch * plan.target_pixels;
-  const int64_t groups = panels.count() >= 8 ? 1 : 4;
-  std::vector<Panels> sums;
-  for (int64_t group = 0; group < groups; ++group) sums.push_back(panels.zeros());
-  parallel_tasks(panels.count() * groups, [&](int64_t task) {
-    const int64_t panel = task / groups, group = task % groups;
-    KSHOT_CALL(dense_weight_gradient, args, panel, group * positions / groups,
-               (group + 1) * positions / groups, sums[static_cast<size_t>(group)].of(panel));
-  });
-  for (int64_t group = 1; group < groups; ++group) {
-    for (int64_t panel = 0; panel < panels.count(); ++panel) {
-      float* into = sums[0].of(panel);
-      const float* from = sums[static_cast<size_t>(group)].of(panel);
-      for (int64_t e = 0; e < panels.size(); ++e) into[e] += from[e];
-    }
-  }
+  const Panels sums = weight_gradient(args, panels, geometry.batch * plan.places());
   grad_weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
-  sums[0].unpack_into({view}, {static_cast<float*>(grad_weight.data_ptr())});
+  sums.unpack_into({view}, {static_cast<float*>(grad_weight.data_ptr())});
   return {grad_input, grad_weight};
 }
 

@@ -4,52 +4,57 @@
 namespace kshot {
 namespace {
 
-cpu::GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vector<AxisSegment>& columns,
-                        const ConvAxis& height, const ConvAxis& width, bool transposed) {
-  cpu::GatherPlan plan{};
-  plan.kernel_height = height.kernel;
-  plan.kernel_width = width.kernel;
-  const int64_t source_height = transposed ? height.output : height.input;
-  const int64_t target_height = transposed ? height.input : height.output;
-  plan.source_width = transposed ? width.output : width.input;
-  plan.target_width = transposed ? width.input : width.output;
-  plan.source_pixels = source_height * plan.source_width;
-  plan.target_pixels = target_height * plan.target_width;
-
-  const auto sources = [](const std::vector<AxisSegment>& segments, int64_t targets, int64_t size,
-                          int64_t kernel) {
-    std::vector<int64_t> table(static_cast<size_t>(targets * kernel), -1);
-    for (const AxisSegment& segment : segments) {
-      for (int64_t j = 0; j < segment.count; ++j) {
-        for (const AxisTap& tap : segment.taps) {
-          const int64_t target = segment.first + j * segment.step,
-                        source = tap.source + j * segment.source_step;
-          if (0 <= source && source < size) table[static_cast<size_t>(target * kernel + tap.tap)] = source;
-        }
+// [targets, kernel]: source of each tap, or -1 in the padding.
+std::vector<int64_t> sources_of(const std::vector<AxisSegment>& segments, int64_t targets, int64_t size,
+                                int64_t kernel) {
+  std::vector<int64_t> table(static_cast<size_t>(targets * kernel), -1);
+  for (const AxisSegment& segment : segments) {
+    for (int64_t j = 0; j < segment.count; ++j) {
+      for (const AxisTap& tap : segment.taps) {
+        const int64_t target = segment.first + j * segment.step,
+                      source = tap.source + j * segment.source_step;
+        if (0 <= source && source < size) table[static_cast<size_t>(target * kernel + tap.tap)] = source;
       }
     }
-    return table;
-  };
-  plan.row_source = sources(rows, target_height, source_height, height.kernel);
-  plan.column_source = sources(columns, plan.target_width, plan.source_width, width.kernel);
+  }
+  return table;
+}
 
+cpu::GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vector<AxisSegment>& columns,
+                        const ConvAxis& height, const ConvAxis& width, bool transposed) {
+  const int64_t source_height = transposed ? height.output : height.input;
+  const int64_t source_width = transposed ? width.output : width.input;
+  const int64_t target_height = transposed ? height.input : height.output;
+  const int64_t target_width = transposed ? width.input : width.output;
+  STD_TORCH_CHECK(std::max(source_height * source_width, target_height * target_width) <= INT32_MAX,
+                  "images of more than 2^31 pixels are not supported");
+  const std::vector<int64_t> row_source = sources_of(rows, target_height, source_height, height.kernel);
+  const std::vector<int64_t> column_source = sources_of(columns, target_width, source_width, width.kernel);
+
+  cpu::GatherPlan plan{height.kernel * width.kernel, source_height * source_width, {}, {}};
+  plan.target.reserve(static_cast<size_t>(target_height * target_width));
+  plan.source.reserve(plan.target.capacity() * static_cast<size_t>(plan.taps));
+  const auto add_place = [&](int64_t y, int64_t x) {
+    plan.target.push_back(static_cast<int32_t>(y * target_width + x));
+    for (int64_t ky = 0; ky < height.kernel; ++ky) {
+      const int64_t source_y = row_source[static_cast<size_t>(y * height.kernel + ky)];
+      for (int64_t kx = 0; kx < width.kernel; ++kx) {
+        const int64_t source_x = column_source[static_cast<size_t>(x * width.kernel + kx)];
+        const bool inside = source_y >= 0 && source_x >= 0;
+        plan.source.push_back(inside ? static_cast<int32_t>(source_y * source_width + source_x) : -1);
+      }
+    }
+  };
   // Transposed, pixels that are a stride apart use the same taps: list them one residue after the other.
   const int64_t row_step = transposed ? height.stride : 1, column_step = transposed ? width.stride : 1;
   for (int64_t r = 0; r < row_step; ++r) {
     for (int64_t c = 0; c < column_step; ++c) {
       for (int64_t y = r; y < target_height; y += row_step) {
-        for (int64_t x = c; x < plan.target_width; x += column_step)
-          plan.order.push_back(y * plan.target_width + x);
+        for (int64_t x = c; x < target_width; x += column_step) add_place(y, x);
       }
     }
   }
   return plan;
-}
-
-int64_t panel_width() {
-  int64_t width = 0;
-  KSHOT_CALL(get_panel_width, width);
-  return width;
 }
 
 }  // namespace
@@ -86,28 +91,31 @@ cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t 
 
 Panels::Panels(const std::vector<cpu::WeightView>& copies, Side side) {
   const cpu::WeightView& first = copies[0];
-  const int64_t width = panel_width();
   const bool by_output = side == Side::kOutput;
-  count_ = ((by_output ? first.out_channels : first.in_channels) + width - 1) / width;
+  const int64_t channels = by_output ? first.out_channels : first.in_channels;
+  KSHOT_CALL(choose_panel_width, channels, width_);
+  count_ = (channels + width_ - 1) / width_;
   shots_ = static_cast<int64_t>(copies.size());
-  size_ = first.taps * (by_output ? first.in_channels : first.out_channels) * width;
-  data_.resize(static_cast<size_t>(count_ * shots_ * size_));
+  size_ = first.taps * (by_output ? first.in_channels : first.out_channels) * width_;
+  data_ = AlignedBuffer<float>(count_ * shots_ * size_);
   parallel_tasks(count_ * shots_, [&](int64_t task) {
     const int64_t panel = task / shots_, k = task % shots_;
     if (by_output) {
-      KSHOT_CALL(pack_by_output, copies[static_cast<size_t>(k)], panel, of(panel) + k * size_);
+      KSHOT_CALL(pack_by_output, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_);
     } else {
-      KSHOT_CALL(pack_by_input, copies[static_cast<size_t>(k)], panel, of(panel) + k * size_);
+      KSHOT_CALL(pack_by_input, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_);
     }
   });
 }
 
 Panels Panels::zeros() const {
   Panels panels;
+  panels.width_ = width_;
   panels.count_ = count_;
   panels.shots_ = shots_;
   panels.size_ = size_;
-  panels.data_.assign(data_.size(), 0.0f);
+  panels.data_ = AlignedBuffer<float>(count_ * shots_ * size_);
+  std::fill(panels.data_.data(), panels.data_.data() + count_ * shots_ * size_, 0.0f);
   return panels;
 }
 
@@ -115,7 +123,7 @@ void Panels::unpack_into(const std::vector<cpu::WeightView>& copies,
                          const std::vector<float*>& targets) const {
   parallel_tasks(count_ * shots_, [&](int64_t task) {
     const int64_t panel = task / shots_, k = task % shots_;
-    KSHOT_CALL(unpack_by_input, copies[static_cast<size_t>(k)], panel, of(panel) + k * size_,
+    KSHOT_CALL(unpack_by_input, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_,
                targets[static_cast<size_t>(k)]);
   });
 }

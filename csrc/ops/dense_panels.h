@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "common/aligned_buffer.h"
 #include "cpu/dense_conv2d.h"
 #include "ops/conv_arguments.h"
 
@@ -27,11 +28,18 @@ class Panels {
   // `copies`: views of the K copies.
   Panels(const std::vector<cpu::WeightView>& copies, Side side);
 
+  int64_t width() const { return width_; }  // channels of a panel
   int64_t count() const { return count_; }
   int64_t shots() const { return shots_; }
   int64_t size() const { return size_; }  // elements of one panel of one copy
   float* of(int64_t panel) { return data_.data() + panel * shots_ * size_; }
   const float* of(int64_t panel) const { return data_.data() + panel * shots_ * size_; }
+
+  // Panels [begin, end) of a weight of one copy.
+  cpu::PanelRange<const float*> range(int64_t begin, int64_t end) const {
+    return {of(begin), size_, width_, begin, end};
+  }
+  cpu::PanelRange<float*> range(int64_t begin, int64_t end) { return {of(begin), size_, width_, begin, end}; }
 
   // Panels of the same shape, all zero.
   Panels zeros() const;
@@ -40,8 +48,8 @@ class Panels {
 
  private:
   Panels() = default;
-  int64_t count_ = 0, shots_ = 0, size_ = 0;
-  std::vector<float> data_;
+  int64_t width_ = 0, count_ = 0, shots_ = 0, size_ = 0;
+  AlignedBuffer<float> data_;
 };
 
 // Runs body(index) for [0, count) on all threads.

@@ -36,15 +36,54 @@ struct DepthwiseParameters {
   int64_t weight_stride = 0, bias_stride = 0;
 };
 
-void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
-  const int64_t part = channels_per_task(batch, args.channels);
-  const int64_t parts = (args.channels + part - 1) / part;
-  torch::stable::parallel_for(0, batch * parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % parts * part;
-      KSHOT_CALL(depthwise_gather, args, task / parts, channel, std::min(args.channels, channel + part));
+// Arguments of a gather from source to target: forward, or with transposed segments the gradient of the
+// input.
+struct Gather {
+  Gather(const Tensor& source, const ConvGeometry& geometry, const DepthwiseParameters& parameters,
+         std::vector<AxisSegment> row_segments, std::vector<AxisSegment> column_segments, Tensor& target)
+      : rows(std::move(row_segments)), columns(std::move(column_segments)) {
+    args.dtype = dtype_of(source);
+    args.channels = geometry.in_channels;
+    args.source_height = source.size(2);
+    args.source_width = source.size(3);
+    args.target_height = target.size(2);
+    args.target_width = target.size(3);
+    args.rows = &rows;
+    args.columns = &columns;
+    args.kernel_height = geometry.height.kernel;
+    args.kernel_width = geometry.width.kernel;
+    args.source = source.data_ptr();
+    args.weight = parameters.weight.data_ptr();
+    args.weight_stride = parameters.weight_stride;
+    args.bias = parameters.bias ? parameters.bias->data_ptr() : nullptr;
+    args.bias_stride = parameters.bias_stride;
+    args.target = target.data_ptr();
+    args.past_caches = exceeds_caches(target);
+  }
+  Gather(const Gather&) = delete;
+
+  std::vector<AxisSegment> rows, columns;
+  cpu::DepthwiseGather args{};
+};
+
+// Cuts the samples into `groups`, and the channels where groups are fewer than threads, and runs
+// body(group, task) on all threads.
+template <class Body>
+void parallel_groups(int64_t batch, int64_t groups, int64_t channels, const Body& body) {
+  const int64_t part = channels_per_task(groups, channels), parts = (channels + part - 1) / part;
+  torch::stable::parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t group = index / parts, channel = index % parts * part;
+      body(group, cpu::DepthwiseTask{group * batch / groups, (group + 1) * batch / groups, channel,
+                                     std::min(channels, channel + part)});
     }
   });
+}
+
+void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
+  const int64_t groups = std::min<int64_t>(batch, 4 * torch::stable::get_num_threads());
+  parallel_groups(batch, groups, args.channels,
+                  [&](int64_t, const cpu::DepthwiseTask& task) { KSHOT_CALL(depthwise_gather, args, task); });
 }
 
 Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
@@ -56,33 +95,18 @@ Tensor depthwise_conv2d(const Tensor& input,                // [N, C, H, W]
   const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
   const DepthwiseParameters parameters(weight, bias, geometry);
   Tensor output = new_channels_last(x, geometry.out_channels, geometry.height.output, geometry.width.output);
-  const auto rows = forward_segments(geometry.height), columns = forward_segments(geometry.width);
-
-  cpu::DepthwiseGather args{};
-  args.dtype = dtype_of(x);
-  args.channels = geometry.in_channels;
-  args.source_height = geometry.height.input;
-  args.source_width = geometry.width.input;
-  args.target_height = geometry.height.output;
-  args.target_width = geometry.width.output;
-  args.rows = &rows;
-  args.columns = &columns;
-  args.kernel_height = geometry.height.kernel;
-  args.kernel_width = geometry.width.kernel;
-  args.source = x.data_ptr();
-  args.weight = parameters.weight.data_ptr();
-  args.weight_stride = parameters.weight_stride;
-  args.bias = parameters.bias ? parameters.bias->data_ptr() : nullptr;
-  args.bias_stride = parameters.bias_stride;
-  args.target = output.data_ptr();
-  run_gather(args, geometry.batch);
+  const Gather gather(x, geometry, parameters, forward_segments(geometry.height),
+                      forward_segments(geometry.width), output);
+  run_gather(gather.args, geometry.batch);
   return output;
 }
 
-// Gradients of weight and bias. With a shared weight, samples are summed in groups and the groups in order,
-// so that the result does not depend on the number of threads.
-std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DepthwiseWeightGradient& args, bool per_sample,
-                                               const Tensor& like) {
+// Gradients of weight and bias, and of the input unless `input_gradient` is null. With a shared weight,
+// samples are summed in groups and the groups in order, so that the result does not depend on the number of
+// threads.
+std::tuple<Tensor, Tensor> gradients(const cpu::DepthwiseGather* input_gradient,
+                                     const cpu::DepthwiseWeightGradient& args, bool per_sample,
+                                     const Tensor& like) {
   constexpr int64_t kGroups = 8;
   const ConvGeometry& geometry = args.geometry;
   const int64_t channels = geometry.out_channels, batch = geometry.batch;
@@ -93,19 +117,12 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DepthwiseWeightGradien
   Tensor bias = empty_strided(bias_sizes, contiguous_strides(bias_sizes), dtype, like);
   torch::stable::zero_(weight);
   torch::stable::zero_(bias);
-
-  const int64_t part = channels_per_task(groups, channels), parts = (channels + part - 1) / part;
   const auto at = [&](const Tensor& tensor, int64_t index) -> void* {
     return static_cast<char*>(tensor.data_ptr()) + index * static_cast<int64_t>(tensor.element_size());
   };
-  torch::stable::parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t group = task / parts, channel = task % parts * part;
-      for (int64_t n = group * batch / groups; n < (group + 1) * batch / groups; ++n) {
-        KSHOT_CALL(depthwise_weight_gradient, args, n, channel, std::min(channels, channel + part),
-                   at(weight, group * geometry.taps() * channels), at(bias, group * channels));
-      }
-    }
+  parallel_groups(batch, groups, channels, [&](int64_t group, const cpu::DepthwiseTask& task) {
+    KSHOT_CALL(depthwise_backward, input_gradient, args, task, at(weight, group * geometry.taps() * channels),
+               at(bias, group * channels));
   });
   if (per_sample) return {weight, bias};
   const int64_t over[] = {0};
@@ -121,32 +138,21 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
   const Tensor x = as_channels_last(input), g = as_channels_last(grad);
   const ConvGeometry geometry = conv_geometry(x, x.size(1), kernel, stride, padding, dilation);
   const DepthwiseParameters parameters(weight, std::nullopt, geometry);
-  Tensor grad_input =
-      need_input ? new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input)
-                 : none_like(x);
+  Tensor grad_input = none_like(x);
+  std::optional<Gather> input_gradient;
   if (need_input) {
-    const auto rows = transposed_segments(geometry.height), columns = transposed_segments(geometry.width);
-    cpu::DepthwiseGather args{};
-    args.dtype = dtype_of(x);
-    args.channels = geometry.in_channels;
-    args.source_height = geometry.height.output;
-    args.source_width = geometry.width.output;
-    args.target_height = geometry.height.input;
-    args.target_width = geometry.width.input;
-    args.rows = &rows;
-    args.columns = &columns;
-    args.kernel_height = geometry.height.kernel;
-    args.kernel_width = geometry.width.kernel;
-    args.source = g.data_ptr();
-    args.weight = parameters.weight.data_ptr();
-    args.weight_stride = parameters.weight_stride;
-    args.target = grad_input.data_ptr();
-    run_gather(args, geometry.batch);
+    grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
+    input_gradient.emplace(g, geometry, parameters, transposed_segments(geometry.height),
+                           transposed_segments(geometry.width), grad_input);
   }
-  if (!need_parameters) return {grad_input, none_like(x), none_like(x)};
+  if (!need_parameters) {
+    if (need_input) run_gather(input_gradient->args, geometry.batch);
+    return {grad_input, none_like(x), none_like(x)};
+  }
   const auto rows = forward_segments(geometry.height), columns = forward_segments(geometry.width);
-  cpu::DepthwiseWeightGradient args{dtype_of(x), geometry, &rows, &columns, x.data_ptr(), g.data_ptr()};
-  auto [grad_weight, grad_bias] = parameter_gradients(args, parameters.weight.dim() == 3, x);
+  const cpu::DepthwiseWeightGradient args{dtype_of(x), geometry, &rows, &columns, x.data_ptr(), g.data_ptr()};
+  auto [grad_weight, grad_bias] =
+      gradients(need_input ? &input_gradient->args : nullptr, args, parameters.weight.dim() == 3, x);
   return {grad_input, grad_weight, grad_bias};
 }
 

@@ -35,7 +35,7 @@ void for_each_mixed_panel(const Panels& panels, const Tensor& code, const Body& 
   const int64_t batch = code.size(0), shots = panels.shots();
   const float* codes = static_cast<const float*>(code.data_ptr());
   torch::stable::parallel_for(0, panels.count() * batch, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> mixed(static_cast<size_t>(panels.size()));
+    AlignedBuffer<float> mixed(panels.size());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t panel = task / batch, n = task % batch;
       KSHOT_CALL(mix_panel, panels.of(panel), panels.size(), codes + n * shots, shots, panels.size(),
@@ -62,13 +62,16 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
   const cpu::GatherPlan plan = forward_plan(geometry);
   const Dictionary dictionary(weight);
   const Panels panels(copies_of(dictionary, out_channels, geometry.in_channels), Panels::Side::kOutput);
-  const cpu::DenseGather args{&plan, geometry.in_channels, out_channels,
+  const cpu::DenseGather args{&plan,
+                              geometry.in_channels,
+                              out_channels,
                               static_cast<const float*>(x.data_ptr()),
-                              static_cast<float*>(output.data_ptr())};
+                              static_cast<float*>(output.data_ptr()),
+                              false};
   for_each_mixed_panel(panels, codes, [&](int64_t panel, int64_t n, const float* mixed) {
     const float* bias_n = biases ? static_cast<const float*>(biases->data_ptr()) + n * out_channels : nullptr;
-    KSHOT_CALL(dense_gather, args, mixed, panel, bias_n, n * plan.target_pixels,
-               (n + 1) * plan.target_pixels);
+    KSHOT_CALL(dense_gather, args, {mixed, 0, panels.width(), panel, panel + 1}, bias_n, n * plan.places(),
+               (n + 1) * plan.places());
   });
   return output;
 }
@@ -83,14 +86,15 @@ void parameter_gradients(const cpu::DenseWeightGradient& args, const Panels& pan
   const float* codes = static_cast<const float*>(code.data_ptr());
   for (int64_t group = 0; group < groups && dots != nullptr; ++group) group_sums.push_back(panels.zeros());
   torch::stable::parallel_for(0, panels.count() * groups, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> gradient(static_cast<size_t>(panels.size()));
+    AlignedBuffer<float> gradient(panels.size());
     for (int64_t task = begin; task < end; ++task) {
       const int64_t panel = task / groups, group = task % groups;
       float* sums = group_sums[static_cast<size_t>(group)].of(panel);
       for (int64_t n = group * batch / groups; n < (group + 1) * batch / groups; ++n) {
-        std::fill(gradient.begin(), gradient.end(), 0.0f);
-        const int64_t pixels = args.plan->target_pixels;
-        KSHOT_CALL(dense_weight_gradient, args, panel, n * pixels, (n + 1) * pixels, gradient.data());
+        std::fill(gradient.data(), gradient.data() + panels.size(), 0.0f);
+        const int64_t places = args.plan->places();
+        KSHOT_CALL(dense_weight_gradient, args, {gradient.data(), 0, panels.width(), panel, panel + 1},
+                   n * places, (n + 1) * places);
         KSHOT_CALL(contract_panel, gradient.data(), panels.of(panel), panels.size(), codes + n * shots, shots,
                    panels.size(), dots + (panel * batch + n) * shots, sums);
       }
@@ -119,11 +123,15 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
   if (need_input) {
     grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
     const cpu::GatherPlan plan = transposed_plan(geometry);
-    const cpu::DenseGather args{&plan, geometry.out_channels, geometry.in_channels, grad_data,
-                                static_cast<float*>(grad_input.data_ptr())};
+    const cpu::DenseGather args{&plan,
+                                geometry.out_channels,
+                                geometry.in_channels,
+                                grad_data,
+                                static_cast<float*>(grad_input.data_ptr()),
+                                false};
     for_each_mixed_panel(panels, codes, [&](int64_t panel, int64_t n, const float* mixed) {
-      KSHOT_CALL(dense_gather, args, mixed, panel, nullptr, n * plan.target_pixels,
-                 (n + 1) * plan.target_pixels);
+      KSHOT_CALL(dense_gather, args, {mixed, 0, panels.width(), panel, panel + 1}, nullptr, n * plan.places(),
+                 (n + 1) * plan.places());
     });
   }
   if (!need_parameters) return {grad_input, grad_weight, grad_code};

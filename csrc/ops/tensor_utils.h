@@ -76,6 +76,16 @@ inline Sizes contiguous_strides(const Sizes& sizes) {
   return strides;
 }
 
+inline int64_t bytes_of(const Tensor& tensor) {
+  return product(sizes_of(tensor)) * static_cast<int64_t>(tensor.element_size());
+}
+
+// Whether a result is so large that the caches will have lost it when it is read.
+inline bool exceeds_caches(const Tensor& tensor) {
+  constexpr int64_t kBytes = 4 << 20;
+  return bytes_of(tensor) >= kBytes;
+}
+
 // Asks the system to back a large new tensor with huge pages: writing 50 MB for the first time otherwise
 // faults in 12,000 small ones, which costs more than the kernels' own memory traffic. Only advice; elsewhere
 // a no-op.
