@@ -13,7 +13,8 @@
 //
 // The gradient of the weight has the same shape with positions as the long axis:
 //
-//     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]       rows: o (broadcast), lanes: i
+//     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]       rows: o (broadcast), lanes: i, or the
+//     reverse
 //
 // A weight mixed per sample is never stored: its panel is mixed from the packed panels of the K copies
 // (mix_panel), used, and overwritten by the next sample's. Bound by arithmetic, kRows * kVectors
@@ -244,35 +245,22 @@ class Prefetcher {
   std::array<int64_t, 2> lines_;
 };
 
-// Rows of input and gradient that meet under one tap.
-struct Pair {
-  const float* input;
-  const float* grad;
-};
-
-// gradient rows [o, o + rows) of one tap += sum over pairs
+// gradient rows [row, row + rows) of one tap += sum over the positions of `row_values` and `lanes`
 template <int rows, int vectors>
-void gradient_tile(const std::vector<Pair>& pairs, int64_t row, int64_t channel, int64_t width,
+void gradient_tile(const std::vector<const float*>& row_values, const float* lanes, int64_t row,
                    float* gradient, int64_t panel_width) {
   V sums[rows][vectors] = {};
-  const auto accumulate = [&](auto whole) {
-    constexpr bool is_whole = decltype(whole)::value;
-    for (const Pair& pair : pairs) {
-      const float* grad = pair.grad + row;
-      V input[vectors];
-      load_row(input, pair.input + channel, is_whole ? vectors * kVector : width);
-#pragma GCC unroll 12
-      for (int m = 0; m < rows; ++m) {
-        const V left = splat(grad[m]);
+  for (const float* values : row_values) {
+    V right[vectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) sums[m][v] += left * input[v];
-      }
+    for (int v = 0; v < vectors; ++v) right[v] = load(lanes + v * kVector);
+    lanes += vectors * kVector;
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+      const V left = splat(values[row + m]);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] += left * right[v];
     }
-  };
-  if (width == vectors * kVector) {
-    accumulate(std::true_type{});
-  } else {
-    accumulate(std::false_type{});
   }
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
@@ -321,19 +309,22 @@ template <int panel_vectors>
 void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<float*>& gradient, int64_t begin,
                            int64_t end) {
   constexpr int kRows = rows_of(panel_vectors);
-  // A chunk of gradient rows, kPositions by kChannels, stays in L2 while the panels go by.
+  // A chunk of rows, kPositions by kChannels, stays in L2 while the panels go by.
   constexpr int64_t kPositions = 128, kChannels = 384;
   const GatherPlan& plan = *args.plan;
+  const int64_t lane_channels = args.by_output ? args.out_channels : args.in_channels;
+  const int64_t row_channels = args.row_end - args.row_begin;
   const auto input_row = [&](int64_t g, int64_t t) -> const float* {
     const int64_t sample = g / plan.places(), place = g % plan.places();
     const int64_t pixel = plan.source[static_cast<size_t>(place * plan.taps + t)];
     return pixel < 0 ? nullptr : args.input + (sample * plan.source_pixels + pixel) * args.in_channels;
   };
-  std::vector<Pair> pairs;
+  std::vector<const float*> lane_values, row_values;  // of the positions where input and gradient meet
+  alignas(64) float lanes[kPositions * kMostVectors * kVector];
   for (; begin < end; begin += kPositions) {
     const int64_t stop = std::min(begin + kPositions, end);
     // The rows of the next chunk are brought to L2 while this one is worked on.
-    Prefetcher prefetcher(plan.taps * gradient.size() * ((args.out_channels + kRows - 1) / kRows));
+    Prefetcher prefetcher(plan.taps * gradient.size() * ((row_channels + kRows - 1) / kRows));
     if (stop < end) {
       const int64_t next = std::min(stop + kPositions, end);
       prefetcher.add(args.grad + stop * args.out_channels, (next - stop) * args.out_channels);
@@ -341,22 +332,33 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
       if (plan.taps == 1 && first && last) prefetcher.add(first, last + args.in_channels - first);
     }
     for (int64_t t = 0; t < plan.taps; ++t) {
-      pairs.clear();
+      lane_values.clear();
+      row_values.clear();
       for (int64_t g = begin; g < stop; ++g) {
-        if (const float* input = input_row(g, t)) pairs.push_back({input, args.grad + g * args.out_channels});
+        const float *input = input_row(g, t), *grad = args.grad + g * args.out_channels;
+        if (!input) continue;
+        lane_values.push_back(args.by_output ? grad : input);
+        row_values.push_back((args.by_output ? input : grad) + args.row_begin);
       }
-      if (pairs.empty()) continue;
-      for (int64_t o = 0; o < args.out_channels; o += kChannels) {
-        const int64_t channels = std::min(kChannels, args.out_channels - o);
+      for (int64_t first_row = 0; first_row < row_channels; first_row += kChannels) {
+        const int64_t rows_of_block = std::min(kChannels, row_channels - first_row);
         for (int64_t p = gradient.begin; p < gradient.end; ++p) {
-          float* tap = gradient.of(p) + t * args.out_channels * gradient.width;
+          float* tap = gradient.of(p) + t * row_channels * gradient.width;
           const int64_t channel = p * gradient.width,
-                        width = std::min(gradient.width, args.in_channels - channel);
+                        width = std::min(gradient.width, lane_channels - channel);
           with_vectors<panel_vectors>(width, [&](auto vectors) {
-            for_each_tile<kRows>(channels, [&](auto rows, int64_t row) {
+            // One after the other in memory: rows of some lengths share few sets of the caches.
+            float* to = lanes;
+            for (const float* values : lane_values) {
+              V row[decltype(vectors)::value];
+              load_row(row, values + channel, width);
+#pragma GCC unroll 4
+              for (const V& vector : row) store(to, vector), to += kVector;
+            }
+            for_each_tile<kRows>(rows_of_block, [&](auto rows, int64_t row) {
               prefetcher.step();
-              gradient_tile<decltype(rows)::value, decltype(vectors)::value>(pairs, o + row, channel, width,
-                                                                             tap, gradient.width);
+              gradient_tile<decltype(rows)::value, decltype(vectors)::value>(
+                  row_values, lanes, first_row + row, tap, gradient.width);
             });
           });
         }
@@ -435,6 +437,24 @@ void pack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width,
   }
 }
 
+void unpack_by_output(const WeightView& weight, int64_t panel, int64_t panel_width, const float* packed,
+                      float* unpacked) {
+  const int64_t first = panel * panel_width, width = std::min(panel_width, weight.out_channels - first);
+  for (int64_t t = 0; t < weight.taps; ++t) {
+    const float* rows = packed + t * weight.in_channels * panel_width;
+    float* tap = unpacked + first * weight.out_stride + t * weight.tap_stride;
+    if (weight.in_stride == 1) {
+      transpose(rows, panel_width, width, weight.in_channels, tap, weight.out_stride);
+      continue;
+    }
+    for (int64_t i = 0; i < weight.in_channels; ++i) {
+      for (int64_t lane = 0; lane < width; ++lane) {
+        tap[lane * weight.out_stride + i * weight.in_stride] = rows[i * panel_width + lane];
+      }
+    }
+  }
+}
+
 void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width, const float* packed,
                      float* unpacked) {
   const int64_t first = panel * panel_width, width = std::min(panel_width, weight.in_channels - first);
@@ -469,20 +489,40 @@ void mix_panel(const float* copies, int64_t stride, const float* code, int64_t s
   }
 }
 
-void contract_panel(const float* panel, const float* copies, int64_t stride, const float* code, int64_t shots,
-                    int64_t size, float* dots, float* sums) {
-  for (int64_t k = 0; k < shots; ++k) {
-    const float* copy = copies + k * stride;
-    float* sum = sums ? sums + k * stride : nullptr;
-    V dot[2] = {};  // two chains of additions, to hide their latency
-    for (int64_t e = 0; e < size; e += kVector) {
-      const V value = load(panel + e);
-      V& chain = dot[e / kVector % 2];
-      chain += value * load(copy + e);
-      if (sum) store(sum + e, load(sum + e) + code[k] * value);
+namespace {
+
+// `samples` samples at a time, so that copies and sums are read once for all of them.
+template <int samples>
+void contract_samples(const PanelContraction& args, int64_t first) {
+  const float* gradients = args.gradients + first * args.gradient_stride;
+  const float* code = args.code + first * args.shots;
+  for (int64_t k = 0; k < args.shots; ++k) {
+    const float* copy = args.copies + k * args.copy_stride;
+    float* sum = args.sums + k * args.copy_stride;
+    V dots[samples] = {}, shares[samples];
+#pragma GCC unroll 4
+    for (int n = 0; n < samples; ++n) shares[n] = splat(code[n * args.shots + k]);
+    for (int64_t e = 0; e < args.size; e += kVector) {
+      const V value = load(copy + e);
+      V total = load(sum + e);
+#pragma GCC unroll 4
+      for (int n = 0; n < samples; ++n) {
+        const V gradient = load(gradients + n * args.gradient_stride + e);
+        dots[n] += gradient * value;
+        total += shares[n] * gradient;
+      }
+      store(sum + e, total);
     }
-    dots[k] = sum_of_lanes<float>(dot[0]) + sum_of_lanes<float>(dot[1]);
+    for (int n = 0; n < samples; ++n) args.dots[(first + n) * args.shots + k] += sum_of_lanes<float>(dots[n]);
   }
+}
+
+}  // namespace
+
+void contract_panel(const PanelContraction& args) {
+  int64_t n = 0;
+  for (; n + 4 <= args.samples; n += 4) contract_samples<4>(args, n);
+  for (; n < args.samples; ++n) contract_samples<1>(args, n);
 }
 
 void add_panels(float* into, const float* from, int64_t size) {

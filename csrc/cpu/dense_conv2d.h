@@ -29,12 +29,26 @@ struct DenseGather {
   bool past_caches;     // whether the target is too large for the caches
 };
 
-// gradient[t, o, lane] += sum_p grad[p, o] * input[p at t, channel] for the input channels of some panels.
+// gradient[t, o, i] += sum_p grad[p, o] * input[p at t, i] for some panels: by input channel, or by output
+// channel, whose tiles are then [t, i, o].
 struct DenseWeightGradient {
   const GatherPlan* plan;  // forward: targets are outputs, sources inputs
   int64_t in_channels, out_channels;
   const float* input;  // [N, source pixels, in_channels]
   const float* grad;   // [N, target pixels, out_channels]
+  bool by_output;
+  int64_t row_begin, row_end;  // channels of the other side, all or a part, whose sums are made
+};
+
+// A part of a panel of K copies, `size` elements each, against the gradients of some samples' mixtures.
+struct PanelContraction {
+  const float* gradients;  // [samples, gradient_stride]
+  int64_t gradient_stride, samples;
+  const float* copies;  // [K, copy_stride]
+  int64_t copy_stride, shots, size;
+  const float* code;  // [samples, K]
+  float* dots;        // [samples, K]
+  float* sums;        // like copies
 };
 
 // Panels [begin, end) of a weight, `width` channels each; the first of them lies at `data`, the next one
@@ -61,17 +75,17 @@ KSHOT_DECLARE(void choose_panel_width(int64_t channels, int64_t& width))
 KSHOT_DECLARE(void pack_by_output(const WeightView& weight, int64_t panel, int64_t panel_width,
                                   float* packed))
 KSHOT_DECLARE(void pack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width, float* packed))
-// The reverse of pack_by_input, into a weight of the same strides.
+// The reverse, into a weight of the same strides.
+KSHOT_DECLARE(void unpack_by_output(const WeightView& weight, int64_t panel, int64_t panel_width,
+                                    const float* packed, float* unpacked))
 KSHOT_DECLARE(void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width,
                                    const float* packed, float* unpacked))
 
 // mixed[e] = sum_k code[k] * copies[k * stride + e]
 KSHOT_DECLARE(void mix_panel(const float* copies, int64_t stride, const float* code, int64_t shots,
                              int64_t size, float* mixed))
-// dots[k] = <panel, copies[k * stride]>; sums[k * stride + e] += code[k] * panel[e] unless sums is null
-KSHOT_DECLARE(void contract_panel(const float* panel, const float* copies, int64_t stride, const float* code,
-                                  int64_t shots, int64_t size, float* dots, float* sums))
-
+// dots[n, k] += <gradients[n], copies[k]>, sums[k] += sum_n code[n, k] * gradients[n]
+KSHOT_DECLARE(void contract_panel(const PanelContraction& args))
 // into[e] += from[e]
 KSHOT_DECLARE(void add_panels(float* into, const float* from, int64_t size))
 

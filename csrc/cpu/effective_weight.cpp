@@ -106,7 +106,7 @@ inline void dot_chunk(Sum<T>* dots, const T* grad, const T* weight, int64_t shot
 // grad_weight[k] = sum_n code[n, k] * gate[n, row] * grad[n] over one chunk
 template <class T>
 inline void grad_weight_chunk(const Typed<T>& typed, T* grad_weight, const T* grad, int64_t row,
-                              int64_t length) {
+                              int64_t length, bool past_caches) {
   using C = Sum<T>;
   constexpr int64_t lanes = kLanes<C>;
   const MixGeometry& geometry = typed.geometry;
@@ -122,10 +122,12 @@ inline void grad_weight_chunk(const Typed<T>& typed, T* grad_weight, const T* gr
       }
       for (int64_t b = 0; b < block; ++b) {
         T* target = grad_weight + (k + b) * geometry.shot_stride + i;
-        if (count == lanes) {
-          store(target, sum[b]);
-        } else {
+        if (count < lanes) {
           store_first(target, sum[b], count);
+        } else if (past_caches) {
+          store_past_caches(target, sum[b]);
+        } else {
+          store(target, sum[b]);
         }
       }
     }
@@ -161,17 +163,21 @@ void backward(const EffectiveWeightBackward& args, int64_t begin, int64_t end) {
   if (row_dots) {
     for (int64_t n = 0; n < geometry.samples; ++n) std::fill(dots_of(n, begin), dots_of(n, end), C(0));
   }
-  for_each_chunk(geometry, begin, end,
-                 [&](int64_t row, int64_t weight_at, int64_t packed_at, int64_t length) {
-                   if (row_dots) {
-                     for (int64_t n = 0; n < geometry.samples; ++n) {
-                       dot_chunk(dots_of(n, row), grad + n * geometry.sample_size + packed_at,
-                                 typed.weight + weight_at, geometry.shot_stride, geometry.shots, length);
-                     }
-                   }
-                   if (grad_weight)
-                     grad_weight_chunk(typed, grad_weight + weight_at, grad + packed_at, row, length);
-                 });
+  for_each_chunk(
+      geometry, begin, end, [&](int64_t row, int64_t weight_at, int64_t packed_at, int64_t length) {
+        if (row_dots) {
+          for (int64_t n = 0; n < geometry.samples; ++n) {
+            dot_chunk(dots_of(n, row), grad + n * geometry.sample_size + packed_at, typed.weight + weight_at,
+                      geometry.shot_stride, geometry.shots, length);
+          }
+        }
+        if (grad_weight) {
+          T* target = grad_weight + weight_at;
+          const bool past_caches = args.past_caches && can_pass_caches(target, geometry.shot_stride);
+          grad_weight_chunk(typed, target, grad + packed_at, row, length, past_caches);
+        }
+      });
+  if (args.past_caches) finish_stores();
 }
 
 template <class T>

@@ -25,6 +25,7 @@ struct EffectiveWeightBackward {
   const void* grad;         // dL/d(effective weight), packed as the forward's output
   void* grad_weight;        // like weight, the inactive part already zero; or null
   void* row_dots;           // [N, rows, K] of the sum type: <grad row, weight row>; or null
+  bool past_caches;         // whether grad_weight is too large for the caches
 };
 
 struct EffectiveWeightReduce {

@@ -15,24 +15,44 @@ void gather_all(const cpu::DenseGather& args, const Panels& panels, const float*
   });
 }
 
-// Gradient of the weight, in panels like `panels`. Positions are cut into groups with sums of their own,
-// which do not depend on the number of threads; panels are then shared out as the threads ask.
-Panels weight_gradient(const cpu::DenseWeightGradient& args, const Panels& panels, int64_t positions) {
-  constexpr int64_t kLeastPositions = 256, kMostGroups = 8, kSums = 1 << 18;  // per group; groups; elements
-  const int64_t affordable = std::clamp<int64_t>(kSums / (panels.count() * panels.size()), 1, kMostGroups);
-  const int64_t groups = std::clamp<int64_t>(positions / kLeastPositions, 1, affordable);
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t slices = std::min((threads + groups - 1) / groups, panels.count());
+// How the positions of a weight's gradient are cut into groups with sums of their own. Groups do not depend
+// on the number of threads, so neither do results; panels are shared out as the threads ask.
+struct Groups {
+  Groups(const cpu::WeightView& weight, int64_t positions) : positions(positions) {
+    constexpr int64_t kLeastPositions = 256, kMostGroups = 8, kSums = 1 << 18;  // per group; groups; elements
+    const int64_t elements = weight.taps * weight.in_channels * weight.out_channels;
+    const int64_t affordable = std::clamp<int64_t>(kSums / elements, 1, kMostGroups);
+    count = std::clamp<int64_t>(positions / kLeastPositions, 1, affordable);
+    const int64_t threads = torch::stable::get_num_threads();
+    slices = (threads + count - 1) / count;
+  }
+  int64_t begin(int64_t group) const { return group * positions / count; }
+
+  int64_t positions, count, slices;
+};
+
+// Gradient of the weight, in panels. If a group has all panels, `before(begin, end)` runs before each stretch
+// of positions that stays in L2.
+template <class Before>
+Panels weight_gradient(const cpu::DenseWeightGradient& args, const cpu::WeightView& weight,
+                       const Groups& groups, const Before& before) {
+  const int64_t stretch = std::clamp<int64_t>((1 << 16) / args.out_channels / 128 * 128, 128, 1024);
+  const Panels::Side side = args.by_output ? Panels::Side::kOutput : Panels::Side::kInput;
   std::vector<Panels> sums;
-  for (int64_t group = 0; group < groups; ++group) sums.push_back(panels.zeros());
-  parallel_tasks(groups * slices, [&](int64_t task) {
-    const int64_t group = task / slices, slice = task % slices;
-    KSHOT_CALL(dense_weight_gradient, args,
-               sums[static_cast<size_t>(group)].range(slice * panels.count() / slices,
-                                                      (slice + 1) * panels.count() / slices),
-               group * positions / groups, (group + 1) * positions / groups);
+  for (int64_t group = 0; group < groups.count; ++group) sums.push_back(Panels::zeros(weight, 1, side));
+  const Panels& panels = sums[0];
+  parallel_tasks(groups.count * groups.slices, [&](int64_t task) {
+    const int64_t group = task / groups.slices, slice = task % groups.slices;
+    const int64_t first = slice * panels.count() / groups.slices,
+                  last = (slice + 1) * panels.count() / groups.slices;
+    const int64_t end = groups.begin(group + 1);
+    for (int64_t begin = groups.begin(group); begin < end; begin += stretch) {
+      before(begin, std::min(begin + stretch, end));
+      KSHOT_CALL(dense_weight_gradient, args, sums[static_cast<size_t>(group)].range(first, last), begin,
+                 std::min(begin + stretch, end));
+    }
   });
-  parallel_tasks(groups > 1 ? panels.count() : 0, [&](int64_t panel) {
+  parallel_tasks(groups.count > 1 ? panels.count() : 0, [&](int64_t panel) {
     for (size_t group = 1; group < sums.size(); ++group) {
       KSHOT_CALL(add_panels, sums[0].of(panel), sums[group].of(panel), panels.size());
     }
@@ -78,20 +98,44 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
   const cpu::WeightView view = weight_view(w, geometry.out_channels, geometry.in_channels);
   const Panels panels({view}, Panels::Side::kInput);
   Tensor grad_input = none_like(x), grad_weight = none_like(x);
+  const cpu::GatherPlan transposed = need_input ? transposed_plan(geometry) : cpu::GatherPlan{};
+  cpu::DenseGather gather{&transposed,
+                          geometry.out_channels,
+                          geometry.in_channels,
+                          static_cast<const float*>(g.data_ptr()),
+                          nullptr,
+                          false};
   if (need_input) {
     grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
-    const cpu::GatherPlan plan = transposed_plan(geometry);
-    gather_all({&plan, geometry.out_channels, geometry.in_channels, static_cast<const float*>(g.data_ptr()),
-                static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
-               panels, nullptr, geometry.batch);
+    gather.target = static_cast<float*>(grad_input.data_ptr());
+    gather.past_caches = exceeds_caches(grad_input);
   }
-  if (!need_weight) return {grad_input, grad_weight};
+  if (!need_weight) {
+    if (need_input) gather_all(gather, panels, nullptr, geometry.batch);
+    return {grad_input, grad_weight};
+  }
 
   const cpu::GatherPlan plan = forward_plan(geometry);
-  const cpu::DenseWeightGradient args{&plan, geometry.in_channels, geometry.out_channels,
+  const bool by_output =
+      geometry.out_channels > geometry.in_channels;  // the wider side makes the fuller lanes
+  const cpu::DenseWeightGradient args{&plan,
+                                      geometry.in_channels,
+                                      geometry.out_channels,
                                       static_cast<const float*>(x.data_ptr()),
-                                      static_cast<const float*>(g.data_ptr())};
-  const Panels sums = weight_gradient(args, panels, geometry.batch * plan.places());
+                                      static_cast<const float*>(g.data_ptr()),
+                                      by_output,
+                                      0,
+                                      by_output ? geometry.in_channels : geometry.out_channels};
+  const Groups groups(view, geometry.batch * plan.places());
+  // Where positions of input and output are the same, both gradients are made side by side: the rows of the
+  // output's gradient are then read from memory once.
+  const bool same_positions = plan.taps == 1 && plan.source_pixels == plan.places() &&
+                              geometry.height.padding == 0 && geometry.width.padding == 0;
+  const bool side_by_side = need_input && same_positions && groups.slices == 1;
+  if (need_input && !side_by_side) gather_all(gather, panels, nullptr, geometry.batch);
+  const Panels sums = weight_gradient(args, view, groups, [&](int64_t begin, int64_t end) {
+    if (side_by_side) KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, begin, end);
+  });
   grad_weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
   sums.unpack_into({view}, {static_cast<float*>(grad_weight.data_ptr())});
   return {grad_input, grad_weight};

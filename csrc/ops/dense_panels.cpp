@@ -89,33 +89,31 @@ cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t 
           tap_stride};
 }
 
-Panels::Panels(const std::vector<cpu::WeightView>& copies, Side side) {
-  const cpu::WeightView& first = copies[0];
+Panels::Panels(const cpu::WeightView& copy, int64_t shots, Side side) : side_(side), shots_(shots) {
   const bool by_output = side == Side::kOutput;
-  const int64_t channels = by_output ? first.out_channels : first.in_channels;
+  const int64_t channels = by_output ? copy.out_channels : copy.in_channels;
   KSHOT_CALL(choose_panel_width, channels, width_);
   count_ = (channels + width_ - 1) / width_;
-  shots_ = static_cast<int64_t>(copies.size());
-  size_ = first.taps * (by_output ? first.in_channels : first.out_channels) * width_;
+  size_ = copy.taps * (by_output ? copy.in_channels : copy.out_channels) * width_;
   data_ = AlignedBuffer<float>(count_ * shots_ * size_);
+}
+
+Panels::Panels(const std::vector<cpu::WeightView>& copies, Side side)
+    : Panels(copies[0], static_cast<int64_t>(copies.size()), side) {
   parallel_tasks(count_ * shots_, [&](int64_t task) {
     const int64_t panel = task / shots_, k = task % shots_;
-    if (by_output) {
-      KSHOT_CALL(pack_by_output, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_);
+    const cpu::WeightView& copy = copies[static_cast<size_t>(k)];
+    if (side_ == Side::kOutput) {
+      KSHOT_CALL(pack_by_output, copy, panel, width_, of(panel) + k * size_);
     } else {
-      KSHOT_CALL(pack_by_input, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_);
+      KSHOT_CALL(pack_by_input, copy, panel, width_, of(panel) + k * size_);
     }
   });
 }
 
-Panels Panels::zeros() const {
-  Panels panels;
-  panels.width_ = width_;
-  panels.count_ = count_;
-  panels.shots_ = shots_;
-  panels.size_ = size_;
-  panels.data_ = AlignedBuffer<float>(count_ * shots_ * size_);
-  std::fill(panels.data_.data(), panels.data_.data() + count_ * shots_ * size_, 0.0f);
+Panels Panels::zeros(const cpu::WeightView& copy, int64_t shots, Side side) {
+  Panels panels(copy, shots, side);
+  std::fill(panels.data_.data(), panels.data_.data() + panels.count_ * panels.shots_ * panels.size_, 0.0f);
   return panels;
 }
 
@@ -123,8 +121,13 @@ void Panels::unpack_into(const std::vector<cpu::WeightView>& copies,
                          const std::vector<float*>& targets) const {
   parallel_tasks(count_ * shots_, [&](int64_t task) {
     const int64_t panel = task / shots_, k = task % shots_;
-    KSHOT_CALL(unpack_by_input, copies[static_cast<size_t>(k)], panel, width_, of(panel) + k * size_,
-               targets[static_cast<size_t>(k)]);
+    const cpu::WeightView& copy = copies[static_cast<size_t>(k)];
+    float* target = targets[static_cast<size_t>(k)];
+    if (side_ == Side::kOutput) {
+      KSHOT_CALL(unpack_by_output, copy, panel, width_, of(panel) + k * size_, target);
+    } else {
+      KSHOT_CALL(unpack_by_input, copy, panel, width_, of(panel) + k * size_, target);
+    }
   });
 }
 

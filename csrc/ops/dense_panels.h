@@ -28,6 +28,7 @@ class Panels {
   // `copies`: views of the K copies.
   Panels(const std::vector<cpu::WeightView>& copies, Side side);
 
+  Side side() const { return side_; }
   int64_t width() const { return width_; }  // channels of a panel
   int64_t count() const { return count_; }
   int64_t shots() const { return shots_; }
@@ -41,13 +42,14 @@ class Panels {
   }
   cpu::PanelRange<float*> range(int64_t begin, int64_t end) { return {of(begin), size_, width_, begin, end}; }
 
-  // Panels of the same shape, all zero.
-  Panels zeros() const;
-  // Writes panels by input back into weights like `copies`.
+  // Panels for `shots` copies of a weight, all zero.
+  static Panels zeros(const cpu::WeightView& copy, int64_t shots, Side side);
+  // Writes panels back into weights like `copies`.
   void unpack_into(const std::vector<cpu::WeightView>& copies, const std::vector<float*>& targets) const;
 
  private:
-  Panels() = default;
+  Panels(const cpu::WeightView& copy, int64_t shots, Side side);
+  Side side_;
   int64_t width_ = 0, count_ = 0, shots_ = 0, size_ = 0;
   AlignedBuffer<float> data_;
 };

@@ -114,6 +114,7 @@ struct MixingGradients {
     args.forward = mixing.kernel_arguments();
     args.grad = this->grad.data_ptr();
     args.grad_weight = need_weight ? grad_weight.data_ptr() : nullptr;
+    args.past_caches = need_weight && exceeds_caches(grad_weight);
     args.row_dots = row_dots ? row_dots->data_ptr() : nullptr;
     reduce.grad_code = need_code ? grad_code.data_ptr() : nullptr;
     reduce.grad_gate = need_gate ? grad_gate.data_ptr() : nullptr;

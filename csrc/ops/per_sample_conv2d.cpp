@@ -1,9 +1,10 @@
 // Operator per_sample_conv2d and its backward: a dense convolution whose weight is mixed anew for every
 // sample.
 //
-// Tasks run over (panel, sample) with the panel outermost: the K copies of a panel stay in cache while the
-// samples go by, each mixing its own panel from them, so the dictionary is read from memory once and no
-// sample's weight is ever stored whole.
+// Panels are taken in groups whose K copies stay in L2 while the samples go by, each mixing its own panels
+// from them: the dictionary is read from memory once and no sample's weight is ever stored whole. The
+// gradient of the dictionary goes the same way back, a few samples at a time, so that each copy and its sum
+// are read once for all of them.
 #include <tuple>
 
 #include "ops/dense_panels.h"
@@ -29,18 +30,27 @@ void check_code(const Tensor& code, int64_t batch, int64_t shots) {
                   "code must be [N, K] of float32 with N, K = ", batch, ", ", shots);
 }
 
-// Mixes the panel of every sample and hands it to body(panel, sample, mixed).
-template <class Body>
-void for_each_mixed_panel(const Panels& panels, const Tensor& code, const Body& body) {
-  const int64_t batch = code.size(0), shots = panels.shots();
+// Gathers all samples through their own mixed panels.
+void gather_mixed(const cpu::DenseGather& args, const Panels& panels, const Tensor& code,
+                  const float* biases) {
+  constexpr int64_t kElements = 1 << 18;  // of K copies and a mixture: 1 MB
+  const int64_t batch = code.size(0), shots = panels.shots(), places = args.plan->places();
+  const int64_t group_size =
+      std::clamp<int64_t>(kElements / ((shots + 1) * panels.size()), 1, panels.count());
+  const int64_t groups = (panels.count() + group_size - 1) / group_size;
   const float* codes = static_cast<const float*>(code.data_ptr());
-  torch::stable::parallel_for(0, panels.count() * batch, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<float> mixed(panels.size());
+  torch::stable::parallel_for(0, groups * batch, 1, [&](int64_t begin, int64_t end) {
+    AlignedBuffer<float> mixed(group_size * panels.size());
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t panel = task / batch, n = task % batch;
-      KSHOT_CALL(mix_panel, panels.of(panel), panels.size(), codes + n * shots, shots, panels.size(),
-                 mixed.data());
-      body(panel, n, mixed.data());
+      const int64_t n = task % batch, first = task / batch * group_size,
+                    last = std::min(first + group_size, panels.count());
+      for (int64_t panel = first; panel < last; ++panel) {
+        KSHOT_CALL(mix_panel, panels.of(panel), panels.size(), codes + n * shots, shots, panels.size(),
+                   mixed.data() + (panel - first) * panels.size());
+      }
+      const cpu::PanelRange<const float*> range{mixed.data(), panels.size(), panels.width(), first, last};
+      KSHOT_CALL(dense_gather, args, range, biases ? biases + n * args.target_channels : nullptr, n * places,
+                 (n + 1) * places);
     }
   });
 }
@@ -68,38 +78,62 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
                               static_cast<const float*>(x.data_ptr()),
                               static_cast<float*>(output.data_ptr()),
                               false};
-  for_each_mixed_panel(panels, codes, [&](int64_t panel, int64_t n, const float* mixed) {
-    const float* bias_n = biases ? static_cast<const float*>(biases->data_ptr()) + n * out_channels : nullptr;
-    KSHOT_CALL(dense_gather, args, {mixed, 0, panels.width(), panel, panel + 1}, bias_n, n * plan.places(),
-               (n + 1) * plan.places());
-  });
+  gather_mixed(args, panels, codes, biases ? static_cast<const float*>(biases->data_ptr()) : nullptr);
   return output;
 }
 
-// Gradients of the dictionary and the codes. The samples are cut into groups, each with sums of its own,
-// where panels alone would not give every thread work; groups are fixed, so results do not depend on the
-// number of threads.
-void parameter_gradients(const cpu::DenseWeightGradient& args, const Panels& panels, const Tensor& code,
-                         std::vector<Panels>& group_sums, float* dots) {
-  const int64_t batch = code.size(0), shots = panels.shots();
+// Gradients of the dictionary, as panels, and of the codes, [panels, N, K] in `dots`. The samples are cut
+// into groups, each with sums of its own, where panels alone would not give every thread work; groups are
+// fixed, so results do not depend on the number of threads.
+Panels parameter_gradients(cpu::DenseWeightGradient args, const cpu::WeightView& copy, const Panels& panels,
+                           const Tensor& code, float* dots) {
+  constexpr int64_t kSamples = 4,
+                    kElements = 1 << 17;  // samples at a time; 512 KB of copies, sums, gradients
+  const int64_t batch = code.size(0), shots = panels.shots(), places = args.plan->places();
+  const int64_t taps = args.plan->taps, rows = panels.size() / (taps * panels.width());
+  const int64_t fit = kElements / ((2 * shots + kSamples) * taps * panels.width());
+  const int64_t block_rows = std::min(rows, std::max<int64_t>(fit / 24 * 24, 24));
   const int64_t groups = std::min<int64_t>(batch, panels.count() >= 4 ? 1 : 4);
   const float* codes = static_cast<const float*>(code.data_ptr());
-  for (int64_t group = 0; group < groups && dots != nullptr; ++group) group_sums.push_back(panels.zeros());
-  torch::stable::parallel_for(0, panels.count() * groups, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<float> gradient(panels.size());
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t panel = task / groups, group = task % groups;
-      float* sums = group_sums[static_cast<size_t>(group)].of(panel);
-      for (int64_t n = group * batch / groups; n < (group + 1) * batch / groups; ++n) {
-        std::fill(gradient.data(), gradient.data() + panels.size(), 0.0f);
-        const int64_t places = args.plan->places();
-        KSHOT_CALL(dense_weight_gradient, args, {gradient.data(), 0, panels.width(), panel, panel + 1},
-                   n * places, (n + 1) * places);
-        KSHOT_CALL(contract_panel, gradient.data(), panels.of(panel), panels.size(), codes + n * shots, shots,
-                   panels.size(), dots + (panel * batch + n) * shots, sums);
+  std::vector<Panels> group_sums;
+  for (int64_t group = 0; group < groups; ++group)
+    group_sums.push_back(Panels::zeros(copy, shots, panels.side()));
+  parallel_tasks(panels.count() * groups, [&](int64_t task) {
+    const int64_t panel = task / groups, group = task % groups;
+    float* sums = group_sums[static_cast<size_t>(group)].of(panel);
+    const int64_t first = group * batch / groups, last = (group + 1) * batch / groups;
+    float* panel_dots = dots + panel * batch * shots;
+    std::fill(panel_dots + first * shots, panel_dots + last * shots, 0.0f);
+    const int64_t block_size = taps * block_rows * panels.width();
+    AlignedBuffer<float> gradients(kSamples * block_size);
+    for (int64_t row = 0; row < rows; row += block_rows) {
+      const int64_t count = std::min(block_rows, rows - row);
+      args.row_begin = row;
+      args.row_end = row + count;
+      for (int64_t n = first; n < last; n += kSamples) {
+        const int64_t samples = std::min(kSamples, last - n);
+        std::fill(gradients.data(), gradients.data() + samples * block_size, 0.0f);
+        for (int64_t i = 0; i < samples; ++i) {
+          const cpu::PanelRange<float*> gradient{gradients.data() + i * block_size, 0, panels.width(), panel,
+                                                 panel + 1};
+          KSHOT_CALL(dense_weight_gradient, args, gradient, (n + i) * places, (n + i + 1) * places);
+        }
+        for (int64_t t = 0; t < taps; ++t) {
+          const int64_t at = (t * rows + row) * panels.width();
+          KSHOT_CALL(contract_panel, {gradients.data() + t * count * panels.width(), block_size, samples,
+                                      panels.of(panel) + at, panels.size(), shots, count * panels.width(),
+                                      codes + n * shots, panel_dots + n * shots, sums + at});
+        }
       }
     }
   });
+  Panels& total = group_sums[0];
+  parallel_tasks(groups > 1 ? total.count() : 0, [&](int64_t panel) {
+    for (size_t group = 1; group < group_sums.size(); ++group) {
+      KSHOT_CALL(add_panels, total.of(panel), group_sums[group].of(panel), shots * total.size());
+    }
+  });
+  return std::move(total);
 }
 
 std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
@@ -116,53 +150,48 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
   check_code(codes, geometry.batch, weight.size(0));
   const Dictionary dictionary(weight);
   const auto copies = copies_of(dictionary, geometry.out_channels, geometry.in_channels);
-  const Panels panels(copies, Panels::Side::kInput);
+  const Panels by_input(copies, Panels::Side::kInput);
   const float* grad_data = static_cast<const float*>(g.data_ptr());
 
   Tensor grad_input = none_like(x), grad_weight = none_like(x), grad_code = none_like(x);
   if (need_input) {
     grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
     const cpu::GatherPlan plan = transposed_plan(geometry);
-    const cpu::DenseGather args{&plan,
-                                geometry.out_channels,
-                                geometry.in_channels,
-                                grad_data,
-                                static_cast<float*>(grad_input.data_ptr()),
-                                false};
-    for_each_mixed_panel(panels, codes, [&](int64_t panel, int64_t n, const float* mixed) {
-      KSHOT_CALL(dense_gather, args, {mixed, 0, panels.width(), panel, panel + 1}, nullptr, n * plan.places(),
-                 (n + 1) * plan.places());
-    });
+    gather_mixed({&plan, geometry.out_channels, geometry.in_channels, grad_data,
+                  static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
+                 by_input, codes, nullptr);
   }
   if (!need_parameters) return {grad_input, grad_weight, grad_code};
 
-  const int64_t batch = geometry.batch, shots = panels.shots();
+  const int64_t batch = geometry.batch, shots = weight.size(0);
   const cpu::GatherPlan plan = forward_plan(geometry);
-  const cpu::DenseWeightGradient args{&plan, geometry.in_channels, geometry.out_channels,
-                                      static_cast<const float*>(x.data_ptr()), grad_data};
+  const bool by_output =
+      geometry.out_channels > geometry.in_channels;  // the wider side makes the fuller lanes
+  const cpu::DenseWeightGradient args{&plan,
+                                      geometry.in_channels,
+                                      geometry.out_channels,
+                                      static_cast<const float*>(x.data_ptr()),
+                                      grad_data,
+                                      by_output,
+                                      0,
+                                      by_output ? geometry.in_channels : geometry.out_channels};
+  std::optional<Panels> packed_by_output;
+  if (by_output) packed_by_output.emplace(copies, Panels::Side::kOutput);
+  const Panels& panels = by_output ? *packed_by_output : by_input;
   const Sizes dot_sizes{panels.count(), batch, shots};
   Tensor dots = empty_strided(dot_sizes, contiguous_strides(dot_sizes), x.scalar_type(), x);
   grad_weight = empty_strided(dictionary.sizes(), dictionary.strides(), weight.scalar_type(), weight);
   if (batch == 0 || geometry.out_channels != weight.size(1) || geometry.in_channels != weight.size(2)) {
     torch::stable::zero_(grad_weight);
   }
-  std::vector<Panels> group_sums;
   if (batch > 0) {
-    parameter_gradients(args, panels, codes, group_sums, static_cast<float*>(dots.data_ptr()));
-    Panels& total = group_sums[0];
-    const int64_t elements = total.shots() * total.size();
-    for (size_t group = 1; group < group_sums.size(); ++group) {
-      parallel_tasks(total.count(), [&](int64_t panel) {
-        float* into = total.of(panel);
-        const float* from = group_sums[group].of(panel);
-        for (int64_t e = 0; e < elements; ++e) into[e] += from[e];
-      });
-    }
+    const Panels sums =
+        parameter_gradients(args, copies[0], panels, codes, static_cast<float*>(dots.data_ptr()));
     std::vector<float*> targets;
     for (int64_t k = 0; k < shots; ++k) {
       targets.push_back(static_cast<float*>(grad_weight.data_ptr()) + k * grad_weight.stride(0));
     }
-    total.unpack_into(copies, targets);
+    sums.unpack_into(copies, targets);
   }
   const int64_t over[] = {0};
   return {grad_input, grad_weight, torch::stable::sum(dots, over)};
