@@ -6,11 +6,10 @@ cannot disagree about them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ActiveWidths:
+class ActiveWidths(NamedTuple):
     """The part of a convolution that a call uses. All counts are of leading channels (or groups)."""
 
     in_channels: int  # channels of the input that are read

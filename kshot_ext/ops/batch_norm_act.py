@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.effective_weight import mix
-from kshot_ext.ops.second_derivative import refuse_second_derivative
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.effective_weight import leading, mix
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
@@ -77,21 +77,28 @@ def batch_norm_act(
     channels = input.shape[1]
     weight = _active_affine(weight, code, channels)
     bias = _active_affine(bias, code, channels)
-    mean = None if running_mean is None else running_mean[:channels]
-    var = None if running_var is None else running_var[:channels]
+    mean = None if running_mean is None else leading(running_mean, channels)
+    var = None if running_var is None else leading(running_var, channels)
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
     image = _as_image(input)
     form = _channels_last_form
     if input.device.type != "cpu" or not image.is_contiguous(memory_format=torch.channels_last):
         form, image = _vendor_form, input
     if residual is not None:
-        residual = residual.to(input.dtype).reshape(image.shape)
+        residual = _like(residual.to(input.dtype), image)
     output = form(image, weight, bias, mean, var, training, momentum, eps, activation, residual)
-    return output.reshape(input.shape)
+    return _like(output, input)
+
+
+def _like(x: Tensor, shaped: Tensor) -> Tensor:
+    """`x` in the shape of `shaped`; they differ at most in rank."""
+    return x if x.dim() == shaped.dim() else x.reshape(shaped.shape)
 
 
 def _as_image(x: Tensor) -> Tensor:
     """`[N, C, ...]` as `[N, C, H, W]`."""
+    if x.dim() == 4:
+        return x
     if x.dim() > 4:
         return x.flatten(2, 3)
     return x[(..., *(None,) * (4 - x.dim()))]
@@ -101,9 +108,7 @@ def _channels_last_form(image, weight, bias, mean, var, training, momentum, eps,
     """Our kernels: normalisation, residual and activation in one pass over each tensor."""
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
-    output, batch_mean, batch_var = torch.ops.kshot_ext.batch_norm_act(
-        image, weight, bias, residual, *fixed, eps, index
-    )
+    output, batch_mean, batch_var = _operator(image, weight, bias, residual, *fixed, eps, index)
     count = image.numel() // image.shape[1]
     if training and mean is not None and count > 0:
         with torch.no_grad():
@@ -165,7 +170,7 @@ def _active_affine(parameter: Tensor | None, code: Tensor | None, channels: int)
     """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
     if parameter is None:
         return None
-    return mix(parameter, code, None, channels, None) if parameter.dim() == 2 else parameter[:channels]
+    return mix(parameter, code, None, channels, None) if parameter.dim() == 2 else leading(parameter, channels)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -193,10 +198,10 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad, *_):
     input, weight, bias, residual, mean, variance = ctx.saved_tensors
     need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
-    grad_input, sums, grad_residual = torch.ops.kshot_ext.batch_norm_act_backward(
+    grad_input, sums, grad_residual = _backward_operator(
         grad, input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation, ctx.training, need_residual
     )
-    grad_bias, grad_weight = sums.unflatten(1, (2, -1)).unbind(1)  # each [1, C] or [N, C]
+    grad_bias, grad_weight = sums.view(sums.shape[0], 2, input.shape[1]).unbind(1)  # each [1, C] or [N, C]
     return (
         grad_input if need_input else None,
         _summed_like(grad_weight, weight) if need_weight else None,
@@ -208,7 +213,9 @@ def _backward(ctx, grad, *_):
 
 def _summed_like(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Gradient `[1, C]` or `[N, C]` in shape and dtype of the parameter, `[C]` or `[N, C]`."""
-    return (gradient.sum(0) if parameter.dim() == 1 else gradient).to(parameter.dtype)
+    if parameter.dim() == 1:
+        gradient = gradient[0] if gradient.shape[0] == 1 else gradient.sum(0)
+    return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
 
 
 def _fake_backward(grad, input, weight, bias, residual, mean, variance, eps, activation, training, need_residual):
@@ -219,9 +226,11 @@ def _fake_backward(grad, input, weight, bias, residual, mean, variance, eps, act
     return grad_input, sums, torch.empty_like(grad_input) if need_residual else input.new_empty(0)
 
 
+_operator = differentiable("batch_norm_act", _setup_context, _backward)
+_backward_operator = not_differentiable("batch_norm_act_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::batch_norm_act", _fake)
-    torch.library.register_autograd("kshot_ext::batch_norm_act", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::batch_norm_act_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::batch_norm_act_backward")

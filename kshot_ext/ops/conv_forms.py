@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,19 +22,15 @@ from kshot_ext.widths import ActiveWidths
 class Dimensions:
     """What differs between one, two and three spatial dimensions."""
 
+    count: int
     convolve: Callable[..., Tensor]
     reference: Callable[..., Tensor]
     input_layout: str
     weight_layout: str
     channels_last: torch.memory_format | None
 
-    @property
-    def count(self) -> int:
-        return self.input_layout.count(",") - 1
 
-
-@dataclass(frozen=True)
-class ConvCall:
+class ConvCall(NamedTuple):
     """A checked call: the input is narrowed to the active channels."""
 
     dims: Dimensions

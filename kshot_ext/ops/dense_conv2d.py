@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.second_derivative import refuse_second_derivative
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.window import Window
 
 
@@ -26,7 +26,7 @@ def dense_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, window: Win
         To `input`, `weight` and `bias`; deterministic, whatever the number of threads.
     """
     _, *lists = window.as_lists()
-    return torch.ops.kshot_ext.dense_conv2d(input, weight, bias, *lists)
+    return _operator(input, weight, bias, *lists)
 
 
 def _fake(input, weight, bias, stride, padding, dilation) -> Tensor:
@@ -43,9 +43,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     input, weight = ctx.saved_tensors
     need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight = torch.ops.kshot_ext.dense_conv2d_backward(
-        grad, input, weight, *ctx.window, need_input, need_weight
-    )
+    grad_input, grad_weight = _backward_operator(grad, input, weight, *ctx.window, need_input, need_weight)
     return (
         grad_input if need_input else None,
         grad_weight if need_weight else None,
@@ -61,9 +59,11 @@ def _fake_backward(grad, input, weight, stride, padding, dilation, need_input, n
     )
 
 
+_operator = differentiable("dense_conv2d", _setup_context, _backward)
+_backward_operator = not_differentiable("dense_conv2d_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::dense_conv2d", _fake)
-    torch.library.register_autograd("kshot_ext::dense_conv2d", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::dense_conv2d_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::dense_conv2d_backward")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.second_derivative import refuse_second_derivative
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.window import Window
 
 
@@ -27,7 +27,7 @@ def depthwise_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, window:
     Gradients:
         To `input`, `weight` and `bias`; deterministic, whatever the number of threads.
     """
-    return torch.ops.kshot_ext.depthwise_conv2d(input, weight, bias, *window.as_lists())
+    return _operator(input, weight, bias, *window.as_lists())
 
 
 def _fake(input, weight, bias, kernel, stride, padding, dilation) -> Tensor:
@@ -45,7 +45,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     input, weight = ctx.saved_tensors
     need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight, grad_bias = torch.ops.kshot_ext.depthwise_conv2d_backward(
+    grad_input, grad_weight, grad_bias = _backward_operator(
         grad, input, weight, *ctx.window, need_input, need_weight or need_bias
     )
     if need_bias and grad_bias.dim() != ctx.bias_rank:
@@ -70,9 +70,11 @@ def _fake_backward(grad, input, weight, kernel, stride, padding, dilation, need_
     return grad_input, grad_weight, grad_bias
 
 
+_operator = differentiable("depthwise_conv2d", _setup_context, _backward)
+_backward_operator = not_differentiable("depthwise_conv2d_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::depthwise_conv2d", _fake)
-    torch.library.register_autograd("kshot_ext::depthwise_conv2d", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::depthwise_conv2d_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::depthwise_conv2d_backward")

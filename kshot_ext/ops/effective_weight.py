@@ -8,7 +8,7 @@ from torch import Tensor
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
-from kshot_ext.ops.second_derivative import refuse_second_derivative
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
 
 
 def effective_weight(
@@ -68,13 +68,15 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
     """`effective_weight` on checked arguments: what the other operations call."""
     if not backend.native():
         return reference.effective_weight(weight, code, gate=gate, out_channels=out_channels, in_channels=in_channels)
-    sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+    sum_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    if code.dtype != sum_dtype:
+        code = code.to(sum_dtype)
     if gate is not None:
-        gate = gate[..., :out_channels].to(sum_dtype)
+        gate = leading(gate, out_channels).to(sum_dtype)
         if gate.dim() == 2 and code.dim() == 1:
             code = code.expand(gate.shape[0], -1)
     width = in_channels if in_channels is not None else 1
-    return torch.ops.kshot_ext.effective_weight(weight, code.to(sum_dtype), gate, out_channels, width)
+    return _operator(weight, code, gate, out_channels, width)
 
 
 def effective_bias(bias: Tensor | None, code: Tensor, gate: Tensor | None, out_channels: int) -> Tensor | None:
@@ -83,7 +85,14 @@ def effective_bias(bias: Tensor | None, code: Tensor, gate: Tensor | None, out_c
         return None
     if bias.dim() == 2:
         return mix(bias, code, gate, out_channels, None)
-    return mix(bias[None], code.new_ones(1), gate, out_channels, None) if gate is not None else bias[:out_channels]
+    if gate is not None:
+        return mix(bias[None], code.new_ones(1), gate, out_channels, None)
+    return leading(bias, out_channels)
+
+
+def leading(tensor: Tensor, count: int) -> Tensor:
+    """The first `count` entries of the last dimension; all of them without a view, which autograd would record."""
+    return tensor if tensor.shape[-1] == count else tensor[..., :count]
 
 
 def _check_width(name: str, width: int | None, weight: Tensor, dim: int) -> int:
@@ -122,7 +131,7 @@ def _backward(ctx, grad: Tensor):
     weight, code, gate = ctx.saved_tensors
     need_weight, need_code, need_gate = ctx.needs_input_grad[:3]
     compact = need_weight and ctx.compact
-    grad_weight, grad_code, grad_gate = torch.ops.kshot_ext.effective_weight_backward(
+    grad_weight, grad_code, grad_gate = _backward_operator(
         grad, weight, code, gate, need_weight and not compact, need_code, need_gate
     )
     if compact:
@@ -145,9 +154,11 @@ def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
     )
 
 
+_operator = differentiable("effective_weight", _setup_context, _backward)
+_backward_operator = not_differentiable("effective_weight_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::effective_weight", fake_effective_weight)
-    torch.library.register_autograd("kshot_ext::effective_weight", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::effective_weight_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::effective_weight_backward")

@@ -17,8 +17,9 @@ from kshot_ext.widths import active_widths
 Size = int | Sequence[int]
 
 
-_1D = Dimensions(F.conv1d, reference.kshot_conv1d, "[N, C_in, L]", "[K, C_out, C_in/groups, KL]", None)
+_1D = Dimensions(1, F.conv1d, reference.kshot_conv1d, "[N, C_in, L]", "[K, C_out, C_in/groups, KL]", None)
 _2D = Dimensions(
+    2,
     F.conv2d,
     reference.kshot_conv2d,
     "[N, C_in, H, W]",
@@ -26,6 +27,7 @@ _2D = Dimensions(
     torch.channels_last,
 )
 _3D = Dimensions(
+    3,
     F.conv3d,
     reference.kshot_conv3d,
     "[N, C_in, D, H, W]",
@@ -156,12 +158,12 @@ def _kshot_conv(
         )
     input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
     call = ConvCall(dims, input, weight, code, bias, gate, widths, window, (stride, padding, dilation))
-    fused = fused_form(call)
+    fused = None if algorithm == "mix_then_conv" else fused_form(call)
     if algorithm == "fused" and fused is None:
         raise ValueError(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
-    if fused is not None and (algorithm == "fused" or (algorithm == "auto" and prefers_fused(call, fused))):
+    if fused is not None and (algorithm == "fused" or prefers_fused(call, fused)):
         return fused(call)
     return grouped_form(call) if code.dim() == 2 else mix_then_conv_form(call)

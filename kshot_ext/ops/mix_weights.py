@@ -10,8 +10,8 @@ from torch import Tensor
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.differentiable import not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight
-from kshot_ext.ops.second_derivative import refuse_second_derivative
 
 
 def mix_weights(weights: Sequence[Tensor], code: Tensor) -> list[Tensor]:
@@ -72,7 +72,7 @@ def _backward(ctx, grads: list[Tensor]):
     code, *weights = ctx.saved_tensors
     need_weights, need_code = ctx.needs_input_grad[:2]
     need_dense = [need and not compact for need, compact in zip(need_weights, ctx.compact)]
-    dense, grad_code = torch.ops.kshot_ext.mix_weights_backward(grads, weights, code, need_dense, need_code)
+    dense, grad_code = _backward_operator(grads, weights, code, need_dense, need_code)
     grad_weights = [
         CompactGradient(weight, (Use.of(code, None, grad),)) if compact and need else tensor
         for weight, grad, tensor, compact, need in zip(weights, grads, dense, ctx.compact, need_weights)
@@ -90,9 +90,11 @@ def _fake_backward(grads, weights, code, need_weights, need_code):
     return grad_weights, code.new_empty(code.shape if need_code else 0)
 
 
+_backward_operator = not_differentiable("mix_weights_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::mix_weights", _fake)
     torch.library.register_autograd("kshot_ext::mix_weights", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::mix_weights_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::mix_weights_backward")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.second_derivative import refuse_second_derivative
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.window import Window
 
 
@@ -32,7 +32,7 @@ def per_sample_conv2d(
         To `input`, `weight`, `code` and `bias`; deterministic, whatever the number of threads.
     """
     _, *lists = window.as_lists()
-    return torch.ops.kshot_ext.per_sample_conv2d(input, weight, code, bias, out_channels, *lists)
+    return _operator(input, weight, code, bias, out_channels, *lists)
 
 
 def _fake(input, weight, code, bias, out_channels, stride, padding, dilation) -> Tensor:
@@ -49,7 +49,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     input, weight, code = ctx.saved_tensors
     need_input, need_weight, need_code, need_bias = ctx.needs_input_grad[:4]
-    grad_input, grad_weight, grad_code = torch.ops.kshot_ext.per_sample_conv2d_backward(
+    grad_input, grad_weight, grad_code = _backward_operator(
         grad, input, weight, code, *ctx.window, need_input, need_weight or need_code
     )
     return (
@@ -70,9 +70,11 @@ def _fake_backward(grad, input, weight, code, stride, padding, dilation, need_in
     )
 
 
+_operator = differentiable("per_sample_conv2d", _setup_context, _backward)
+_backward_operator = not_differentiable("per_sample_conv2d_backward")
+
+
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::per_sample_conv2d", _fake)
-    torch.library.register_autograd("kshot_ext::per_sample_conv2d", _backward, setup_context=_setup_context)
     torch.library.register_fake("kshot_ext::per_sample_conv2d_backward", _fake_backward)
-    refuse_second_derivative("kshot_ext::per_sample_conv2d_backward")

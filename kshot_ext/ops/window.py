@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """One entry per spatial dimension; `padding` has two, before and after."""
 
     kernel: tuple[int, ...]
@@ -50,15 +49,16 @@ class Window:
             ValueError: if the kernel, with its dilation, is larger than the padded input.
         """
         sizes = []
+        kernel, stride, padding, dilation = self
         for a, size in enumerate(input_size):
-            padded = size + self.padding[2 * a] + self.padding[2 * a + 1]
-            reach = self.dilation[a] * (self.kernel[a] - 1) + 1
+            padded = size + padding[2 * a] + padding[2 * a + 1]
+            reach = dilation[a] * (kernel[a] - 1) + 1
             if reach > padded:
                 raise ValueError(
                     f"the kernel must fit into the padded input: it reaches over {reach} positions of dimension "
                     f"{a + 2}, the padded input {list(input_size)} has {padded}"
                 )
-            sizes.append((padded - reach) // self.stride[a] + 1)
+            sizes.append((padded - reach) // stride[a] + 1)
         return tuple(sizes)
 
     def as_lists(self) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -67,7 +67,12 @@ class Window:
 
 
 def _spelt_out(name: str, sizes: object, dims: int, least: int) -> tuple[int, ...]:
+    if type(sizes) is int and sizes >= least:  # by far the most frequent
+        return (sizes,) * dims
     values = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
-    if len(values) not in (1, dims) or any(isinstance(v, (bool, float, str)) or v is None or v < least for v in values):
+    legal = len(values) in (1, dims)
+    for v in values:  # no generator: this runs in every call
+        legal = legal and not (isinstance(v, (bool, float, str)) or v is None or v < least)
+    if not legal:
         raise ValueError(f"{name} must be an int >= {least} or {dims} of them, got {sizes!r}")
     return values * dims if len(values) == 1 else values
