@@ -7,9 +7,10 @@
 //     dL/dresidual = g      dL/dbias = sum g      dL/dweight = sum g * xhat
 //     dL/dx = inverse_deviation * (weight * g - A - xhat * B)
 //
-// where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics).
+// where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics);
+// per channel, z and dL/dx are linear in x and g, so a few coefficients serve.
 //
-// Channels are the lanes. A task owns a range of positions; it works on blocks of kPositions positions by one
+// Channels are the lanes. A task owns a range of positions; it works on blocks of a few positions by one
 // vector of channels, whose per-channel values stay in registers, and asks for the next block's lines one by
 // one meanwhile: the processor does not foresee this order. Each pass reads its tensors from memory once:
 // training takes two reads and a write forward, four reads and a write backward, nothing is stored between
@@ -25,25 +26,37 @@
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
-constexpr int64_t kPositions = 16;
+// Positions of a block: its elements stay in L1 while the next block's are asked for.
+constexpr int64_t positions_of(int64_t channels) {
+  return std::clamp<int64_t>(4096 / std::max<int64_t>(channels, 1), 4, 16);
+}
 
-// Calls body(channel, lanes, first position, end of positions) for blocks of up to one vector by kPositions.
+// Calls body(channel, lanes, first position, end of positions) for the blocks.
 template <class C, class Body>
 inline void for_each_block(int64_t channels, int64_t begin, int64_t end, const Body& body) {
-  for (int64_t p = begin; p < end; p += kPositions) {
-    const int64_t stop = std::min(p + kPositions, end);
+  const int64_t positions = positions_of(channels);
+  for (int64_t p = begin; p < end; p += positions) {
+    const int64_t stop = std::min(p + positions, end);
     for (int64_t c = 0; c < channels; c += kLanes<C>) {
       with_lanes<C>(std::min(kLanes<C>, channels - c), [&](auto lanes) { body(c, lanes, p, stop); });
     }
   }
 }
 
-// A value of `tensor`, and a request for the one kPositions further, which the next block reads.
-template <class T, class Lanes>
-inline Vec<Sum<T>> load_ahead(const T* tensor, int64_t at, int64_t channels, Lanes lanes) {
-  __builtin_prefetch(tensor + at + kPositions * channels);
-  return load_lanes(tensor + at, lanes);
-}
+// Loads a value, and asks for the one in the same place of the next block.
+class Ahead {
+ public:
+  explicit Ahead(int64_t channels) : distance_(positions_of(channels) * channels) {}
+
+  template <class T, class Lanes>
+  Vec<Sum<T>> load(const T* p, Lanes lanes) const {
+    __builtin_prefetch(p + distance_);
+    return load_lanes(p, lanes);
+  }
+
+ private:
+  int64_t distance_;
+};
 
 template <class C>
 inline Vec<C> clamp(Vec<C> v, C low, C high) {
@@ -96,10 +109,11 @@ inline Vec<Sum<T>> slope(Activation activation, Vec<Sum<T>> z) {
   }
 }
 
+// Per-channel values: z = x * scale + shift + residual.
 template <class T>
 struct Channels {
   using C = Sum<T>;
-  Vec<C> mean, inverse_deviation, weight, scale, shift;
+  Vec<C> mean, inverse_deviation, scale, shift;
 
   template <class Lanes>
   Channels(const BatchNormAct& args, int64_t sample, int64_t c, Lanes lanes) {
@@ -109,30 +123,30 @@ struct Channels {
     };
     mean = per_channel(args.mean, 0, 0);
     inverse_deviation = per_channel(args.inverse_deviation, 0, 1);
-    weight = per_channel(args.weight, args.weight_stride, 1);
-    scale = inverse_deviation * weight;
+    scale = inverse_deviation * per_channel(args.weight, args.weight_stride, 1);
     shift = per_channel(args.bias, args.bias_stride, 0) - mean * scale;
   }
 };
 
 template <class T, class Lanes>
 inline Vec<Sum<T>> argument(const Channels<T>& channels, const BatchNormAct& args, Vec<Sum<T>> x, int64_t at,
-                            Lanes lanes) {
+                            Lanes lanes, const Ahead& ahead) {
   const Vec<Sum<T>> z = x * channels.scale + channels.shift;
-  return args.residual ? z + load_ahead(static_cast<const T*>(args.residual), at, args.channels, lanes) : z;
+  return args.residual ? z + ahead.load(static_cast<const T*>(args.residual) + at, lanes) : z;
 }
 
 template <class T>
 void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T>* result) {
   using C = Sum<T>;
+  const Ahead ahead(channels);
   C* means = result;
   C* squares = result + channels;
   std::fill(result, result + 2 * channels, C(0));
   for_each_block<C>(channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     Vec<C> sum = {}, deviations = {};
-    for (int64_t i = p; i < stop; ++i) sum += load_ahead(input, i * channels + c, channels, lanes);
+    for (int64_t i = p; i < stop; ++i) sum += ahead.load(input + i * channels + c, lanes);
     const C block = static_cast<C>(stop - p), before = static_cast<C>(p - begin), after = before + block;
-    const Vec<C> block_mean = sum / block;
+    const Vec<C> block_mean = sum * (C(1) / block);
     for (int64_t i = p; i < stop; ++i) {
       const Vec<C> deviation = load_lanes(input + i * channels + c, lanes) - block_mean;
       deviations += deviation * deviation;
@@ -149,6 +163,7 @@ void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T
 template <class T, bool relu>
 void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t end) {
   using C = Sum<T>;
+  const Ahead ahead(args.channels);
   const T* input = static_cast<const T*>(args.input);
   T* output = static_cast<T*>(args.output);
   const bool past_caches = args.past_caches && can_pass_caches(output, args.channels);
@@ -156,8 +171,7 @@ void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t en
     const Channels<T> channels(args, sample, c, lanes);
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * args.channels + c;
-      const Vec<C> x = load_ahead(input, at, args.channels, lanes);
-      const Vec<C> z = argument<T>(channels, args, x, at, lanes);
+      const Vec<C> z = argument<T>(channels, args, ahead.load(input + at, lanes), at, lanes, ahead);
       store_lanes(output + at, activate<T, relu>(args.activation, z), lanes, past_caches);
     }
   });
@@ -169,6 +183,7 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
                    Sum<T>* sums) {
   using C = Sum<T>;
   const BatchNormAct& forward = args.forward;
+  const Ahead ahead(forward.channels);
   const T* input = static_cast<const T*>(forward.input);
   const T* grad = static_cast<const T*>(args.grad_output);
   C* normalised_sums = sums + forward.channels;
@@ -177,9 +192,9 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
     Vec<C> sum = {}, sum_deviation = {};
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_ahead(input, at, forward.channels, lanes);
-      const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
-      const Vec<C> g = load_ahead(grad, at, forward.channels, lanes) * slope<T, relu>(forward.activation, z);
+      const Vec<C> x = ahead.load(input + at, lanes);
+      const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
+      const Vec<C> g = ahead.load(grad + at, lanes) * slope<T, relu>(forward.activation, z);
       sum += g;
       sum_deviation += g * (x - channels.mean);
     }
@@ -193,6 +208,7 @@ template <class T, bool relu>
 void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end) {
   using C = Sum<T>;
   const BatchNormAct& forward = args.forward;
+  const Ahead ahead(forward.channels);
   const T* input = static_cast<const T*>(forward.input);
   const T* grad = static_cast<const T*>(args.grad_output);
   T* grad_input = static_cast<T*>(args.grad_input);
@@ -206,17 +222,16 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
       mean_grad = load_lanes(static_cast<const C*>(args.mean_grad) + c, lanes);
       mean_normalised = load_lanes(static_cast<const C*>(args.mean_grad_normalised) + c, lanes);
     }
+    const Vec<C> of_deviation = channels.inverse_deviation * channels.inverse_deviation * mean_normalised;
+    const Vec<C> constant = channels.inverse_deviation * mean_grad;
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = load_ahead(input, at, forward.channels, lanes);
-      const Vec<C> z = argument<T>(channels, forward, x, at, lanes);
-      const Vec<C> g = load_ahead(grad, at, forward.channels, lanes) * slope<T, relu>(forward.activation, z);
+      const Vec<C> x = ahead.load(input + at, lanes);
+      const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
+      const Vec<C> g = ahead.load(grad + at, lanes) * slope<T, relu>(forward.activation, z);
       if (grad_residual) store_lanes(grad_residual + at, g, lanes, past_caches);
-      const Vec<C> normalised = (x - channels.mean) * channels.inverse_deviation;
-      store_lanes(
-          grad_input + at,
-          channels.inverse_deviation * (channels.weight * g - mean_grad - normalised * mean_normalised),
-          lanes, past_caches);
+      const Vec<C> grad_x = channels.scale * g - constant - (x - channels.mean) * of_deviation;
+      store_lanes(grad_input + at, grad_x, lanes, past_caches);
     }
   });
   if (past_caches) finish_stores();

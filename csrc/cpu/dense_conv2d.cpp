@@ -16,10 +16,9 @@
 //     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]       rows: o (broadcast), lanes: i, or the
 //     reverse
 //
-// A weight mixed per sample is never stored: its panel is mixed from the packed panels of the K copies
-// (mix_panel), used, and overwritten by the next sample's. Bound by arithmetic, kRows * kVectors
-// multiply-adds for kRows + kVectors loads; with few channels on one side by the traffic of the other side's
-// tensor.
+// A weight mixed per sample is never stored: its panels are mixed from rows of the K copies (mix_rows), used,
+// and overwritten by the next sample's. Bound by arithmetic, kRows * kVectors multiply-adds for kRows +
+// kVectors loads; with few channels on one side by the traffic of the other side's tensor.
 #include "cpu/dense_conv2d.h"
 
 #include <algorithm>
@@ -147,19 +146,16 @@ class Block {
 
   const Tile& tile(size_t index) const { return tiles_[index]; }
 
-  // Asks for share `part` of `parts` of the sources of a tile to be brought to L2, while others are worked
-  // on. Sources that several taps read come by themselves.
-  void prefetch(size_t tile, int64_t part, int64_t parts) const {
-    if (tile >= tiles_.size() || args_.plan->taps > 1 || tiles_[tile].taps == 0) return;
-    const auto& rows = taps_[tiles_[tile].first_tap].rows;
-    const int64_t from = part * args_.source_channels / parts,
-                  to = (part + 1) * args_.source_channels / parts;
-    for (const float* row : rows) {
-      for (int64_t r = from; r < to; r += kLine) __builtin_prefetch(row + r, 0, 2);
-    }
-  }
-
   const Tap* taps(const Tile& tile) const { return taps_.data() + tile.first_tap; }
+
+  // The rows that a tile reads first; the next tile asks for them ahead of time.
+  const std::array<const float*, kMostRows>& first_rows(size_t tile) const {
+    return taps_[tiles_[tile].first_tap].rows;
+  }
+  // Whether tile + 1 is worth asking for: sources that several taps read come by themselves.
+  bool has_next(size_t tile) const {
+    return args_.plan->taps == 1 && tile + 1 < tiles_.size() && tiles_[tile + 1].taps > 0;
+  }
 
  private:
   const DenseGather& args_;
@@ -168,21 +164,26 @@ class Block {
   std::vector<Tile> tiles_;
 };
 
-// sums += source rows * panel rows, over one tap
+// sums += source rows * panel rows, over one tap; the lines of the rows `ahead` are asked for meanwhile
 template <int rows, int vectors>
 inline void multiply_tap(V (&sums)[rows][vectors], const std::array<const float*, kMostRows>& sources,
-                         const float* panel, int64_t panel_width, int64_t depth) {
+                         const std::array<const float*, kMostRows>& ahead, const float* panel,
+                         int64_t panel_width, int64_t depth) {
   const float* source[rows];
   for (int m = 0; m < rows; ++m) source[m] = sources[m];
-  for (int64_t r = 0; r < depth; ++r, panel += panel_width) {
-    V right[vectors];
+  for (int64_t from = 0; from < depth; from += kLine) {
+    for (int m = 0; m < rows; ++m) __builtin_prefetch(ahead[m] + from, 0, 2);
+    const int64_t to = std::min(from + kLine, depth);
+    for (int64_t r = from; r < to; ++r, panel += panel_width) {
+      V right[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) right[v] = load(panel + v * kVector);
+      for (int v = 0; v < vectors; ++v) right[v] = load(panel + v * kVector);
 #pragma GCC unroll 12
-    for (int m = 0; m < rows; ++m) {
-      const V left = splat(source[m][r]);
+      for (int m = 0; m < rows; ++m) {
+        const V left = splat(source[m][r]);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sums[m][v] += left * right[v];
+        for (int v = 0; v < vectors; ++v) sums[m][v] += left * right[v];
+      }
     }
   }
 }
@@ -194,10 +195,12 @@ struct TileChannels {
   const float* bias;
   int64_t channel, width;
   bool past_caches;
+  bool ask_ahead;  // for the next tile's rows
 };
 
 template <int rows, int vectors>
-void gather_tile(const Block& block, const Block::Tile& tile, const TileChannels& channels) {
+void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
+  const Block::Tile& tile = block.tile(index);
   V sums[rows][vectors] = {};
   if (channels.bias) {
     V start[vectors];
@@ -211,7 +214,8 @@ void gather_tile(const Block& block, const Block::Tile& tile, const TileChannels
   const Block::Tap* taps = block.taps(tile);
   for (size_t t = 0; t < tile.taps; ++t) {
     const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
-    multiply_tap<rows, vectors>(sums, taps[t].rows, rows_of_tap, channels.panel_width, channels.depth);
+    const auto& ahead = channels.ask_ahead ? block.first_rows(index + 1) : taps[t].rows;
+    multiply_tap<rows, vectors>(sums, taps[t].rows, ahead, rows_of_tap, channels.panel_width, channels.depth);
   }
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
@@ -274,31 +278,26 @@ template <int panel_vectors>
 void gather_range(const DenseGather& args, const PanelRange<const float*>& panels, const float* bias,
                   int64_t begin, int64_t end) {
   constexpr int kRows = rows_of(panel_vectors);
-  // Sources of a block of targets and a group of panels stay in L2 together. Tile by tile, the rows of
-  // targets are written from one end to the other, which is what the processor's prefetching of lines likes.
-  const int64_t block_size = std::clamp<int64_t>((1 << 16) / args.source_channels, 48, 240) / kRows * kRows;
-  const int64_t group_size = std::max<int64_t>((1 << 17) / std::max<int64_t>(panels.stride, 1), 1);
+  // Panel by panel over few targets at a time: the sources of all of them stay in L1 or L2, and a panel that
+  // is not too deep stays in L1 from tile to tile.
+  constexpr int64_t kTargets = 48;
   const bool past_caches = args.past_caches && can_pass_caches(args.target, args.target_channels);
   Block block(args);
-  for (; begin < end; begin += block_size) {
-    const int64_t count = std::min(block_size, end - begin);
+  for (; begin < end; begin += kTargets) {
+    const int64_t count = std::min(kTargets, end - begin);
     block.place<kRows>(begin, count);
-    for (int64_t group = panels.begin; group < panels.end; group += group_size) {
-      const int64_t group_end = std::min(group + group_size, panels.end);
+    for (int64_t p = panels.begin; p < panels.end; ++p) {
       size_t tile = 0;
-      for_each_tile<kRows>(count, [&](auto rows, int64_t) {
-        for (int64_t p = group; p < group_end; ++p) {
-          const int64_t channel = p * panels.width;
+      const int64_t channel = p * panels.width,
+                    width = std::min(panels.width, args.target_channels - channel);
+      with_vectors<panel_vectors>(width, [&](auto vectors) {
+        for_each_tile<kRows>(count, [&](auto rows, int64_t) {
           const TileChannels channels{
-              panels.of(p), panels.width, args.source_channels,
-              bias,         channel,      std::min(panels.width, args.target_channels - channel),
-              past_caches};
-          block.prefetch(tile + 1, p - group, group_end - group);
-          with_vectors<panel_vectors>(channels.width, [&](auto vectors) {
-            gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, block.tile(tile), channels);
-          });
-        }
-        ++tile;
+              panels.of(p), panels.width, args.source_channels, bias,
+              channel,      width,        past_caches,          p == panels.begin && block.has_next(tile)};
+          gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, tile, channels);
+          ++tile;
+        });
       });
     }
   }
@@ -470,56 +469,84 @@ void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_widt
   }
 }
 
-void mix_panel(const float* copies, int64_t stride, const float* code, int64_t shots, int64_t size,
-               float* mixed) {
-  int64_t e = 0;
-  for (; e + 4 * kVector <= size; e += 4 * kVector) {
-    V sums[4] = {};
-    for (int64_t k = 0; k < shots; ++k) {
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) sums[v] += code[k] * load(copies + k * stride + e + v * kVector);
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) store(mixed + e + v * kVector, sums[v]);
-  }
-  for (; e < size; e += kVector) {
-    V sum = {};
-    for (int64_t k = 0; k < shots; ++k) sum += code[k] * load(copies + k * stride + e);
-    store(mixed + e, sum);
+namespace {
+
+// Calls body(row, channel, lanes) for each vector of a row of `width` channels, in all rows.
+template <class Body>
+inline void for_each_vector(int64_t rows, int64_t width, const Body& body) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t c = 0;
+    for (; c + kVector <= width; c += kVector) body(r, c, WholeVector{});
+    if (c < width) body(r, c, CutVector{width - c});
   }
 }
 
-namespace {
-
-// `samples` samples at a time, so that copies and sums are read once for all of them.
+// `samples` samples at a time, so that the copies are read once for all of them.
 template <int samples>
-void contract_samples(const PanelContraction& args, int64_t first) {
+void mix_samples(const CopyRows& copies, const float* code, int64_t panel_width, float* mixed,
+                 int64_t mixed_stride) {
+  for_each_vector(copies.rows, copies.width, [&](int64_t r, int64_t c, auto lanes) {
+    V sums[samples] = {};
+    const float* copy = copies.data + r * copies.row_stride + c;
+    for (int64_t k = 0; k < copies.shots; ++k, copy += copies.copy_stride) {
+      const V value = load_lanes(copy, lanes);
+#pragma GCC unroll 4
+      for (int n = 0; n < samples; ++n) sums[n] += code[n * copies.shots + k] * value;
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < samples; ++n) store(mixed + n * mixed_stride + r * panel_width + c, sums[n]);
+  });
+}
+
+template <int samples>
+void contract_samples(const RowsContraction& args, int64_t first) {
+  const CopyRows& copies = args.copies;
   const float* gradients = args.gradients + first * args.gradient_stride;
-  const float* code = args.code + first * args.shots;
-  for (int64_t k = 0; k < args.shots; ++k) {
-    const float* copy = args.copies + k * args.copy_stride;
-    float* sum = args.sums + k * args.copy_stride;
+  const float* code = args.code + first * copies.shots;
+  for (int64_t k = 0; k < copies.shots; ++k) {
+    const float* copy = copies.data + k * copies.copy_stride;
+    float* sum = args.sums + k * copies.copy_stride;
     V dots[samples] = {}, shares[samples];
 #pragma GCC unroll 4
-    for (int n = 0; n < samples; ++n) shares[n] = splat(code[n * args.shots + k]);
-    for (int64_t e = 0; e < args.size; e += kVector) {
-      const V value = load(copy + e);
-      V total = load(sum + e);
+    for (int n = 0; n < samples; ++n) shares[n] = splat(code[n * copies.shots + k]);
+    for_each_vector(copies.rows, copies.width, [&](int64_t r, int64_t c, auto lanes) {
+      const int64_t at = r * copies.row_stride + c;
+      const V value = load_lanes(copy + at, lanes);
+      V total = load_lanes(sum + at, lanes);
 #pragma GCC unroll 4
       for (int n = 0; n < samples; ++n) {
-        const V gradient = load(gradients + n * args.gradient_stride + e);
+        const V gradient = load(gradients + n * args.gradient_stride + r * args.panel_width + c);
         dots[n] += gradient * value;
         total += shares[n] * gradient;
       }
-      store(sum + e, total);
-    }
-    for (int n = 0; n < samples; ++n) args.dots[(first + n) * args.shots + k] += sum_of_lanes<float>(dots[n]);
+      store_lanes(sum + at, total, lanes);
+    });
+    for (int n = 0; n < samples; ++n)
+      args.dots[(first + n) * copies.shots + k] += sum_of_lanes<float>(dots[n]);
   }
 }
 
 }  // namespace
 
-void contract_panel(const PanelContraction& args) {
+void mix_rows(const CopyRows& copies, const float* code, int64_t samples, int64_t panel_width, float* mixed,
+              int64_t mixed_stride) {
+  const int64_t filled = (copies.width + kVector - 1) / kVector * kVector;
+  for (int64_t n = 0; n < samples && filled < panel_width; ++n) {
+    for (int64_t r = 0; r < copies.rows; ++r) {
+      float* row = mixed + n * mixed_stride + r * panel_width;
+      std::fill(row + filled, row + panel_width, 0.0f);
+    }
+  }
+  int64_t n = 0;
+  for (; n + 4 <= samples; n += 4) {
+    mix_samples<4>(copies, code + n * copies.shots, panel_width, mixed + n * mixed_stride, mixed_stride);
+  }
+  for (; n < samples; ++n) {
+    mix_samples<1>(copies, code + n * copies.shots, panel_width, mixed + n * mixed_stride, mixed_stride);
+  }
+}
+
+void contract_rows(const RowsContraction& args) {
   int64_t n = 0;
   for (; n + 4 <= args.samples; n += 4) contract_samples<4>(args, n);
   for (; n < args.samples; ++n) contract_samples<1>(args, n);

@@ -40,15 +40,21 @@ struct DenseWeightGradient {
   int64_t row_begin, row_end;  // channels of the other side, all or a part, whose sums are made
 };
 
-// A part of a panel of K copies, `size` elements each, against the gradients of some samples' mixtures.
-struct PanelContraction {
+// Some rows and neighbouring channels of K copies: (k, r, c) lies at data[k * copy_stride + r * row_stride +
+// c].
+struct CopyRows {
+  const float* data;
+  int64_t copy_stride, row_stride, shots, rows, width;
+};
+
+// The gradients of some samples' mixtures of these rows, packed in rows of panel_width.
+struct RowsContraction {
+  CopyRows copies;
   const float* gradients;  // [samples, gradient_stride]
-  int64_t gradient_stride, samples;
-  const float* copies;  // [K, copy_stride]
-  int64_t copy_stride, shots, size;
+  int64_t gradient_stride, panel_width, samples;
   const float* code;  // [samples, K]
   float* dots;        // [samples, K]
-  float* sums;        // like copies
+  float* sums;        // laid out as copies
 };
 
 // Panels [begin, end) of a weight, `width` channels each; the first of them lies at `data`, the next one
@@ -81,11 +87,11 @@ KSHOT_DECLARE(void unpack_by_output(const WeightView& weight, int64_t panel, int
 KSHOT_DECLARE(void unpack_by_input(const WeightView& weight, int64_t panel, int64_t panel_width,
                                    const float* packed, float* unpacked))
 
-// mixed[e] = sum_k code[k] * copies[k * stride + e]
-KSHOT_DECLARE(void mix_panel(const float* copies, int64_t stride, const float* code, int64_t shots,
-                             int64_t size, float* mixed))
+// mixed[n, r, c] = sum_k code[n, k] * copies[k, r, c], in rows of panel_width, zero beyond the copies' width.
+KSHOT_DECLARE(void mix_rows(const CopyRows& copies, const float* code, int64_t samples, int64_t panel_width,
+                            float* mixed, int64_t mixed_stride))
 // dots[n, k] += <gradients[n], copies[k]>, sums[k] += sum_n code[n, k] * gradients[n]
-KSHOT_DECLARE(void contract_panel(const PanelContraction& args))
+KSHOT_DECLARE(void contract_rows(const RowsContraction& args))
 // into[e] += from[e]
 KSHOT_DECLARE(void add_panels(float* into, const float* from, int64_t size))
 

@@ -4,8 +4,8 @@
 //
 // and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
 // products over positions. Channels are the lanes; a task owns some samples and a range of channels. The
-// source rows that a target row needs lie in a ring of rows in L2, widened to the sum type and with zeros to
-// both sides, so no column is an edge and the tensors are read and written row by row, in order:
+// source rows that a target row needs lie in a ring of rows in L1, widened to the sum type and with zeros to
+// both sides, so no column is an edge; the lines of the next row are asked for while one is worked on:
 //
 //     ring   [ 0 0 | source row y     | 0 0 ]        a tile: kTile neighbouring columns of a target row by
 //     one
@@ -28,21 +28,25 @@
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
+// A tile: so many columns by two vectors of channels. Fewer sums could not hide the latency of the additions.
 #if defined(__AVX512F__)
-constexpr int kTile = 8;  // columns: 8 sums, up to 7 weights, a source of 32 registers
+constexpr int kTile = 8;  // 16 sums, up to 14 weights, 2 sources: 32 registers
 #else
-constexpr int kTile = 4;  // of 16 registers
+constexpr int kTile = 4;
 #endif
 constexpr int kSmallTile = 4;
+constexpr int kVectors = 2;
+template <class C>
+constexpr int64_t kBlock = kVectors * kLanes<C>;  // channels of a tile
 
-// A range of channels, widened to whole vectors of the sum type; lanes beyond the last channel are zero.
+// A range of channels, widened to whole blocks of the sum type; lanes beyond the last channel are zero.
 template <class T>
 struct ChannelRange {
   using C = Sum<T>;
   int64_t begin, count, width;
 
   ChannelRange(int64_t begin, int64_t end)
-      : begin(begin), count(end - begin), width((count + kLanes<C> - 1) / kLanes<C> * kLanes<C>) {}
+      : begin(begin), count(end - begin), width((count + kBlock<C> - 1) / kBlock<C> * kBlock<C>) {}
 
   // `from` and `to` point at the range's first channel.
   void widen(C* to, const T* from) const {
@@ -50,16 +54,16 @@ struct ChannelRange {
     for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
     if (c < count) store(to + c, load_first(from + c, count - c));
   }
-  void narrow(T* to, const C* from, bool past_caches) const {
+  void narrow(T* to, const C* from) const {
     int64_t c = 0;
-    if (past_caches) {
-      for (; c + kLanes<C> <= count; c += kLanes<C>) store_past_caches(to + c, load(from + c));
-    } else {
-      for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
-    }
+    for (; c + kLanes<C> <= count; c += kLanes<C>) store(to + c, load(from + c));
     if (c < count) store_first(to + c, load(from + c), count - c);
   }
 };
+
+constexpr int64_t tile_of(const AxisSegment& segment) {
+  return segment.count > kSmallTile ? kTile : kSmallTile;
+}
 
 // Columns of zeros that a row of `size` needs on each side.
 struct Margins {
@@ -68,7 +72,7 @@ struct Margins {
   // What `columns` reach, where whole tiles of targets are computed.
   Margins(const std::vector<AxisSegment>& columns, int64_t size) {
     for (const AxisSegment& segment : columns) {
-      const int64_t count = (segment.count + kTile - 1) / kTile * kTile;
+      const int64_t tile = tile_of(segment), count = (segment.count + tile - 1) / tile * tile;
       for (const AxisTap& tap : segment.taps) {
         const int64_t last = tap.source + (count - 1) * segment.source_step;
         left = std::max(left, -tap.source);
@@ -77,6 +81,26 @@ struct Margins {
     }
   }
   Margins(int64_t left, int64_t right) : left(left), right(right) {}
+};
+
+// Rows of a source tensor that will be needed soon: their lines are asked for piece by piece.
+struct AheadRows {
+  const char* first;
+  int64_t row_bytes, column_bytes, lane_bytes, count;
+  static constexpr int64_t kLine = 64;
+
+  // For `columns` columns by the channels of a tile.
+  template <int columns>
+  void ask(int64_t column, int64_t lane) const {
+    for (int64_t r = 0; r < count; ++r) {
+      const char* at = first + r * row_bytes + column * column_bytes + lane * lane_bytes;
+#pragma GCC unroll 16
+      for (int j = 0; j < columns; ++j, at += column_bytes) {
+        __builtin_prefetch(at);
+        __builtin_prefetch(at + kLine);
+      }
+    }
+  }
 };
 
 // Rows of one sample, kept in a ring: row y stays until row y + size of the ring comes.
@@ -99,6 +123,12 @@ class RowRing {
   void start(const T* sample) {
     source_ = sample + range_.begin;
     std::fill(held_.begin(), held_.end(), -1);
+  }
+
+  // Where to find the `count` rows from row y on in memory, to ask for them ahead of time.
+  AheadRows ahead(int64_t y, int64_t count) const {
+    const int64_t column = channels_ * static_cast<int64_t>(sizeof(T)), row = columns_ * column;
+    return {reinterpret_cast<const char*>(source_) + y * row, row, column, sizeof(T), count};
   }
 
   // Column 0 of row y.
@@ -151,10 +181,10 @@ std::vector<std::vector<AxisTap>> taps_of_rows(const std::vector<AxisSegment>& s
   return rows;
 }
 
-// Cuts channels into ranges whose `ring_positions` stay in L2, and calls body(range).
+// Cuts channels into ranges whose `ring_positions` stay in L1, and calls body(range).
 template <class T, class Body>
 void for_each_range(int64_t begin, int64_t end, int64_t ring_positions, const Body& body) {
-  constexpr int64_t kBytes = 768 << 10, kLeast = 64;
+  constexpr int64_t kBytes = 40 << 10, kLeast = 64;
   const int64_t fit = kBytes / (ring_positions * static_cast<int64_t>(sizeof(Sum<T>)));
   const int64_t most = std::max(kLeast, fit / kLeast * kLeast);
   for (int64_t c = begin; c < end; c += most) body(ChannelRange<T>(c, std::min(c + most, end)));
@@ -200,7 +230,7 @@ struct Columns {
 template <class Body>
 void with_shape(const Columns& columns, const Body& body) {
   const auto with_tile = [&](auto taps, auto step) {
-    if (columns.segment->count > kSmallTile) {
+    if (tile_of(*columns.segment) == kTile) {
       body(taps, step, std::integral_constant<int, kTile>{});
     } else {
       body(taps, step, std::integral_constant<int, kSmallTile>{});
@@ -228,45 +258,81 @@ void with_shape(const Columns& columns, const Body& body) {
   }
 }
 
+// A row of targets: `count` channels of columns that lie `stride` elements apart.
+template <class C>
+struct TargetRow {
+  C* first;
+  int64_t stride, count;
+  bool past_caches;
+
+  // Columns column, column + step, ... `used` of them, and as many of the vectors as there are channels.
+  template <int columns, int vectors>
+  void store_tile(int64_t column, int64_t step, int64_t used, int64_t lane,
+                  const Vec<C> (&values)[columns][vectors]) const {
+    const auto each = [&](int v, const auto& store_one) {
+      C* to = first + column * stride + lane + v * kLanes<C>;
+#pragma GCC unroll 8
+      for (int j = 0; j < columns; ++j, to += step * stride) {
+        if (j < used) store_one(to, values[j][v]);
+      }
+    };
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t left = count - lane - v * kLanes<C>;
+      if (left >= kLanes<C> && past_caches) {
+        each(v, [](C* p, Vec<C> value) { store_past_caches(p, value); });
+      } else if (left >= kLanes<C>) {
+        each(v, [](C* p, Vec<C> value) { store(p, value); });
+      } else if (left > 0) {
+        each(v, [&](C* p, Vec<C> value) { store_first(p, value, left); });
+      }
+    }
+  }
+};
+
 // target[j] = start + sum over lines and taps, `tile` columns at a time. Targets beyond the segment's last
 // are computed from the margin and left out.
 template <int taps, int step, int tile>
 void gather_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
-                    const float* start, float* target) {
+                    const float* start, const AheadRows& ahead, const TargetRow<float>& target) {
   using C = float;
   const AxisSegment& segment = *columns.segment;
   for (int64_t first = 0; first < segment.count; first += tile) {
     const int64_t from = (columns.first_source + first * step) * width;
     const int64_t count = std::min<int64_t>(tile, segment.count - first);
-    C* to = target + (segment.first + first * segment.step) * width;
-    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-      Vec<C> sums[tile];
-      const Vec<C> initial = load(start + lane);
+    const int64_t column = segment.first + first * segment.step;
+    for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
+      ahead.ask<tile * step>(first * step, lane);
+      Vec<C> sums[tile][kVectors];
 #pragma GCC unroll 8
-      for (int j = 0; j < tile; ++j) sums[j] = initial;
+      for (int j = 0; j < tile; ++j) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sums[j][v] = load(start + lane + v * kLanes<C>);
+      }
       for (const Line<C>& line : lines) {
-        Vec<C> weights[taps];
+        Vec<C> weights[taps][kVectors];
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) weights[k] = load(line.taps + columns.taps[k] * width + lane);
+        for (int k = 0; k < taps; ++k) {
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            weights[k][v] = load(line.taps + columns.taps[k] * width + lane + v * kLanes<C>);
+          }
+        }
         const C* source = line.source + from + lane;
 #pragma GCC unroll 32
         for (int i = 0; i < (tile - 1) * step + taps; ++i) {
-          const Vec<C> value = load(source + i * width);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            const Vec<C> value = load(source + i * width + v * kLanes<C>);
 #pragma GCC unroll 7
-          for (int k = 0; k < taps; ++k) {
-            const int j = (i - k) / step;
-            if (i >= k && (i - k) % step == 0 && j < tile) sums[j] += weights[k] * value;
+            for (int k = 0; k < taps; ++k) {
+              const int j = (i - k) / step;
+              if (i >= k && (i - k) % step == 0 && j < tile) sums[j][v] += weights[k][v] * value;
+            }
           }
         }
       }
-      C* at = to + lane;
-      const int64_t stride = segment.step * width;
-      if (count == tile) {
-#pragma GCC unroll 8
-        for (int j = 0; j < tile; ++j) store(at + j * stride, sums[j]);
-      } else {
-        for (int j = 0; j < count; ++j) store(at + j * stride, sums[j]);
-      }
+      target.store_tile<tile, kVectors>(column, segment.step, count, lane, sums);
     }
   }
 }
@@ -274,33 +340,32 @@ void gather_columns(const std::vector<Line<float>>& lines, const Columns& column
 // The same for any taps, column by column.
 template <class C>
 void gather_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t width,
-                           const C* start, C* target) {
+                           const C* start, const TargetRow<C>& target) {
   for (int64_t j = 0; j < segment.count; ++j) {
-    C* to = target + (segment.first + j * segment.step) * width;
     for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-      Vec<C> sum = load(start + lane);
+      Vec<C> sum[1][1] = {{load(start + lane)}};
       for (const Line<C>& line : lines) {
         for (const AxisTap& tap : segment.taps) {
           const int64_t source = tap.source + j * segment.source_step;
-          sum += load(line.taps + tap.tap * width + lane) * load(line.source + source * width + lane);
+          sum[0][0] += load(line.taps + tap.tap * width + lane) * load(line.source + source * width + lane);
         }
       }
-      store(to + lane, sum);
+      target.template store_tile<1, 1>(segment.first + j * segment.step, 1, 1, lane, sum);
     }
   }
 }
 
 void gather_segment(const std::vector<Line<float>>& lines, const AxisSegment& segment, int64_t width,
-                    const float* start, float* target) {
+                    const float* start, const AheadRows& ahead, const TargetRow<float>& target) {
   if (!Columns::fit(segment)) return gather_segment_slowly(lines, segment, width, start, target);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step, auto tile) {
     gather_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(lines, columns, width,
-                                                                                        start, target);
+                                                                                        start, ahead, target);
   });
 }
 void gather_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
-                    const double* start, double* target) {
+                    const double* start, const AheadRows&, const TargetRow<double>& target) {
   gather_segment_slowly(lines, segment, width, start, target);
 }
 
@@ -319,7 +384,12 @@ class GatherPass {
               Margins(*args.columns, args.source_width)),
         weights_(taps_ * range.width),
         start_(range.width),
-        finished_(args.target_width * range.width) {
+        finished_(std::is_same_v<T, C> ? 0 : args.target_width * range.width) {
+    for (const std::vector<AxisTap>& taps : rows_) {
+      int64_t last = last_sources_.empty() ? 0 : last_sources_.back();
+      for (const AxisTap& tap : taps) last = std::max(last, tap.source);
+      last_sources_.push_back(last);
+    }
     std::fill(start_.data(), start_.data() + range.width, C(0));
     past_caches_ = args.past_caches && can_pass_caches(static_cast<const T*>(args.target), args.channels);
   }
@@ -355,19 +425,30 @@ class GatherPass {
     for (const AxisTap& tap : rows_[static_cast<size_t>(y)]) {
       lines_.push_back({ring_.row(tap.source), weights_.data() + tap.tap * args_.kernel_width * width});
     }
-    for (const AxisSegment& segment : *args_.columns) {
-      gather_segment(lines_, segment, width, start_.data(), finished_.data());
-    }
     T* line = target_ + y * args_.target_width * args_.channels;
-    for (int64_t x = 0; x < args_.target_width; ++x) {
-      range_.narrow(line + x * args_.channels, finished_.data() + x * width, past_caches_);
+    TargetRow<C> target{finished_.data(), width, width, false};
+    if constexpr (std::is_same_v<T, C>) target = {line, args_.channels, range_.count, past_caches_};
+    const AheadRows ahead = ring_.ahead(last_source(y) + 1, last_source(y + 1) - last_source(y));
+    for (const AxisSegment& segment : *args_.columns) {
+      gather_segment(lines_, segment, width, start_.data(), ahead, target);
     }
+    if constexpr (!std::is_same_v<T, C>) {
+      for (int64_t x = 0; x < args_.target_width; ++x) {
+        range_.narrow(line + x * args_.channels, finished_.data() + x * width);
+      }
+    }
+  }
+
+  // The last source row that target rows up to y read.
+  int64_t last_source(int64_t y) const {
+    return last_sources_[static_cast<size_t>(std::min(y, args_.target_height - 1))];
   }
 
   const DepthwiseGather& args_;
   const ChannelRange<T>& range_;
   int64_t taps_;
   std::vector<std::vector<AxisTap>> rows_;
+  std::vector<int64_t> last_sources_;
   RowRing<T> ring_;
   AlignedBuffer<C> weights_, start_, finished_;
   std::vector<Line<C>> lines_;
@@ -378,30 +459,49 @@ class GatherPass {
 // sums[k] += sum over columns of grad * input at column tap k, for every line; `grad` ends in zeros
 template <int taps, int step, int tile>
 void gradient_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
-                      const float* grad) {
+                      const float* grad, const AheadRows& ahead_input, const AheadRows& ahead_grad) {
   using C = float;
   for (int64_t first = 0; first < columns.segment->count; first += tile) {
     const int64_t from = (columns.first_source + first * step) * width;
-    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-      Vec<C> grads[tile];
+    for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
+      ahead_input.ask<tile * step>(first * step, lane);
+      ahead_grad.ask<tile>(first, lane);
+      Vec<C> grads[tile][kVectors];
 #pragma GCC unroll 8
-      for (int j = 0; j < tile; ++j) grads[j] = load(grad + (first + j) * width + lane);
+      for (int j = 0; j < tile; ++j) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v)
+          grads[j][v] = load(grad + (first + j) * width + lane + v * kLanes<C>);
+      }
       for (const Line<C>& line : lines) {
         const C* source = line.source + from + lane;
-        Vec<C> sums[taps];
+        Vec<C> sums[taps][kVectors];
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) sums[k] = load(line.taps + columns.taps[k] * width + lane);
+        for (int k = 0; k < taps; ++k) {
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            sums[k][v] = load(line.taps + columns.taps[k] * width + lane + v * kLanes<C>);
+          }
+        }
 #pragma GCC unroll 32
         for (int i = 0; i < (tile - 1) * step + taps; ++i) {
-          const Vec<C> value = load(source + i * width);
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            const Vec<C> value = load(source + i * width + v * kLanes<C>);
 #pragma GCC unroll 7
-          for (int k = 0; k < taps; ++k) {
-            const int j = (i - k) / step;
-            if (i >= k && (i - k) % step == 0 && j < tile) sums[k] += grads[j] * value;
+            for (int k = 0; k < taps; ++k) {
+              const int j = (i - k) / step;
+              if (i >= k && (i - k) % step == 0 && j < tile) sums[k][v] += grads[j][v] * value;
+            }
           }
         }
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) store(line.taps + columns.taps[k] * width + lane, sums[k]);
+        for (int k = 0; k < taps; ++k) {
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) {
+            store(line.taps + columns.taps[k] * width + lane + v * kLanes<C>, sums[k][v]);
+          }
+        }
       }
     }
   }
@@ -427,16 +527,16 @@ void gradient_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegmen
 }
 
 void gradient_segment(const std::vector<Line<float>>& lines, const AxisSegment& segment, int64_t width,
-                      const float* grad) {
+                      const float* grad, const AheadRows& ahead_input, const AheadRows& ahead_grad) {
   if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step, auto tile) {
-    gradient_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(lines, columns,
-                                                                                          width, grad);
+    gradient_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(
+        lines, columns, width, grad, ahead_input, ahead_grad);
   });
 }
 void gradient_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
-                      const double* grad) {
+                      const double* grad, const AheadRows&, const AheadRows&) {
   gradient_segment_slowly(lines, segment, width, grad);
 }
 
@@ -476,7 +576,10 @@ class GradientPass {
         store(bias_sums + lane, load(bias_sums + lane) + load(grad + x * width + lane));
       }
     }
-    gradient_segment(lines_, args_.columns->front(), width, grad);
+    const int64_t last =
+        rows_[static_cast<size_t>(y)].empty() ? 0 : rows_[static_cast<size_t>(y)].back().source;
+    gradient_segment(lines_, args_.columns->front(), width, grad,
+                     input_.ahead(last + 1, args_.geometry.height.stride), grad_.ahead(y + 1, 1));
   }
 
   // Adds the sums to grad_weight [taps, C] and grad_bias [C].

@@ -20,10 +20,14 @@ struct Pieces {
     pieces = std::max<int64_t>(1, positions * channels / kElements);
   }
   int64_t count() const { return samples * pieces; }
+  // A second pass over the same tensors goes through the pieces of each thread from the last to the first, as
+  // the last are still in its caches.
+  enum class Order { kForward, kBackward };
   template <class Body>
-  void parallel(const Body& body) const {
+  void parallel(Order order, const Body& body) const {
     torch::stable::parallel_for(0, count(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t index = begin; index < end; ++index) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t index = order == Order::kForward ? i : begin + end - 1 - i;
         const int64_t sample = index / pieces, piece = index % pieces;
         body(index, sample, sample * positions + piece * positions / pieces,
              sample * positions + (piece + 1) * positions / pieces);
@@ -135,7 +139,7 @@ std::tuple<Tensor, Tensor> batch_statistics(const Problem& problem) {
   Tensor moments = problem.new_sums({pieces.count(), 2, channels});
   std::vector<int64_t> counts(static_cast<size_t>(pieces.count()));
   const DType dtype = dtype_of(problem.input());
-  pieces.parallel([&](int64_t index, int64_t, int64_t begin, int64_t end) {
+  pieces.parallel(Pieces::Order::kForward, [&](int64_t index, int64_t, int64_t begin, int64_t end) {
     counts[static_cast<size_t>(index)] = end - begin;
     char* own = static_cast<char*>(moments.data_ptr()) +
                 index * 2 * channels * static_cast<int64_t>(moments.element_size());
@@ -169,9 +173,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input,          
   }
   Tensor output = problem.new_like_input();
   problem.args().output = output.data_ptr();
-  problem.pieces().parallel([&](int64_t, int64_t sample, int64_t begin, int64_t end) {
-    KSHOT_CALL(batch_norm_act, problem.args(), sample, begin, end);
-  });
+  problem.pieces().parallel(Pieces::Order::kBackward,
+                            [&](int64_t, int64_t sample, int64_t begin, int64_t end) {
+                              KSHOT_CALL(batch_norm_act, problem.args(), sample, begin, end);
+                            });
   return {output, used_mean, used_variance};
 }
 
@@ -181,7 +186,7 @@ Tensor gradient_sums(const Problem& problem, const cpu::BatchNormActBackward& ar
   const Pieces pieces = problem.pieces();
   Tensor sums = problem.new_sums({pieces.samples, pieces.pieces, 2 * channels});
   torch::stable::zero_(sums);
-  pieces.parallel([&](int64_t index, int64_t sample, int64_t begin, int64_t end) {
+  pieces.parallel(Pieces::Order::kForward, [&](int64_t index, int64_t sample, int64_t begin, int64_t end) {
     char* own = static_cast<char*>(sums.data_ptr()) +
                 index * 2 * channels * static_cast<int64_t>(sums.element_size());
     KSHOT_CALL(batch_norm_act_sums, args, sample, begin, end, own);
@@ -241,9 +246,10 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
   }
   args.grad_input = grad_input.data_ptr();
   args.grad_residual = need_residual ? grad_residual.data_ptr() : nullptr;
-  problem.pieces().parallel([&](int64_t, int64_t sample, int64_t begin, int64_t end) {
-    KSHOT_CALL(batch_norm_act_backward, args, sample, begin, end);
-  });
+  problem.pieces().parallel(Pieces::Order::kBackward,
+                            [&](int64_t, int64_t sample, int64_t begin, int64_t end) {
+                              KSHOT_CALL(batch_norm_act_backward, args, sample, begin, end);
+                            });
   return {grad_input, sums, grad_residual};
 }
 

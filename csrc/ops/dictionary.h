@@ -66,7 +66,6 @@ class Dictionary {
     return channels_last_ ? inner_channels_last(effective, channels) : contiguous_strides(effective);
   }
 
- private:
   // Strides of a tensor whose dimension `channels` lies innermost in memory.
   static Sizes inner_channels_last(const Sizes& sizes, size_t channels) {
     if (channels >= sizes.size()) return contiguous_strides(sizes);
@@ -77,6 +76,7 @@ class Dictionary {
     return strides;
   }
 
+ private:
   Sizes sizes_, strides_;
   bool channels_last_ = false;
   Tensor tensor_;

@@ -1,10 +1,10 @@
 // Operator per_sample_conv2d and its backward: a dense convolution whose weight is mixed anew for every
 // sample.
 //
-// Panels are taken in groups whose K copies stay in L2 while the samples go by, each mixing its own panels
-// from them: the dictionary is read from memory once and no sample's weight is ever stored whole. The
-// gradient of the dictionary goes the same way back, a few samples at a time, so that each copy and its sum
-// are read once for all of them.
+// Panels are taken in groups whose K copies stay in L2 while the samples go by, a few at a time, so that
+// copies are read once for all of these: the dictionary is read from memory once and no sample's weight is
+// ever stored whole. The gradient of the dictionary goes the same way back, block of rows by block of rows.
+#include <array>
 #include <tuple>
 
 #include "ops/dense_panels.h"
@@ -30,30 +30,74 @@ void check_code(const Tensor& code, int64_t batch, int64_t shots) {
                   "code must be [N, K] of float32 with N, K = ", batch, ", ", shots);
 }
 
-// Gathers all samples through their own mixed panels.
-void gather_mixed(const cpu::DenseGather& args, const Panels& panels, const Tensor& code,
-                  const float* biases) {
-  constexpr int64_t kElements = 1 << 18;  // of K copies and a mixture: 1 MB
-  const int64_t batch = code.size(0), shots = panels.shots(), places = args.plan->places();
-  const int64_t group_size =
-      std::clamp<int64_t>(kElements / ((shots + 1) * panels.size()), 1, panels.count());
-  const int64_t groups = (panels.count() + group_size - 1) / group_size;
+constexpr int64_t kSamples = 4;  // at a time
+
+// Gathers all samples through their own mixed panels, each of `panel_rows` rows. copies_of(panel) are the
+// rows of the copies that make a panel, in pieces of equal size one after the other.
+template <class CopiesOf>
+void gather_mixed(const cpu::DenseGather& args, int64_t panel_width, int64_t panel_rows, const Tensor& code,
+                  const float* biases, const CopiesOf& copies_of) {
+  constexpr int64_t kElements = 1 << 18;  // of K copies and the mixtures: 1 MB
+  const int64_t batch = code.size(0), shots = code.size(1), places = args.plan->places();
+  const int64_t panels = (args.target_channels + panel_width - 1) / panel_width,
+                size = panel_rows * panel_width;
+  const int64_t group_size = std::clamp<int64_t>(kElements / ((shots + kSamples) * size), 1, panels);
+  const int64_t groups = (panels + group_size - 1) / group_size, batches = (batch + kSamples - 1) / kSamples;
   const float* codes = static_cast<const float*>(code.data_ptr());
-  torch::stable::parallel_for(0, groups * batch, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<float> mixed(group_size * panels.size());
+  torch::stable::parallel_for(0, groups * batches, 1, [&](int64_t begin, int64_t end) {
+    AlignedBuffer<float> mixed(kSamples * group_size * size);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task % batch, first = task / batch * group_size,
-                    last = std::min(first + group_size, panels.count());
+      const int64_t n = task % batches * kSamples, samples = std::min(kSamples, batch - n);
+      const int64_t first = task / batches * group_size, last = std::min(first + group_size, panels);
       for (int64_t panel = first; panel < last; ++panel) {
-        KSHOT_CALL(mix_panel, panels.of(panel), panels.size(), codes + n * shots, shots, panels.size(),
-                   mixed.data() + (panel - first) * panels.size());
+        float* target = mixed.data() + (panel - first) * size;
+        for (const cpu::CopyRows& copies : copies_of(panel)) {
+          KSHOT_CALL(mix_rows, copies, codes + n * shots, samples, panel_width, target, group_size * size);
+          target += copies.rows * panel_width;
+        }
       }
-      const cpu::PanelRange<const float*> range{mixed.data(), panels.size(), panels.width(), first, last};
-      KSHOT_CALL(dense_gather, args, range, biases ? biases + n * args.target_channels : nullptr, n * places,
-                 (n + 1) * places);
+      for (int64_t i = 0; i < samples; ++i) {
+        const cpu::PanelRange<const float*> range{mixed.data() + i * group_size * size, size, panel_width,
+                                                  first, last};
+        KSHOT_CALL(dense_gather, args, range, biases ? biases + (n + i) * args.target_channels : nullptr,
+                   (n + i) * places, (n + i + 1) * places);
+      }
     }
   });
 }
+
+// Panels by input channel of a dictionary whose input channels lie innermost.
+struct InputPanels {
+  InputPanels(const Tensor& dictionary, int64_t out_channels, int64_t in_channels)
+      : view(weight_view(torch::stable::select(dictionary, 0, 0), out_channels, in_channels)),
+        copy_stride(dictionary.stride(0)),
+        shots(dictionary.size(0)) {
+    KSHOT_CALL(choose_panel_width, in_channels, width);
+    count = (in_channels + width - 1) / width;
+  }
+
+  // Offset of tap t and output channel o in a panel, and that part of the copies: `rows` output channels.
+  int64_t offset(int64_t panel, int64_t t, int64_t o) const {
+    return o * view.out_stride + t * view.tap_stride + panel * width;
+  }
+  cpu::CopyRows rows_of(int64_t panel, int64_t t, int64_t o, int64_t rows) const {
+    return {view.data + offset(panel, t, o),
+            copy_stride,
+            view.out_stride,
+            shots,
+            rows,
+            std::min(width, view.in_channels - panel * width)};
+  }
+  // All rows of a panel, tap by tap.
+  std::vector<cpu::CopyRows> all(int64_t panel) const {
+    std::vector<cpu::CopyRows> rows;
+    for (int64_t t = 0; t < view.taps; ++t) rows.push_back(rows_of(panel, t, 0, view.out_channels));
+    return rows;
+  }
+
+  cpu::WeightView view;
+  int64_t copy_stride, shots, width = 0, count = 0;
+};
 
 Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
                          const Tensor& weight,               // [K, C_out, C_in, KH, KW]
@@ -78,62 +122,84 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
                               static_cast<const float*>(x.data_ptr()),
                               static_cast<float*>(output.data_ptr()),
                               false};
-  gather_mixed(args, panels, codes, biases ? static_cast<const float*>(biases->data_ptr()) : nullptr);
+  const int64_t rows = panels.size() / panels.width();
+  gather_mixed(args, panels.width(), rows, codes,
+               biases ? static_cast<const float*>(biases->data_ptr()) : nullptr, [&](int64_t panel) {
+                 const cpu::CopyRows copies{panels.of(panel), panels.size(), panels.width(),
+                                            panels.shots(),   rows,          panels.width()};
+                 return std::array{copies};
+               });
   return output;
 }
 
-// Gradients of the dictionary, as panels, and of the codes, [panels, N, K] in `dots`. The samples are cut
-// into groups, each with sums of its own, where panels alone would not give every thread work; groups are
-// fixed, so results do not depend on the number of threads.
-Panels parameter_gradients(cpu::DenseWeightGradient args, const cpu::WeightView& copy, const Panels& panels,
-                           const Tensor& code, float* dots) {
-  constexpr int64_t kSamples = 4,
-                    kElements = 1 << 17;  // samples at a time; 512 KB of copies, sums, gradients
-  const int64_t batch = code.size(0), shots = panels.shots(), places = args.plan->places();
-  const int64_t taps = args.plan->taps, rows = panels.size() / (taps * panels.width());
-  const int64_t fit = kElements / ((2 * shots + kSamples) * taps * panels.width());
-  const int64_t block_rows = std::min(rows, std::max<int64_t>(fit / 24 * 24, 24));
-  const int64_t groups = std::min<int64_t>(batch, panels.count() >= 4 ? 1 : 4);
+// How the work on the dictionary's gradient is cut: into blocks of rows of a panel, and where the dictionary
+// is small also into groups of samples with sums of their own. Neither depends on the number of threads.
+struct GradientTasks {
+  GradientTasks(const InputPanels& panels, int64_t batch) : batch(batch) {
+    constexpr int64_t kElements = 1 << 17,
+                      kTasks = 16;  // of copies, sums and gradients of a block; least tasks
+    constexpr int64_t kSmall = 1 << 17, kMostGroups = 8;
+    const cpu::WeightView& view = panels.view;
+    const bool small = panels.shots * view.taps * view.in_channels * view.out_channels <= kSmall;
+    groups = small ? std::clamp<int64_t>(batch / kSamples, 1, kMostGroups) : 1;
+    const int64_t fit = kElements / ((2 * panels.shots + kSamples) * view.taps * panels.width);
+    const int64_t even = view.out_channels * panels.count * groups / kTasks;
+    rows = std::clamp<int64_t>(std::min(fit, even) / 12 * 12, std::min<int64_t>(12, view.out_channels),
+                               view.out_channels);
+    blocks = (view.out_channels + rows - 1) / rows;
+    count = panels.count * blocks * groups;
+  }
+
+  int64_t batch, groups, rows, blocks, count;
+};
+
+// Gradients of the dictionary, in groups [groups, K, C_out, C_in, KH, KW], and of the codes, [N, K].
+std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& args,
+                                               const InputPanels& panels, const Tensor& dictionary,
+                                               const Tensor& code) {
+  const int64_t batch = code.size(0), shots = panels.shots, places = args.plan->places(),
+                taps = args.plan->taps;
+  const GradientTasks tasks(panels, batch);
+  Sizes sizes = sizes_of(dictionary), strides = strides_of(dictionary);
+  sizes.insert(sizes.begin(), tasks.groups);
+  strides.insert(strides.begin(), shots * panels.copy_stride);
+  Tensor sums = empty_strided(sizes, strides, code.scalar_type(), code);
+  const Sizes dot_sizes{panels.count * tasks.blocks, batch, shots};
+  Tensor dots = empty_strided(dot_sizes, contiguous_strides(dot_sizes), code.scalar_type(), code);
+  torch::stable::zero_(sums);
+  torch::stable::zero_(dots);
   const float* codes = static_cast<const float*>(code.data_ptr());
-  std::vector<Panels> group_sums;
-  for (int64_t group = 0; group < groups; ++group)
-    group_sums.push_back(Panels::zeros(copy, shots, panels.side()));
-  parallel_tasks(panels.count() * groups, [&](int64_t task) {
-    const int64_t panel = task / groups, group = task % groups;
-    float* sums = group_sums[static_cast<size_t>(group)].of(panel);
-    const int64_t first = group * batch / groups, last = (group + 1) * batch / groups;
-    float* panel_dots = dots + panel * batch * shots;
-    std::fill(panel_dots + first * shots, panel_dots + last * shots, 0.0f);
-    const int64_t block_size = taps * block_rows * panels.width();
+  parallel_tasks(tasks.count, [&](int64_t task) {
+    const int64_t group = task / (tasks.blocks * panels.count), part = task % (tasks.blocks * panels.count);
+    const int64_t panel = part / tasks.blocks, row = part % tasks.blocks * tasks.rows;
+    const int64_t rows = std::min(tasks.rows, args.out_channels - row);
+    const int64_t first = group * batch / tasks.groups, last = (group + 1) * batch / tasks.groups;
+    float* group_sums = static_cast<float*>(sums.data_ptr()) + group * shots * panels.copy_stride;
+    float* part_dots = static_cast<float*>(dots.data_ptr()) + part * batch * shots;
+    cpu::DenseWeightGradient block = args;
+    block.row_begin = row;
+    block.row_end = row + rows;
+    const int64_t block_size = taps * rows * panels.width;
     AlignedBuffer<float> gradients(kSamples * block_size);
-    for (int64_t row = 0; row < rows; row += block_rows) {
-      const int64_t count = std::min(block_rows, rows - row);
-      args.row_begin = row;
-      args.row_end = row + count;
-      for (int64_t n = first; n < last; n += kSamples) {
-        const int64_t samples = std::min(kSamples, last - n);
-        std::fill(gradients.data(), gradients.data() + samples * block_size, 0.0f);
-        for (int64_t i = 0; i < samples; ++i) {
-          const cpu::PanelRange<float*> gradient{gradients.data() + i * block_size, 0, panels.width(), panel,
-                                                 panel + 1};
-          KSHOT_CALL(dense_weight_gradient, args, gradient, (n + i) * places, (n + i + 1) * places);
-        }
-        for (int64_t t = 0; t < taps; ++t) {
-          const int64_t at = (t * rows + row) * panels.width();
-          KSHOT_CALL(contract_panel, {gradients.data() + t * count * panels.width(), block_size, samples,
-                                      panels.of(panel) + at, panels.size(), shots, count * panels.width(),
-                                      codes + n * shots, panel_dots + n * shots, sums + at});
-        }
+    for (int64_t n = first; n < last; n += kSamples) {
+      const int64_t samples = std::min(kSamples, last - n);
+      std::fill(gradients.data(), gradients.data() + samples * block_size, 0.0f);
+      for (int64_t i = 0; i < samples; ++i) {
+        const cpu::PanelRange<float*> gradient{gradients.data() + i * block_size, 0, panels.width, panel,
+                                               panel + 1};
+        KSHOT_CALL(dense_weight_gradient, block, gradient, (n + i) * places, (n + i + 1) * places);
+      }
+      for (int64_t t = 0; t < taps; ++t) {
+        KSHOT_CALL(contract_rows,
+                   {panels.rows_of(panel, t, row, rows), gradients.data() + t * rows * panels.width,
+                    block_size, panels.width, samples, codes + n * shots, part_dots + n * shots,
+                    group_sums + panels.offset(panel, t, row)});
       }
     }
   });
-  Panels& total = group_sums[0];
-  parallel_tasks(groups > 1 ? total.count() : 0, [&](int64_t panel) {
-    for (size_t group = 1; group < group_sums.size(); ++group) {
-      KSHOT_CALL(add_panels, total.of(panel), group_sums[group].of(panel), shots * total.size());
-    }
-  });
-  return std::move(total);
+  const int64_t over[] = {0};
+  return {tasks.groups > 1 ? torch::stable::sum(sums, over) : torch::stable::select(sums, 0, 0),
+          torch::stable::sum(dots, over)};
 }
 
 std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
@@ -149,8 +215,9 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
       conv_geometry(x, g.size(1), {weight.size(3), weight.size(4)}, stride, padding, dilation);
   check_code(codes, geometry.batch, weight.size(0));
   const Dictionary dictionary(weight);
-  const auto copies = copies_of(dictionary, geometry.out_channels, geometry.in_channels);
-  const Panels by_input(copies, Panels::Side::kInput);
+  const Tensor innermost =
+      laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
+  const InputPanels panels(innermost, geometry.out_channels, geometry.in_channels);
   const float* grad_data = static_cast<const float*>(g.data_ptr());
 
   Tensor grad_input = none_like(x), grad_weight = none_like(x), grad_code = none_like(x);
@@ -159,42 +226,23 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
     const cpu::GatherPlan plan = transposed_plan(geometry);
     gather_mixed({&plan, geometry.out_channels, geometry.in_channels, grad_data,
                   static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
-                 by_input, codes, nullptr);
+                 panels.width, geometry.taps() * geometry.out_channels, codes, nullptr,
+                 [&](int64_t panel) { return panels.all(panel); });
   }
-  if (!need_parameters) return {grad_input, grad_weight, grad_code};
-
-  const int64_t batch = geometry.batch, shots = weight.size(0);
-  const cpu::GatherPlan plan = forward_plan(geometry);
-  const bool by_output =
-      geometry.out_channels > geometry.in_channels;  // the wider side makes the fuller lanes
-  const cpu::DenseWeightGradient args{&plan,
-                                      geometry.in_channels,
-                                      geometry.out_channels,
-                                      static_cast<const float*>(x.data_ptr()),
-                                      grad_data,
-                                      by_output,
-                                      0,
-                                      by_output ? geometry.in_channels : geometry.out_channels};
-  std::optional<Panels> packed_by_output;
-  if (by_output) packed_by_output.emplace(copies, Panels::Side::kOutput);
-  const Panels& panels = by_output ? *packed_by_output : by_input;
-  const Sizes dot_sizes{panels.count(), batch, shots};
-  Tensor dots = empty_strided(dot_sizes, contiguous_strides(dot_sizes), x.scalar_type(), x);
-  grad_weight = empty_strided(dictionary.sizes(), dictionary.strides(), weight.scalar_type(), weight);
-  if (batch == 0 || geometry.out_channels != weight.size(1) || geometry.in_channels != weight.size(2)) {
-    torch::stable::zero_(grad_weight);
+  if (need_parameters) {
+    const cpu::GatherPlan plan = forward_plan(geometry);
+    const cpu::DenseWeightGradient args{&plan,
+                                        geometry.in_channels,
+                                        geometry.out_channels,
+                                        static_cast<const float*>(x.data_ptr()),
+                                        grad_data,
+                                        false,
+                                        0,
+                                        geometry.out_channels};
+    std::tie(grad_weight, grad_code) = parameter_gradients(args, panels, innermost, codes);
+    grad_weight = laid_out_as(grad_weight, dictionary.strides());
   }
-  if (batch > 0) {
-    const Panels sums =
-        parameter_gradients(args, copies[0], panels, codes, static_cast<float*>(dots.data_ptr()));
-    std::vector<float*> targets;
-    for (int64_t k = 0; k < shots; ++k) {
-      targets.push_back(static_cast<float*>(grad_weight.data_ptr()) + k * grad_weight.stride(0));
-    }
-    sums.unpack_into(copies, targets);
-  }
-  const int64_t over[] = {0};
-  return {grad_input, grad_weight, torch::stable::sum(dots, over)};
+  return {grad_input, grad_weight, grad_code};
 }
 
 }  // namespace

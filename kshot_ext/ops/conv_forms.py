@@ -14,6 +14,7 @@ from kshot_ext.ops.dense_conv2d import dense_conv2d
 from kshot_ext.ops.depthwise_conv2d import depthwise_conv2d
 from kshot_ext.ops.effective_weight import effective_bias, mix
 from kshot_ext.ops.per_sample_conv2d import per_sample_conv2d
+from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
 
@@ -70,12 +71,37 @@ def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
 
 
 def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
-    """The rule of "auto" where we have a kernel.
+    """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
-    Depthwise and per-sample convolutions are ours; with one dense weight for the batch the vendor's library is the
-    better choice.
+    Per-sample convolutions are ours. With one weight for the batch, so are 1x1 convolutions of channels_last images
+    with at least a vector of channels on both sides, and depthwise ones but for small kernels on the smallest images.
     """
-    return fused is not _dense_form
+    widths, kernel = call.widths, math.prod(call.weight.shape[3:])
+    if call.per_sample:
+        return True
+    if fused is _dense_form:
+        channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
+        return kernel == 1 and channels_last and min(widths.in_channels, widths.out_channels) >= 16
+    return kernel > 9 or math.prod(call.window.output_size(call.input.shape[2:])) > 16
+
+
+def stacks_copies(call: ConvCall) -> bool:
+    """Whether a per-sample convolution is a linear map of one row a sample: 1x1 on a single pixel."""
+    single = math.prod(call.weight.shape[3:]) == 1 and math.prod(call.input.shape[2:]) == 1
+    plain = not any(call.window.padding) and call.widths.groups == 1
+    return call.per_sample and single and plain and suits_one_product(call.input)
+
+
+def stacked_form(call: ConvCall) -> Tensor:
+    """All copies applied to the batch, their results mixed."""
+    widths, gate = call.widths, call.gate
+    weight = call.weight[:, : widths.out_channels, : widths.weight_in_channels].flatten(2)
+    output = per_sample_linear(call.input.flatten(1), weight, call.code)
+    bias = effective_bias(call.bias, call.code, None, widths.out_channels)
+    if bias is not None:
+        output = output + bias.to(output.dtype)
+    output = output[(..., *(None,) * call.dims.count)]
+    return call.in_format_of_input(output if gate is None else _gated(output, gate))
 
 
 def _depthwise_form(call: ConvCall) -> Tensor:

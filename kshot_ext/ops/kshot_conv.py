@@ -10,7 +10,16 @@ from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.conv_forms import ConvCall, Dimensions, fused_form, grouped_form, mix_then_conv_form, prefers_fused
+from kshot_ext.ops.conv_forms import (
+    ConvCall,
+    Dimensions,
+    fused_form,
+    grouped_form,
+    mix_then_conv_form,
+    prefers_fused,
+    stacked_form,
+    stacks_copies,
+)
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import active_widths
 
@@ -158,6 +167,8 @@ def _kshot_conv(
         )
     input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
     call = ConvCall(dims, input, weight, code, bias, gate, widths, window, (stride, padding, dilation))
+    if algorithm == "auto" and stacks_copies(call):
+        return stacked_form(call)
     fused = None if algorithm == "mix_then_conv" else fused_form(call)
     if algorithm == "fused" and fused is None:
         raise ValueError(

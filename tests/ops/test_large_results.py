@@ -39,7 +39,9 @@ def test_dense(shape, kernel):
         code = torch.ones(1)
         return KF.kshot_conv2d(input, weight[None], code, None, 1, kernel // 2, algorithm="fused")
 
-    _check(ours, lambda x, w: F.conv2d(x, w, None, 1, kernel // 2), _leaves(shape, (channels, channels, kernel, kernel)))
+    _check(
+        ours, lambda x, w: F.conv2d(x, w, None, 1, kernel // 2), _leaves(shape, (channels, channels, kernel, kernel))
+    )
 
 
 @pytest.mark.parametrize("shape", [LARGE, UNEVEN])
