@@ -69,6 +69,10 @@ void update(const SgdUpdate& args, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < length; i += lanes) {
       const int64_t count = std::min(lanes, length - i);
       const bool whole = count == lanes;
+      // The next chunk of this copy comes after those of all others, too late for the processor's own
+      // prefetching.
+      __builtin_prefetch(weight + i + length, 1);
+      if (buffer) __builtin_prefetch(buffer + i + length, 1);
       Vec<C> g = whole ? load(total + i) : load_first(total + i, count);
       if (dense) g += whole ? load(dense + i) : load_first(dense + i, count);
       Vec<C> v = {};

@@ -73,12 +73,13 @@ def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
 def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
-    Per-sample convolutions are ours. With one weight for the batch, so are 1x1 convolutions of channels_last images
-    with at least a vector of channels on both sides, and depthwise ones but for small kernels on the smallest images.
+    Per-sample convolutions are ours, but for dense ones of very few input channels, as of a colour image. With one
+    weight for the batch, so are 1x1 convolutions of channels_last images with at least a vector of channels on both
+    sides, and depthwise ones but for small kernels on the smallest images.
     """
     widths, kernel = call.widths, math.prod(call.weight.shape[3:])
     if call.per_sample:
-        return True
+        return fused is _depthwise_form or widths.in_channels >= 8
     if fused is _dense_form:
         channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
         return kernel == 1 and channels_last and min(widths.in_channels, widths.out_channels) >= 16

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from kshot_ext import functional as KF
 
-LARGE = (5, 48, 80, 80)  # 6 MB in float32: beyond the 4 MB from which stores pass the caches
-UNEVEN = (5, 50, 80, 80)  # rows of channels that do not begin at whole vectors
+LARGE = (2, 48, 108, 108)  # 4.5 MB in float32: beyond the 4 MB from which stores pass the caches
+UNEVEN = (2, 50, 108, 108)  # rows of channels that do not begin at whole vectors
 
 
 def _leaves(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
