@@ -200,8 +200,8 @@ struct Line {
 // Columns of a segment whose taps are neighbours, in the order of their sources.
 struct Columns {
   const AxisSegment* segment;
-  int64_t first_source;  // that of the first target's first tap
-  std::array<int64_t, 7> taps;
+  int64_t first_source;         // that of the first target's first tap
+  int64_t first_tap, tap_step;  // the taps in the order of their sources
 
   // Whether `segment` is of this kind; the kernels below are compiled for the usual counts.
   static bool fit(const AxisSegment& segment) {
@@ -212,17 +212,22 @@ struct Columns {
     if (!usual || segment.count < kSmallTile) return false;
     const int64_t step = count > 1 ? segment.taps[1].source - segment.taps[0].source : 1;
     if (step != 1 && step != -1) return false;
+    const int64_t tap_step = count > 1 ? segment.taps[1].tap - segment.taps[0].tap : 0;
     for (size_t k = 0; k < count; ++k) {
-      if (segment.taps[k].source != segment.taps[0].source + static_cast<int64_t>(k) * step) return false;
+      const int64_t n = static_cast<int64_t>(k);
+      if (segment.taps[k].source != segment.taps[0].source + n * step) return false;
+      if (segment.taps[k].tap != segment.taps[0].tap + n * tap_step) return false;
     }
     return true;
   }
 
-  explicit Columns(const AxisSegment& segment) : segment(&segment), taps{} {
-    const size_t count = segment.taps.size();
+  explicit Columns(const AxisSegment& segment) : segment(&segment) {
     const bool ascending = segment.taps.back().source >= segment.taps.front().source;
-    for (size_t k = 0; k < count; ++k) taps[k] = segment.taps[ascending ? k : count - 1 - k].tap;
-    first_source = std::min(segment.taps.front().source, segment.taps.back().source);
+    const AxisTap& first = ascending ? segment.taps.front() : segment.taps.back();
+    first_source = first.source;
+    first_tap = first.tap;
+    tap_step =
+        segment.taps.size() < 2 ? 0 : (segment.taps[1].tap - segment.taps[0].tap) * (ascending ? 1 : -1);
   }
 };
 
@@ -266,9 +271,10 @@ struct TargetRow {
   bool past_caches;
 
   // Columns column, column + step, ... `used` of them, and as many of the vectors as there are channels.
+  // Inlined, as the values would leave their registers otherwise.
   template <int columns, int vectors>
-  void store_tile(int64_t column, int64_t step, int64_t used, int64_t lane,
-                  const Vec<C> (&values)[columns][vectors]) const {
+  __attribute__((always_inline)) void store_tile(int64_t column, int64_t step, int64_t used, int64_t lane,
+                                                 const Vec<C> (&values)[columns][vectors]) const {
     const auto each = [&](int v, const auto& store_one) {
       C* to = first + column * stride + lane + v * kLanes<C>;
 #pragma GCC unroll 8
@@ -297,6 +303,7 @@ void gather_columns(const std::vector<Line<float>>& lines, const Columns& column
                     const float* start, const AheadRows& ahead, const TargetRow<float>& target) {
   using C = float;
   const AxisSegment& segment = *columns.segment;
+  const int64_t tap_stride = columns.tap_step * width;
   for (int64_t first = 0; first < segment.count; first += tile) {
     const int64_t from = (columns.first_source + first * step) * width;
     const int64_t count = std::min<int64_t>(tile, segment.count - first);
@@ -311,19 +318,18 @@ void gather_columns(const std::vector<Line<float>>& lines, const Columns& column
       }
       for (const Line<C>& line : lines) {
         Vec<C> weights[taps][kVectors];
+        const C* weight = line.taps + columns.first_tap * width + lane;
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) {
+        for (int k = 0; k < taps; ++k, weight += tap_stride) {
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            weights[k][v] = load(line.taps + columns.taps[k] * width + lane + v * kLanes<C>);
-          }
+          for (int v = 0; v < kVectors; ++v) weights[k][v] = load(weight + v * kLanes<C>);
         }
-        const C* source = line.source + from + lane;
+        const C* source = line.source + from + lane;  // walks over the columns: few addresses, few registers
 #pragma GCC unroll 32
-        for (int i = 0; i < (tile - 1) * step + taps; ++i) {
+        for (int i = 0; i < (tile - 1) * step + taps; ++i, source += width) {
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) {
-            const Vec<C> value = load(source + i * width + v * kLanes<C>);
+            const Vec<C> value = load(source + v * kLanes<C>);
 #pragma GCC unroll 7
             for (int k = 0; k < taps; ++k) {
               const int j = (i - k) / step;
@@ -456,38 +462,48 @@ class GatherPass {
   bool has_weights_ = false, past_caches_ = false;
 };
 
-// sums[k] += sum over columns of grad * input at column tap k, for every line; `grad` ends in zeros
+// sums[k] += sum over columns of grad * input at column tap k, for every line, and bias_sums += sum of grad;
+// `grad` ends in zeros
 template <int taps, int step, int tile>
 void gradient_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
-                      const float* grad, const AheadRows& ahead_input, const AheadRows& ahead_grad) {
+                      const float* grad, float* bias_sums, const AheadRows& ahead_input,
+                      const AheadRows& ahead_grad) {
   using C = float;
+  const int64_t tap_stride = columns.tap_step * width;
   for (int64_t first = 0; first < columns.segment->count; first += tile) {
     const int64_t from = (columns.first_source + first * step) * width;
     for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
       ahead_input.ask<tile * step>(first * step, lane);
       ahead_grad.ask<tile>(first, lane);
       Vec<C> grads[tile][kVectors];
+      const C* at = grad + first * width + lane;
 #pragma GCC unroll 8
-      for (int j = 0; j < tile; ++j) {
+      for (int j = 0; j < tile; ++j, at += width) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v)
-          grads[j][v] = load(grad + (first + j) * width + lane + v * kLanes<C>);
+        for (int v = 0; v < kVectors; ++v) grads[j][v] = load(at + v * kLanes<C>);
+      }
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        Vec<C> total = load(bias_sums + lane + v * kLanes<C>);
+#pragma GCC unroll 8
+        for (int j = 0; j < tile; ++j) total += grads[j][v];
+        store(bias_sums + lane + v * kLanes<C>, total);
       }
       for (const Line<C>& line : lines) {
         const C* source = line.source + from + lane;
+        C* const first_sum = line.taps + columns.first_tap * width + lane;
         Vec<C> sums[taps][kVectors];
+        const C* sum = first_sum;
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) {
+        for (int k = 0; k < taps; ++k, sum += tap_stride) {
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            sums[k][v] = load(line.taps + columns.taps[k] * width + lane + v * kLanes<C>);
-          }
+          for (int v = 0; v < kVectors; ++v) sums[k][v] = load(sum + v * kLanes<C>);
         }
 #pragma GCC unroll 32
-        for (int i = 0; i < (tile - 1) * step + taps; ++i) {
+        for (int i = 0; i < (tile - 1) * step + taps; ++i, source += width) {
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) {
-            const Vec<C> value = load(source + i * width + v * kLanes<C>);
+            const Vec<C> value = load(source + v * kLanes<C>);
 #pragma GCC unroll 7
             for (int k = 0; k < taps; ++k) {
               const int j = (i - k) / step;
@@ -495,12 +511,11 @@ void gradient_columns(const std::vector<Line<float>>& lines, const Columns& colu
             }
           }
         }
+        C* target = first_sum;
 #pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k) {
+        for (int k = 0; k < taps; ++k, target += tap_stride) {
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            store(line.taps + columns.taps[k] * width + lane + v * kLanes<C>, sums[k][v]);
-          }
+          for (int v = 0; v < kVectors; ++v) store(target + v * kLanes<C>, sums[k][v]);
         }
       }
     }
@@ -510,7 +525,12 @@ void gradient_columns(const std::vector<Line<float>>& lines, const Columns& colu
 // The same for any taps, tap by tap.
 template <class C>
 void gradient_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegment& segment, int64_t width,
-                             const C* grad) {
+                             const C* grad, C* bias_sums) {
+  for (int64_t j = 0; j < segment.count; ++j) {
+    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
+      store(bias_sums + lane, load(bias_sums + lane) + load(grad + j * width + lane));
+    }
+  }
   for (const Line<C>& line : lines) {
     for (const AxisTap& tap : segment.taps) {
       C* sums = line.taps + tap.tap * width;
@@ -527,17 +547,18 @@ void gradient_segment_slowly(const std::vector<Line<C>>& lines, const AxisSegmen
 }
 
 void gradient_segment(const std::vector<Line<float>>& lines, const AxisSegment& segment, int64_t width,
-                      const float* grad, const AheadRows& ahead_input, const AheadRows& ahead_grad) {
-  if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad);
+                      const float* grad, float* bias_sums, const AheadRows& ahead_input,
+                      const AheadRows& ahead_grad) {
+  if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad, bias_sums);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step, auto tile) {
     gradient_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(
-        lines, columns, width, grad, ahead_input, ahead_grad);
+        lines, columns, width, grad, bias_sums, ahead_input, ahead_grad);
   });
 }
 void gradient_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
-                      const double* grad, const AheadRows&, const AheadRows&) {
-  gradient_segment_slowly(lines, segment, width, grad);
+                      const double* grad, double* bias_sums, const AheadRows&, const AheadRows&) {
+  gradient_segment_slowly(lines, segment, width, grad, bias_sums);
 }
 
 // Sums the gradients of weight and bias over rows of the output, over a range of channels.
@@ -571,14 +592,9 @@ class GradientPass {
           {input_.row(tap.source), sums_.data() + tap.tap * args_.geometry.width.kernel * width});
     }
     C* bias_sums = sums_.data() + args_.geometry.taps() * width;
-    for (int64_t x = 0; x < args_.geometry.width.output; ++x) {
-      for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-        store(bias_sums + lane, load(bias_sums + lane) + load(grad + x * width + lane));
-      }
-    }
     const int64_t last =
         rows_[static_cast<size_t>(y)].empty() ? 0 : rows_[static_cast<size_t>(y)].back().source;
-    gradient_segment(lines_, args_.columns->front(), width, grad,
+    gradient_segment(lines_, args_.columns->front(), width, grad, bias_sums,
                      input_.ahead(last + 1, args_.geometry.height.stride), grad_.ahead(y + 1, 1));
   }
 
