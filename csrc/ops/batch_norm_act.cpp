@@ -16,7 +16,7 @@ struct Pieces {
   int64_t samples, pieces, positions;  // pieces and positions of one sample
 
   Pieces(int64_t samples, int64_t positions, int64_t channels) : samples(samples), positions(positions) {
-    constexpr int64_t kElements = 1 << 17;  // fixed, so that sums do not depend on the number of threads
+    constexpr int64_t kElements = 1 << 16;  // fixed, so that sums do not depend on the number of threads
     pieces = std::max<int64_t>(1, positions * channels / kElements);
   }
   int64_t count() const { return samples * pieces; }
@@ -116,18 +116,23 @@ class Problem {
 template <class C>
 void join_moments(const C* moments, const std::vector<int64_t>& counts, int64_t channels, C* mean,
                   C* variance) {
-  for (int64_t c = 0; c < channels; ++c) {
-    double joined_mean = 0, squares = 0, count = 0;
-    for (size_t piece = 0; piece < counts.size(); ++piece) {
-      const C* own = moments + static_cast<int64_t>(piece) * 2 * channels + c;
-      const double size = static_cast<double>(counts[piece]), total = count + size;
-      const double distance = own[0] - joined_mean;
-      joined_mean += distance * (size / total);
-      squares += own[channels] + distance * distance * (count * size / total);
-      count = total;
+  std::vector<double> means(static_cast<size_t>(channels)), squares(static_cast<size_t>(channels));
+  double count = 0;
+  for (const int64_t size : counts) {
+    const double total = count + static_cast<double>(size);
+    const double share = static_cast<double>(size) / total, cross = count * share;
+    for (int64_t c = 0; c < channels; ++c) {
+      const size_t at = static_cast<size_t>(c);
+      const double distance = moments[c] - means[at];
+      means[at] += distance * share;
+      squares[at] += moments[channels + c] + distance * distance * cross;
     }
-    mean[c] = static_cast<C>(joined_mean);
-    variance[c] = static_cast<C>(squares / count);
+    count = total;
+    moments += 2 * channels;
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    mean[c] = static_cast<C>(means[static_cast<size_t>(c)]);
+    variance[c] = static_cast<C>(squares[static_cast<size_t>(c)] / count);
   }
 }
 
