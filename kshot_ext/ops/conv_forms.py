@@ -74,16 +74,16 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
     Per-sample convolutions are ours, but for dense ones of very few input channels, as of a colour image. With one
-    weight for the batch, so are 1x1 convolutions of channels_last images with at least a vector of channels on both
-    sides, and depthwise ones but for small kernels on the smallest images.
+    weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both sides, and
+    depthwise ones with kernels beyond 3x3 or an input of at least 4 MB, from which our stores pass the caches.
     """
     widths, kernel = call.widths, math.prod(call.weight.shape[3:])
     if call.per_sample:
         return fused is _depthwise_form or widths.in_channels >= 8
     if fused is _dense_form:
         channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
-        return kernel == 1 and channels_last and min(widths.in_channels, widths.out_channels) >= 16
-    return kernel > 9 or math.prod(call.window.output_size(call.input.shape[2:])) > 16
+        return kernel == 1 and channels_last and min(widths.in_channels, widths.out_channels) >= 8
+    return kernel > 9 or call.input.numel() * call.input.element_size() >= 4 << 20
 
 
 def stacks_copies(call: ConvCall) -> bool:
