@@ -13,12 +13,13 @@
 //
 // The gradient of the weight has the same shape with positions as the long axis:
 //
-//     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]       rows: o (broadcast), lanes: i, or the
-//     reverse
+//     gradient[t, o, i] = sum_p grad[p, o] * input[p at t, i]
+//
+// with o as rows (broadcast) and i as lanes, or the reverse.
 //
 // A weight mixed per sample is never stored: its panels are mixed from rows of the K copies (mix_rows), used,
-// and overwritten by the next sample's. Bound by arithmetic, kRows * kVectors multiply-adds for kRows +
-// kVectors loads; with few channels on one side by the traffic of the other side's tensor.
+// and overwritten by the next sample's. Bound by arithmetic, rows * vectors multiply-adds for rows +
+// vectors loads; with few channels on one side by the traffic of the other side's tensor.
 #include "cpu/dense_conv2d.h"
 
 #include <algorithm>

@@ -7,10 +7,11 @@
 // source rows that a target row needs lie in a ring of rows in L1, widened to the sum type and with zeros to
 // both sides, so no column is an edge; the lines of the next row are asked for while one is worked on:
 //
-//     ring   [ 0 0 | source row y     | 0 0 ]        a tile: kTile neighbouring columns of a target row by
-//     one
-//            [ 0 0 | source row y + 1 | 0 0 ]        vector of channels, summed in registers; every source
-//                                                    vector is loaded once and feeds all columns it reaches
+//     ring   [ 0 0 | source row y     | 0 0 ]
+//            [ 0 0 | source row y + 1 | 0 0 ]
+//
+// A tile is kTile neighbouring columns of a target row by two vectors of channels, summed in registers; every
+// source vector is loaded once and feeds all columns that it reaches.
 //
 // The backward pass makes both gradients row by row side by side, so that what one has brought to the caches
 // serves the other. Bound by memory: with a kernel of up to 5x5 the multiply-adds take less time than the
