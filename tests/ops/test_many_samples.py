@@ -14,7 +14,7 @@ BATCH = 6  # a group of four, and two
 @pytest.mark.parametrize(("out_channels", "in_channels"), [(36, 20), (20, 70), (3, 5)])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_matches_reference(out_channels, in_channels, kernel, stride, memory_format):
+def test_matches_reference(instruction_set: str, out_channels, in_channels, kernel, stride, memory_format):
     generator = torch.Generator().manual_seed(0)
 
     def leaf(*shape: int) -> torch.Tensor:
