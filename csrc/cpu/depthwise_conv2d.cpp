@@ -35,7 +35,7 @@ constexpr int kTile = 8;  // 16 sums, up to 14 weights, 2 sources: 32 registers
 #else
 constexpr int kTile = 4;
 #endif
-constexpr int kSmallTile = 4;
+constexpr int kLeastColumns = 4;  // fewer are worked on one by one
 constexpr int kVectors = 2;
 template <class C>
 constexpr int64_t kBlock = kVectors * kLanes<C>;  // channels of a tile
@@ -62,10 +62,6 @@ struct ChannelRange {
   }
 };
 
-constexpr int64_t tile_of(const AxisSegment& segment) {
-  return segment.count > kSmallTile ? kTile : kSmallTile;
-}
-
 // Columns of zeros that a row of `size` needs on each side.
 struct Margins {
   int64_t left = 0, right = 0;
@@ -73,7 +69,7 @@ struct Margins {
   // What `columns` reach, where whole tiles of targets are computed.
   Margins(const std::vector<AxisSegment>& columns, int64_t size) {
     for (const AxisSegment& segment : columns) {
-      const int64_t tile = tile_of(segment), count = (segment.count + tile - 1) / tile * tile;
+      const int64_t count = (segment.count + kTile - 1) / kTile * kTile;
       for (const AxisTap& tap : segment.taps) {
         const int64_t last = tap.source + (count - 1) * segment.source_step;
         left = std::max(left, -tap.source);
@@ -210,7 +206,7 @@ struct Columns {
     const bool usual = segment.source_step == 1
                            ? (1 <= count && count <= 5) || count == 7
                            : segment.source_step == 2 && (count == 3 || count == 5 || count == 7);
-    if (!usual || segment.count < kSmallTile) return false;
+    if (!usual || segment.count < kLeastColumns) return false;
     const int64_t step = count > 1 ? segment.taps[1].source - segment.taps[0].source : 1;
     if (step != 1 && step != -1) return false;
     const int64_t tap_step = count > 1 ? segment.taps[1].tap - segment.taps[0].tap : 0;
@@ -236,11 +232,7 @@ struct Columns {
 template <class Body>
 void with_shape(const Columns& columns, const Body& body) {
   const auto with_tile = [&](auto taps, auto step) {
-    if (tile_of(*columns.segment) == kTile) {
-      body(taps, step, std::integral_constant<int, kTile>{});
-    } else {
-      body(taps, step, std::integral_constant<int, kSmallTile>{});
-    }
+    body(taps, step, std::integral_constant<int, kTile>{});
   };
   constexpr std::integral_constant<int, 1> one{};
   constexpr std::integral_constant<int, 2> two{};

@@ -128,13 +128,17 @@ def test_seed_decides_everything(make_trainer):
 
 
 def test_training_lowers_the_loss(tiny_splits, seeded):
-    # Two channels at a high rate explode: whole layers die and batch norm divides by nothing.
+    # Two channels at a high rate explode: whole layers die and batch norm divides by nothing. Tiny batches make each
+    # run depend on rounding, so the mean of several runs counts.
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=8)
     settings = TrainingSettings(epochs=40, batch_size=12, warmup_epochs=40, learning_rate=0.02)
-    supernet, simplex_net = Supernet(space, 2, seeded(0)), SimplexNet(space, 2, seeded(1))
-    trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
-    losses = [trainer.train_epoch().loss for _ in range(40)]
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    first = last = 0.0
+    for seed in (0, 10, 20):
+        supernet, simplex_net = Supernet(space, 2, seeded(seed)), SimplexNet(space, 2, seeded(seed + 1))
+        trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(seed + 2))
+        losses = [trainer.train_epoch().loss for _ in range(40)]
+        first, last = first + sum(losses[:10]), last + sum(losses[-10:])
+    assert last < 0.9 * first
 
 
 def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
