@@ -228,31 +228,48 @@ struct Columns {
   }
 };
 
-// Calls body(std::integral_constant<int, taps>, <int, source step>, <int, tile>) for fitting columns.
+// Calls body(std::integral_constant<int, taps>, std::integral_constant<int, source step>) for fitting
+// columns.
 template <class Body>
 void with_shape(const Columns& columns, const Body& body) {
-  const auto with_tile = [&](auto taps, auto step) {
-    body(taps, step, std::integral_constant<int, kTile>{});
-  };
   constexpr std::integral_constant<int, 1> one{};
   constexpr std::integral_constant<int, 2> two{};
   const bool strided = columns.segment->source_step == 2;
   switch (columns.segment->taps.size()) {
     case 1:
-      return with_tile(std::integral_constant<int, 1>{}, one);
+      return body(std::integral_constant<int, 1>{}, one);
     case 2:
-      return with_tile(std::integral_constant<int, 2>{}, one);
+      return body(std::integral_constant<int, 2>{}, one);
     case 3:
-      return strided ? with_tile(std::integral_constant<int, 3>{}, two)
-                     : with_tile(std::integral_constant<int, 3>{}, one);
+      return strided ? body(std::integral_constant<int, 3>{}, two)
+                     : body(std::integral_constant<int, 3>{}, one);
     case 4:
-      return with_tile(std::integral_constant<int, 4>{}, one);
+      return body(std::integral_constant<int, 4>{}, one);
     case 5:
-      return strided ? with_tile(std::integral_constant<int, 5>{}, two)
-                     : with_tile(std::integral_constant<int, 5>{}, one);
+      return strided ? body(std::integral_constant<int, 5>{}, two)
+                     : body(std::integral_constant<int, 5>{}, one);
     default:
-      return strided ? with_tile(std::integral_constant<int, 7>{}, two)
-                     : with_tile(std::integral_constant<int, 7>{}, one);
+      return strided ? body(std::integral_constant<int, 7>{}, two)
+                     : body(std::integral_constant<int, 7>{}, one);
+  }
+}
+
+// Walks over the sources of one tile and line, and calls meet(column, tap, vector, source value) wherever a
+// column of the tile has a tap there. The pointer walks: few addresses, few registers.
+template <int taps, int step, class Meet>
+__attribute__((always_inline)) inline void for_each_meeting(const float* source, int64_t width,
+                                                            const Meet& meet) {
+#pragma GCC unroll 32
+  for (int i = 0; i < (kTile - 1) * step + taps; ++i, source += width) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec<float> value = load(source + v * kLanes<float>);
+#pragma GCC unroll 7
+      for (int k = 0; k < taps; ++k) {
+        const int j = (i - k) / step;
+        if (i >= k && (i - k) % step == 0 && j < kTile) meet(j, k, v, value);
+      }
+    }
   }
 }
 
@@ -289,23 +306,23 @@ struct TargetRow {
   }
 };
 
-// target[j] = start + sum over lines and taps, `tile` columns at a time. Targets beyond the segment's last
+// target[j] = start + sum over lines and taps, kTile columns at a time. Targets beyond the segment's last
 // are computed from the margin and left out.
-template <int taps, int step, int tile>
+template <int taps, int step>
 void gather_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
                     const float* start, const AheadRows& ahead, const TargetRow<float>& target) {
   using C = float;
   const AxisSegment& segment = *columns.segment;
   const int64_t tap_stride = columns.tap_step * width;
-  for (int64_t first = 0; first < segment.count; first += tile) {
+  for (int64_t first = 0; first < segment.count; first += kTile) {
     const int64_t from = (columns.first_source + first * step) * width;
-    const int64_t count = std::min<int64_t>(tile, segment.count - first);
+    const int64_t count = std::min<int64_t>(kTile, segment.count - first);
     const int64_t column = segment.first + first * segment.step;
     for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
-      ahead.ask<tile * step>(first * step, lane);
-      Vec<C> sums[tile][kVectors];
+      ahead.ask<kTile * step>(first * step, lane);
+      Vec<C> sums[kTile][kVectors];
 #pragma GCC unroll 8
-      for (int j = 0; j < tile; ++j) {
+      for (int j = 0; j < kTile; ++j) {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) sums[j][v] = load(start + lane + v * kLanes<C>);
       }
@@ -317,21 +334,11 @@ void gather_columns(const std::vector<Line<float>>& lines, const Columns& column
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) weights[k][v] = load(weight + v * kLanes<C>);
         }
-        const C* source = line.source + from + lane;  // walks over the columns: few addresses, few registers
-#pragma GCC unroll 32
-        for (int i = 0; i < (tile - 1) * step + taps; ++i, source += width) {
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            const Vec<C> value = load(source + v * kLanes<C>);
-#pragma GCC unroll 7
-            for (int k = 0; k < taps; ++k) {
-              const int j = (i - k) / step;
-              if (i >= k && (i - k) % step == 0 && j < tile) sums[j][v] += weights[k][v] * value;
-            }
-          }
-        }
+        for_each_meeting<taps, step>(
+            line.source + from + lane, width,
+            [&](int j, int k, int v, const Vec<C>& value) { sums[j][v] += weights[k][v] * value; });
       }
-      target.store_tile<tile, kVectors>(column, segment.step, count, lane, sums);
+      target.store_tile<kTile, kVectors>(column, segment.step, count, lane, sums);
     }
   }
 }
@@ -358,9 +365,8 @@ void gather_segment(const std::vector<Line<float>>& lines, const AxisSegment& se
                     const float* start, const AheadRows& ahead, const TargetRow<float>& target) {
   if (!Columns::fit(segment)) return gather_segment_slowly(lines, segment, width, start, target);
   const Columns columns(segment);
-  with_shape(columns, [&](auto taps, auto step, auto tile) {
-    gather_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(lines, columns, width,
-                                                                                        start, ahead, target);
+  with_shape(columns, [&](auto taps, auto step) {
+    gather_columns<decltype(taps)::value, decltype(step)::value>(lines, columns, width, start, ahead, target);
   });
 }
 void gather_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
@@ -457,21 +463,21 @@ class GatherPass {
 
 // sums[k] += sum over columns of grad * input at column tap k, for every line, and bias_sums += sum of grad;
 // `grad` ends in zeros
-template <int taps, int step, int tile>
+template <int taps, int step>
 void gradient_columns(const std::vector<Line<float>>& lines, const Columns& columns, int64_t width,
                       const float* grad, float* bias_sums, const AheadRows& ahead_input,
                       const AheadRows& ahead_grad) {
   using C = float;
   const int64_t tap_stride = columns.tap_step * width;
-  for (int64_t first = 0; first < columns.segment->count; first += tile) {
+  for (int64_t first = 0; first < columns.segment->count; first += kTile) {
     const int64_t from = (columns.first_source + first * step) * width;
     for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
-      ahead_input.ask<tile * step>(first * step, lane);
-      ahead_grad.ask<tile>(first, lane);
-      Vec<C> grads[tile][kVectors];
+      ahead_input.ask<kTile * step>(first * step, lane);
+      ahead_grad.ask<kTile>(first, lane);
+      Vec<C> grads[kTile][kVectors];
       const C* at = grad + first * width + lane;
 #pragma GCC unroll 8
-      for (int j = 0; j < tile; ++j, at += width) {
+      for (int j = 0; j < kTile; ++j, at += width) {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) grads[j][v] = load(at + v * kLanes<C>);
       }
@@ -479,11 +485,10 @@ void gradient_columns(const std::vector<Line<float>>& lines, const Columns& colu
       for (int v = 0; v < kVectors; ++v) {
         Vec<C> total = load(bias_sums + lane + v * kLanes<C>);
 #pragma GCC unroll 8
-        for (int j = 0; j < tile; ++j) total += grads[j][v];
+        for (int j = 0; j < kTile; ++j) total += grads[j][v];
         store(bias_sums + lane + v * kLanes<C>, total);
       }
       for (const Line<C>& line : lines) {
-        const C* source = line.source + from + lane;
         C* const first_sum = line.taps + columns.first_tap * width + lane;
         Vec<C> sums[taps][kVectors];
         const C* sum = first_sum;
@@ -492,18 +497,9 @@ void gradient_columns(const std::vector<Line<float>>& lines, const Columns& colu
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) sums[k][v] = load(sum + v * kLanes<C>);
         }
-#pragma GCC unroll 32
-        for (int i = 0; i < (tile - 1) * step + taps; ++i, source += width) {
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            const Vec<C> value = load(source + v * kLanes<C>);
-#pragma GCC unroll 7
-            for (int k = 0; k < taps; ++k) {
-              const int j = (i - k) / step;
-              if (i >= k && (i - k) % step == 0 && j < tile) sums[k][v] += grads[j][v] * value;
-            }
-          }
-        }
+        for_each_meeting<taps, step>(
+            line.source + from + lane, width,
+            [&](int j, int k, int v, const Vec<C>& value) { sums[k][v] += grads[j][v] * value; });
         C* target = first_sum;
 #pragma GCC unroll 7
         for (int k = 0; k < taps; ++k, target += tap_stride) {
@@ -544,9 +540,9 @@ void gradient_segment(const std::vector<Line<float>>& lines, const AxisSegment& 
                       const AheadRows& ahead_grad) {
   if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad, bias_sums);
   const Columns columns(segment);
-  with_shape(columns, [&](auto taps, auto step, auto tile) {
-    gradient_columns<decltype(taps)::value, decltype(step)::value, decltype(tile)::value>(
-        lines, columns, width, grad, bias_sums, ahead_input, ahead_grad);
+  with_shape(columns, [&](auto taps, auto step) {
+    gradient_columns<decltype(taps)::value, decltype(step)::value>(lines, columns, width, grad, bias_sums,
+                                                                   ahead_input, ahead_grad);
   });
 }
 void gradient_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,

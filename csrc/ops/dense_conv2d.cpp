@@ -39,7 +39,7 @@ Panels weight_gradient(const cpu::DenseWeightGradient& args, const cpu::WeightVi
   const int64_t stretch = std::clamp<int64_t>((1 << 16) / args.out_channels / 128 * 128, 128, 1024);
   const Panels::Side side = args.by_output ? Panels::Side::kOutput : Panels::Side::kInput;
   std::vector<Panels> sums;
-  for (int64_t group = 0; group < groups.count; ++group) sums.push_back(Panels::zeros(weight, 1, side));
+  for (int64_t group = 0; group < groups.count; ++group) sums.push_back(Panels::zeros(weight, side));
   const Panels& panels = sums[0];
   parallel_tasks(groups.count * groups.slices, [&](int64_t task) {
     const int64_t group = task / groups.slices, slice = task % groups.slices;
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
     if (side_by_side) KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, begin, end);
   });
   grad_weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
-  sums.unpack_into({view}, {static_cast<float*>(grad_weight.data_ptr())});
+  sums.unpack_into(view, static_cast<float*>(grad_weight.data_ptr()));
   return {grad_input, grad_weight};
 }
 

@@ -76,9 +76,7 @@ bool kernel_lies_in_order(const Tensor& weight) {
 cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t in_channels) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == torch::headeronly::ScalarType::Float,
                   "a dense weight must be [C_out, C_in, KH, KW] of float32");
-  STD_TORCH_CHECK(
-      weight.size(3) == 1 || weight.size(2) == 1 || weight.stride(2) == weight.stride(3) * weight.size(3),
-      "the kernel of a dense weight must lie in order");
+  STD_TORCH_CHECK(kernel_lies_in_order(weight), "the kernel of a dense weight must lie in order");
   const int64_t tap_stride = weight.size(3) > 1 ? weight.stride(3) : weight.stride(2);
   return {static_cast<const float*>(weight.data_ptr()),
           out_channels,
@@ -111,22 +109,18 @@ Panels::Panels(const std::vector<cpu::WeightView>& copies, Side side)
   });
 }
 
-Panels Panels::zeros(const cpu::WeightView& copy, int64_t shots, Side side) {
-  Panels panels(copy, shots, side);
+Panels Panels::zeros(const cpu::WeightView& weight, Side side) {
+  Panels panels(weight, 1, side);
   std::fill(panels.data_.data(), panels.data_.data() + panels.count_ * panels.shots_ * panels.size_, 0.0f);
   return panels;
 }
 
-void Panels::unpack_into(const std::vector<cpu::WeightView>& copies,
-                         const std::vector<float*>& targets) const {
-  parallel_tasks(count_ * shots_, [&](int64_t task) {
-    const int64_t panel = task / shots_, k = task % shots_;
-    const cpu::WeightView& copy = copies[static_cast<size_t>(k)];
-    float* target = targets[static_cast<size_t>(k)];
+void Panels::unpack_into(const cpu::WeightView& weight, float* target) const {
+  parallel_tasks(count_, [&](int64_t panel) {
     if (side_ == Side::kOutput) {
-      KSHOT_CALL(unpack_by_output, copy, panel, width_, of(panel) + k * size_, target);
+      KSHOT_CALL(unpack_by_output, weight, panel, width_, of(panel), target);
     } else {
-      KSHOT_CALL(unpack_by_input, copy, panel, width_, of(panel) + k * size_, target);
+      KSHOT_CALL(unpack_by_input, weight, panel, width_, of(panel), target);
     }
   });
 }

@@ -28,7 +28,6 @@ class Panels {
   // `copies`: views of the K copies.
   Panels(const std::vector<cpu::WeightView>& copies, Side side);
 
-  Side side() const { return side_; }
   int64_t width() const { return width_; }  // channels of a panel
   int64_t count() const { return count_; }
   int64_t shots() const { return shots_; }
@@ -42,10 +41,10 @@ class Panels {
   }
   cpu::PanelRange<float*> range(int64_t begin, int64_t end) { return {of(begin), size_, width_, begin, end}; }
 
-  // Panels for `shots` copies of a weight, all zero.
-  static Panels zeros(const cpu::WeightView& copy, int64_t shots, Side side);
-  // Writes panels back into weights like `copies`.
-  void unpack_into(const std::vector<cpu::WeightView>& copies, const std::vector<float*>& targets) const;
+  // Panels of one weight, all zero.
+  static Panels zeros(const cpu::WeightView& weight, Side side);
+  // Writes panels of one copy back into a weight laid out like `weight`.
+  void unpack_into(const cpu::WeightView& weight, float* target) const;
 
  private:
   Panels(const cpu::WeightView& copy, int64_t shots, Side side);

@@ -135,7 +135,7 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
 // How the work on the dictionary's gradient is cut: into blocks of rows of a panel, and where the dictionary
 // is small also into groups of samples with sums of their own. Neither depends on the number of threads.
 struct GradientTasks {
-  GradientTasks(const InputPanels& panels, int64_t batch) : batch(batch) {
+  GradientTasks(const InputPanels& panels, int64_t batch) {
     constexpr int64_t kElements = 1 << 17,
                       kTasks = 16;  // of copies, sums and gradients of a block; least tasks
     constexpr int64_t kSmall = 1 << 17, kMostGroups = 8;
@@ -150,7 +150,7 @@ struct GradientTasks {
     count = panels.count * blocks * groups;
   }
 
-  int64_t batch, groups, rows, blocks, count;
+  int64_t groups, rows, blocks, count;
 };
 
 // Gradients of the dictionary, in groups [groups, K, C_out, C_in, KH, KW], and of the codes, [N, K].

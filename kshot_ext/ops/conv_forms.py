@@ -95,14 +95,10 @@ def stacks_copies(call: ConvCall) -> bool:
 
 def stacked_form(call: ConvCall) -> Tensor:
     """All copies applied to the batch, their results mixed."""
-    widths, gate = call.widths, call.gate
+    widths = call.widths
     weight = call.weight[:, : widths.out_channels, : widths.weight_in_channels].flatten(2)
-    output = per_sample_linear(call.input.flatten(1), weight, call.code)
-    bias = effective_bias(call.bias, call.code, None, widths.out_channels)
-    if bias is not None:
-        output = output + bias.to(output.dtype)
-    output = output[(..., *(None,) * call.dims.count)]
-    return call.in_format_of_input(output if gate is None else _gated(output, gate))
+    output = per_sample_linear(call.input.flatten(1), weight, call.code, call.bias, call.gate)
+    return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 
 def _depthwise_form(call: ConvCall) -> Tensor:

@@ -69,10 +69,7 @@ def kshot_linear(
         return reference.kshot_linear(input, weight, code, bias, gate=gate, out_features=out_features)
 
     if code.dim() == 2 and input.dim() == 2 and suits_one_product(input):
-        output = per_sample_linear(input, weight[:, :out_features, : input.shape[-1]], code)
-        own_bias = effective_bias(bias, code, None, out_features)
-        output = output if own_bias is None else output + own_bias
-        return output if gate is None else output * gate[..., :out_features].to(output.dtype)
+        return per_sample_linear(input, weight[:, :out_features, : input.shape[-1]], code, bias, gate)
     mixed = mix(weight, code, gate, out_features, input.shape[-1])
     mixed_bias = effective_bias(bias, code, gate, out_features)
     if mixed.dim() == 2:
