@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "cuda/dtype.cuh"
@@ -14,47 +15,74 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVectorLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
-// `lanes` elements that are loaded and stored by one instruction (by several beyond 16 bytes).
-template <class T, int lanes>
-struct alignas(lanes * sizeof(T) < kVectorBytes ? lanes * sizeof(T) : kVectorBytes) Vector {
-  T elements[lanes];
-};
-
 inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
-// `from` is aligned to min(16, lanes * sizeof(T)) bytes.
-template <class T, int lanes>
-__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
-  const Vector<T, lanes> vector = *reinterpret_cast<const Vector<T, lanes>*>(from);
-#pragma unroll
-  for (int i = 0; i < lanes; ++i) to[i] = to_sum(vector.elements[i]);
+// What one instruction moves. Plain words: the copy of a struct of half types is one access for each of them.
+template <int bytes>
+struct __attribute__((may_alias)) alignas(bytes < kVectorBytes ? bytes : kVectorBytes) Words {
+  uint32_t words[bytes / 4];
+};
+
+// Two elements of a 16-bit type in a word.
+template <class T>
+using PairOf = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
+
+template <class T>
+__device__ __forceinline__ float2 unpack_pair(uint32_t word) {
+  PairOf<T> pair;
+  std::memcpy(&pair, &word, sizeof(word));
+  if constexpr (std::is_same_v<T, __half>) {
+    return __half22float2(pair);
+  } else {
+    return __bfloat1622float2(pair);
+  }
 }
 
-// `to` is aligned to min(16, lanes * sizeof(T)) bytes.
+template <class T>
+__device__ __forceinline__ uint32_t pack_pair(float2 values) {
+  PairOf<T> pair;
+  if constexpr (std::is_same_v<T, __half>) {
+    pair = __float22half2_rn(values);
+  } else {
+    pair = __float22bfloat162_rn(values);
+  }
+  uint32_t word;
+  std::memcpy(&word, &pair, sizeof(word));
+  return word;
+}
+
+// `lanes` elements in the type of sums, read as they lie; `from` is aligned to their size or to 16 bytes.
 template <class T, int lanes>
-__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  if constexpr (sizeof(T) == 2 && lanes % 2 == 0) {
-    // One instruction converts two elements.
-    using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
-    Vector<Pair, lanes / 2> vector;
+__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
+  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
+  const Words<bytes> raw = *reinterpret_cast<const Words<bytes>*>(from);
+  if constexpr (sizeof(T) == 2) {
 #pragma unroll
     for (int i = 0; i < lanes / 2; ++i) {
-      const float2 pair = make_float2(from[2 * i], from[2 * i + 1]);
-      if constexpr (std::is_same_v<T, __half>) {
-        vector.elements[i] = __float22half2_rn(pair);
-      } else {
-        vector.elements[i] = __float22bfloat162_rn(pair);
-      }
+      const float2 pair = unpack_pair<T>(raw.words[i]);
+      to[2 * i] = pair.x;
+      to[2 * i + 1] = pair.y;
     }
-    *reinterpret_cast<Vector<Pair, lanes / 2>*>(to) = vector;
   } else {
-    Vector<T, lanes> vector;
-#pragma unroll
-    for (int i = 0; i < lanes; ++i) vector.elements[i] = from_sum<T>(from[i]);
-    *reinterpret_cast<Vector<T, lanes>*>(to) = vector;
+    std::memcpy(to, &raw, bytes);
   }
+}
+
+template <class T, int lanes>
+__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
+  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
+  Words<bytes> raw;
+  if constexpr (sizeof(T) == 2) {
+#pragma unroll
+    for (int i = 0; i < lanes / 2; ++i) {
+      raw.words[i] = pack_pair<T>(make_float2(from[2 * i], from[2 * i + 1]));
+    }
+  } else {
+    std::memcpy(&raw, from, bytes);
+  }
+  *reinterpret_cast<Words<bytes>*>(to) = raw;
 }
 
 // The first `count` elements, others zero; any alignment.
