@@ -1,0 +1,209 @@
+// Convolution as an implicit matrix product, forward and, with transposed taps, for the gradient of the
+// input:
+//
+//     target[g, c] = gate[n, c] * (bias[n, c] + sum_t sum_s source[g at t, s] * mixed[n, (t, s), c])
+//
+// A block owns kRows places (targets that use the same taps, of one sample where the mixed weight depends on
+// it) by kColumns channels, and walks the reduction (t, s) in chunks of 64 bytes: rows of the source come
+// to shared memory by asynchronous copies, zeros in the padding; the weight is mixed on its way there
+// (dense_mixed_weight.cuh). With a stride, the targets of a gradient fall in classes of equal taps, up to
+// kMostClasses of them a launch. Blocks that share a row of places are neighbours in launch order and read
+// its sources from the L2 cache. Bound by the products with many channels on both sides, otherwise by the
+// bytes of source and target; mixing adds shots / kRows of the products' multiply-adds.
+#pragma once
+
+#include "cuda/dense_mixed_weight.cuh"
+#include "cuda/dense_pipeline.cuh"
+
+namespace kshot::cuda {
+namespace {
+
+constexpr int kMostClasses = 4;
+
+struct GatherParameters {
+  const void* source;
+  void* target;
+  int64_t samples;
+  int32_t source_height, source_width, source_channels;
+  int32_t target_height, target_width, target_channels;
+  MixedWeight weight;
+  const float *code, *gate, *bias;
+  int64_t code_stride, gate_stride, bias_stride;
+  int32_t column_tiles;
+  bool per_sample;      // whether the mixed weight depends on the sample
+  int source_bytes;     // width of one copy of the source
+  bool target_vectors;  // whether stores of 16 bytes fit the target
+  DensePlaces classes[kMostClasses];
+};
+
+// A row of the tile: where its first tap reads, and where its sums go.
+struct alignas(16) SourceRow {
+  int64_t offset;  // of the first tap's source, which may lie outside the image; then only y and x count
+  int32_t y, x;
+};
+struct alignas(16) TargetRow {
+  int64_t offset;  // -1 beyond the last place
+  int64_t sample;
+};
+
+template <class Tile>
+class SourceLoader {
+ public:
+  using T = typename Tile::T;
+  static constexpr int kLead = kCopyLead, kBuffers = kCopyBuffers;
+
+  __device__ __forceinline__ SourceLoader(const GatherParameters& parameters, const DensePlaces& places,
+                                          const SourceRow* rows)
+      : parameters_(parameters), places_(places), rows_(rows) {}
+
+  __device__ __forceinline__ void begin(int chunk, T* to) const {
+    with_copy_bytes<T>(parameters_.source_bytes, [&](auto bytes) {
+      constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
+      constexpr int kCopiesPerRow = Shape::kDepth / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
+      const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
+      const int32_t depth = chunk * Shape::kDepth + lane;
+      const DenseTap tap = tap_of(places_, depth);
+      const T* source = static_cast<const T*>(parameters_.source);
+      const int64_t offset =
+          (static_cast<int64_t>(tap.y) * parameters_.source_width + tap.x) * parameters_.source_channels +
+          tap.channel;
+#pragma unroll 4
+      for (int r = thread / kCopiesPerRow; r < Shape::kRows; r += kRowsPerPass) {
+        const SourceRow row = rows_[r];
+        const bool inside =
+            depth < places_.reduction &&
+            static_cast<uint32_t>(row.y + tap.y) < static_cast<uint32_t>(parameters_.source_height) &&
+            static_cast<uint32_t>(row.x + tap.x) < static_cast<uint32_t>(parameters_.source_width);
+        copy_or_clear<kBytes>(to + r * Tile::Left::kStride + lane,
+                              source + (inside ? row.offset + offset : 0), inside);
+      }
+    });
+  }
+  __device__ __forceinline__ void finish(T*) const {}
+
+ private:
+  using Shape = typename Tile::Shape;
+  const GatherParameters& parameters_;
+  const DensePlaces& places_;
+  const SourceRow* rows_;
+};
+
+template <class Tile, bool transposed>
+struct GatherMemory {
+  using Shape = typename Tile::Shape;
+  static constexpr int kElement = static_cast<int>(sizeof(typename Tile::T));
+  static constexpr int kLeft = kCopyBuffers * Tile::Left::kSize * kElement;
+  static constexpr int kRight = MixedWeightLoader<Tile, transposed>::kBuffers * Tile::Right::kSize * kElement;
+  // Finished sums take the place of the operands.
+  static constexpr int kOperands =
+      kLeft + kRight > kStagingBytes<Shape> ? kLeft + kRight : kStagingBytes<Shape>;
+  static constexpr int kSources = kOperands;
+  static constexpr int kTargets = kSources + Shape::kRows * static_cast<int>(sizeof(SourceRow));
+  static constexpr int kCode = kTargets + Shape::kRows * static_cast<int>(sizeof(TargetRow));
+
+  static int bytes(int shots) { return kCode + shots * static_cast<int>(sizeof(float)); }
+};
+
+// Sums to targets, through gate and bias. A thread owns neighbouring channels of every so-many-th row.
+template <class Shape>
+__device__ __forceinline__ void write_targets(const GatherParameters& parameters, const float* staging,
+                                              const TargetRow* targets, int first_column, bool gated) {
+  using T = typename Shape::T;
+  constexpr int kLanes = kVectorLanes<T>, kVectorsPerRow = Shape::kColumns / kLanes,
+                kRowsPerPass = Shape::kThreads / kVectorsPerRow;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kVectorsPerRow * kLanes;
+  const int channel = first_column + lane;
+  const int count = min(kLanes, parameters.target_channels - channel);
+  if (count <= 0) return;
+#pragma unroll 1
+  for (int r = thread / kVectorsPerRow; r < Shape::kRows; r += kRowsPerPass) {
+    const TargetRow row = targets[r];
+    if (row.offset < 0) break;
+    float values[kLanes];
+    load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
+    if (parameters.bias != nullptr) {
+      const float* bias = parameters.bias + row.sample * parameters.bias_stride + channel;
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) values[i] += i < count ? bias[i] : 0.0f;
+    }
+    if (gated && parameters.gate != nullptr) {
+      const float* gate = parameters.gate + row.sample * parameters.gate_stride + channel;
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) values[i] *= i < count ? gate[i] : 0.0f;
+    }
+    T* to = static_cast<T*>(parameters.target) + row.offset + channel;
+    if (parameters.target_vectors) {
+      store_vector<T, kLanes>(to, values);
+    } else {
+      store_first<T, kLanes>(to, values, count);
+    }
+  }
+}
+
+template <class Tile, bool transposed>
+__global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
+    dense_gather_kernel(const GatherParameters parameters) {
+  using T = typename Tile::T;
+  using Shape = typename Tile::Shape;
+  using Memory = GatherMemory<Tile, transposed>;
+  KSHOT_DYNAMIC_SHARED(unsigned char, memory);
+  SourceRow* sources = reinterpret_cast<SourceRow*>(memory + Memory::kSources);
+  TargetRow* targets = reinterpret_cast<TargetRow*>(memory + Memory::kTargets);
+  float* code = reinterpret_cast<float*>(memory + Memory::kCode);
+  const DensePlaces& places = parameters.classes[blockIdx.y];
+
+  // A group is what shares a mixed weight: a sample, or the batch.
+  const int64_t group_places =
+      parameters.per_sample ? places.count : places.count * static_cast<int64_t>(parameters.samples);
+  const int32_t row_tiles = static_cast<int32_t>((group_places + Shape::kRows - 1) / Shape::kRows);
+  const int32_t row_block = static_cast<int32_t>(blockIdx.x) / parameters.column_tiles;
+  const int first_column =
+      (static_cast<int32_t>(blockIdx.x) - row_block * parameters.column_tiles) * Shape::kColumns;
+  const int64_t groups = parameters.per_sample ? parameters.samples : 1;
+  if (row_block >= groups * row_tiles) return;
+  const int64_t group = row_block / row_tiles;
+  const int64_t first_row = (row_block - group * row_tiles) * Shape::kRows;
+  const int64_t first_sample = group + first_row / places.count;
+  const int32_t first_place = static_cast<int32_t>(first_row % places.count);
+
+  for (int r = static_cast<int>(threadIdx.x); r < Shape::kRows; r += Shape::kThreads) {
+    const bool used = first_row + r < group_places;
+    const DensePlace place = place_of(places, first_place + r);
+    const int64_t sample = first_sample + place.sample;
+    const int32_t y = places.height.first_source + place.row * places.height.source_step,
+                  x = places.width.first_source + place.column * places.width.source_step;
+    const int64_t target_y = places.height.first + place.row * places.height.step,
+                  target_x = places.width.first + place.column * places.width.step;
+    sources[r].offset =
+        ((sample * parameters.source_height + y) * parameters.source_width + x) * parameters.source_channels;
+    // Beyond the last place no tap lies inside: rows so far away that no tap's distance leads back.
+    sources[r].y = used ? y : INT32_MIN / 2;
+    sources[r].x = x;
+    targets[r].offset =
+        used ? ((sample * parameters.target_height + target_y) * parameters.target_width + target_x) *
+                   parameters.target_channels
+             : -1;
+    targets[r].sample = sample;
+  }
+  for (int k = static_cast<int>(threadIdx.x); k < parameters.weight.shots; k += Shape::kThreads) {
+    code[k] = parameters.code == nullptr ? 1.0f : parameters.code[group * parameters.code_stride + k];
+  }
+  __syncthreads();
+
+  SourceLoader<Tile> source_loader(parameters, places, sources);
+  const float* gate =
+      transposed && parameters.gate != nullptr ? parameters.gate + group * parameters.gate_stride : nullptr;
+  MixedWeightLoader<Tile, transposed> weight_loader(parameters.weight, places, first_column, code, gate);
+  Tile tile;
+  tile.clear();
+  accumulate(tile, (places.reduction + Shape::kDepth - 1) / Shape::kDepth, source_loader, weight_loader,
+             reinterpret_cast<T*>(memory), reinterpret_cast<T*>(memory + Memory::kLeft));
+  __syncthreads();
+  float* staging = reinterpret_cast<float*>(memory);
+  tile.store(staging);
+  __syncthreads();
+  write_targets<Shape>(parameters, staging, targets, first_column, !transposed);
+}
+
+}  // namespace
+}  // namespace kshot::cuda

@@ -1,0 +1,110 @@
+// Chooses the tile of a gather kernel (dense_gather.cuh) and launches it.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cuda/dense_conv2d.h"
+#include "cuda/dense_gather.cuh"
+
+namespace kshot::cuda {
+namespace {
+
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+template <class Tile, bool transposed>
+void launch_gather_tile(GatherParameters parameters, const std::vector<DensePlaces>& classes, void* stream) {
+  using Shape = typename Tile::Shape;
+  parameters.column_tiles = static_cast<int32_t>(ceil_div(parameters.target_channels, Shape::kColumns));
+  const int bytes = GatherMemory<Tile, transposed>::bytes(parameters.weight.shots);
+  for (size_t first = 0; first < classes.size(); first += kMostClasses) {
+    const size_t count = std::min<size_t>(kMostClasses, classes.size() - first);
+    int64_t row_blocks = 0;
+    for (size_t c = 0; c < count; ++c) {
+      const DensePlaces& places = parameters.classes[c] = classes[first + c];
+      row_blocks = std::max(row_blocks, parameters.per_sample
+                                            ? parameters.samples * ceil_div(places.count, Shape::kRows)
+                                            : ceil_div(parameters.samples * places.count, Shape::kRows));
+    }
+    const dim3 grid(static_cast<unsigned>(row_blocks * parameters.column_tiles),
+                    static_cast<unsigned>(count));
+    KSHOT_LAUNCH((dense_gather_kernel<Tile, transposed>), grid, dim3(Shape::kThreads), bytes,
+                 static_cast<cudaStream_t>(stream), parameters);
+  }
+}
+
+// Tiles of 128 places where they fill the device and waste few rows, otherwise of 64.
+inline bool prefers_tall_tiles(const GatherParameters& parameters, const std::vector<DensePlaces>& classes) {
+  constexpr int64_t kBlocks = 256;
+  const int64_t places = classes[0].count * (parameters.per_sample ? 1 : parameters.samples);
+  const int64_t groups = parameters.per_sample ? parameters.samples : 1;
+  const int64_t blocks = groups * ceil_div(places, 128) * ceil_div(parameters.target_channels, 64) *
+                         static_cast<int64_t>(classes.size());
+  return blocks >= kBlocks && 2 * ceil_div(places, 128) * 10 <= ceil_div(places, 64) * 11;
+}
+
+template <class T, bool transposed, bool tensor_cores>
+void launch_gather_of(const GatherParameters& parameters, const std::vector<DensePlaces>& classes,
+                      void* stream) {
+  const auto with_shape = [&](auto* shape_of) {
+    using Shape = std::remove_pointer_t<decltype(shape_of)>;
+    using Left = LeftLayout<Shape, true>;
+    using Right = RightLayout<Shape, !transposed>;
+    if constexpr (tensor_cores) {
+      launch_gather_tile<TensorCoreTile<Shape, Left, Right, true>, transposed>(parameters, classes, stream);
+    } else {
+      launch_gather_tile<PlainTile<Shape, Left, Right>, transposed>(parameters, classes, stream);
+    }
+  };
+  if (prefers_tall_tiles(parameters, classes)) {
+    with_shape(static_cast<TileShape<T, 128, 64, 2, 2>*>(nullptr));
+  } else {
+    with_shape(static_cast<TileShape<T, 64, 64, 2, 2>*>(nullptr));
+  }
+}
+
+template <bool transposed>
+void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, const ConvGeometry& geometry,
+                   const DenseDictionary& weight, void* stream) {
+  const ConvAxis &height = geometry.height, &width = geometry.width;
+  const auto heights = transposed ? transposed_segments(height) : forward_segments(height);
+  const auto widths = transposed ? transposed_segments(width) : forward_segments(width);
+  std::vector<DensePlaces> classes;
+  for (const AxisSegment& h : heights) {
+    for (const AxisSegment& w : widths) {
+      DensePlaces places(h, w, parameters.source_channels);
+      if (places.count > 0) classes.push_back(places);
+    }
+  }
+  if (classes.empty() || parameters.samples == 0 || parameters.target_channels == 0) return;
+  parameters.weight = {weight.copies,
+                       weight.shot_stride,
+                       weight.out_stride,
+                       weight.tap_stride,
+                       weight.shots,
+                       static_cast<int32_t>(width.kernel),
+                       parameters.target_channels,
+                       false};
+  parameters.code = weight.code;
+  parameters.code_stride = weight.code_stride;
+  dispatch_device_dtype_without_double(dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const auto in_vectors = [](const void* data, int64_t channels) {
+      return copy_bytes(data, channels, sizeof(T)) == kVectorBytes;
+    };
+    parameters.source_bytes = copy_bytes(parameters.source, parameters.source_channels, sizeof(T));
+    parameters.target_vectors = in_vectors(parameters.target, parameters.target_channels);
+    parameters.weight.vectors =
+        in_vectors(weight.copies, geometry.in_channels) && in_vectors(weight.copies, weight.shot_stride) &&
+        in_vectors(weight.copies, weight.out_stride) && in_vectors(weight.copies, weight.tap_stride);
+    if constexpr (std::is_same_v<T, float>) {
+      if (!allow_tf32) return launch_gather_of<T, transposed, false>(parameters, classes, stream);
+    }
+    launch_gather_of<T, transposed, true>(parameters, classes, stream);
+  });
+}
+
+}  // namespace
+}  // namespace kshot::cuda

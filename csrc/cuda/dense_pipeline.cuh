@@ -1,0 +1,80 @@
+// The loop over the chunks of a reduction: copies of later chunks are under way while a tile multiplies.
+//
+// A loader brings one operand's chunks. `begin(chunk, to)` starts chunk's way into shared memory,
+// `finish(to)` ends it after the products of an earlier chunk. kLead says how many chunks ahead it begins,
+// kBuffers how many chunks shared memory holds: one more than that, so that one barrier a chunk is enough. At
+// the barrier of chunk c all threads are past the products of chunk c - 1, whose buffer chunk c + kLead
+// overwrites.
+#pragma once
+
+#include "cuda/dense_tile.cuh"
+
+namespace kshot::cuda {
+namespace {
+
+// Chunks of asynchronous copies under way, and the buffers that this takes.
+constexpr int kCopyLead = 2, kCopyBuffers = kCopyLead + 1;
+
+// Starts a copy to shared memory of `bytes` at `from`, or of zeros; `from` may be read either way. Elements
+// of two bytes are too small for asynchronous copies.
+template <int bytes>
+__device__ __forceinline__ void copy_or_clear(void* to, const void* from, bool inside) {
+  if constexpr (bytes >= 4) {
+    __pipeline_memcpy_async(to, from, bytes, inside ? 0 : bytes);
+  } else {
+    *static_cast<uint16_t*>(to) = inside ? *static_cast<const uint16_t*>(from) : uint16_t{0};
+  }
+}
+
+// Calls body(std::integral_constant<int, bytes>) with the width of one copy, one of {16, 4, 2}.
+template <class T, class Body>
+__device__ __forceinline__ void with_copy_bytes(int bytes, const Body& body) {
+  if (bytes == kVectorBytes) return body(std::integral_constant<int, kVectorBytes>{});
+  if constexpr (sizeof(T) < 4) {
+    if (bytes == 2) return body(std::integral_constant<int, 2>{});
+  }
+  body(std::integral_constant<int, 4>{});
+}
+
+// The widest copy for rows of `channels` elements at `data`.
+inline int copy_bytes(const void* data, int64_t channels, int64_t element_size) {
+  for (const int bytes : {kVectorBytes, 4}) {
+    if (channels * element_size % bytes == 0 && reinterpret_cast<uintptr_t>(data) % bytes == 0) return bytes;
+  }
+  return 2;
+}
+
+template <class Tile, class LeftLoader, class RightLoader>
+__device__ __forceinline__ void accumulate(Tile& tile, int chunks, LeftLoader& left_loader,
+                                           RightLoader& right_loader, typename Tile::T* left,
+                                           typename Tile::T* right) {
+  static_assert(LeftLoader::kLead == kCopyLead, "the left operand sets the pace");
+  const auto left_of = [&](int chunk) { return left + chunk % LeftLoader::kBuffers * Tile::Left::kSize; };
+  const auto right_of = [&](int chunk) { return right + chunk % RightLoader::kBuffers * Tile::Right::kSize; };
+#pragma unroll
+  for (int chunk = 0; chunk < kCopyLead; ++chunk) {
+    if (chunk < chunks) {
+      left_loader.begin(chunk, left_of(chunk));
+      if (chunk < RightLoader::kLead) {
+        right_loader.begin(chunk, right_of(chunk));
+        right_loader.finish(right_of(chunk));
+      }
+    }
+    __pipeline_commit();
+  }
+#pragma unroll 1
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    __pipeline_wait_prior(kCopyLead - 1);
+    __syncthreads();
+    const int left_next = chunk + LeftLoader::kLead, right_next = chunk + RightLoader::kLead;
+    if (left_next < chunks) left_loader.begin(left_next, left_of(left_next));
+    if (right_next < chunks) right_loader.begin(right_next, right_of(right_next));
+    __pipeline_commit();
+    tile.multiply(left_of(chunk), right_of(chunk));
+    if (right_next < chunks) right_loader.finish(right_of(right_next));
+  }
+  __pipeline_wait_prior(0);
+}
+
+}  // namespace
+}  // namespace kshot::cuda
