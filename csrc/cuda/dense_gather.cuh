@@ -69,7 +69,9 @@ class SourceLoader {
           tap.channel;
 #pragma unroll 4
       for (int r = thread / kCopiesPerRow; r < Shape::kRows; r += kRowsPerPass) {
-        const SourceRow row = rows_[r];
+        const Words<sizeof(SourceRow)> words = *reinterpret_cast<const Words<sizeof(SourceRow)>*>(rows_ + r);
+        SourceRow row;
+        std::memcpy(&row, &words, sizeof(row));
         const bool inside =
             depth < places_.reduction &&
             static_cast<uint32_t>(row.y + tap.y) < static_cast<uint32_t>(parameters_.source_height) &&
