@@ -1,6 +1,7 @@
 // Global memory in accesses of 16 bytes, elements converted to the type of sums on the way.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -20,7 +21,7 @@ inline bool is_vector_aligned(const void* pointer) {
 }
 
 // What one instruction moves. Plain words: the copy of a struct of half types is one access for each of them.
-template <int bytes>
+template <size_t bytes>
 struct __attribute__((may_alias)) alignas(bytes < kVectorBytes ? bytes : kVectorBytes) Words {
   uint32_t words[bytes / 4];
 };
@@ -53,36 +54,45 @@ __device__ __forceinline__ uint32_t pack_pair(float2 values) {
   return word;
 }
 
-// `lanes` elements in the type of sums, read as they lie; `from` is aligned to their size or to 16 bytes.
+// What 16 bytes (or fewer) of elements are in the type of sums.
 template <class T, int lanes>
-__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
-  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
-  const Words<bytes> raw = *reinterpret_cast<const Words<bytes>*>(from);
+__device__ __forceinline__ void unpack(Sum<T> (&to)[lanes], const Words<lanes * sizeof(T)>& from) {
   if constexpr (sizeof(T) == 2) {
 #pragma unroll
     for (int i = 0; i < lanes / 2; ++i) {
-      const float2 pair = unpack_pair<T>(raw.words[i]);
+      const float2 pair = unpack_pair<T>(from.words[i]);
       to[2 * i] = pair.x;
       to[2 * i + 1] = pair.y;
     }
   } else {
-    std::memcpy(to, &raw, bytes);
+    std::memcpy(to, &from, sizeof(from));
   }
 }
 
 template <class T, int lanes>
-__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
-  Words<bytes> raw;
+__device__ __forceinline__ Words<lanes * sizeof(T)> pack(const Sum<T> (&from)[lanes]) {
+  Words<lanes * sizeof(T)> to;
   if constexpr (sizeof(T) == 2) {
 #pragma unroll
     for (int i = 0; i < lanes / 2; ++i) {
-      raw.words[i] = pack_pair<T>(make_float2(from[2 * i], from[2 * i + 1]));
+      to.words[i] = pack_pair<T>(make_float2(from[2 * i], from[2 * i + 1]));
     }
   } else {
-    std::memcpy(&raw, from, bytes);
+    std::memcpy(&to, from, sizeof(to));
   }
-  *reinterpret_cast<Words<bytes>*>(to) = raw;
+  return to;
+}
+
+// Access to memory aligned to the size of the elements or to 16 bytes.
+template <class T, int lanes>
+__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
+  const Words<lanes * sizeof(T)> raw = *reinterpret_cast<const Words<lanes * sizeof(T)>*>(from);
+  unpack<T, lanes>(to, raw);
+}
+
+template <class T, int lanes>
+__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
+  *reinterpret_cast<Words<lanes * sizeof(T)>*>(to) = pack<T, lanes>(from);
 }
 
 // The first `count` elements, others zero; any alignment.
