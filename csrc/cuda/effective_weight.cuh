@@ -107,8 +107,8 @@ __device__ __forceinline__ void mix_tile_per_sample(const MixJob& job, int tile,
   if (stashed) {
 #pragma unroll 4
     for (int k = 0; k < shots; ++k) {
-      stash[k * kMixPerSampleThreads + static_cast<int>(threadIdx.x)] =
-          elements.load_copy(weight + k * job.shape.shot_stride);
+      store_words(stash + k * kMixPerSampleThreads + static_cast<int>(threadIdx.x),
+                  elements.load_copy(weight + k * job.shape.shot_stride));
     }
   }
   const int begin = group * job.sample_group, end = min(begin + job.sample_group, job.shape.samples);
@@ -126,7 +126,8 @@ __device__ __forceinline__ void mix_tile_per_sample(const MixJob& job, int tile,
       for (int c = 0; c < kCopiesAtOnce; ++c) {
         if (k + c < shots) {
           const Words<kVectorBytes> raw =
-              stashed ? stash[(k + c) * kMixPerSampleThreads + static_cast<int>(threadIdx.x)]
+              stashed ? load_words<kVectorBytes>(stash + (k + c) * kMixPerSampleThreads +
+                                                 static_cast<int>(threadIdx.x))
                       : elements.load_copy(weight + (k + c) * job.shape.shot_stride);
 #pragma unroll
           for (int s = 0; s < kSamplesAtOnce; ++s) {
@@ -144,7 +145,7 @@ __device__ __forceinline__ void mix_tile_per_sample(const MixJob& job, int tile,
 
 template <class T>
 __global__ void __launch_bounds__(kMixPerSampleThreads, 4) mix_per_sample_kernel(const JobList<MixJob> list) {
-  __shared__ Words<kVectorBytes> stash[kStashedCopies * kMixPerSampleThreads];
+  alignas(kVectorBytes) __shared__ Words<kVectorBytes> stash[kStashedCopies * kMixPerSampleThreads];
   const int index = list.job_of(static_cast<int>(blockIdx.x));
   const MixJob& job = list.jobs[index];
   const int groups = (job.shape.samples + job.sample_group - 1) / job.sample_group;

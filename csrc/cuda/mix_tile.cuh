@@ -123,7 +123,7 @@ class TileElements {
   __device__ __forceinline__ Raw load(const T* from, const int (&at)[kAccesses]) const {
     Raw raw{};
     if constexpr (vectors) {
-      if (packed_[0] != kNone) raw = *reinterpret_cast<const Raw*>(from + at[0]);
+      if (packed_[0] != kNone) raw = load_words<kVectorBytes>(from + at[0]);
     } else {
       Sum<T> values[kLanes];
 #pragma unroll
@@ -135,7 +135,7 @@ class TileElements {
 
   __device__ __forceinline__ void store(T* to, const int (&at)[kAccesses], const Raw& raw) const {
     if constexpr (vectors) {
-      if (packed_[0] != kNone) *reinterpret_cast<Raw*>(to + at[0]) = raw;
+      if (packed_[0] != kNone) store_words(to + at[0], raw);
     } else {
       Sum<T> values[kLanes];
       unpack<T, kLanes>(values, raw);

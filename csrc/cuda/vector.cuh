@@ -20,11 +20,52 @@ inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
-// What one instruction moves. Plain words: the copy of a struct of half types is one access for each of them.
+// Elements as they lie in memory, on their way through registers.
 template <size_t bytes>
-struct __attribute__((may_alias)) alignas(bytes < kVectorBytes ? bytes : kVectorBytes) Words {
+struct Words {
   uint32_t words[bytes / 4];
 };
+
+// Memory aligned to 16 bytes, or to `bytes` if fewer. Through the built-in vector types, which nvcc always
+// moves by one instruction; a copy of a struct it may take apart.
+template <size_t bytes>
+__device__ __forceinline__ Words<bytes> load_words(const void* from) {
+  Words<bytes> to;
+  if constexpr (bytes % 16 == 0) {
+#pragma unroll
+    for (size_t i = 0; i < bytes / 16; ++i) {
+      const uint4 vector = static_cast<const uint4*>(from)[i];
+      to.words[4 * i] = vector.x;
+      to.words[4 * i + 1] = vector.y;
+      to.words[4 * i + 2] = vector.z;
+      to.words[4 * i + 3] = vector.w;
+    }
+  } else if constexpr (bytes == 8) {
+    const uint2 vector = *static_cast<const uint2*>(from);
+    to.words[0] = vector.x;
+    to.words[1] = vector.y;
+  } else {
+    static_assert(bytes == 4, "an access has 4, 8, or a multiple of 16 bytes");
+    to.words[0] = *static_cast<const uint32_t*>(from);
+  }
+  return to;
+}
+
+template <size_t bytes>
+__device__ __forceinline__ void store_words(void* to, const Words<bytes>& from) {
+  if constexpr (bytes % 16 == 0) {
+#pragma unroll
+    for (size_t i = 0; i < bytes / 16; ++i) {
+      static_cast<uint4*>(to)[i] =
+          make_uint4(from.words[4 * i], from.words[4 * i + 1], from.words[4 * i + 2], from.words[4 * i + 3]);
+    }
+  } else if constexpr (bytes == 8) {
+    *static_cast<uint2*>(to) = make_uint2(from.words[0], from.words[1]);
+  } else {
+    static_assert(bytes == 4, "an access has 4, 8, or a multiple of 16 bytes");
+    *static_cast<uint32_t*>(to) = from.words[0];
+  }
+}
 
 // Two elements of a 16-bit type in a word.
 template <class T>
@@ -86,13 +127,12 @@ __device__ __forceinline__ Words<lanes * sizeof(T)> pack(const Sum<T> (&from)[la
 // Access to memory aligned to the size of the elements or to 16 bytes.
 template <class T, int lanes>
 __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
-  const Words<lanes * sizeof(T)> raw = *reinterpret_cast<const Words<lanes * sizeof(T)>*>(from);
-  unpack<T, lanes>(to, raw);
+  unpack<T, lanes>(to, load_words<lanes * sizeof(T)>(from));
 }
 
 template <class T, int lanes>
 __device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  *reinterpret_cast<Words<lanes * sizeof(T)>*>(to) = pack<T, lanes>(from);
+  store_words(to, pack<T, lanes>(from));
 }
 
 // The first `count` elements, others zero; any alignment.
