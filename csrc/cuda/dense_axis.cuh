@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/conv_geometry.h"
-#include "cuda/fast_divisor.cuh"
+#include "cuda/division.cuh"
 
 namespace kshot::cuda {
 

@@ -69,7 +69,7 @@ class SourceLoader {
           tap.channel;
 #pragma unroll 4
       for (int r = thread / kCopiesPerRow; r < Shape::kRows; r += kRowsPerPass) {
-        const Words<sizeof(SourceRow)> words = *reinterpret_cast<const Words<sizeof(SourceRow)>*>(rows_ + r);
+        const Words<sizeof(SourceRow)> words = load_words<sizeof(SourceRow)>(rows_ + r);
         SourceRow row;
         std::memcpy(&row, &words, sizeof(row));
         const bool inside =

@@ -10,10 +10,6 @@
 namespace kshot::cuda {
 namespace {
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 template <class Tile, bool transposed>
 void launch_gather_tile(GatherParameters parameters, const std::vector<DensePlaces>& classes, void* stream) {
   using Shape = typename Tile::Shape;

@@ -46,7 +46,7 @@ class MixedWeightLoader {
       const T* from = copies() + (place_[v].inside ? place_[v].offset : 0);
 #pragma unroll
       for (int k = 0; k < kAhead; ++k) {
-        if (k < weight_.shots) ahead_[k][v] = raw(from + k * weight_.shot_stride);
+        if (k < weight_.shots) ahead_[k][v] = load_words<kVectorBytes>(from + k * weight_.shot_stride);
       }
     }
   }
@@ -67,7 +67,7 @@ class MixedWeightLoader {
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         const T* from = copies() + (place_[v].inside ? place_[v].offset : 0);
-        add(sums[v], code, raw(from + k * weight_.shot_stride));
+        add(sums[v], code, load_words<kVectorBytes>(from + k * weight_.shot_stride));
       }
     }
 #pragma unroll
@@ -101,13 +101,10 @@ class MixedWeightLoader {
   static __device__ __forceinline__ int vector_column() {
     return static_cast<int>(threadIdx.x) % kVectorsPerRow * kLanes;
   }
-  static __device__ __forceinline__ Words<kVectorBytes> raw(const T* from) {
-    return *reinterpret_cast<const Words<kVectorBytes>*>(from);
-  }
   static __device__ __forceinline__ void add(float (&sums)[kLanes], float code,
                                              const Words<kVectorBytes>& words) {
     float values[kLanes];
-    load_vector<T, kLanes>(values, reinterpret_cast<const T*>(&words));
+    unpack<T, kLanes>(values, words);
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) sums[i] = fmaf(code, values[i], sums[i]);
   }

@@ -51,27 +51,20 @@ __device__ __forceinline__ void accumulate(Tile& tile, int chunks, LeftLoader& l
   static_assert(LeftLoader::kLead == kCopyLead, "the left operand sets the pace");
   const auto left_of = [&](int chunk) { return left + chunk % LeftLoader::kBuffers * Tile::Left::kSize; };
   const auto right_of = [&](int chunk) { return right + chunk % RightLoader::kBuffers * Tile::Right::kSize; };
-#pragma unroll
-  for (int chunk = 0; chunk < kCopyLead; ++chunk) {
-    if (chunk < chunks) {
-      left_loader.begin(chunk, left_of(chunk));
-      if (chunk < RightLoader::kLead) {
-        right_loader.begin(chunk, right_of(chunk));
-        right_loader.finish(right_of(chunk));
-      }
-    }
-    __pipeline_commit();
-  }
+  // The first steps only begin, so that the code of the loaders is there once.
 #pragma unroll 1
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    __pipeline_wait_prior(kCopyLead - 1);
-    __syncthreads();
+  for (int chunk = -kCopyLead; chunk < chunks; ++chunk) {
+    if (chunk >= 0) {
+      __pipeline_wait_prior(kCopyLead - 1);
+      __syncthreads();
+    }
     const int left_next = chunk + LeftLoader::kLead, right_next = chunk + RightLoader::kLead;
+    const bool has_right = right_next >= 0 && right_next < chunks;
     if (left_next < chunks) left_loader.begin(left_next, left_of(left_next));
-    if (right_next < chunks) right_loader.begin(right_next, right_of(right_next));
+    if (has_right) right_loader.begin(right_next, right_of(right_next));
     __pipeline_commit();
-    tile.multiply(left_of(chunk), right_of(chunk));
-    if (right_next < chunks) right_loader.finish(right_of(right_next));
+    if (chunk >= 0) tile.multiply(left_of(chunk), right_of(chunk));
+    if (has_right) right_loader.finish(right_of(right_next));
   }
   __pipeline_wait_prior(0);
 }

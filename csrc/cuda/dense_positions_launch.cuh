@@ -8,10 +8,6 @@
 namespace kshot::cuda {
 namespace {
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 inline PositionProducts position_products(const ConvGeometry& geometry, const void* grad, const void* input,
                                           int64_t element_size) {
   PositionProducts products{};

@@ -1,4 +1,4 @@
-// Division by a number that is known when a kernel is launched: a multiplication and a shift.
+// Division: rounded up, and by a number that is known when a kernel is launched.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,13 @@
 
 namespace kshot::cuda {
 
-// For values below 2^31 and divisors from 1 to 2^31. With s = ceil(log2 d) and factor = floor(2^32 (2^s - d)
-// / d) + 1, (value * factor / 2^32 + value) / 2^s rounds down to value / d, and the sum fits in 32 bits.
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// A multiplication and a shift, for values below 2^31 and divisors from 1 to 2^31. With s = ceil(log2 d) and
+// factor = floor(2^32 (2^s - d) / d) + 1, (value * factor / 2^32 + value) / 2^s rounds down to value / d, and
+// the sum fits in 32 bits.
 class FastDivisor {
  public:
   FastDivisor() = default;
