@@ -39,7 +39,7 @@ void dense_per_sample_gradient(const DensePerSampleGradient& args, void* stream)
   parameters.gate = args.gate.data;
   parameters.gate_stride = args.gate.stride;
   parameters.dots = static_cast<float*>(args.workspace);
-  parameters.samples = geometry.batch;
+  parameters.samples = static_cast<int32_t>(geometry.batch);
   parameters.shots = args.weight.shots;
   parameters.column_tiles = static_cast<int32_t>(column_tiles(geometry));
   constexpr int64_t kLanes = 4;

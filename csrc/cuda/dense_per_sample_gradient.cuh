@@ -25,8 +25,7 @@ struct PerSampleGradientParameters {
   const float *code, *gate;
   int64_t code_stride, gate_stride;
   float* dots;  // [tiles, samples, shots]
-  int64_t samples;
-  int32_t shots, column_tiles;
+  int32_t samples, shots, column_tiles;
   bool vectors;  // whether accesses of four elements fit the copies
 };
 
@@ -146,21 +145,20 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   const int32_t tile = static_cast<int32_t>(blockIdx.x);
   const int first_row = tile / parameters.column_tiles * Shape::kRows,
             first_column = tile % parameters.column_tiles * Shape::kColumns;
-  const Own own(parameters, first_row, first_column);
 
   // One round at least: without samples the gradient of the weight is zero. Slot 0 has the sample last
   // summed, slot 1 the one before, ...
   float gradients[kHeldSamples][Own::kVectors][Own::kLanes] = {};
 #pragma unroll 1
-  for (int64_t first = 0; first == 0 || first < parameters.samples; first += kHeldSamples) {
+  for (int32_t first = 0; first == 0 || first < parameters.samples; first += kHeldSamples) {
     for (int e = thread; e < entries; e += Shape::kThreads) {
-      const int64_t sample = first + kHeldSamples - 1 - e / shots;
+      const int32_t sample = first + kHeldSamples - 1 - e / shots;
       codes[e] =
           sample < parameters.samples ? parameters.code[sample * parameters.code_stride + e % shots] : 0.0f;
     }
 #pragma unroll 1
     for (int s = 0; s < kHeldSamples; ++s) {
-      const int64_t sample = first + s;
+      const int32_t sample = first + s;
       const bool used = sample < parameters.samples;
       const PositionRange range{sample, 0, used ? parameters.products.places.count : 0};
       const float* staging = sum_positions<Tile>(parameters.products, range, first_row, first_column, memory);
@@ -182,6 +180,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
       }
       __syncthreads();
     }
+    const Own own(parameters, first_row, first_column);
 #pragma unroll 1
     for (int32_t k = 0; k < shots; ++k) {
       float code[kHeldSamples], dots[kHeldSamples] = {};
@@ -196,11 +195,11 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
     }
     __syncthreads();
     for (int e = thread; e < entries; e += Shape::kThreads) {
-      const int64_t sample = first + kHeldSamples - 1 - e / shots;
+      const int32_t sample = first + kHeldSamples - 1 - e / shots;
       if (sample >= parameters.samples) continue;
       float sum = 0.0f;
       for (int w = 0; w < Memory::kWarps; ++w) sum += warp_dots[w * entries + e];
-      parameters.dots[(tile * parameters.samples + sample) * shots + e % shots] = sum;
+      parameters.dots[(static_cast<int64_t>(tile) * parameters.samples + sample) * shots + e % shots] = sum;
     }
   }
 }
