@@ -1,0 +1,163 @@
+"""Dense convolution on the emulator, against PyTorch in float64: random geometries in all orders and variants."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cuda_emulation import build
+from cuda_emulation.dense_cases import PRECISIONS, UNITS, Axis, Case, Problem, check, loaded, plain_weight, random_case
+from cuda_emulation.emulation import ORDERS, Emulated, load
+
+pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+
+CASES = 240
+GROUP = 20
+DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "per_sample_gradient")
+# The gradients of weights and codes are float32 sums of exact products, but for tf32's rounding of both factors.
+SUM_UNITS = {"float32": 2.0**-20, "tf32": 2.0**-10, "float16": 2.0**-20, "bfloat16": 2.0**-20}
+
+
+def run_forward(module: Emulated, problem: Problem) -> None:
+    case = problem.case
+    small = [problem.small(name) for name in ("code", "gate", "bias")]
+    got = module.forward(*case.geometry, problem.stored("input"), problem.stored("weight"), *small)
+    check(loaded(got, case.precision), problem.output(), problem.absolute().output(), UNITS[case.precision])
+
+
+def run_input_gradient(module: Emulated, problem: Problem) -> None:
+    case = problem.case
+    small = [problem.small(name) for name in ("code", "gate")]
+    got = module.input_gradient(*case.geometry, problem.stored("grad"), problem.stored("weight"), *small)
+    expected, magnitude = problem.input_gradient(), problem.absolute().input_gradient()
+    check(loaded(got, case.precision), expected, magnitude, UNITS[case.precision])
+
+
+def run_weight_gradient(module: Emulated, problem: Problem) -> None:
+    case = problem.case
+    got = torch.from_numpy(module.weight_gradient(*case.geometry, problem.stored("grad"), problem.stored("input")))
+    expected, magnitude = problem.weight_gradient(), problem.absolute().weight_gradient()
+    check(got.double(), expected, magnitude, SUM_UNITS[case.precision])
+
+
+def run_per_sample_gradient(module: Emulated, problem: Problem) -> None:
+    if problem.case.code != "samples":
+        problem = Problem(replace(problem.case, code="samples"))
+    case = problem.case
+    # Only the active part is written: what lies beside it keeps its value, zero.
+    grad_weight = torch.full(problem.weight.shape, float("nan"))
+    grad_weight[:, case.out_channels :] = 0
+    grad_weight[..., case.in_channels :] = 0
+    weights = grad_weight.numpy()
+    operands = [problem.stored(name) for name in ("grad", "input", "weight")]
+    small = [problem.small(name) for name in ("code", "gate")]
+    grad_code = module.per_sample_gradient(*case.geometry, *operands, *small, weights)
+    expected, magnitude = problem.per_sample_gradient(), problem.absolute().per_sample_gradient()
+    unit = SUM_UNITS[case.precision]
+    check(torch.from_numpy(weights).double(), expected[0], magnitude[0], unit)
+    check(torch.from_numpy(grad_code).double(), expected[1], magnitude[1], unit)
+
+
+RUN = {
+    "forward": run_forward,
+    "input_gradient": run_input_gradient,
+    "weight_gradient": run_weight_gradient,
+    "per_sample_gradient": run_per_sample_gradient,
+}
+
+
+def run(direction: str, case: Case, order: str, variant: str = "plain", shift: int = 0) -> None:
+    module = load("dense_conv2d", variant)
+    with module.schedule(order, seed=case.seed, shift=shift):
+        RUN[direction](module, Problem(case))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("first", range(0, CASES, GROUP))
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_random_cases(direction, first, order):
+    for seed in range(first, first + GROUP):
+        case = random_case(seed)
+        try:
+            run(direction, case, order, shift=4 if seed % 7 == 0 else 0)
+        except Exception as error:
+            raise AssertionError(f"{case}: {error}") from error
+
+
+@pytest.mark.parametrize("variant", ["asan", "tsan"])
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_sanitizers(direction, order, variant):
+    for seed in range(1000, 1012):
+        case = random_case(seed)
+        try:
+            run(direction, case, order, variant)
+        except Exception as error:
+            raise AssertionError(f"{case}: {error}") from error
+
+
+def square(size: int, kernel: int = 1, stride: int = 1, padding: int = 0) -> Axis:
+    return Axis(size, kernel, stride, padding, 1)
+
+
+def layer(precision: str, batch: int, channels: tuple[int, int], axis: Axis, **options) -> Case:
+    chosen = {"shots": 3, "code": "shared", "gate": "shared", "bias": "shared", "seed": 5, **options}
+    return Case(precision, batch=batch, in_channels=channels[0], out_channels=channels[1], spare_in=0, spare_out=0,
+                height=axis, width=axis, **chosen)  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("code", ["shared", "samples"])
+@pytest.mark.parametrize("direction", ["forward", "input_gradient"])
+def test_tall_tiles(direction, code, precision):
+    """So many places that the kernels take 128 of them at a time; the last tile of a group is not full."""
+    batch, axis = (2, square(127)) if code == "shared" else (86, square(19))
+    case = layer(precision, batch, (24, 80), axis, code=code)
+    if direction == "input_gradient":
+        case = replace(case, in_channels=80, out_channels=24)
+    run(direction, case, "random")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_many_chunks_and_tiles(direction, precision):
+    """A reduction of many chunks, several tiles each way, stretches of positions."""
+    run(direction, layer(precision, 5, (96, 136), square(8, 3, 1, 1), code="samples", shots=5), "random")
+    run(direction, layer(precision, 3, (40, 32), square(19, 5, 2, 2)), "reverse")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("direction", ["forward", "input_gradient"])
+def test_one_copy_without_a_code(direction, precision):
+    for seed in range(20, 24):
+        run(direction, plain_weight(replace(random_case(seed), precision=precision)), "forward")
+
+
+def test_many_classes_of_targets():
+    """A stride of three has nine classes, more than one launch takes; some have no tap at all."""
+    for seed, kernel in enumerate((1, 2, 3, 5)):
+        axis = Axis(11, kernel, 3, kernel // 2, 2)
+        run("input_gradient", layer("float32", 2, (8, 12), axis, seed=seed), "forward")
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_same_result_in_every_order(direction):
+    """Sums do not depend on the order of threads and blocks: equal bit by bit."""
+    problem = Problem(layer("tf32", 4, (16, 24), square(20, 3, 1, 1), code="samples"))
+    module = load("dense_conv2d")
+    results = []
+    for order in ORDERS:
+        with module.schedule(order, seed=3):
+            geometry = problem.case.geometry
+            x, g, w = (problem.stored(name) for name in ("input", "grad", "weight"))
+            code, gate = problem.small("code"), problem.small("gate")
+            if direction == "forward":
+                results.append([module.forward(*geometry, x, w, code, gate, None)])
+            elif direction == "input_gradient":
+                results.append([module.input_gradient(*geometry, g, w, code, gate)])
+            elif direction == "weight_gradient":
+                results.append([module.weight_gradient(*geometry, g, x)])
+            else:
+                grad_weight = w.copy()
+                results.append([module.per_sample_gradient(*geometry, g, x, w, code, gate, grad_weight), grad_weight])
+    for other in results[1:]:
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other))
