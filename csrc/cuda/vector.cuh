@@ -16,6 +16,10 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVectorLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+inline bool is_multiple(int64_t value, int64_t of) {
+  return value % of == 0;
+}
+
 inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
