@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
+#include <type_traits>
 
 #include "cuda/vector.cuh"
 
@@ -22,13 +24,13 @@ struct ChannelTiling {
   int pieces;                  // of a sample
   int64_t samples, positions;  // positions of a sample
 
-  int slab_channels() const { return slab_vectors * lanes; }
+  __host__ __device__ int slab_channels() const { return slab_vectors * lanes; }
 };
 
 inline ChannelTiling channel_tiling(int64_t channels, int64_t samples, int64_t positions, int64_t lanes) {
   // A slab of 64 vectors is 1 KiB of a position; single elements need more of them for long accesses.
   const int64_t most_vectors = lanes == 1 ? kChannelThreads : 64;
-  constexpr int64_t kElements = 1 << 14, kLeastPositions = 64, kMostBlocks = 2048;
+  constexpr int64_t kElements = 1 << 14, kLeastPositions = 64, kMostBlocks = 1024;
   const auto cut = [](int64_t size, int64_t by) { return (size + by - 1) / by; };
   ChannelTiling tiling{};
   tiling.channels = static_cast<int>(channels);
