@@ -1,6 +1,7 @@
 // Global memory in accesses of 16 bytes, elements converted to the type of sums on the way.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -15,15 +16,66 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVectorLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+inline bool is_multiple(int64_t value, int64_t of) {
+  return value % of == 0;
+}
+
 inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
-// What one instruction moves. Plain words: the copy of a struct of half types is one access for each of them.
-template <int bytes>
-struct __attribute__((may_alias)) alignas(bytes < kVectorBytes ? bytes : kVectorBytes) Words {
+// Elements as they lie in memory, on their way through registers.
+template <size_t bytes>
+struct Words {
   uint32_t words[bytes / 4];
 };
+
+// Global or shared memory, aligned to 16 bytes, or to `bytes` if fewer. nvcc makes one instruction of a load;
+// a store it takes apart at times (see store_global).
+template <size_t bytes>
+__device__ __forceinline__ Words<bytes> load_words(const void* from) {
+  Words<bytes> to;
+  if constexpr (bytes % 16 == 0) {
+#pragma unroll
+    for (size_t i = 0; i < bytes / 16; ++i) {
+      const uint4 vector = static_cast<const uint4*>(from)[i];
+      to.words[4 * i] = vector.x;
+      to.words[4 * i + 1] = vector.y;
+      to.words[4 * i + 2] = vector.z;
+      to.words[4 * i + 3] = vector.w;
+    }
+  } else if constexpr (bytes == 8) {
+    const uint2 vector = *static_cast<const uint2*>(from);
+    to.words[0] = vector.x;
+    to.words[1] = vector.y;
+  } else {
+    static_assert(bytes == 4, "an access has 4, 8, or a multiple of 16 bytes");
+    to.words[0] = *static_cast<const uint32_t*>(from);
+  }
+  return to;
+}
+
+template <size_t bytes>
+__device__ __forceinline__ void store_words(void* to, const Words<bytes>& from) {
+  if constexpr (bytes % 16 == 0) {
+#pragma unroll
+    for (size_t i = 0; i < bytes / 16; ++i) {
+      static_cast<uint4*>(to)[i] =
+          make_uint4(from.words[4 * i], from.words[4 * i + 1], from.words[4 * i + 2], from.words[4 * i + 3]);
+    }
+  } else if constexpr (bytes == 8) {
+    *static_cast<uint2*>(to) = make_uint2(from.words[0], from.words[1]);
+  } else {
+    static_assert(bytes == 4, "an access has 4, 8, or a multiple of 16 bytes");
+    *static_cast<uint32_t*>(to) = from.words[0];
+  }
+}
+
+// Global memory only, aligned to 16 bytes: one store whatever surrounds it, for this spelling names the
+// instruction. Results that other kernels read are of no use to this processor's first cache.
+__device__ __forceinline__ void store_global(void* to, const Words<kVectorBytes>& from) {
+  __stcg(static_cast<uint4*>(to), make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]));
+}
 
 // Two elements of a 16-bit type in a word.
 template <class T>
@@ -53,36 +105,49 @@ __device__ __forceinline__ uint32_t pack_pair(float2 values) {
   return word;
 }
 
-// `lanes` elements in the type of sums, read as they lie; `from` is aligned to their size or to 16 bytes.
+// What 16 bytes (or fewer) of elements are in the type of sums.
 template <class T, int lanes>
-__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
-  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
-  const Words<bytes> raw = *reinterpret_cast<const Words<bytes>*>(from);
+__device__ __forceinline__ void unpack(Sum<T> (&to)[lanes], const Words<lanes * sizeof(T)>& from) {
   if constexpr (sizeof(T) == 2) {
 #pragma unroll
     for (int i = 0; i < lanes / 2; ++i) {
-      const float2 pair = unpack_pair<T>(raw.words[i]);
+      const float2 pair = unpack_pair<T>(from.words[i]);
       to[2 * i] = pair.x;
       to[2 * i + 1] = pair.y;
     }
   } else {
-    std::memcpy(to, &raw, bytes);
+    std::memcpy(to, &from, sizeof(from));
   }
 }
 
 template <class T, int lanes>
-__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  constexpr int bytes = lanes * static_cast<int>(sizeof(T));
-  Words<bytes> raw;
+__device__ __forceinline__ Words<lanes * sizeof(T)> pack(const Sum<T> (&from)[lanes]) {
+  Words<lanes * sizeof(T)> to;
   if constexpr (sizeof(T) == 2) {
 #pragma unroll
     for (int i = 0; i < lanes / 2; ++i) {
-      raw.words[i] = pack_pair<T>(make_float2(from[2 * i], from[2 * i + 1]));
+      to.words[i] = pack_pair<T>(make_float2(from[2 * i], from[2 * i + 1]));
     }
   } else {
-    std::memcpy(&raw, from, bytes);
+    std::memcpy(&to, from, sizeof(to));
   }
-  *reinterpret_cast<Words<bytes>*>(to) = raw;
+  return to;
+}
+
+// Access to memory aligned to the size of the elements or to 16 bytes.
+template <class T, int lanes>
+__device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
+  unpack<T, lanes>(to, load_words<lanes * sizeof(T)>(from));
+}
+
+template <class T, int lanes>
+__device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
+  store_words(to, pack<T, lanes>(from));
+}
+
+template <class T>
+__device__ __forceinline__ void store_global_vector(T* to, const Sum<T> (&from)[kVectorLanes<T>]) {
+  store_global(to, pack<T, kVectorLanes<T>>(from));
 }
 
 // The first `count` elements, others zero; any alignment.
