@@ -99,9 +99,10 @@ void depthwise_conv2d(const DepthwiseConv2d& args, void* stream) {
 
 void depthwise_input_gradient(const DepthwiseInputGradient& args, void* stream) {
   const ConvGeometry& geometry = args.geometry;
-  gather({args.dtype, args.layout, geometry.batch, geometry.in_channels, input_gradient_axis(geometry.height),
-          input_gradient_axis(geometry.width), false, args.weight, args.grad_output, nullptr, 0,
-          args.grad_input},
+  const bool turned = geometry.height.stride == 1 && geometry.width.stride == 1;
+  gather({args.dtype, args.layout, geometry.batch, geometry.in_channels,
+          input_gradient_axis(geometry.height, turned), input_gradient_axis(geometry.width, turned), turned,
+          args.weight, args.grad_output, nullptr, 0, args.grad_input},
          stream);
 }
 

@@ -43,15 +43,20 @@ void launch_direct_gather(const DepthwiseGather& args, void* stream) {
   const dim3 grid(static_cast<unsigned>(args.batch * position_blocks * channel_blocks)),
       threads(static_cast<unsigned>(block.threads));
   const auto shared = static_cast<size_t>(block.channels * tap_pitch(taps) * sum_bytes);
+  const DirectGather plan{args,
+                          DirectAxis(args.height),
+                          DirectAxis(args.width),
+                          block,
+                          static_cast<int>(channel_blocks),
+                          static_cast<int>(position_blocks),
+                          static_cast<int>(per_block)};
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   dispatch_device_dtype(args.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     if (args.layout == Layout::kChannelsLast) {
-      KSHOT_LAUNCH((depthwise_direct_gather<T, true>), grid, threads, shared, cuda_stream, args, block,
-                   static_cast<int>(channel_blocks), position_blocks, per_block);
+      KSHOT_LAUNCH((depthwise_direct_gather<T, true>), grid, threads, shared, cuda_stream, plan);
     } else {
-      KSHOT_LAUNCH((depthwise_direct_gather<T, false>), grid, threads, shared, cuda_stream, args, block,
-                   static_cast<int>(channel_blocks), position_blocks, per_block);
+      KSHOT_LAUNCH((depthwise_direct_gather<T, false>), grid, threads, shared, cuda_stream, plan);
     }
   });
 }
@@ -71,7 +76,7 @@ void launch_direct_weight_gradient(const DepthwiseWeightGradient& args, void* st
   const int64_t channel_blocks = ceil_div(geometry.in_channels, block.channels);
   const dim3 grid(static_cast<unsigned>(pieces.groups * pieces.pieces * channel_blocks)),
       threads(static_cast<unsigned>(block.threads));
-  const GatherAxis height = forward_axis(geometry.height), width = forward_axis(geometry.width);
+  const DirectAxis height(forward_axis(geometry.height)), width(forward_axis(geometry.width));
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   dispatch_device_dtype(args.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;

@@ -48,11 +48,11 @@ __device__ __forceinline__ void gather_group(float (&sums)[Rows::size][Columns::
   }
 }
 
-// Stores the targets of a group that exist; `pairs` where two channels may go in one access.
+// Stores the targets of a group that exist.
 template <class T, int rows, int columns, int lanes>
 __device__ __forceinline__ void store_group(const float (&sums)[rows][columns][lanes], T* to, int y, int x,
                                             const TileAxis& height, const TileAxis& width, int64_t row_stride,
-                                            int64_t column_stride, int channels_left) {
+                                            int64_t column_stride, bool whole_lanes, int channels_left) {
   const int64_t column_step = column_stride * width.target_step;
   to += y * row_stride + x * column_stride;
 #pragma unroll
@@ -64,7 +64,7 @@ __device__ __forceinline__ void store_group(const float (&sums)[rows][columns][l
       if (static_cast<unsigned>(x + j * width.target_step) >= static_cast<unsigned>(width.target)) continue;
       if constexpr (lanes == 1) {
         *at = from_sum<T>(sums[i][j][0]);
-      } else if (column_stride % lanes == 0) {
+      } else if (whole_lanes) {
         store_vector<T, lanes>(at, sums[i][j]);
       } else {
         store_first<T, lanes>(at, sums[i][j], channels_left);
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
             plan.height.source_step * plan.source.row_pitch,
             plan.width.source_step * plan.source.column_pitch);
         store_group(sums, target, first_row + row.target, first_column + column.target, plan.height,
-                    plan.width, strides.row, strides.column, plan.channels - channel);
+                    plan.width, strides.row, strides.column, args.whole_lanes, plan.channels - channel);
       }
     }
     __syncthreads();  // before the tile and the taps of the next sample

@@ -33,10 +33,14 @@ bool launch_shape(const DepthwiseGather& args, void* stream) {
                             tap_pitch(taps), args.source, args.target};
   const std::optional<TilePlan> tiles = plan_tiles(request);
   if (!tiles) return false;
-  const TiledGather plan{*tiles,           samples_per_block(*tiles, args.weight, taps),
-                         args.turned,      args.weight,
-                         args.source,      args.bias,
-                         args.bias_stride, args.target};
+  constexpr int64_t lanes_bytes = lanes * static_cast<int64_t>(sizeof(T));
+  const bool whole_lanes =
+      args.channels % lanes == 0 && reinterpret_cast<uintptr_t>(args.target) % lanes_bytes == 0;
+  const TiledGather plan{*tiles,      samples_per_block(*tiles, args.weight, taps),
+                         whole_lanes, args.turned,
+                         args.weight, args.source,
+                         args.bias,   args.bias_stride,
+                         args.target};
   const int64_t blocks =
       ceil_div(args.batch, plan.samples_per_block) * tiles->tiles() * tiles->channel_blocks;
   KSHOT_LAUNCH((depthwise_gather<T, Rows, Columns, channels_last, lanes>),

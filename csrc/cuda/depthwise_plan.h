@@ -49,14 +49,12 @@ inline GatherAxis forward_axis(const ConvAxis& axis) {
   return {axis.input, axis.output, axis.kernel, axis.stride, axis.padding, axis.dilation, false};
 }
 
-// The gradient of the input. With a stride of 1 it is a convolution by the kernel from its last tap to its
-// first.
-inline GatherAxis input_gradient_axis(const ConvAxis& axis) {
-  if (axis.stride > 1) {
-    return {axis.output, axis.input, axis.kernel, axis.stride, axis.padding, axis.dilation, true};
-  }
+// The gradient of the input; with a stride of 1 it is a convolution by the kernel from its last tap to its
+// first (`turned`).
+inline GatherAxis input_gradient_axis(const ConvAxis& axis, bool turned) {
   const int64_t reach = axis.dilation * (axis.kernel - 1);
-  return {axis.output, axis.input, axis.kernel, 1, reach - axis.padding, axis.dilation, false};
+  return {axis.output,   axis.input, axis.kernel, axis.stride, turned ? reach - axis.padding : axis.padding,
+          axis.dilation, !turned};
 }
 
 // The kernel and the stride that the tiled kernels are compiled for, where they take these axes.
