@@ -46,11 +46,16 @@ class JobBatch {
   template <class Job>
   void add(const Job& job, int64_t blocks) {
     if (blocks == 0) return;
-    if (list_.count == List::kCapacity || list_.blocks + blocks > INT32_MAX) flush();
+    if (full_for(blocks)) flush();
     list_.first_block[list_.count] = list_.blocks;
     list_.jobs[list_.count] = job;
     ++list_.count;
     list_.blocks += static_cast<int>(blocks);
+  }
+
+  // Whether a job of so many blocks starts a new list.
+  bool full_for(int64_t blocks) const {
+    return list_.count == List::kCapacity || list_.blocks + blocks > INT32_MAX;
   }
 
   void flush() {

@@ -135,7 +135,7 @@ class TileElements {
 
   __device__ __forceinline__ void store(T* to, const int (&at)[kAccesses], const Raw& raw) const {
     if constexpr (vectors) {
-      if (packed_[0] != kNone) store_words(to + at[0], raw);
+      if (packed_[0] != kNone) store_global(to + at[0], raw);
     } else {
       Sum<T> values[kLanes];
       unpack<T, kLanes>(values, raw);

@@ -16,6 +16,10 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVectorLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+inline bool is_multiple(int64_t value, int64_t of) {
+  return value % of == 0;
+}
+
 inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
@@ -26,8 +30,8 @@ struct Words {
   uint32_t words[bytes / 4];
 };
 
-// Memory aligned to 16 bytes, or to `bytes` if fewer. Through the built-in vector types, which nvcc always
-// moves by one instruction; a copy of a struct it may take apart.
+// Global or shared memory, aligned to 16 bytes, or to `bytes` if fewer. nvcc makes one instruction of a load;
+// a store it takes apart at times (see store_global).
 template <size_t bytes>
 __device__ __forceinline__ Words<bytes> load_words(const void* from) {
   Words<bytes> to;
@@ -65,6 +69,12 @@ __device__ __forceinline__ void store_words(void* to, const Words<bytes>& from) 
     static_assert(bytes == 4, "an access has 4, 8, or a multiple of 16 bytes");
     *static_cast<uint32_t*>(to) = from.words[0];
   }
+}
+
+// Global memory only, aligned to 16 bytes: one store whatever surrounds it, for this spelling names the
+// instruction. Results that other kernels read are of no use to this processor's first cache.
+__device__ __forceinline__ void store_global(void* to, const Words<kVectorBytes>& from) {
+  __stcg(static_cast<uint4*>(to), make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]));
 }
 
 // Two elements of a 16-bit type in a word.
@@ -133,6 +143,11 @@ __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) 
 template <class T, int lanes>
 __device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
   store_words(to, pack<T, lanes>(from));
+}
+
+template <class T>
+__device__ __forceinline__ void store_global_vector(T* to, const Sum<T> (&from)[kVectorLanes<T>]) {
+  store_global(to, pack<T, kVectorLanes<T>>(from));
 }
 
 // The first `count` elements, others zero; any alignment.

@@ -1,0 +1,114 @@
+// Batch norm, residual and activation, channels_last:
+//
+//     z = (x - mean) * inverse_deviation * weight + bias + residual        output = activation(z)
+//
+// with inverse_deviation = 1 / sqrt(variance + eps). z is linear in x, so a factor and a shift per channel
+// serve; a block makes those of its slab once (see channel_tile.cuh) and its threads then walk over
+// positions. Pieces are taken from the last to the first: what the moments read last may still be in the
+// caches. Bound by bytes: input and residual are read once, the output is written once.
+#pragma once
+
+#include "cuda/activation.cuh"
+#include "cuda/channel_tile.cuh"
+
+namespace kshot::cuda {
+namespace {
+
+constexpr int kPositionsAtOnce = 4;  // loads in flight per thread and tensor
+
+// The most channels of a slab.
+template <class T, int lanes>
+constexpr int kSlabChannels = lanes == 1 ? kChannelThreads : 64 * lanes;
+
+// What the passes over positions need of a channel.
+template <class C>
+struct ChannelValues {
+  C mean, inverse_deviation, factor, shift;  // z = x * factor + shift + residual
+
+  __device__ __forceinline__ ChannelValues(const BatchNormAct& args, int64_t sample, int channel) {
+    const auto value = [&](const void* values, int64_t at, C otherwise) {
+      return values ? static_cast<const C*>(values)[at] : otherwise;
+    };
+    mean = static_cast<const C*>(args.mean)[channel];
+    inverse_deviation = C(1) / sqrt(static_cast<const C*>(args.variance)[channel] + static_cast<C>(args.eps));
+    factor = inverse_deviation * value(args.weight, sample * args.weight_stride + channel, C(1));
+    shift = value(args.bias, sample * args.bias_stride + channel, C(0)) - mean * factor;
+  }
+};
+
+// Calls body(place in the slab, values of the channel) for the channels of a block's slab, spread over its
+// threads. Followed by a barrier.
+template <class C, class Body>
+__device__ __forceinline__ void for_slab_channels(const BatchNormAct& args, const ChannelTiling& tiling,
+                                                  int64_t sample, const Body& body) {
+  const int first = static_cast<int>(blockIdx.y) * tiling.slab_channels();
+  const int count = min(tiling.slab_channels(), tiling.channels - first);
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kChannelThreads) {
+    body(i, ChannelValues<C>(args, sample, first + i));
+  }
+  __syncthreads();
+}
+
+// A thread's own values, from the array of its slab.
+template <int lanes, class C>
+__device__ __forceinline__ void load_slab(C (&to)[lanes], const C* slab, const ChannelPart& part) {
+  load_channels<C, lanes>(to, slab + part.vector * lanes);
+}
+
+// z of one position
+template <class T, int lanes>
+__device__ __forceinline__ void argument(Sum<T> (&z)[lanes], const Sum<T> (&x)[lanes],
+                                         const Sum<T> (&factor)[lanes], const Sum<T> (&shift)[lanes],
+                                         const T* residual) {
+#pragma unroll
+  for (int i = 0; i < lanes; ++i) z[i] = x[i] * factor[i] + shift[i];
+  if (residual) {
+    Sum<T> r[lanes];
+    load_channels<T, lanes>(r, residual);
+#pragma unroll
+    for (int i = 0; i < lanes; ++i) z[i] += r[i];
+  }
+}
+
+template <class T, int lanes>
+__global__ void __launch_bounds__(kChannelThreads, 3)
+    batch_norm_act_kernel(const ChannelTiling tiling, const BatchNormAct args) {
+  using C = Sum<T>;
+  alignas(kVectorBytes) __shared__ C factors[kSlabChannels<T, lanes>], shifts[kSlabChannels<T, lanes>];
+  const ChannelPart part(tiling, gridDim.x - 1 - blockIdx.x);
+  for_slab_channels<C>(args, tiling, part.sample, [&](int i, const ChannelValues<C>& values) {
+    factors[i] = values.factor;
+    shifts[i] = values.shift;
+  });
+  if (!part.active) return;
+  C factor[lanes], shift[lanes];
+  load_slab(factor, factors, part);
+  load_slab(shift, shifts, part);
+  const T* input = static_cast<const T*>(args.input) + part.channel;
+  const T* residual = static_cast<const T*>(args.residual);
+  if (residual) residual += part.channel;
+  T* output = static_cast<T*>(args.output) + part.channel;
+  for (int64_t first = part.first; first < part.end; first += kPositionsAtOnce * part.step) {
+    C z[kPositionsAtOnce][lanes];
+#pragma unroll
+    for (int b = 0; b < kPositionsAtOnce; ++b) {
+      const int64_t p = first + b * part.step;
+      if (p < part.end) {
+        C x[lanes];
+        load_channels<T, lanes>(x, input + p * tiling.channels);
+        argument<T, lanes>(z[b], x, factor, shift, residual ? residual + p * tiling.channels : nullptr);
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kPositionsAtOnce; ++b) {
+      const int64_t p = first + b * part.step;
+      if (p < part.end) {
+        activate(args.activation, z[b]);
+        store_channels<T, lanes>(output + p * tiling.channels, z[b]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kshot::cuda

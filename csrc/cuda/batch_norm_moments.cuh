@@ -1,0 +1,144 @@
+// Mean and variance over positions, per channel, in two stages:
+//
+//     mean = sum x / count        variance = sum (x - mean)^2 / count
+//
+// First each block finds count, mean and sum of squared deviations ("moments") of its piece (see
+// channel_tile.cuh): a thread takes four positions at a time, whose moments it makes exactly and joins to
+// those before (Chan, Golub, LeVeque 1979), and threads of the same channels join theirs in pairs. Then a
+// small kernel joins the pieces'. Nothing cancels, however large the mean. Bound by bytes: the input is read
+// once.
+#pragma once
+
+#include "cuda/channel_tile.cuh"
+
+namespace kshot::cuda {
+namespace {
+
+// Of one channel; the count goes with the positions and is kept apart.
+template <class C>
+struct Moments {
+  C mean, squares;
+};
+
+// Joins `other`, of `count` positions, to `own`, of `before`. At least one position in all.
+template <class C>
+__device__ __forceinline__ void join(Moments<C>& own, const Moments<C>& other, C before, C count) {
+  const C share = count / (before + count), distance = other.mean - own.mean;
+  own.mean += distance * share;
+  own.squares += other.squares + distance * distance * (before * share);
+}
+
+constexpr int kJoinChannels = 16, kJoinRows = 32;
+
+template <class T, int lanes>
+__global__ void __launch_bounds__(kChannelThreads, 3)
+    moments_kernel(const ChannelTiling tiling, const T* input, Sum<T>* result) {
+  using C = Sum<T>;
+  constexpr int kBatch = 4, kSlots = kChannelThreads / 2;
+  // Lanes apart, so that neighbouring threads use neighbouring banks.
+  __shared__ C means[lanes][kSlots], squares[lanes][kSlots], counts[kSlots];
+  const ChannelPart part(tiling, blockIdx.x);
+  Moments<C> own[lanes] = {};
+  C count = 0;
+  if (part.active) {
+    int64_t p = part.first;
+    for (; p + (kBatch - 1) * part.step < part.end; p += kBatch * part.step) {
+      C x[kBatch][lanes];
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        load_channels<T, lanes>(x[b], input + (p + b * part.step) * tiling.channels + part.channel);
+      }
+#pragma unroll
+      for (int i = 0; i < lanes; ++i) {
+        Moments<C> batch{(x[0][i] + x[1][i] + (x[2][i] + x[3][i])) * C(1.0 / kBatch), C(0)};
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) batch.squares += (x[b][i] - batch.mean) * (x[b][i] - batch.mean);
+        join(own[i], batch, count, C(kBatch));
+      }
+      count += C(kBatch);
+    }
+    for (; p < part.end; p += part.step) {
+      C x[lanes];
+      load_channels<T, lanes>(x, input + p * tiling.channels + part.channel);
+#pragma unroll
+      for (int i = 0; i < lanes; ++i) join(own[i], Moments<C>{x[i], C(0)}, count, C(1));
+      count += C(1);
+    }
+  }
+  for (int rows = tiling.rows; rows > 1;) {
+    const int half = (rows + 1) / 2, slot = (part.row - half) * tiling.slab_vectors + part.vector;
+    if (part.active && part.row >= half && part.row < rows) {
+#pragma unroll
+      for (int i = 0; i < lanes; ++i) {
+        means[i][slot] = own[i].mean;
+        squares[i][slot] = own[i].squares;
+      }
+      counts[slot] = count;
+    }
+    __syncthreads();
+    if (part.active && part.row + half < rows) {
+      const int other = part.row * tiling.slab_vectors + part.vector;
+      const C other_count = counts[other];
+      if (other_count > C(0)) {
+#pragma unroll
+        for (int i = 0; i < lanes; ++i) {
+          join(own[i], Moments<C>{means[i][other], squares[i][other]}, count, other_count);
+        }
+        count += other_count;
+      }
+    }
+    __syncthreads();
+    rows = half;
+  }
+  if (part.active && part.row == 0) {
+    C* to = result + part.piece * 2 * tiling.channels + part.channel;
+#pragma unroll
+    for (int i = 0; i < lanes; ++i) {
+      to[i] = own[i].mean;
+      to[tiling.channels + i] = own[i].squares;
+    }
+  }
+}
+
+// A block owns 16 channels; its threads join every 32nd piece each, then in pairs.
+template <class C>
+__global__ void __launch_bounds__(kJoinChannels* kJoinRows)
+    join_moments_kernel(const ChannelTiling tiling, const C* moments, C* mean, C* variance) {
+  __shared__ Moments<C> joined[kJoinRows][kJoinChannels];
+  __shared__ C counts[kJoinRows][kJoinChannels];
+  const int row = static_cast<int>(threadIdx.x) / kJoinChannels,
+            column = static_cast<int>(threadIdx.x) % kJoinChannels;
+  const int channel = static_cast<int>(blockIdx.x) * kJoinChannels + column;
+  Moments<C> own{C(0), C(0)};
+  C count = 0;
+  if (channel < tiling.channels) {
+#pragma unroll 1
+    for (int piece = row; piece < tiling.pieces; piece += kJoinRows) {
+      const C size = static_cast<C>(ChannelPart::piece_begin(tiling, piece + 1) -
+                                    ChannelPart::piece_begin(tiling, piece));
+      const C* from = moments + static_cast<int64_t>(piece) * 2 * tiling.channels + channel;
+      if (size > C(0)) {
+        join(own, Moments<C>{from[0], from[tiling.channels]}, count, size);
+        count += size;
+      }
+    }
+  }
+  joined[row][column] = own;
+  counts[row][column] = count;
+#pragma unroll
+  for (int half = kJoinRows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (row < half && counts[row + half][column] > C(0)) {
+      join(joined[row][column], joined[row + half][column], counts[row][column], counts[row + half][column]);
+      counts[row][column] += counts[row + half][column];
+    }
+  }
+  if (row == 0 && channel < tiling.channels) {
+    count = counts[0][column];
+    mean[channel] = joined[0][column].mean;
+    variance[channel] = count > C(0) ? joined[0][column].squares / count : C(0);
+  }
+}
+
+}  // namespace
+}  // namespace kshot::cuda

@@ -1,0 +1,142 @@
+// Tiles of an image in shared memory, for the depthwise kernels: what a block holds, how it gets there, and
+// which of it a thread reads.
+//
+// A block owns some channels and a tile of target positions; it holds the source positions that they reach,
+// zeros where those lie outside of the image, so that no thread asks for an edge again. Rows are copied by
+// groups of lanes, in pieces of 16 bytes where sizes and alignment allow, asynchronously.
+//
+//     channels_last   held [row][column][channel]     lanes along the channels
+//     contiguous      held [channel][row][column]     lanes along the columns
+#pragma once
+
+#include "cuda/depthwise_tile_plan.h"
+#include "cuda/vector.cuh"
+
+namespace kshot::cuda {
+
+struct Lane {
+  int channel, position;
+};
+
+// Neighbouring threads are neighbours in memory.
+template <bool channels_last>
+__device__ __forceinline__ Lane lane_of_thread(const BlockShape& block) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (channels_last) {
+    return {thread & ((1 << block.channel_lanes_log2) - 1), thread >> block.channel_lanes_log2};
+  }
+  return {thread >> block.position_lanes_log2, thread & ((1 << block.position_lanes_log2) - 1)};
+}
+
+// Strides of an image, in elements.
+template <bool channels_last>
+struct ImageStrides {
+  int64_t row, column, channel;
+  __device__ __forceinline__ ImageStrides(int channels, int height, int width)
+      : row(channels_last ? static_cast<int64_t>(width) * channels : width),
+        column(channels_last ? channels : 1),
+        channel(channels_last ? 1 : static_cast<int64_t>(height) * width) {}
+};
+
+// One piece, or zeros where it is not inside; `inside` is `from` or any valid address.
+template <class T>
+__device__ __forceinline__ void copy_piece(T* to, const T* from, int bytes, bool inside) {
+  if (bytes == 16) {
+    __pipeline_memcpy_async(to, from, 16, inside ? 0 : 16);
+  } else if (bytes == 8) {
+    __pipeline_memcpy_async(to, from, 8, inside ? 0 : 8);
+  } else if (bytes == 4) {
+    __pipeline_memcpy_async(to, from, 4, inside ? 0 : 4);
+  } else {
+    *to = inside ? *from : from_sum<T>(0);
+  }
+}
+
+// Starts to copy the part of one sample from (row, column, channel) on; the caller commits and waits.
+template <class T, bool channels_last>
+__device__ __forceinline__ void fill_tile(T* tile, const HeldTile& held, const BlockShape& block,
+                                          const T* sample, int row, int column, int channel, int height,
+                                          int width, int channels) {
+  const ImageStrides<channels_last> strides(channels, height, width);
+  const int per_piece = block.piece_bytes / static_cast<int>(sizeof(T));
+  const int row_lanes = 1 << block.row_lanes_log2, thread = static_cast<int>(threadIdx.x);
+  const int first = thread & (row_lanes - 1), slots = static_cast<int>(blockDim.x) >> block.row_lanes_log2;
+  const int rows = channels_last ? held.rows : held.rows * block.channels;
+  const int pieces_per_column = channels_last ? block.channels / per_piece : 1;
+  const int pieces_log2 = 31 - __clz(pieces_per_column);
+  for (int slot = thread >> block.row_lanes_log2; slot < rows; slot += slots) {
+    const int plane = channels_last ? 0 : held.rows_divisor.quotient(slot), y = slot - plane * held.rows;
+    const bool row_inside =
+        static_cast<unsigned>(row + y) < static_cast<unsigned>(height) && channel + plane < channels;
+    const T* from = sample + (channel + plane) * strides.channel + (row + y) * strides.row;
+    T* to = tile + plane * held.channel_pitch + y * held.row_pitch;
+    for (int piece = first; piece < held.pieces; piece += row_lanes) {
+      const int x = channels_last ? piece >> pieces_log2 : piece * per_piece,
+                c = channels_last ? (piece & (pieces_per_column - 1)) * per_piece : 0;
+      const bool inside = row_inside && static_cast<unsigned>(column + x) < static_cast<unsigned>(width) &&
+                          channel + c < channels;
+      copy_piece(to + piece * per_piece, inside ? from + (column + x) * strides.column + c : sample,
+                 block.piece_bytes, inside);
+    }
+  }
+}
+
+// The group with the given index along an axis: its first target and its first source position in the tile.
+struct Group {
+  int target, held;
+};
+template <int size>
+__device__ __forceinline__ Group group_of(const TileAxis& axis, int index) {
+  int set = index, interleaved = 0;
+  if (axis.target_step > 1) {
+    set = index / axis.target_step;
+    interleaved = index - set * axis.target_step;
+  }
+  return {set * size * axis.target_step + interleaved,
+          axis.first_held + set * axis.group_advance + interleaved * axis.interleave_advance};
+}
+
+// Which taps join the source positions and targets of a thread along one axis, all known to the compiler:
+// `kernel` taps, `size` targets, `stride` sources from target to target, or (transposed) as many targets from
+// source to source.
+template <int kernel_, int stride_, bool transposed_, int size_>
+struct Window {
+  static constexpr int kernel = kernel_, stride = stride_, size = size_;
+  static constexpr bool transposed = transposed_;
+  static constexpr int sources =
+      transposed ? size / stride + (kernel - 1) / stride : (size - 1) * stride + kernel;
+
+  // The tap that joins a source and a target, and whether there is one.
+  static constexpr __host__ __device__ int tap(int source, int target) {
+    return transposed ? target - stride * source + kernel - 1 : source - stride * target;
+  }
+  static constexpr __host__ __device__ bool meet(int source, int target) {
+    return tap(source, target) >= 0 && tap(source, target) < kernel;
+  }
+  // The source that a tap joins with a target, and whether there is one.
+  static constexpr __host__ __device__ int source(int tap, int target) {
+    return transposed ? (target - tap + kernel - 1) / stride : stride * target + tap;
+  }
+  static constexpr __host__ __device__ bool has_source(int tap, int target) {
+    return !transposed || (target - tap + kernel - 1) % stride == 0;
+  }
+};
+
+// Channels of one lane as floats.
+template <class T, int lanes>
+__device__ __forceinline__ void load_lanes(float (&to)[lanes], const T* from) {
+  if constexpr (lanes == 1) {
+    to[0] = to_sum(*from);
+  } else {
+    load_vector<T, lanes>(to, from);
+  }
+}
+
+// `count` columns of a row, `step` elements apart.
+template <int count, int lanes, class T>
+__device__ __forceinline__ void load_columns(float (&to)[count][lanes], const T* from, int step) {
+#pragma unroll
+  for (int q = 0; q < count; ++q) load_lanes<T, lanes>(to[q], from + q * step);
+}
+
+}  // namespace kshot::cuda

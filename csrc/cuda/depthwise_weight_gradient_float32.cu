@@ -1,0 +1,10 @@
+#include "cuda/depthwise_weight_gradient_launch.cuh"
+
+namespace kshot::cuda {
+
+void launch_weight_gradient_float32(const TiledWeightGradient& plan, const WindowShape& window,
+                                    bool channels_last, void* stream) {
+  launch_weight_gradient<float>(plan, window, channels_last, stream);
+}
+
+}  // namespace kshot::cuda
