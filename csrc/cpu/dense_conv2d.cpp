@@ -114,35 +114,11 @@ class Block {
   // Targets [begin, begin + count) of the flat list, in tiles of `most` rows.
   template <int most>
   void place(int64_t begin, int64_t count) {
-    const GatherPlan& plan = *args_.plan;
-    int64_t sample = begin / plan.places(), place = begin % plan.places();
+    sample_ = begin / args_.plan->places();
+    place_ = begin % args_.plan->places();
     taps_.clear();
     tiles_.clear();
-    for_each_tile<most>(count, [&](auto rows, int64_t) {
-      std::array<const float*, kMostRows> sources;
-      std::array<const int32_t*, kMostRows> pixels;
-      Tile tile{taps_.size(), 0, {}};
-      for (int m = 0; m < rows; ++m) {
-        sources[m] = args_.source + sample * plan.source_pixels * args_.source_channels;
-        pixels[m] = plan.source.data() + place * plan.taps;
-        tile.targets[m] = args_.target + (sample * plan.places() + plan.target[static_cast<size_t>(place)]) *
-                                             args_.target_channels;
-        if (++place == plan.places()) ++sample, place = 0;
-      }
-      for (int64_t t = 0; t < plan.taps; ++t) {
-        Tap tap{t, {}};
-        tap.rows.fill(zeros_.data());
-        bool used = false;
-        for (int m = 0; m < rows; ++m) {
-          const int64_t pixel = pixels[m][t];
-          used = used || pixel >= 0;
-          tap.rows[m] = pixel >= 0 ? sources[m] + pixel * args_.source_channels : zeros_.data();
-        }
-        if (used) taps_.push_back(tap);
-      }
-      tile.taps = taps_.size() - tile.first_tap;
-      tiles_.push_back(tile);
-    });
+    for_each_tile<most>(count, [&](auto rows, int64_t) { add_tile(rows); });
   }
 
   const Tile& tile(size_t index) const { return tiles_[index]; }
@@ -159,10 +135,39 @@ class Block {
   }
 
  private:
+  // The next `rows` targets.
+  void add_tile(int rows) {
+    const GatherPlan& plan = *args_.plan;
+    std::array<const float*, kMostRows> sources;
+    std::array<const int32_t*, kMostRows> pixels;
+    Tile tile{taps_.size(), 0, {}};
+    for (int m = 0; m < rows; ++m) {
+      sources[m] = args_.source + sample_ * plan.source_pixels * args_.source_channels;
+      pixels[m] = plan.source.data() + place_ * plan.taps;
+      tile.targets[m] = args_.target + (sample_ * plan.places() + plan.target[static_cast<size_t>(place_)]) *
+                                           args_.target_channels;
+      if (++place_ == plan.places()) ++sample_, place_ = 0;
+    }
+    for (int64_t t = 0; t < plan.taps; ++t) {
+      Tap tap{t, {}};
+      tap.rows.fill(zeros_.data());
+      bool used = false;
+      for (int m = 0; m < rows; ++m) {
+        const int64_t pixel = pixels[m][t];
+        used = used || pixel >= 0;
+        if (pixel >= 0) tap.rows[m] = sources[m] + pixel * args_.source_channels;
+      }
+      if (used) taps_.push_back(tap);
+    }
+    tile.taps = taps_.size() - tile.first_tap;
+    tiles_.push_back(tile);
+  }
+
   const DenseGather& args_;
   std::vector<float> zeros_;
   std::vector<Tap> taps_;
   std::vector<Tile> tiles_;
+  int64_t sample_ = 0, place_ = 0;  // of the next target
 };
 
 // sums += source rows * panel rows, over one tap; the lines of the rows `ahead` are asked for meanwhile
@@ -200,7 +205,7 @@ struct TileChannels {
 };
 
 template <int rows, int vectors>
-void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
+__attribute__((noinline)) void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
   const Block::Tile& tile = block.tile(index);
   V sums[rows][vectors] = {};
   if (channels.bias) {
@@ -252,8 +257,8 @@ class Prefetcher {
 
 // gradient rows [row, row + rows) of one tap += sum over the positions of `row_values` and `lanes`
 template <int rows, int vectors>
-void gradient_tile(const std::vector<const float*>& row_values, const float* lanes, int64_t row,
-                   float* gradient, int64_t panel_width) {
+__attribute__((noinline)) void gradient_tile(const std::vector<const float*>& row_values, const float* lanes,
+                                             int64_t row, float* gradient, int64_t panel_width) {
   V sums[rows][vectors] = {};
   for (const float* values : row_values) {
     V right[vectors];

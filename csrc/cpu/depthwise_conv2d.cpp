@@ -366,7 +366,7 @@ void gather_segment(const std::vector<Line<float>>& lines, const AxisSegment& se
   if (!Columns::fit(segment)) return gather_segment_slowly(lines, segment, width, start, target);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step) {
-    gather_columns<decltype(taps)::value, decltype(step)::value>(lines, columns, width, start, ahead, target);
+    gather_columns<taps, step>(lines, columns, width, start, ahead, target);
   });
 }
 void gather_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,
@@ -541,8 +541,12 @@ void gradient_segment(const std::vector<Line<float>>& lines, const AxisSegment& 
   if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad, bias_sums);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step) {
-    gradient_columns<decltype(taps)::value, decltype(step)::value>(lines, columns, width, grad, bias_sums,
-                                                                   ahead_input, ahead_grad);
+    // Kernels of even width, or one, are too rare to compile a loop for.
+    if constexpr (taps > 1 && taps % 2 == 1) {
+      gradient_columns<taps, step>(lines, columns, width, grad, bias_sums, ahead_input, ahead_grad);
+    } else {
+      gradient_segment_slowly(lines, segment, width, grad, bias_sums);
+    }
   });
 }
 void gradient_segment(const std::vector<Line<double>>& lines, const AxisSegment& segment, int64_t width,

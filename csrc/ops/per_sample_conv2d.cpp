@@ -121,7 +121,7 @@ Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
                               out_channels,
                               static_cast<const float*>(x.data_ptr()),
                               static_cast<float*>(output.data_ptr()),
-                              false};
+                              exceeds_caches(output)};
   const int64_t rows = panels.size() / panels.width();
   gather_mixed(args, panels.width(), rows, codes,
                biases ? static_cast<const float*>(biases->data_ptr()) : nullptr, [&](int64_t panel) {

@@ -20,7 +20,7 @@ from kshot_ext._native.sources import sources_digest
 
 # Longer than any build takes, so that only a stuck holder of the lock is reported.
 _LOCK_SECONDS = 600.0
-_SECONDS_PER_STEP = 2.5
+_SECONDS_PER_STEP = 4.0
 
 
 @dataclass(frozen=True)
