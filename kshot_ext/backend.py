@@ -2,7 +2,8 @@
 
 The environment variable `KSHOT_EXT_BACKEND` forces one: `native` raises an error rather than fall back,
 `reference` builds and loads nothing. Unset, the reference takes over, with one warning, if the library
-can be neither found nor built.
+can be neither found nor built. The CUDA kernels are a library of their own, found or built when a tensor
+on a GPU first needs them; what they cannot serve the reference does, with one warning.
 """
 
 import contextlib
@@ -12,16 +13,30 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from kshot_ext._native.errors import BackendError
 
-__all__ = ["BackendError", "BackendInfo", "BackendWarning", "info", "native", "on_load", "use_reference"]
+if TYPE_CHECKING:
+    from kshot_ext._native.find import Found
+
+__all__ = [
+    "BackendError",
+    "BackendInfo",
+    "BackendWarning",
+    "cuda_info",
+    "info",
+    "kernels_for",
+    "native",
+    "on_load",
+    "use_reference",
+]
 
 _VARIABLE = "KSHOT_EXT_BACKEND"
 _PREBUILT = Path(__file__).resolve().parent / "_prebuilt"
+_PREBUILT_CUDA = Path(__file__).resolve().parent / "_prebuilt_cuda"
 
 
 class BackendWarning(UserWarning):
@@ -68,6 +83,7 @@ _override = _Override()
 _lock = threading.RLock()
 _callbacks: list[Callable[[], None]] = []
 _info: BackendInfo | None = None
+_cuda_info: BackendInfo | None = None
 
 
 def native() -> bool:
@@ -82,6 +98,32 @@ def native() -> bool:
         BackendError: `KSHOT_EXT_BACKEND` is `native` and there is no library, or is no legal value.
     """
     return not _override.reference and _library_in_use()
+
+
+def kernels_for(device: torch.device) -> Literal["cpu", "cuda"] | None:
+    """Which native kernels serve tensors on `device`; the first call for a GPU finds or builds CUDA's.
+
+    Returns:
+        "cpu" or "cuda"; None: the operators call `kshot_ext.reference`.
+
+    Raises:
+        BackendError: `KSHOT_EXT_BACKEND` is `native` and there are no kernels for this kind of device.
+    """
+    if not native():
+        return None
+    if device.type == "cpu":
+        return "cpu"
+    return "cuda" if device.type == "cuda" and _cuda_in_use() else None
+
+
+def cuda_info() -> BackendInfo:
+    """What serves tensors on GPUs, and why; like `info`, the first call finds or builds the library."""
+    global _cuda_info
+    if _cuda_info is None:
+        with _lock:
+            if _cuda_info is None:
+                _cuda_info = _choose_for_cuda()
+    return _cuda_info
 
 
 def info() -> BackendInfo:
@@ -139,8 +181,16 @@ def _library_in_use() -> bool:
     return state.backend == "native"
 
 
+def _cuda_in_use() -> bool:
+    state = cuda_info()
+    if state.error is not None and _forced() == "native":
+        raise BackendError(f"{_VARIABLE}=native, but {state.error}")
+    return state.backend == "native"
+
+
 # What torch.compiler.assume_constant_result does; calling it would import all of torch._dynamo, which takes seconds.
-vars(_library_in_use)["_dynamo_marked_constant"] = True
+for _function in (_library_in_use, _cuda_in_use):
+    vars(_function)["_dynamo_marked_constant"] = True
 
 
 def _forced() -> str:
@@ -168,6 +218,22 @@ def _choose() -> BackendInfo:
         return BackendInfo("reference", "the native kernels are not available", error=str(error))
 
 
+def _choose_for_cuda() -> BackendInfo:
+    """Load the library of the CUDA kernels if it can be had; say what came of it."""
+    if info().backend == "reference":
+        return BackendInfo("reference", info().reason, error=info().error)
+    try:
+        return _load_cuda(info().reason)
+    except (BackendError, OSError) as error:
+        if not _forced():
+            warnings.warn(
+                f"no CUDA kernels, so tensors on a GPU are served by the slower reference backend: {error}",
+                BackendWarning,
+                stacklevel=2,
+            )
+        return BackendInfo("reference", "the CUDA kernels are not available", error=str(error))
+
+
 def _load(reason: str) -> BackendInfo:
     """Find or build the library, load it, and let the operators register what depends on it."""
     if os.name != "posix":
@@ -181,6 +247,22 @@ def _load(reason: str) -> BackendInfo:
     found = find_library(source_folder(), _PREBUILT, folder)
     torch.ops.load_library(found.library.path)
     _run_callbacks()
+    return _info_of(found, folder, reason, torch.ops.kshot_ext.cpu_isa())
+
+
+def _load_cuda(reason: str) -> BackendInfo:
+    """Find or build the library of the CUDA kernels, and load it."""
+    from kshot_ext._native import cache
+    from kshot_ext._native.find import find_cuda_library
+    from kshot_ext._native.sources import source_folder
+
+    folder = cache.default_folder()
+    found = find_cuda_library(source_folder(), _PREBUILT_CUDA, folder)
+    torch.ops.load_library(found.library.path)
+    return _info_of(found, folder, reason, None)
+
+
+def _info_of(found: "Found", folder: Path, reason: str, cpu_capability: str | None) -> BackendInfo:
     metadata = found.library.metadata
     return BackendInfo(
         backend="native",
@@ -189,7 +271,7 @@ def _load(reason: str) -> BackendInfo:
         library=found.library.path,
         origin=found.origin,
         compiler=metadata.compiler,
-        cpu_capability=torch.ops.kshot_ext.cpu_isa(),
+        cpu_capability=cpu_capability,
         build_seconds=metadata.seconds,
     )
 

@@ -3,12 +3,11 @@
 
 #include <cstdint>
 
+#include "common/activation.h"
 #include "common/dtype.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
-
-enum class Activation : int8_t { kIdentity, kRelu, kRelu6, kSilu, kHardswish };
 
 // Tensors of elements are [positions, channels], a position being a pixel of a sample. All per-channel arrays
 // are of the sum type.

@@ -3,22 +3,10 @@
 
 #include <cstdint>
 
-#include "common/dtype.h"
-#include "common/mix_geometry.h"
+#include "common/effective_weight.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
-
-// Pointers to the sum type (float, or double for double) are void here, and typed in the kernels.
-struct EffectiveWeight {
-  MixGeometry geometry;
-  DType dtype;
-  const void* weight;   // [K, C_out, ...], strides in geometry
-  const void* code;     // [N, K] of the sum type
-  const void* gate;     // [N, rows] or [rows] of the sum type, or null
-  int64_t gate_stride;  // elements from sample to sample: rows, or 0 for a shared gate
-  void* output;         // [N, rows, ...] packed
-};
 
 struct EffectiveWeightBackward {
   EffectiveWeight forward;  // output unused

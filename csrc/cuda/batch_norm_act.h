@@ -4,11 +4,10 @@
 
 #include <cstdint>
 
+#include "common/activation.h"
 #include "common/dtype.h"
 
 namespace kshot::cuda {
-
-enum class Activation : int8_t { kIdentity, kRelu, kRelu6, kSilu, kHardswish };
 
 // Tensors of elements are [positions, channels], a position being a pixel of a sample. All per-channel arrays
 // are of the sum type.

@@ -4,22 +4,9 @@
 
 #include <cstdint>
 
-#include "common/dtype.h"
-#include "common/mix_geometry.h"
+#include "common/effective_weight.h"
 
 namespace kshot::cuda {
-
-// Pointers to the sum type (float, or double for double) are void here, and typed in the kernels. One copy of
-// the dictionary has fewer than 2^31 elements.
-struct EffectiveWeight {
-  MixGeometry geometry;
-  DType dtype;
-  const void* weight;   // [K, C_out, ...], strides in geometry
-  const void* code;     // [N, K] of the sum type
-  const void* gate;     // [N, rows] or [rows] of the sum type, or null
-  int64_t gate_stride;  // elements from sample to sample: rows, or 0 for a shared gate
-  void* output;         // [N, rows, ...] packed
-};
 
 struct EffectiveWeightBackward {
   EffectiveWeight forward;  // output unused
@@ -31,7 +18,8 @@ struct EffectiveWeightBackward {
   void* grad_gate;  // like gate, written; or null
 };
 
-// All mixings of the list, in as few launches as the kernel's parameters allow.
+// All mixings of the list, in as few launches as the kernel's parameters allow. One copy of a dictionary has
+// fewer than 2^31 elements.
 void effective_weight(const EffectiveWeight* mixings, int64_t count, void* stream);
 
 // Bytes of scratch memory that effective_weight_backward needs, aligned to 16.

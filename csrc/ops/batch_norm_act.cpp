@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "ops/conv_arguments.h"
+#include "ops/registration.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
@@ -44,7 +45,7 @@ class Problem {
       : input_(as_channels_last(input)), sum_type_(sum_type_of(input)) {
     channels_ = input.size(1);
     args_.dtype = dtype_of(input_);
-    args_.activation = static_cast<cpu::Activation>(activation);
+    args_.activation = static_cast<Activation>(activation);
     args_.channels = channels_;
     args_.input = input_.data_ptr();
     args_.past_caches = exceeds_caches(input_);
@@ -261,19 +262,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? mean, Tensor? "
-      "variance, "
-      "float eps, int activation) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "batch_norm_act_backward(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, "
-      "Tensor mean, "
-      "Tensor variance, float eps, int activation, bool training, bool need_residual) -> (Tensor, Tensor, "
-      "Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("batch_norm_act", TORCH_BOX(&kshot::batch_norm_act));
   m.impl("batch_norm_act_backward", TORCH_BOX(&kshot::batch_norm_act_backward));
 }

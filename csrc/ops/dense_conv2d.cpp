@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -144,18 +145,7 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "dense_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation) "
-      "-> "
-      "Tensor");
-  m.def(
-      "dense_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] stride, int[] padding, int[] "
-      "dilation, "
-      "bool need_input, bool need_weight) -> (Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("dense_conv2d", TORCH_BOX(&kshot::dense_conv2d));
   m.impl("dense_conv2d_backward", TORCH_BOX(&kshot::dense_conv2d_backward));
 }

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "ops/conv_arguments.h"
+#include "ops/registration.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
@@ -159,17 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward(
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] "
-      "padding, "
-      "int[] dilation) -> Tensor");
-  m.def(
-      "depthwise_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] kernel, int[] stride, "
-      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("depthwise_conv2d", TORCH_BOX(&kshot::depthwise_conv2d));
   m.impl("depthwise_conv2d_backward", TORCH_BOX(&kshot::depthwise_conv2d_backward));
 }

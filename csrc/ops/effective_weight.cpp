@@ -1,10 +1,8 @@
-// Operator effective_weight and its backward: checks, allocation, threads. Kernels: cpu/effective_weight.cpp.
-#include "cpu/effective_weight.h"
-
+// Operator effective_weight and its backward, on every backend. Kernels: cpu/ and cuda/effective_weight.
 #include <tuple>
 
-#include "ops/dictionary.h"
 #include "ops/mixing.h"
+#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -16,7 +14,7 @@ Tensor effective_weight(const Tensor& weight,               // [K, C_out, C_in, 
   const Dictionary dictionary(weight);
   Mixing mixing(dictionary, code, gate, out_channels, in_channels);
   Tensor output = mixing.new_effective();
-  run_forward({mixing.forward_into(output)});
+  run_forward({mixing.forward_into(output)}, weight);
   return output;
 }
 
@@ -38,16 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> effective_weight_backward(
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt in_channels) "
-      "-> Tensor");
-  m.def(
-      "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, "
-      "bool need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("effective_weight", TORCH_BOX(&kshot::effective_weight));
   m.impl("effective_weight_backward", TORCH_BOX(&kshot::effective_weight_backward));
 }

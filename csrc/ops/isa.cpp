@@ -94,11 +94,6 @@ bool force_cpu_isa(std::string name) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def("cpu_isa() -> str");
-  m.def("force_cpu_isa(str name) -> bool");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
   m.impl("force_cpu_isa", TORCH_BOX(&force_cpu_isa));

@@ -1,6 +1,60 @@
-// The operator namespace; every csrc/ops/NAME.cpp adds its own operator to it.
+// The operator namespace and the schemas of its operators; csrc/ops/NAME.cpp and csrc/ops_cuda/NAME.cpp add
+// the kernels.
+//
+// What the arguments mean stands there; that of mixed_conv2d, which is CUDA's alone, in
+// csrc/ops_cuda/mixed_conv2d.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(kshot_ext, m) {
-  (void)m;
+  m.def(
+      "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? mean, "
+      "Tensor? variance, float eps, int activation) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "batch_norm_act_backward(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor? "
+      "residual, Tensor mean, Tensor variance, float eps, int activation, bool training, bool "
+      "need_residual) -> (Tensor, Tensor, Tensor)");
+  m.def("cpu_isa() -> str");
+  m.def(
+      "dense_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] "
+      "dilation) -> Tensor");
+  m.def(
+      "dense_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] stride, int[] padding, "
+      "int[] dilation, bool need_input, bool need_weight) -> (Tensor, Tensor)");
+  m.def(
+      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] "
+      "padding, int[] dilation) -> Tensor");
+  m.def(
+      "depthwise_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] kernel, int[] stride, "
+      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt "
+      "in_channels) -> Tensor");
+  m.def(
+      "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, bool "
+      "need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
+  m.def("force_cpu_isa(str name) -> bool");
+  m.def(
+      "mixed_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? gate, Tensor? bias, SymInt "
+      "out_channels, int[] stride, int[] padding, int[] dilation, bool depthwise, bool allow_tf32) -> "
+      "Tensor");
+  m.def(
+      "mixed_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, Tensor? gate, int[]"
+      " stride, int[] padding, int[] dilation, bool depthwise, bool allow_tf32, bool need_input, bool "
+      "need_weight) -> (Tensor, Tensor, Tensor)");
+  m.def("mix_weights(Tensor[] weights, Tensor code) -> Tensor[]");
+  m.def(
+      "mix_weights_backward(Tensor[] grads, Tensor[] weights, Tensor code, int[] need_weights, bool "
+      "need_code) -> (Tensor[], Tensor)");
+  m.def(
+      "per_sample_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? bias, SymInt out_channels, "
+      "int[] stride, int[] padding, int[] dilation) -> Tensor");
+  m.def(
+      "per_sample_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, int[] stride, "
+      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "sgd_update(Tensor(a!) weight, Tensor(b!)? momentum_buffer, Tensor? grad, Tensor[] codes, "
+      "Tensor?[] gates, Tensor[] grads, float lr, float momentum, float dampening, float weight_decay, "
+      "bool nesterov) -> ()");
 }

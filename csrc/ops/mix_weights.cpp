@@ -1,7 +1,8 @@
-// Operator mix_weights and its backward: many dictionaries, one code, one parallel pass.
+// Operator mix_weights and its backward: many dictionaries, one code, one pass, on every backend.
 #include <tuple>
 
 #include "ops/mixing.h"
+#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -20,12 +21,12 @@ std::vector<Tensor> mix_weights(std::vector<Tensor> weights,  // each [K, C_out,
                                 const Tensor& code) {         // [K] or [N, K]
   const std::vector<Mixing> mixings = mixings_of(weights, code);
   std::vector<Tensor> outputs;
-  std::vector<cpu::EffectiveWeight> kernels;
+  std::vector<EffectiveWeight> kernels;
   for (const Mixing& mixing : mixings) {
     outputs.push_back(mixing.new_effective());
     kernels.push_back(mixing.forward_into(outputs.back()));
   }
-  run_forward(kernels);
+  if (!weights.empty()) run_forward(kernels, weights[0]);
   return outputs;
 }
 
@@ -40,8 +41,7 @@ std::tuple<std::vector<Tensor>, Tensor> mix_weights_backward(
   std::vector<MixingGradients*> pointers;
   for (size_t i = 0; i < mixings.size(); ++i) {
     gradients.emplace_back(mixings[i], grads[i], need_weights[i] != 0, need_code, false);
-    // All dictionaries add into one gradient of the code; the sums over rows run one after another.
-    if (need_code) gradients[i].reduce.grad_code = gradients[0].grad_code.data_ptr();
+    if (need_code) gradients[i].grad_code = gradients[0].grad_code;  // one sum over all dictionaries
     pointers.push_back(&gradients[i]);
   }
   run_backward(pointers);
@@ -53,15 +53,7 @@ std::tuple<std::vector<Tensor>, Tensor> mix_weights_backward(
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def("mix_weights(Tensor[] weights, Tensor code) -> Tensor[]");
-  m.def(
-      "mix_weights_backward(Tensor[] grads, Tensor[] weights, Tensor code, int[] need_weights, bool "
-      "need_code) "
-      "-> (Tensor[], Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("mix_weights", TORCH_BOX(&kshot::mix_weights));
   m.impl("mix_weights_backward", TORCH_BOX(&kshot::mix_weights_backward));
 }

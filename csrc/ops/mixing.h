@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "cpu/effective_weight.h"
+#include "common/effective_weight.h"
 #include "ops/dictionary.h"
 
 namespace kshot {
@@ -56,14 +56,14 @@ class Mixing {
     return laid_out_as(grad, dictionary_.effective_strides(sizes));
   }
 
-  cpu::EffectiveWeight forward_into(const Tensor& output) const {
-    cpu::EffectiveWeight args = kernel_arguments();
+  EffectiveWeight forward_into(const Tensor& output) const {
+    EffectiveWeight args = kernel_arguments();
     args.output = output.data_ptr();
     return args;
   }
 
-  cpu::EffectiveWeight kernel_arguments() const {
-    cpu::EffectiveWeight args{};
+  EffectiveWeight kernel_arguments() const {
+    EffectiveWeight args{};
     args.geometry = geometry_;
     args.dtype = dtype_of(dictionary_.tensor());
     args.weight = dictionary_.tensor().data_ptr();
@@ -83,9 +83,9 @@ class Mixing {
   }
   void check_matches_dictionary(const char* name, const Tensor& tensor,
                                 torch::headeronly::ScalarType dtype) const {
-    STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == dtype, name,
-                    " must be on the CPU, of scalar type ", static_cast<int>(dtype), ", got scalar type ",
-                    static_cast<int>(tensor.scalar_type()));
+    STD_TORCH_CHECK(tensor.device() == dictionary_.tensor().device() && tensor.scalar_type() == dtype, name,
+                    " must be where the dictionary is, of scalar type ", static_cast<int>(dtype),
+                    ", got scalar type ", static_cast<int>(tensor.scalar_type()));
   }
 
   Dictionary dictionary_;
@@ -98,50 +98,39 @@ class Mixing {
 // The gradients that a backward pass is asked for; those it is not asked for are empty tensors.
 struct MixingGradients {
   MixingGradients(const Mixing& mixing, const Tensor& grad, bool need_weight, bool need_code, bool need_gate)
-      : mixing(mixing), grad(mixing.laid_out_like_effective(grad)) {
+      : mixing(mixing),
+        need_weight(need_weight),
+        need_code(need_code),
+        need_gate(need_gate && mixing.gate()),
+        grad(mixing.laid_out_like_effective(grad)) {
     const Dictionary& dictionary = mixing.dictionary();
     const Tensor& weight = dictionary.tensor();
     const MixGeometry& g = mixing.geometry();
-    need_gate = need_gate && mixing.gate();
     grad_weight = need_weight
                       ? empty_strided(dictionary.sizes(), dictionary.strides(), weight.scalar_type(), weight)
                       : none(weight.scalar_type());
     if (need_weight && (g.samples == 0 || g.sample_size != g.shot_stride)) torch::stable::zero_(grad_weight);
-    grad_code = need_code ? zeros_like(mixing.code()) : none(sum_type_of(weight));
-    grad_gate = need_gate ? zeros_like(*mixing.gate()) : none(sum_type_of(weight));
-    if (need_code || need_gate) row_dots = dots(g.samples * g.rows * g.shots);
-
-    args.forward = mixing.kernel_arguments();
-    args.grad = this->grad.data_ptr();
-    args.grad_weight = need_weight ? grad_weight.data_ptr() : nullptr;
-    args.past_caches = need_weight && exceeds_caches(grad_weight);
-    args.row_dots = row_dots ? row_dots->data_ptr() : nullptr;
-    reduce.grad_code = need_code ? grad_code.data_ptr() : nullptr;
-    reduce.grad_gate = need_gate ? grad_gate.data_ptr() : nullptr;
+    grad_code = need_code ? empty_like(mixing.code()) : none(sum_type_of(weight));
+    grad_gate = this->need_gate ? empty_like(*mixing.gate()) : none(sum_type_of(weight));
   }
 
   Mixing mixing;
+  bool need_weight, need_code, need_gate;
   Tensor grad, grad_weight, grad_code, grad_gate;
-  std::optional<Tensor> row_dots;
-  cpu::EffectiveWeightBackward args{};
-  cpu::EffectiveWeightReduce reduce{};
 
  private:
   Tensor allocate(const Sizes& sizes, torch::headeronly::ScalarType dtype) const {
     return empty_strided(sizes, contiguous_strides(sizes), dtype, mixing.dictionary().tensor());
   }
   Tensor none(torch::headeronly::ScalarType dtype) const { return allocate({0}, dtype); }
-  Tensor dots(int64_t count) const { return allocate({count}, sum_type_of(mixing.dictionary().tensor())); }
-  Tensor zeros_like(const Tensor& tensor) const {
-    Tensor zeros = allocate(sizes_of(tensor), tensor.scalar_type());
-    return torch::stable::zero_(zeros);
-  }
+  Tensor empty_like(const Tensor& tensor) const { return allocate(sizes_of(tensor), tensor.scalar_type()); }
 };
 
-// One parallel pass over the rows of all dictionaries.
-void run_forward(const std::vector<cpu::EffectiveWeight>& mixings);
+// One pass over all dictionaries; ops/mixing.cpp for the CPU, ops_cuda/mixing.cpp for CUDA.
+void run_forward(const std::vector<EffectiveWeight>& mixings, const Tensor& weight);
 
-// The same backward, then the small sums over rows.
+// Fills the gradients asked for, in one pass over the dictionaries and small sums over their rows. Mixings
+// whose grad_code is the same tensor are summed into it; they are neighbours.
 void run_backward(const std::vector<MixingGradients*>& gradients);
 
 }  // namespace kshot

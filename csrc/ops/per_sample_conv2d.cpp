@@ -9,6 +9,7 @@
 
 #include "ops/dense_panels.h"
 #include "ops/dictionary.h"
+#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -248,18 +249,7 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "per_sample_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? bias, SymInt out_channels, int[] "
-      "stride, "
-      "int[] padding, int[] dilation) -> Tensor");
-  m.def(
-      "per_sample_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, int[] stride, int[] "
-      "padding, "
-      "int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("per_sample_conv2d", TORCH_BOX(&kshot::per_sample_conv2d));
   m.impl("per_sample_conv2d_backward", TORCH_BOX(&kshot::per_sample_conv2d_backward));
 }

@@ -1,37 +1,39 @@
-// Operator sgd_update: one optimiser step on a dictionary, in place. Kernel: cpu/sgd_update.cpp.
-#include "cpu/sgd_update.h"
-
+// Operator sgd_update: one optimiser step on a dictionary, in place, on every backend. Kernels: cpu/ and
+// cuda/sgd_update.
 #include "ops/dictionary.h"
+#include "ops/registration.h"
+#include "ops/sgd_pass.h"
 
 namespace kshot {
 namespace {
 
 void check_like_weight(const char* name, const Tensor& tensor, const Tensor& weight) {
-  STD_TORCH_CHECK(
-      tensor.is_cpu() && tensor.scalar_type() == weight.scalar_type() && sizes_of(tensor) == sizes_of(weight),
-      name, " must be on the CPU, in dtype and shape like the weight");
+  STD_TORCH_CHECK(tensor.device() == weight.device() && tensor.scalar_type() == weight.scalar_type() &&
+                      sizes_of(tensor) == sizes_of(weight),
+                  name, " must be on the device, in dtype and shape like the weight");
 }
 
 // The kernel reads each use through raw pointers: sizes and dtypes must be what the dictionary's are.
 void check_use(const Tensor& code, const std::optional<Tensor>& gate, const Tensor& grad,
                const Dictionary& dictionary) {
   const auto sum_type = sum_type_of(dictionary.tensor());
-  STD_TORCH_CHECK(code.is_cpu() && code.scalar_type() == sum_type && code.dim() == 1 &&
+  const auto device = dictionary.tensor().device();
+  STD_TORCH_CHECK(code.device() == device && code.scalar_type() == sum_type && code.dim() == 1 &&
                       code.size(0) == dictionary.shots(),
                   "the code of a use must be [K] with K = ", dictionary.shots(),
-                  ", on the CPU, in the dtype of sums");
+                  ", on the dictionary's device, in the dtype of sums");
   const Sizes sizes = sizes_of(grad), &whole = dictionary.sizes();
-  bool fits = grad.is_cpu() && grad.scalar_type() == dictionary.tensor().scalar_type() &&
+  bool fits = grad.device() == device && grad.scalar_type() == dictionary.tensor().scalar_type() &&
               sizes.size() + 1 == whole.size();
   for (size_t d = 0; fits && d < sizes.size(); ++d) {
     fits = d < 2 ? sizes[d] >= 1 && sizes[d] <= whole[d + 1] : sizes[d] == whole[d + 1];
   }
   STD_TORCH_CHECK(
-      fits, "the gradient of a use must be that of the active part of one copy, on the CPU, in its dtype");
-  STD_TORCH_CHECK(!gate || (gate->is_cpu() && gate->scalar_type() == sum_type && gate->dim() == 1 &&
+      fits, "the gradient of a use must be that of the active part of one copy, on its device, in its dtype");
+  STD_TORCH_CHECK(!gate || (gate->device() == device && gate->scalar_type() == sum_type && gate->dim() == 1 &&
                             gate->size(0) == sizes[0]),
                   "the gate of a use must be [C_out'] with C_out' = ", sizes[0],
-                  ", on the CPU, in the dtype of sums");
+                  ", on the dictionary's device, in the dtype of sums");
 }
 
 void sgd_update(Tensor weight,                             // [K, C_out, ...], updated
@@ -62,7 +64,7 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
     whole_rows = whole_rows || gates[u] || grads[u].size(0) != dictionary.out_channels() ||
                  in_channels != dictionary.in_channels();
   }
-  cpu::SgdUpdate args{};
+  SgdUpdate args{};
   args.geometry = dictionary.geometry(1, dictionary.out_channels(), dictionary.in_channels(), whole_rows);
   args.dtype = dtype_of(weight);
   args.weight = work.data_ptr();
@@ -75,12 +77,12 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
   args.nesterov = nesterov;
 
   std::vector<Tensor> keep;  // the tensors behind the raw pointers
-  std::vector<cpu::SgdUse> uses;
+  std::vector<SgdUse> uses;
   for (size_t u = 0; u < grads.size(); ++u) {
     const Sizes sizes = sizes_of(grads[u]);
     keep.push_back(laid_out_as(grads[u], dictionary.effective_strides(sizes)));
     const MixGeometry active = dictionary.geometry(1, sizes[0], sizes.size() > 1 ? sizes[1] : 1, whole_rows);
-    cpu::SgdUse use{};
+    SgdUse use{};
     use.grad = keep.back().data_ptr();
     use.rows = active.rows;
     use.run_length = active.run_length;
@@ -95,8 +97,7 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
   args.uses = uses.data();
   args.use_count = static_cast<int64_t>(uses.size());
 
-  torch::stable::parallel_for(0, args.geometry.rows, grain_of(args.geometry),
-                              [&](int64_t begin, int64_t end) { KSHOT_CALL(sgd_update, args, begin, end); });
+  run_sgd_update(args, work);
   if (work.data_ptr() != weight.data_ptr()) torch::stable::copy_(weight, work);
   if (buffer && buffer->data_ptr() != momentum_buffer->data_ptr())
     torch::stable::copy_(*momentum_buffer, *buffer);
@@ -105,13 +106,6 @@ void sgd_update(Tensor weight,                             // [K, C_out, ...], u
 }  // namespace
 }  // namespace kshot
 
-STABLE_TORCH_LIBRARY_FRAGMENT(kshot_ext, m) {
-  m.def(
-      "sgd_update(Tensor(a!) weight, Tensor(b!)? momentum_buffer, Tensor? grad, Tensor[] codes, Tensor?[] "
-      "gates, "
-      "Tensor[] grads, float lr, float momentum, float dampening, float weight_decay, bool nesterov) -> ()");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(kshot_ext, CPU, m) {
+KSHOT_KERNELS(m) {
   m.impl("sgd_update", TORCH_BOX(&kshot::sgd_update));
 }

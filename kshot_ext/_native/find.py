@@ -11,11 +11,12 @@ import torch
 
 from kshot_ext._native import cache, flags
 from kshot_ext._native.compiler import find_compiler
+from kshot_ext._native.cuda_compiler import architectures, find_cuda_compiler
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
 from kshot_ext._native.processor import instruction_sets_to_build
-from kshot_ext._native.recipe import Recipe
+from kshot_ext._native.recipe import CudaRecipe, Recipe
 from kshot_ext._native.sources import sources_digest
 
 # Longer than any build takes, so that only a stuck holder of the lock is reported.
@@ -38,13 +39,27 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
     Raises:
         BackendError: it cannot be built, or the cache folder cannot be trusted or written.
     """
-    note = ""
-    if prebuilt_folder.is_dir():
-        prebuilt = read_library(prebuilt_folder)
-        note = _objection(prebuilt, source_folder)
-        if prebuilt and not note:
-            return Found(prebuilt, "prebuilt")
+    prebuilt, note = _prebuilt(source_folder, prebuilt_folder)
+    if prebuilt:
+        return Found(prebuilt, "prebuilt")
     recipe = Recipe(source_folder, find_compiler(), instruction_sets_to_build())
+    return _cached_or_built(recipe, cache_folder, "first use", note)
+
+
+def find_cuda_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
+    """Like `find_library`, the library of the CUDA kernels, for the GPUs present.
+
+    Raises:
+        BackendError: it cannot be built: no CUDA in torch, no nvcc, no GPU; or the cache folder cannot be trusted.
+    """
+    prebuilt, note = _prebuilt(source_folder, prebuilt_folder)
+    if prebuilt:
+        return Found(prebuilt, "prebuilt")
+    recipe = CudaRecipe(source_folder, find_compiler(), find_cuda_compiler(), architectures())
+    return _cached_or_built(recipe, cache_folder, "CUDA, first use", note)
+
+
+def _cached_or_built(recipe: Recipe | CudaRecipe, cache_folder: Path, occasion: str, note: str) -> Found:
     entry = cache_folder / recipe.key
     if cached := _read_cached(entry):
         return Found(cached, "cached", note)
@@ -54,14 +69,14 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
         if cached := _read_cached(entry):
             return Found(cached, "cached", note)
         with cache.private_folder(cache_folder) as private:
-            build(recipe, private, "first use")
+            build(recipe, private, occasion)
             cache.publish(private, entry)
     if built := _read_cached(entry):
         return Found(built, "built", note)
     raise BackendError(f"the library just built in {entry} is damaged; check the disk of that folder")
 
 
-def build(recipe: Recipe, folder: Path, occasion: str) -> None:
+def build(recipe: Recipe | CudaRecipe, folder: Path, occasion: str) -> None:
     """Build `recipe` into `folder`, with one line on stderr that says so and how long it took.
 
     Raises:
@@ -99,6 +114,15 @@ def _read_cached(entry: Path) -> Library | None:
     for folder in (entry.parent, entry):
         cache.check_owner(folder)
     return read_library(entry)
+
+
+def _prebuilt(source_folder: Path, folder: Path) -> tuple[Library | None, str]:
+    """The library that the package ships, if it serves; else None and why not."""
+    if not folder.is_dir():
+        return None, ""
+    library = read_library(folder)
+    note = _objection(library, source_folder)
+    return (None, note) if note else (library, "")
 
 
 def _objection(prebuilt: Library | None, source_folder: Path) -> str:

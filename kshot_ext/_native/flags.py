@@ -39,6 +39,11 @@ INSTRUCTION_SETS = {
 LINK = ("-shared",)
 LIBRARIES = ("-ltorch_cpu",)
 
+# The CUDA library: kernels by nvcc, glue by the C++ compiler.
+CUDA = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden")
+CUDA_OPS = (*OPS, "-DUSE_CUDA", "-DKSHOT_DISPATCH_KEY=CUDA")
+CUDA_LIBRARIES = ("-ltorch_cpu", "-ltorch_cuda", "-lcudart_static", "-ldl", "-lrt", "-lpthread")
+
 
 def instruction_sets() -> tuple[str, ...]:
     """The instruction sets that kernels are compiled for on this architecture, narrowest first."""
@@ -49,6 +54,13 @@ def instruction_sets() -> tuple[str, ...]:
 def kernel_flags(instruction_set: str) -> tuple[str, ...]:
     """Flags that compile a file of `csrc/cpu` for one instruction set."""
     return (f"-DKSHOT_ISA={instruction_set}", *INSTRUCTION_SETS[instruction_set])
+
+
+def cuda_architectures(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Flags that compile a file of `csrc/cuda` for compute capabilities such as "80", and for later ones."""
+    newest = max(names, key=int)
+    exact = tuple(f"-gencode=arch=compute_{name},code=sm_{name}" for name in names)
+    return (*exact, f"-gencode=arch=compute_{newest},code=compute_{newest}")
 
 
 def dispatch_flags(instruction_sets: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import ninja
 from kshot_ext._native import flags
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import LIBRARY
-from kshot_ext._native.recipe import Recipe
+from kshot_ext._native.recipe import CompileStep, CudaRecipe, Recipe
 
 # Twice what the largest file takes.
 _BYTES_PER_JOB = 1 << 29
@@ -26,7 +26,7 @@ rule link
 """
 
 
-def build_library(recipe: Recipe, folder: Path) -> None:
+def build_library(recipe: Recipe | CudaRecipe, folder: Path) -> None:
     """Build `recipe` into the empty folder `folder`, which then holds one file: `LIBRARY`.
 
     Raises:
@@ -84,8 +84,8 @@ def _ninja() -> str:
     return program
 
 
-def _ninja_file(recipe: Recipe) -> str:
-    edges = [f"build {step.unit}.o: compile {step.unit}\n  flags = {_words(step.flags)}" for step in recipe.steps()]
+def _ninja_file(recipe: Recipe | CudaRecipe) -> str:
+    edges = [_edge(step) for step in recipe.steps()]
     objects = " ".join(f"{step.unit}.o" for step in recipe.steps())
     variables = {
         "compiler": recipe.compiler.command,
@@ -95,6 +95,13 @@ def _ninja_file(recipe: Recipe) -> str:
     }
     assignments = [f"{name} = {_words(words)}" for name, words in variables.items()]
     return "\n".join([*assignments, _RULES, *edges, f"build ../{LIBRARY}: link {objects}", ""])
+
+
+def _edge(step: CompileStep) -> str:
+    lines = [f"build {step.unit}.o: compile {step.unit}", f"  flags = {_words(step.flags)}"]
+    if step.command:
+        lines += [f"  compiler = {_words(step.command)}", "  compile_flags ="]
+    return "\n".join(lines)
 
 
 def _words(words: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Everything that decides what the compiled library contains, and the cache key made from it."""
+"""Everything that decides what a compiled library contains, and the cache key made from it."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import torch
 
 from kshot_ext._native import flags
 from kshot_ext._native.compiler import Compiler
+from kshot_ext._native.cuda_compiler import CudaCompiler
 from kshot_ext._native.sources import listed_sources, sources_digest
 
 _TORCH = Path(torch.__file__).parent
@@ -17,11 +18,15 @@ _TORCH = Path(torch.__file__).parent
 
 @dataclass(frozen=True)
 class CompileStep:
-    """Source files to compile as one, the name of that one file, and the flags of this step alone."""
+    """Source files to compile as one, the name of that one file, and the flags of this step alone.
+
+    `command` replaces the recipe's compiler and its common flags.
+    """
 
     sources: tuple[str, ...]
     unit: str
     flags: tuple[str, ...]
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Recipe:
             "machine": platform.machine(),
             "kernels": {name: flags.kernel_flags(name) for name in self.instruction_sets},
         }
-        return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
+        return _key(ingredients)
 
     def steps(self) -> list[CompileStep]:
         """One step for all of `ops/`; one per file of `cpu/` and instruction set."""
@@ -69,3 +74,50 @@ class Recipe:
     def link_flags(self) -> tuple[str, ...]:
         """Libraries to link with, and where they are."""
         return (f"-L{_TORCH / 'lib'}", *flags.LIBRARIES)
+
+
+@dataclass(frozen=True)
+class CudaRecipe:
+    """Like `Recipe`, for the library of the CUDA kernels, which is loaded beside the other one."""
+
+    source_folder: Path
+    compiler: Compiler
+    cuda_compiler: CudaCompiler
+    architectures: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Hexadecimal digest that names the build in the cache."""
+        ingredients = {
+            "sources": sources_digest(self.source_folder),
+            "compiler": [self.compiler.identity, self.cuda_compiler.identity],
+            "torch": torch.__version__,
+            "flags": [*flags.COMPILE, *flags.CUDA, *flags.CUDA_OPS, *flags.LINK, *flags.CUDA_LIBRARIES],
+            "architectures": self.architectures,
+        }
+        return _key(ingredients)
+
+    def steps(self) -> list[CompileStep]:
+        """One step for all of `ops_cuda/`; one per file of `cuda/`."""
+        sources = listed_sources(self.source_folder)
+        ops = tuple(source for source in sources if source.startswith("ops_cuda/"))
+        headers = ("-isystem", str(_TORCH / "include"), "-isystem", str(self.cuda_compiler.toolkit / "include"))
+        command = (*self.cuda_compiler.command, "-ccbin", self.compiler.command[0])
+        cuda_flags = (*flags.CUDA, f"-I{self.source_folder}", *flags.cuda_architectures(self.architectures))
+        return [
+            CompileStep(ops, "ops_cuda.cpp", (*headers, *flags.CUDA_OPS)),
+            *(CompileStep((source,), source, cuda_flags, command) for source in sources if source.startswith("cuda/")),
+        ]
+
+    def compile_flags(self) -> tuple[str, ...]:
+        """Flags of the steps that the C++ compiler takes."""
+        return (*flags.COMPILE, f"-I{self.source_folder}")
+
+    def link_flags(self) -> tuple[str, ...]:
+        """Libraries to link with, and where they are."""
+        toolkit = self.cuda_compiler.toolkit
+        return (f"-L{_TORCH / 'lib'}", f"-L{toolkit / 'lib64'}", f"-L{toolkit / 'lib'}", *flags.CUDA_LIBRARIES)
+
+
+def _key(ingredients: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]

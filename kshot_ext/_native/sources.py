@@ -6,6 +6,7 @@ from pathlib import Path
 from kshot_ext._native.errors import BackendError
 
 _LIST = "sources.txt"
+_FOLDERS = ("ops/", "cpu/", "ops_cuda/", "cuda/")
 _SUFFIXES = (".cpp", ".cu", ".cuh", ".h")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -26,13 +27,14 @@ def listed_sources(folder: Path) -> tuple[str, ...]:
     """Paths, relative to `folder`, of the files to compile, as `sources.txt` lists them.
 
     Raises:
-        BackendError: a listed file is missing, or lies in neither `ops/` nor `cpu/`.
+        BackendError: a listed file is missing, or lies in none of the folders that are compiled.
     """
     lines = (folder / _LIST).read_text(encoding="utf-8").splitlines()
     sources = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     for source in sources:
-        if not source.startswith(("ops/", "cpu/")):
-            raise BackendError(f"{folder / _LIST} lists {source!r}; expected a path that starts with ops/ or cpu/")
+        if not source.startswith(_FOLDERS):
+            folders = ", ".join(_FOLDERS)
+            raise BackendError(f"{folder / _LIST} lists {source!r}; expected a path that starts with one of {folders}")
         if not (folder / source).is_file():
             raise BackendError(f"{folder / _LIST} lists {source!r}, but there is no such file")
     return sources

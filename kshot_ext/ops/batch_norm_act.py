@@ -69,7 +69,7 @@ def batch_norm_act(
     training = training or running_mean is None
     if training and 0 < input.numel() <= input.shape[1]:
         raise ValueError(f"expected more than one value per channel in training, got input {list(input.shape)}")
-    if not backend.native():
+    if backend.kernels_for(input.device) is None:
         return reference.batch_norm_act(
             input, weight, bias, running_mean, running_var, code=code, training=training, momentum=momentum,
             eps=eps, activation=activation, residual=residual,
@@ -82,7 +82,7 @@ def batch_norm_act(
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
     image = _as_image(input)
     form = _channels_last_form
-    if input.device.type != "cpu" or not image.is_contiguous(memory_format=torch.channels_last):
+    if not image.is_contiguous(memory_format=torch.channels_last):
         form, image = _vendor_form, input
     if residual is not None:
         residual = _like(residual.to(input.dtype), image)

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kshot_ext import backend
 from kshot_ext.ops.dense_conv2d import dense_conv2d
 from kshot_ext.ops.depthwise_conv2d import depthwise_conv2d
-from kshot_ext.ops.effective_weight import effective_bias, mix
+from kshot_ext.ops.effective_weight import effective_bias, leading, mix
+from kshot_ext.ops.mixed_conv2d import mixed_conv2d
 from kshot_ext.ops.per_sample_conv2d import per_sample_conv2d
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
@@ -48,6 +50,10 @@ class ConvCall(NamedTuple):
     def per_sample(self) -> bool:
         return self.code.dim() == 2
 
+    @property
+    def depthwise(self) -> bool:
+        return self.widths.weight_in_channels == 1 and self.widths.groups == self.widths.out_channels
+
     def in_format_of_input(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format of the input: a convolution follows whichever operand is channels_last."""
         memory_format = self.dims.channels_last
@@ -58,16 +64,23 @@ class ConvCall(NamedTuple):
 
 
 def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
-    """Our own kernel for this call, or None: two dimensions, on the CPU, depthwise or (in float32) dense."""
-    widths = call.widths
-    if call.dims.count != 2 or call.input.device.type != "cpu":
+    """Our own kernel for this call, or None: two dimensions, depthwise or dense.
+
+    Dense kernels take float32, on CUDA half types and up to 256 copies too. Under autocast the vendor's are used: they
+    round the mixed weight, not the dictionary.
+    """
+    if call.dims.count != 2:
         return None
-    if widths.weight_in_channels == 1 and widths.groups == widths.out_channels:
-        return _depthwise_form
-    autocast = torch.is_autocast_enabled("cpu")
-    if widths.groups == 1 and call.input.dtype == torch.float32 and not autocast:
-        return _per_sample_dense_form if call.per_sample else _dense_form
-    return None
+    on_cuda = backend.kernels_for(call.input.device) == "cuda"
+    if call.depthwise:
+        return _mixed_inside_form if on_cuda else _depthwise_form
+    legal = (torch.float32, torch.bfloat16, torch.float16) if on_cuda else (torch.float32,)
+    autocast = torch.is_autocast_enabled(call.input.device.type)
+    if call.widths.groups != 1 or call.input.dtype not in legal or autocast:
+        return None
+    if on_cuda:
+        return _mixed_inside_form if call.weight.shape[0] <= 256 else None
+    return _per_sample_dense_form if call.per_sample else _dense_form
 
 
 def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
@@ -76,7 +89,12 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     Per-sample convolutions are ours, but for dense ones of very few input channels, as of a colour image. With one
     weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both sides, and
     depthwise ones with kernels beyond 3x3 or an input of at least 4 MB, from which our stores pass the caches.
+
+    On CUDA per-sample and depthwise convolutions are ours, and dense ones on images of at most 14x14 pixels: where the
+    weight is large beside the image, mixing it apart costs most. This rule is not measured yet.
     """
+    if fused is _mixed_inside_form:
+        return call.per_sample or call.depthwise or math.prod(call.input.shape[2:]) <= 14 * 14
     widths, kernel = call.widths, math.prod(call.weight.shape[3:])
     if call.per_sample:
         return fused is _depthwise_form or widths.in_channels >= 8
@@ -116,6 +134,22 @@ def _depthwise_form(call: ConvCall) -> Tensor:
     bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
     input, weight, bias = _autocast(call.input, weight, bias)
     return call.in_format_of_input(depthwise_conv2d(input, weight, bias, call.window))
+
+
+def _mixed_inside_form(call: ConvCall) -> Tensor:
+    """CUDA's kernels mix on the way to shared memory; a gate that they do not take scales the output."""
+    widths = call.widths
+    sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
+    code, gate = call.code.to(sum_dtype), call.gate
+    inside = gate is not None and (gate.dim() == 1 or call.per_sample) and (call.depthwise or not call.per_sample)
+    own_gate = leading(gate, widths.out_channels).to(sum_dtype) if inside else None
+    bias = effective_bias(call.bias, code, own_gate, widths.out_channels)
+    input, weight, bias = _autocast(call.input, call.weight, bias)
+    output = mixed_conv2d(
+        input, weight, code, own_gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
+    )
+    output = call.in_format_of_input(output)
+    return output if inside or gate is None else _gated(output, gate)
 
 
 def _dense_form(call: ConvCall) -> Tensor:

@@ -66,7 +66,7 @@ def effective_weight(
 
 def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int | None) -> Tensor:
     """`effective_weight` on checked arguments: what the other operations call."""
-    if not backend.native():
+    if backend.kernels_for(weight.device) is None:
         return reference.effective_weight(weight, code, gate=gate, out_channels=out_channels, in_channels=in_channels)
     sum_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     if code.dtype != sum_dtype:
@@ -131,7 +131,7 @@ def _backward(ctx, grad: Tensor):
     weight, code, gate = ctx.saved_tensors
     need_weight, need_code, need_gate = ctx.needs_input_grad[:3]
     compact = need_weight and ctx.compact
-    grad_weight, grad_code, grad_gate = _backward_operator(
+    grad_weight, grad_code, grad_gate = effective_weight_gradients(
         grad, weight, code, gate, need_weight and not compact, need_code, need_gate
     )
     if compact:
@@ -155,7 +155,8 @@ def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
 
 
 _operator = differentiable("effective_weight", _setup_context, _backward)
-_backward_operator = not_differentiable("effective_weight_backward")
+# Gradients of dictionary, code and gate from that of the effective weight; those not asked for are empty.
+effective_weight_gradients = not_differentiable("effective_weight_backward")
 
 
 @backend.on_load

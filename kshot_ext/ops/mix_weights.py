@@ -51,7 +51,7 @@ def mix_weights(weights: Sequence[Tensor], code: Tensor) -> list[Tensor]:
             raise TypeError(f"{name} must be {weights[0].dtype} like weights[0], got {weight.dtype}")
     if not weights:
         return []
-    if not backend.native():
+    if backend.kernels_for(weights[0].device) is None:
         return reference.mix_weights(weights, code)
     sum_dtype = torch.promote_types(weights[0].dtype, torch.float32)
     return torch.ops.kshot_ext.mix_weights(weights, code.to(sum_dtype))

@@ -32,7 +32,7 @@ def sgd_update(
         uses: the uses of the dictionary, `kshot_ext.ops.compact_gradient.Use`.
     """
     settings = (lr, momentum, dampening, weight_decay, nesterov)
-    if not backend.native() or weight.device.type != "cpu":
+    if backend.kernels_for(weight.device) is None:
         reference.sgd_update(weight, momentum_buffer, grad, uses, *settings)
         return
     codes, gates, grads = ([], [], []) if uses is None else map(list, zip(*uses)) if uses else ([], [], [])

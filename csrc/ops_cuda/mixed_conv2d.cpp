@@ -1,0 +1,264 @@
+// Operator mixed_conv2d and its backward on CUDA: a convolution that mixes its weight inside the kernel,
+// dense or depthwise. Kernels: cuda/dense_* and cuda/depthwise_*.
+//
+//     output[n] = bias[n] + input[n] (*) effective[n],   effective[n, o] = gate[n, o] * sum_k code[n, k] *
+//     weight[k, o]
+//
+// Gradients of weight, code and gate follow from that of the effective weight, which the operator returns, by
+// effective_weight_backward. Only where it would be one dense weight per sample are they made here, tile by
+// tile.
+#include <tuple>
+
+#include "cuda/dense_conv2d.h"
+#include "cuda/depthwise_conv2d.h"
+#include "ops/conv_arguments.h"
+#include "ops/dictionary.h"
+#include "ops/registration.h"
+#include "ops_cuda/launch.h"
+
+namespace kshot {
+namespace {
+
+struct WindowArguments {
+  const std::vector<int64_t>&stride, &padding, &dilation;
+};
+
+// Dictionary, code and gate, checked and laid out, and what both directions know of the convolution.
+class ConvProblem {
+ public:
+  ConvProblem(const Tensor& input, const Tensor& weight, const Tensor& code,
+              const std::optional<Tensor>& gate, int64_t out_channels, const WindowArguments& window,
+              bool depthwise)
+      : depthwise_(depthwise),
+        channels_last_(!depthwise || lies_as(input, channels_last_strides(sizes_of(input)))),
+        input_(laid_out(input)),
+        weight_(depthwise ? torch::stable::contiguous(weight)
+                          : laid_out_as(weight, Dictionary::inner_channels_last(sizes_of(weight), 2))),
+        code_(torch::stable::contiguous(code)),
+        geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
+                                window.padding, window.dilation)) {
+    const auto sum_type = sum_type_of(input);
+    STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
+                        (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
+                                   : input.size(1) <= weight.size(2)),
+                    "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
+    STD_TORCH_CHECK(weight.scalar_type() == input.scalar_type() && weight.device() == input.device(),
+                    "weight must be of the input's dtype, on its device");
+    STD_TORCH_CHECK(code.scalar_type() == sum_type && code.device() == input.device() &&
+                        code.size(code.dim() - 1) == weight.size(0) &&
+                        (code.dim() == 1 || (code.dim() == 2 && code.size(0) == input.size(0))),
+                    "code must be [K] or [N, K] of the sum type with N, K = ", input.size(0), ", ",
+                    weight.size(0));
+    if (!gate) return;
+    STD_TORCH_CHECK(
+        gate->scalar_type() == sum_type && gate->device() == input.device() &&
+            gate->size(gate->dim() - 1) == out_channels &&
+            (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == input.size(0))),
+        "gate must be [C_out'] or, with a code per sample, [N, C_out'] of the sum type");
+    gate_ = torch::stable::contiguous(*gate);
+  }
+
+  const ConvGeometry& geometry() const { return geometry_; }
+  const Tensor& input() const { return input_; }
+  const Tensor& weight() const { return weight_; }
+  const Tensor& code() const { return code_; }
+  DType dtype() const { return dtype_of(input_); }
+  bool per_sample() const { return code_.dim() == 2; }
+  cuda::Layout layout() const {
+    return channels_last_ ? cuda::Layout::kChannelsLast : cuda::Layout::kContiguous;
+  }
+
+  // An image in the layout that the kernels take.
+  Tensor laid_out(const Tensor& image) const { return laid_out_as(image, strides_for(sizes_of(image))); }
+  Tensor new_image(int64_t channels, int64_t height, int64_t width) const {
+    const Sizes sizes{input_.size(0), channels, height, width};
+    return empty_strided(sizes, strides_for(sizes), input_.scalar_type(), input_);
+  }
+
+  cuda::DenseDictionary dense_dictionary() const {
+    return {weight_.data_ptr(),
+            weight_.stride(0),
+            weight_.stride(1),
+            weight_.stride(4),
+            static_cast<int32_t>(weight_.size(0)),
+            static_cast<const float*>(code_.data_ptr()),
+            per_sample() ? code_.size(1) : 0};
+  }
+  cuda::DenseChannels dense_gate() const {
+    return gate_ ? cuda::DenseChannels{static_cast<const float*>(gate_->data_ptr()), gate_stride()}
+                 : cuda::DenseChannels{nullptr, 0};
+  }
+  cuda::DepthwiseWeight depthwise_weight() const {
+    return {weight_.data_ptr(),
+            weight_.size(0),
+            weight_.stride(0),
+            weight_.stride(1),
+            1,
+            code_.data_ptr(),
+            per_sample() ? code_.size(1) : 0,
+            gate_ ? gate_->data_ptr() : nullptr,
+            gate_ ? gate_stride() : 0};
+  }
+
+ private:
+  Sizes strides_for(const Sizes& sizes) const {
+    return channels_last_ ? channels_last_strides(sizes) : contiguous_strides(sizes);
+  }
+  int64_t gate_stride() const { return gate_->dim() == 2 ? gate_->size(1) : 0; }
+
+  bool depthwise_, channels_last_;
+  Tensor input_, weight_, code_;
+  std::optional<Tensor> gate_;
+  ConvGeometry geometry_;
+};
+
+Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
+                    const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
+                    const Tensor& code,                 // [K] or [N, K]
+                    const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
+                    const std::optional<Tensor>& bias,  // [C_out'] or [N, C_out'], mixed and gated
+                    int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
+                    std::vector<int64_t> dilation, bool depthwise, bool allow_tf32) {
+  const ConvProblem problem(input, weight, code, gate, out_channels, {stride, padding, dilation}, depthwise);
+  const ConvGeometry& geometry = problem.geometry();
+  Tensor output = problem.new_image(out_channels, geometry.height.output, geometry.width.output);
+  std::optional<Tensor> addend;
+  if (bias) addend = torch::stable::contiguous(torch::stable::to(*bias, code.scalar_type()));
+  const int64_t bias_stride = addend && addend->dim() == 2 ? out_channels : 0;
+  const Launch launch(input);
+  if (depthwise) {
+    cuda::depthwise_conv2d(
+        {problem.dtype(), problem.layout(), geometry, problem.depthwise_weight(), problem.input().data_ptr(),
+         addend ? addend->data_ptr() : nullptr, bias_stride, output.data_ptr()},
+        launch.stream());
+  } else {
+    const float* addends = addend ? static_cast<const float*>(addend->data_ptr()) : nullptr;
+    cuda::dense_forward({problem.dtype(),
+                         allow_tf32,
+                         geometry,
+                         problem.dense_dictionary(),
+                         problem.input().data_ptr(),
+                         problem.dense_gate(),
+                         {addends, bias_stride},
+                         output.data_ptr()},
+                        launch.stream());
+  }
+  launch.check("mixed_conv2d");
+  return output;
+}
+
+Tensor input_gradient(const ConvProblem& problem, const Tensor& grad, bool depthwise, bool allow_tf32,
+                      const Launch& launch) {
+  const ConvGeometry& geometry = problem.geometry();
+  Tensor result = problem.new_image(geometry.in_channels, geometry.height.input, geometry.width.input);
+  if (depthwise) {
+    cuda::depthwise_input_gradient({problem.dtype(), problem.layout(), geometry, problem.depthwise_weight(),
+                                    grad.data_ptr(), result.data_ptr()},
+                                   launch.stream());
+  } else {
+    cuda::dense_input_gradient({problem.dtype(), allow_tf32, geometry, problem.dense_dictionary(),
+                                grad.data_ptr(), problem.dense_gate(), result.data_ptr()},
+                               launch.stream());
+  }
+  return result;
+}
+
+// Gradient of the effective weight, [C_out', C_in', KH, KW] or, depthwise per sample, [N, C, 1, KH, KW], of
+// the sum type.
+Tensor effective_gradient(const ConvProblem& problem, const Tensor& grad, bool depthwise, bool allow_tf32,
+                          const Launch& launch) {
+  const ConvGeometry& geometry = problem.geometry();
+  const auto dtype = sum_type_of(problem.input());
+  if (!depthwise) {
+    const Sizes sizes{geometry.out_channels, geometry.in_channels, geometry.height.kernel,
+                      geometry.width.kernel};
+    Tensor result = empty_strided(sizes, channels_last_strides(sizes), dtype, grad);
+    cuda::DenseWeightGradient args{problem.dtype(),
+                                   allow_tf32,
+                                   geometry,
+                                   grad.data_ptr(),
+                                   problem.input().data_ptr(),
+                                   static_cast<float*>(result.data_ptr()),
+                                   nullptr};
+    Tensor workspace = scratch(cuda::dense_weight_gradient_workspace(args), grad);
+    args.workspace = workspace.data_ptr();
+    cuda::dense_weight_gradient(args, launch.stream());
+    return result;
+  }
+  Sizes sizes{geometry.out_channels, 1, geometry.height.kernel, geometry.width.kernel};
+  if (problem.per_sample()) sizes.insert(sizes.begin(), geometry.batch);
+  Tensor result = empty_strided(sizes, contiguous_strides(sizes), dtype, grad);
+  cuda::DepthwiseWeightGradient args{};
+  args.dtype = problem.dtype();
+  args.layout = problem.layout();
+  args.geometry = geometry;
+  args.per_sample = problem.per_sample();
+  args.input = problem.input().data_ptr();
+  args.grad_output = grad.data_ptr();
+  args.grad_weight = result.data_ptr();
+  args.sample_stride = geometry.out_channels * geometry.taps();
+  args.channel_stride = geometry.taps();
+  args.tap_stride = 1;
+  Tensor workspace = scratch(cuda::depthwise_weight_gradient_workspace(args), grad);
+  args.workspace = workspace.data_ptr();
+  cuda::depthwise_weight_gradient(args, launch.stream());
+  return result;
+}
+
+// Gradients of the dictionary, in its dtype, and of the codes [N, K].
+std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, const Tensor& grad,
+                                                bool allow_tf32, const Launch& launch) {
+  const Tensor& weight = problem.weight();
+  const auto sums = torch::headeronly::ScalarType::Float;
+  Tensor grad_weight = empty_strided(sizes_of(weight), strides_of(weight), sums, grad);
+  Tensor grad_code = empty_strided(sizes_of(problem.code()), strides_of(problem.code()), sums, grad);
+  const ConvGeometry& geometry = problem.geometry();
+  const bool whole = geometry.out_channels == weight.size(1) && geometry.in_channels == weight.size(2);
+  if (!whole) torch::stable::zero_(grad_weight);
+  cuda::DensePerSampleGradient args{problem.dtype(),
+                                    allow_tf32,
+                                    geometry,
+                                    problem.dense_dictionary(),
+                                    grad.data_ptr(),
+                                    problem.input().data_ptr(),
+                                    problem.dense_gate(),
+                                    static_cast<float*>(grad_weight.data_ptr()),
+                                    static_cast<float*>(grad_code.data_ptr()),
+                                    nullptr};
+  Tensor workspace = scratch(cuda::dense_per_sample_gradient_workspace(args), grad);
+  args.workspace = workspace.data_ptr();
+  cuda::dense_per_sample_gradient(args, launch.stream());
+  return {torch::stable::to(grad_weight, weight.scalar_type()), grad_code};
+}
+
+// Gradients of the input and, if `need_weight`, of the effective weight; with a dense weight per sample of
+// dictionary and codes instead. Those not asked for are empty.
+std::tuple<Tensor, Tensor, Tensor> mixed_conv2d_backward(
+    const Tensor& grad,                 // [N, C_out', H', W']
+    const Tensor& input,                // [N, C_in', H, W]
+    const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
+    const Tensor& code,                 // [K] or [N, K]
+    const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
+    std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation, bool depthwise,
+    bool allow_tf32, bool need_input, bool need_weight) {
+  const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
+  const Tensor g = problem.laid_out(grad);
+  Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(code);
+  const Launch launch(input);
+  if (need_input) grad_input = input_gradient(problem, g, depthwise, allow_tf32, launch);
+  if (need_weight && problem.per_sample() && !depthwise) {
+    std::tie(grad_weight, grad_code) = per_sample_gradients(problem, g, allow_tf32, launch);
+  } else if (need_weight) {
+    grad_weight = effective_gradient(problem, g, depthwise, allow_tf32, launch);
+  }
+  launch.check("mixed_conv2d_backward");
+  return {grad_input, grad_weight, grad_code};
+}
+
+}  // namespace
+}  // namespace kshot
+
+KSHOT_KERNELS(m) {
+  m.impl("mixed_conv2d", TORCH_BOX(&kshot::mixed_conv2d));
+  m.impl("mixed_conv2d_backward", TORCH_BOX(&kshot::mixed_conv2d_backward));
+}

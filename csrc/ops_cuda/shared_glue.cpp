@@ -1,0 +1,4 @@
+// Operators whose checks and allocation are alike on every backend, compiled once more with CUDA's passes.
+#include "ops/effective_weight.cpp"
+#include "ops/mix_weights.cpp"
+#include "ops/sgd_update.cpp"

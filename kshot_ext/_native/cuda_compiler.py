@@ -1,0 +1,90 @@
+"""The CUDA compiler: where it is, and whether it fits the CUDA that torch was built with."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kshot_ext._native.errors import BackendError
+
+ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
+_CURE = (
+    "install a CUDA toolkit of that version (Debian, Ubuntu: the package cuda-nvcc; conda: cuda-nvcc), "
+    "or name its folder in the environment variable CUDA_HOME"
+)
+
+
+@dataclass(frozen=True)
+class CudaCompiler:
+    """An nvcc that fits torch, and its toolkit."""
+
+    command: tuple[str, ...]
+    version: str
+    toolkit: Path
+
+    @property
+    def identity(self) -> str:
+        """Name and version: what the compiled result depends on."""
+        return f"nvcc {self.version}"
+
+
+def find_cuda_compiler() -> CudaCompiler:
+    """The nvcc of `CUDA_HOME`, else of PATH, else of `/usr/local/cuda`.
+
+    Raises:
+        BackendError: torch has no CUDA, or there is no nvcc, or it is of another major version than torch's CUDA.
+    """
+    wanted = torch.version.cuda
+    if wanted is None:
+        raise BackendError(f"torch {torch.__version__} was built without CUDA; install a torch with CUDA to use a GPU")
+    program = _nvcc()
+    if program is None:
+        raise BackendError(f"no nvcc in CUDA_HOME, on PATH or in /usr/local/cuda; torch has CUDA {wanted}: {_CURE}")
+    try:
+        text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BackendError(f"{program} does not run: {error}") from error
+    release = re.search(r"release (\d+\.\d+)", text)
+    if release is None:
+        raise BackendError(f"{program} --version names no release but {text.strip()[-80:]!r}")
+    if release[1].split(".")[0] != wanted.split(".")[0]:
+        raise BackendError(f"{program} is of CUDA {release[1]}, torch {torch.__version__} has CUDA {wanted}: {_CURE}")
+    return CudaCompiler((str(program),), release[1], program.resolve().parent.parent)
+
+
+def architectures() -> tuple[str, ...]:
+    """Compute capabilities to build for: those of `KSHOT_EXT_CUDA_ARCHS` ("80;90"), else of the GPUs present.
+
+    Raises:
+        BackendError: the variable names one that the kernels do not support, or there is no GPU.
+    """
+    wish = os.environ.get("KSHOT_EXT_CUDA_ARCHS", "")
+    if wish:
+        names = tuple(ARCHITECTURES if wish == "all" else re.split(r"[;,\s]+", wish.strip()))
+        if not all(name.isdecimal() and int(name) >= 80 for name in names):
+            raise BackendError(
+                f"KSHOT_EXT_CUDA_ARCHS must be 'all' or capabilities from 80 on, as '80;90', got {wish!r}"
+            )
+        return names
+    count = torch.cuda.device_count()
+    found = {torch.cuda.get_device_capability(index) for index in range(count)}
+    supported = sorted(major * 10 + minor for major, minor in found if major >= 8)
+    if not supported:
+        present = ", ".join(f"{major}.{minor}" for major, minor in sorted(found)) or "none"
+        raise BackendError(f"the CUDA kernels need a GPU of compute capability 8.0 or later; present: {present}")
+    return tuple(map(str, supported))
+
+
+def _nvcc() -> Path | None:
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    for home in filter(None, homes):
+        if (program := Path(home) / "bin" / "nvcc").is_file():
+            return program
+    if found := shutil.which("nvcc"):
+        return Path(found)
+    fallback = Path("/usr/local/cuda/bin/nvcc")
+    return fallback if fallback.is_file() else None

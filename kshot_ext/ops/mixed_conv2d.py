@@ -1,0 +1,127 @@
+"""Convolution that mixes its weight inside the kernel, dense or depthwise: CUDA's own form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot_ext import backend
+from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.effective_weight import effective_weight_gradients
+from kshot_ext.ops.window import Window
+
+
+def mixed_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    gate: Tensor | None,
+    bias: Tensor | None,
+    out_channels: int,
+    window: Window,
+    depthwise: bool,
+) -> Tensor:
+    """Convolve with a weight that exists only tile by tile, in shared memory.
+
+        output[n, o] = bias[n, o] + sum_i (gate[n, o] * sum_k code[n, k] * weight[k, o, i]) (*) input[n, i]
+
+    Args:
+        input: `[N, C_in', H, W]`; float32, bfloat16 or float16, if depthwise also float64. Depthwise in the memory
+            format it has, otherwise in channels_last.
+        weight: dictionary `[K, C_out, C_in/groups, KH, KW]` in the input's dtype, of which the leading channels are
+            used. Dense ones are best kept with their input channels innermost: others are copied.
+        code: `[K]` or `[N, K]`, of the sum type.
+        gate: `[C_out']`, with a code per sample also `[N, C_out']`, of the sum type; or None. A dense weight per
+            sample takes none.
+        bias: `[C_out']` or `[N, C_out']`, mixed and gated; or None.
+        out_channels: C_out'.
+        window: stride, padding and dilation (the kernel size is the weight's).
+        depthwise: one input channel per output channel; otherwise all of them.
+
+    Returns:
+        `[N, C_out', H', W']`.
+
+    Gradients:
+        To `input`, `weight`, `code`, `gate` and `bias`; deterministic. float32 products are made in tf32 where
+        `torch.backends.cudnn.allow_tf32` says so, as in torch's own convolutions.
+    """
+    if gate is not None and not depthwise and code.dim() == 2:
+        raise ValueError("a dense weight per sample takes no gate: gate the output")
+    _, *lists = window.as_lists()
+    allow_tf32 = torch.backends.cudnn.allow_tf32
+    return _operator(input, weight, code, gate, bias, out_channels, *lists, depthwise, allow_tf32)
+
+
+def _memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
+    channels_last = not depthwise or input.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilation, depthwise, allow_tf32) -> Tensor:
+    size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
+    shape = (input.shape[0], out_channels, *size)
+    memory_format = _memory_format(input, depthwise)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    input, weight, code, gate, bias, _, *ctx.window_and_form = inputs
+    ctx.bias_rank, ctx.bias_dtype = (None, None) if bias is None else (bias.dim(), bias.dtype)
+    ctx.compact = code.dim() == 1 and wants_compact_gradient(weight)
+    ctx.save_for_backward(input, weight, code, gate)
+
+
+def _backward(ctx, grad: Tensor):
+    input, weight, code, gate = ctx.saved_tensors
+    need_input, need_weight, need_code, need_gate, need_bias = ctx.needs_input_grad[:5]
+    depthwise = ctx.window_and_form[-2]
+    grad_input, grad_weight, grad_code = _backward_operator(
+        grad, input, weight, code, gate, *ctx.window_and_form, need_input, need_weight or need_code or need_gate
+    )
+    grad_gate = None
+    if (need_weight or need_code or need_gate) and (depthwise or code.dim() == 1):
+        effective = grad_weight.to(weight.dtype)
+        compact = need_weight and ctx.compact
+        grad_weight, grad_code, grad_gate = effective_weight_gradients(
+            effective, weight, code, gate, need_weight and not compact, need_code, need_gate
+        )
+        if compact:
+            grad_weight = CompactGradient(weight, (Use.of(code, gate, effective),))
+    grad_bias = None
+    if need_bias:
+        over = (0, 2, 3) if ctx.bias_rank == 1 else (2, 3)
+        grad_bias = grad.sum(over, dtype=code.dtype).to(ctx.bias_dtype)
+    return (
+        grad_input if need_input else None,
+        grad_weight if need_weight else None,
+        grad_code if need_code else None,
+        grad_gate if need_gate else None,
+        grad_bias,
+        *(None,) * 6,
+    )
+
+
+def _fake_backward(
+    grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32, need_input, need_weight
+):
+    none, no_code = input.new_empty(0), code.new_empty(0)
+    grad_input = torch.empty_like(input, memory_format=_memory_format(input, depthwise)) if need_input else none
+    if not need_weight:
+        return grad_input, torch.empty_like(none), no_code
+    if code.dim() == 2 and not depthwise:
+        return grad_input, torch.empty_like(weight), torch.empty_like(code)
+    samples = code.shape[:1] if code.dim() == 2 else ()
+    shape = (*samples, grad.shape[1], 1 if depthwise else input.shape[1], *weight.shape[3:])
+    memory_format = torch.contiguous_format if depthwise else torch.channels_last
+    return grad_input, torch.empty(shape, dtype=code.dtype, device=grad.device, memory_format=memory_format), no_code
+
+
+_operator = differentiable("mixed_conv2d", _setup_context, _backward)
+_backward_operator = not_differentiable("mixed_conv2d_backward")
+
+
+@backend.on_load
+def _register() -> None:
+    torch.library.register_fake("kshot_ext::mixed_conv2d", _fake)
+    torch.library.register_fake("kshot_ext::mixed_conv2d_backward", _fake_backward)
