@@ -16,7 +16,6 @@ import pickle
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +24,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-
 from cuda_emulation import build
 
 ORDERS = ("forward", "reverse", "random")
@@ -49,7 +47,7 @@ class Worker:
         self._path = path
         self._preload = build.VARIANTS[variant].preload
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: Any = None
+        self._log = os.memfd_create("sanitizer's report")
 
     def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the module's function; arrays among the arguments are changed as it changes them."""
@@ -89,7 +87,8 @@ class Worker:
                 "PYTHONPATH": str(build.HERE.parent),
             }
             command = [sys.executable, "-m", "cuda_emulation.worker", str(self._path)]
-            self._log = tempfile.TemporaryFile()
+            os.ftruncate(self._log, 0)
+            os.lseek(self._log, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
             )
@@ -100,8 +99,8 @@ class Worker:
         assert self._process is not None
         status = self._process.wait()
         self._process = None
-        self._log.seek(0)
-        return f"the process ended with status {status}:\n{self._log.read().decode(errors='replace')}"
+        said = os.pread(self._log, os.fstat(self._log).st_size, 0).decode(errors="replace")
+        return f"the process ended with status {status}:\n{said}"
 
 
 class Emulated:
