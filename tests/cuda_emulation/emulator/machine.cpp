@@ -106,11 +106,10 @@ void Machine::run(const LaunchSettings& settings, void (*body)(const void*), con
     block_ = block;
     run_block(position(block, settings.grid));
     if (failure_.empty()) failure_ = mistake_in_shared_memory();
-    if (failure_.empty()) failure_ = observed_mistake();
     if (!failure_.empty()) give_up();
   }
+  observe_launch_end();
   failure_ = mistake_in_device_memory();
-  if (failure_.empty()) failure_ = observed_mistake();
   if (!failure_.empty()) give_up();
 }
 
