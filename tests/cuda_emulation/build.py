@@ -187,20 +187,46 @@ def module_jobs(binding: Path, variant: str, defines: Sequence[str] = ()) -> lis
 
 def build_module(binding: Path, variant: str, defines: Sequence[str] = ()) -> Path:
     """The module of a binding in a variant, built if it is not there yet. `defines`: -D flags for the kernels."""
-    jobs = module_jobs(binding, variant, defines)
+    return _link(binding.stem, module_jobs(binding, variant, defines), VARIANTS[variant])
+
+
+def _link(
+    name: str, jobs: Sequence[tuple[Path, tuple[str, ...]]], variant: Variant, libraries: Sequence[str] = ()
+) -> Path:
+    """Compiles what is not compiled yet and links it."""
     with ThreadPoolExecutor(COMPILERS_AT_ONCE) as pool:
         objects = list(pool.map(lambda job: _compile(*job), jobs))
-    link = [compiler(), "-shared", *COMMON, *VARIANTS[variant].link, "-Wl,--no-undefined-version"]
+    link = [compiler(), "-shared", *COMMON, *variant.link, "-Wl,--no-undefined-version"]
     names = [str(file) for file in objects]
-    folder = cache_folder() / f"{binding.stem}-{variant}-{_digest(*link, *names)}"
-    target = folder / f"{binding.stem}.so"
+    folder = cache_folder() / f"{name}-{_digest(*link, *names, *libraries)}"
+    target = folder / f"{name}.so"
     if not target.is_file():
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             built = Path(scratch) / target.name
-            _run([*link, *names, "-o", str(built)])
+            _run([*link, *names, *libraries, "-o", str(built)])
             built.replace(target)
     return target
+
+
+def build_operators() -> Path:
+    """The library of the CUDA operators, its kernels on the emulator, registered for tensors on the CPU."""
+    import torch
+
+    headers = [f"-isystem{Path(torch.__file__).parent / 'include'}", "-Wno-unused-variable"]
+    flags = ("-O1", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DKSHOT_DISPATCH_KEY=CPU", *headers)
+    glue = [path for path in sorted((ROOT / "csrc" / "ops_cuda").glob("*.cpp")) if path.name != "launch.cpp"]
+    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    emulator = {file.name: (file, ("-O3",)) for file in sorted((HERE / "emulator").glob("*.cpp"))}
+    jobs = [
+        *((file, flags) for file in [*glue, HERE / "operators" / "launch.cpp"]),
+        emulator.pop("shared_begin.cpp"),
+        *((file, VARIANTS["plain"].kernel) for file in kernels),
+        emulator.pop("shared_end.cpp"),
+        *emulator.values(),
+    ]
+    libraries = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu"]
+    return _link("operators", jobs, VARIANTS["plain"], libraries)
 
 
 def main() -> None:
