@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, assert_close, logical, memory, rounded, sum_dtype
 from cuda_emulation.emulation import ORDERS, load
+from torch import Tensor
+
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
@@ -29,7 +29,7 @@ class Case:
             samples, channels = int(rng.choice([1, 2, 3])), int(rng.choice([8, 13, 32, 64]))
             positions = int(45000 / samples / channels) + int(rng.integers(0, 5))
         elif seed % 5 == 1:  # several slabs
-            samples, channels = int(rng.choice([1, 2])), int(rng.choice([260, 257, 601, 1024]))
+            samples, channels = int(rng.choice([1, 2])), int(rng.choice([257, 260, 520, 601]))
         self.seed, self.samples, self.positions, self.channels = seed, samples, positions, channels
         self.shift = int(rng.choice([0, 0, 8]))
         self.eps = 1e-3

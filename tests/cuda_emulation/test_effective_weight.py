@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, Dictionary, assert_close, memory, sum_dtype
 from cuda_emulation.emulation import ORDERS, load
+from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
 
@@ -20,15 +19,17 @@ class Case:
     def __init__(self, rng: np.random.Generator, dtype: torch.dtype, shots: int, samples: int | None) -> None:
         self.dictionary = Dictionary.random(rng, dtype, shots)
         self.samples = samples
-        rows = self.dictionary.out_channels
+        rows, sums = self.dictionary.out_channels, sum_dtype(dtype)
         per_sample = () if samples is None else (samples,)
 
-        def draw(*shape: int, of: torch.dtype = sum_dtype(dtype)) -> Tensor:
+        def draw(*shape: int, of: torch.dtype) -> Tensor:
             return torch.from_numpy(rng.standard_normal(shape)).to(of).double()
 
-        self.code = draw(*per_sample, shots)
+        self.code = draw(*per_sample, shots, of=sums)
         gate_shape = rng.choice(["none", "shared", "per sample"])
-        self.gate = None if gate_shape == "none" else draw(*(per_sample if gate_shape == "per sample" else ()), rows)
+        self.gate = (
+            None if gate_shape == "none" else draw(*(per_sample if gate_shape == "per sample" else ()), rows, of=sums)
+        )
         self.grad = draw(*per_sample, *self.dictionary.active.shape[1:], of=dtype)
         self.needs = [bool(rng.random() < 0.8) for _ in range(3)]
         if not any(self.needs):

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, Dictionary, assert_close, memory, rounded, sum_dtype
 from cuda_emulation.emulation import ORDERS, load
+from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
 
