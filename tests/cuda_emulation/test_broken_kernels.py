@@ -91,11 +91,10 @@ def failures(module: Emulated, name: str, broken: bool) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("variant", EVERYWHERE)
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(
+    ("name", "variant"), [(name, variant) for name, mistake in MISTAKES.items() for variant in mistake.found_by]
+)
 def test_mistake_is_found(name: str, variant: str) -> None:
-    if variant not in MISTAKES[name].found_by:
-        pytest.skip(f"{variant} does not have to find this")
     assert failures(load("broken_kernels", variant, folder=FOLDER), name, True)
 
 

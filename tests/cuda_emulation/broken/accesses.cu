@@ -106,10 +106,10 @@ __global__ void integer_division_by_zero_kernel(Case c) {
 
 }  // namespace
 
-#define LAUNCH(name, blocks, shared_bytes)                                                              \
-  void name(const Case& c) {                                                                            \
-    KSHOT_LAUNCH(c.broken ? name##_kernel<true> : name##_kernel<false>, blocks, kThreads, shared_bytes, \
-                 nullptr, c);                                                                           \
+#define LAUNCH(name, blocks, shared_bytes)                                                                \
+  void name(const Case& c) {                                                                              \
+    KSHOT_LAUNCH((c.broken ? name##_kernel<true> : name##_kernel<false>), blocks, kThreads, shared_bytes, \
+                 nullptr, c);                                                                             \
   }
 
 LAUNCH(off_by_one_tile, 1, 0)

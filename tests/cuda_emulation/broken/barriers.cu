@@ -84,10 +84,10 @@ __global__ void shuffle_with_ended_lanes_kernel(Case c) {
 
 }  // namespace
 
-#define LAUNCH(name, blocks, shared_bytes)                                                              \
-  void name(const Case& c) {                                                                            \
-    KSHOT_LAUNCH(c.broken ? name##_kernel<true> : name##_kernel<false>, blocks, kThreads, shared_bytes, \
-                 nullptr, c);                                                                           \
+#define LAUNCH(name, blocks, shared_bytes)                                                                \
+  void name(const Case& c) {                                                                              \
+    KSHOT_LAUNCH((c.broken ? name##_kernel<true> : name##_kernel<false>), blocks, kThreads, shared_bytes, \
+                 nullptr, c);                                                                             \
   }
 
 LAUNCH(missing_barrier, blocks_of(c), 0)

@@ -29,7 +29,7 @@ __global__ void copy_kernel(Case c) {
 template <Mistake mistake>
 void launch(const Case& c) {
   const auto blocks = static_cast<unsigned>(c.size / (kThreads * kVector));
-  KSHOT_LAUNCH(c.broken ? copy_kernel<mistake> : copy_kernel<kNone>, blocks, kThreads, kBytes, nullptr, c);
+  KSHOT_LAUNCH((c.broken ? copy_kernel<mistake> : copy_kernel<kNone>), blocks, kThreads, kBytes, nullptr, c);
 }
 
 }  // namespace
