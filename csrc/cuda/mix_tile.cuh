@@ -24,10 +24,6 @@ struct MixShape {
   bool vectors;  // whether accesses of 16 bytes are possible
 };
 
-inline bool is_multiple(int64_t value, int64_t of) {
-  return value % of == 0;
-}
-
 // `pointers` are those to elements: dictionary, effective weight, their gradients (or null).
 inline MixShape mix_shape(const MixGeometry& geometry, int64_t gate_stride, int64_t element_bytes,
                           std::initializer_list<const void*> pointers) {
