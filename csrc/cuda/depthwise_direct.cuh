@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_direct_gather(const
       static_cast<int>(blockIdx.x % static_cast<unsigned>(plan.channel_blocks)) * plan.block.channels;
   const int64_t n = positions_and_sample / static_cast<unsigned>(plan.position_blocks);
   const int tap_count = height.kernel * width.kernel;
-  mix_taps<T>(block_taps, args.weight, n, first_channel, plan.block.channels, channels, tap_count,
-              args.turned);
+  const DictionaryPart<T> part{args.weight, first_channel, plan.block.channels, channels, tap_count};
+  mix_taps<T>(block_taps, part, nullptr, n, args.turned);
   __syncthreads();
 
   const Lane lane = lane_of_thread<channels_last>(plan.block);

@@ -12,7 +12,8 @@
 //
 // Bound by memory: the multiply-adds of a 7x7 kernel take about as long as its traffic. Least bytes: source
 // and target once. Read twice: the margin between tiles; and the dictionary by every block of its channels,
-// which several samples per block keep small.
+// which several samples per block keep small (with a code per sample, the block's share of the dictionary is
+// held in shared memory for them).
 #pragma once
 
 #include "cuda/depthwise_gather.h"
@@ -80,6 +81,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
   T* tile = reinterpret_cast<T*>(shared);
   float* block_taps = reinterpret_cast<float*>(tile + plan.source.elements);
   constexpr int tap_count = Rows::kernel * Columns::kernel;
+  T* held = args.holds_dictionary
+                ? reinterpret_cast<T*>(block_taps + plan.block.channels * tap_pitch(tap_count))
+                : nullptr;
 
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(plan.channel_blocks));
   const int tile_and_samples = static_cast<int>(blockIdx.x / static_cast<unsigned>(plan.channel_blocks));
@@ -96,6 +100,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
   const int first_column = plan.width.target_origin + tile_column * plan.width.tile;
   const int groups = plan.groups();
 
+  const DictionaryPart<T> part{args.weight, first_channel, plan.block.channels, plan.channels, tap_count};
   const int64_t begin = static_cast<int64_t>(samples) * args.samples_per_block;
   const int64_t end = min(begin + args.samples_per_block, plan.batch);
   for (int64_t n = begin; n < end; ++n) {
@@ -105,10 +110,11 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
                                 plan.width.source_origin + tile_column * plan.width.source_advance,
                                 first_channel, plan.height.source, plan.width.source, plan.channels);
     __pipeline_commit();
-    if (n == begin || varies_by_sample(args.weight)) {
-      mix_taps<T>(block_taps, args.weight, n, first_channel, plan.block.channels, plan.channels, tap_count,
-                  args.turned);
+    if (n == begin && held != nullptr) {
+      hold_dictionary(held, part);
+      __syncthreads();
     }
+    if (n == begin || varies_by_sample(args.weight)) mix_taps(block_taps, part, held, n, args.turned);
     __pipeline_wait_prior(0);
     __syncthreads();
 
@@ -124,7 +130,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
           bias[v] = to_sum(static_cast<const T*>(args.bias)[n * args.bias_stride + channel + v]);
         }
       }
-      const T* held = tile + lane.channel * lanes * plan.source.channel_pitch;
+      const T* first_source = tile + lane.channel * lanes * plan.source.channel_pitch;
       T* target = static_cast<T*>(args.target) + n * target_sample + channel * strides.channel;
       for (int group = lane.position; group < groups; group += 1 << plan.block.position_lanes_log2) {
         const int group_row = plan.column_groups.quotient(group);
@@ -141,7 +147,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
           }
         }
         gather_group<Rows, Columns, lanes>(
-            sums, taps, held + row.held * plan.source.row_pitch + column.held * plan.source.column_pitch,
+            sums, taps,
+            first_source + row.held * plan.source.row_pitch + column.held * plan.source.column_pitch,
             plan.height.source_step * plan.source.row_pitch,
             plan.width.source_step * plan.source.column_pitch);
         store_group(sums, target, first_row + row.target, first_column + column.target, plan.height,

@@ -24,7 +24,8 @@ struct DepthwiseGather {
 struct TiledGather {
   TilePlan tiles;
   int samples_per_block;
-  bool whole_lanes;  // whether a thread's channels are always as many and aligned to their size
+  bool holds_dictionary;  // whether a block holds its share of the dictionary for its samples
+  bool whole_lanes;       // whether a thread's channels are always as many and aligned to their size
   bool turned;
   DepthwiseWeight weight;
   const void* source;

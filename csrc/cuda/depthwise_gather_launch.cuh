@@ -13,7 +13,6 @@ constexpr int64_t kFewBlocks = 108;  // one for each multiprocessor
 // As many samples to a block as make the reads of its dictionary small beside those of its tiles, while
 // blocks are many.
 inline int samples_per_block(const TilePlan& plan, const DepthwiseWeight& weight, int64_t taps) {
-  if (varies_by_sample(weight)) return 1;
   const int64_t dictionary = weight.shots * taps * plan.tiles(),  // elements for one channel
       images =
           int64_t{plan.height.source} * plan.width.source + int64_t{plan.height.target} * plan.width.target;
@@ -33,20 +32,27 @@ bool launch_shape(const DepthwiseGather& args, void* stream) {
                             tap_pitch(taps), args.source, args.target};
   const std::optional<TilePlan> tiles = plan_tiles(request);
   if (!tiles) return false;
+  int64_t shared = shared_bytes(*tiles, sizeof(T), tap_pitch(taps));
+  int samples = samples_per_block(*tiles, args.weight, taps);
+  bool holds_dictionary = false;
+  if (varies_by_sample(args.weight) && samples > 1) {
+    const int64_t held = args.weight.shots * taps * tiles->block.channels * static_cast<int64_t>(sizeof(T));
+    holds_dictionary = shared + held <= kSharedBytes;
+    if (holds_dictionary) {
+      shared += held;
+    } else {
+      samples = 1;
+    }
+  }
   constexpr int64_t lanes_bytes = lanes * static_cast<int64_t>(sizeof(T));
   const bool whole_lanes =
       args.channels % lanes == 0 && reinterpret_cast<uintptr_t>(args.target) % lanes_bytes == 0;
-  const TiledGather plan{*tiles,      samples_per_block(*tiles, args.weight, taps),
-                         whole_lanes, args.turned,
-                         args.weight, args.source,
-                         args.bias,   args.bias_stride,
-                         args.target};
-  const int64_t blocks =
-      ceil_div(args.batch, plan.samples_per_block) * tiles->tiles() * tiles->channel_blocks;
+  const TiledGather plan{*tiles,      samples,     holds_dictionary, whole_lanes,      args.turned,
+                         args.weight, args.source, args.bias,        args.bias_stride, args.target};
+  const int64_t blocks = ceil_div(args.batch, samples) * tiles->tiles() * tiles->channel_blocks;
   KSHOT_LAUNCH((depthwise_gather<T, Rows, Columns, channels_last, lanes>),
                dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(tiles->block.threads)),
-               static_cast<size_t>(shared_bytes(*tiles, sizeof(T), tap_pitch(taps))),
-               static_cast<cudaStream_t>(stream), plan);
+               static_cast<size_t>(shared), static_cast<cudaStream_t>(stream), plan);
   return true;
 }
 

@@ -78,3 +78,52 @@ def test_random_geometries(first: int, direction: str, order: str) -> None:
 def test_sanitizers(first: int, variant: str, direction: str) -> None:
     module = load("depthwise_conv2d", variant)
     check(direction, range(first, first + PER_TEST), ORDERS[first // PER_TEST % 3], module)
+
+
+def square(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[Axis, Axis]:
+    """Height and width of a square image that is padded to keep its size."""
+    padding = dilation * (kernel - 1) // 2
+    axis = Axis(size, kernel, stride, padding, padding, dilation)
+    return axis, axis
+
+
+# What random cases hardly meet: several samples to a block, many tiles, wide images.
+SPECIAL = {
+    "samples share a block": Case(*square(64, 3), batch=16, channels=2, shots=16, gate="shared"),
+    "samples share a block and a held dictionary": Case(
+        *square(4, 3), batch=4, channels=1760, shots=5, code="sample", gate="sample", tap_major=True
+    ),
+    "dictionary too large to be held": Case(*square(64, 3), batch=16, channels=2, shots=16, code="sample"),
+    "samples share a block, contiguous": Case(
+        *square(5, 3), batch=4, channels=900, shots=3, code="sample", channels_last=False
+    ),
+    "many tiles": Case(*square(61, 5), batch=1, channels=36),
+    "many tiles, stride 2": Case(*square(75, 3, 2), batch=1, channels=40, dtype="float16", bias="sample"),
+    "many tiles, stride 2, 7x7": Case(*square(66, 7, 2), batch=1, channels=20, dtype="bfloat16"),
+    "wide, contiguous": Case(*square(90, 3), batch=1, channels=3, channels_last=False, bias="shared"),
+    "wide, contiguous, stride 2": Case(*square(132, 5, 2), batch=1, channels=2, channels_last=False),
+    "wide, contiguous, 16 bit": Case(
+        *square(96, 7), batch=2, channels=2, channels_last=False, dtype="bfloat16", code="sample"
+    ),
+    "wide, contiguous, dilated": Case(*square(81, 5, 1, 2), batch=1, channels=2, channels_last=False),
+    "dilated, many tiles": Case(*square(50, 5, 1, 2), batch=1, channels=33),
+    "dilated with a stride": Case(*square(40, 3, 2, 2), batch=2, channels=24, gate="shared"),
+    "reaches farther than a tile may": Case(*square(40, 7, 1, 12), batch=1, channels=5),
+    "stride beyond the kernel": Case(*square(30, 3, 4), batch=2, channels=10),
+    "no channels": Case(*square(6, 3), batch=2, channels=0),
+}
+
+
+@pytest.mark.parametrize("direction", CHECKS)
+@pytest.mark.parametrize("name", SPECIAL)
+def test_special_geometries(name: str, direction: str) -> None:
+    module = load("depthwise_conv2d")
+    for order in ORDERS[: 1 if SPECIAL[name].channels > 1000 else 3]:
+        with module.schedule(order, seed=5):
+            CHECKS[direction](module, SPECIAL[name])
+
+
+@pytest.mark.parametrize("direction", CHECKS)
+@pytest.mark.parametrize("variant", ["asan", "tsan"])
+def test_sanitizers_where_samples_share_a_block(variant: str, direction: str) -> None:
+    CHECKS[direction](load("depthwise_conv2d", variant), SPECIAL["samples share a block, contiguous"])
