@@ -31,7 +31,8 @@ struct DenseChannels {
   int64_t stride;  // from sample to sample, 0 where all share one
 };
 
-// output[n, p, o] = gate[n, o] * (bias[n, o] + sum_{t, i} input[n, p at t, i] * mixed[n, o, t, i])
+// output[n, p, o] = bias[n, o] + gate[n, o] * sum_{t, i} input[n, p at t, i] * mixed[n, o, t, i]
+// The bias comes gated.
 struct DenseForward {
   DType dtype;
   bool allow_tf32;

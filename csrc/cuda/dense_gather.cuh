@@ -1,7 +1,7 @@
 // Convolution as an implicit matrix product, forward and, with transposed taps, for the gradient of the
 // input:
 //
-//     target[g, c] = gate[n, c] * (bias[n, c] + sum_t sum_s source[g at t, s] * mixed[n, (t, s), c])
+//     target[g, c] = bias[n, c] + gate[n, c] * sum_t sum_s source[g at t, s] * mixed[n, (t, s), c]
 //
 // A block owns kRows places (targets that use the same taps, of one sample where the mixed weight depends on
 // it) by kColumns channels, and walks the reduction (t, s) in chunks of 64 bytes: rows of the source come
@@ -123,15 +123,15 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
     if (row.offset < 0) break;
     float values[kLanes];
     load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
-    if (parameters.bias != nullptr) {
-      const float* bias = parameters.bias + row.sample * parameters.bias_stride + channel;
-#pragma unroll
-      for (int i = 0; i < kLanes; ++i) values[i] += i < count ? bias[i] : 0.0f;
-    }
     if (gated && parameters.gate != nullptr) {
       const float* gate = parameters.gate + row.sample * parameters.gate_stride + channel;
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) values[i] *= i < count ? gate[i] : 0.0f;
+    }
+    if (parameters.bias != nullptr) {
+      const float* bias = parameters.bias + row.sample * parameters.bias_stride + channel;
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) values[i] += i < count ? bias[i] : 0.0f;
     }
     T* to = static_cast<T*>(parameters.target) + row.offset + channel;
     if (parameters.target_vectors) {

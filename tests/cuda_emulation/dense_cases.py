@@ -197,8 +197,7 @@ class Problem:
         result = self._convolve(self.input, self._effective(self.weight, self.code))
         if self.bias is None:
             return result
-        bias = self.bias if self.gate is None else self.bias * self.gate
-        return result + (bias[:, None, None, :] if bias.dim() == 2 else bias)
+        return result + (self.bias[:, None, None, :] if self.bias.dim() == 2 else self.bias)
 
     def input_gradient(self) -> torch.Tensor:
         """Of sum(grad * output)."""
