@@ -1,0 +1,197 @@
+"""Run by test_operators.py under plugin.py: public functions through CUDA's glue and kernels, against the reference."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from kshot_ext import functional, reference
+from kshot_ext.optim import KShotSGD
+
+NARROW = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float64: 1e-9}
+
+
+def leaf(*shape: int, dtype: torch.dtype = torch.float32, channels_last: bool = False) -> Tensor:
+    tensor = torch.randn(shape, dtype=torch.float64).to(dtype)
+    if channels_last:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.requires_grad_()
+
+
+def inner_channels_last(dictionary: Tensor) -> Tensor:
+    """The dictionary with its input channels innermost in memory."""
+    return dictionary.detach().movedim(2, -1).contiguous().movedim(-1, 2).requires_grad_()
+
+
+def assert_close(name: str, result: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    assert result.shape == expected.shape
+    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    error = (result.double() - expected).abs().max().item() / scale if expected.numel() else 0.0
+    assert error <= NARROW[dtype], f"{name}: error {error}"
+
+
+def check(name: str, tensors: dict[str, Tensor | None], arguments: dict, only_native: dict | None = None) -> None:
+    """Values and gradients of functional.NAME against those of reference.NAME in float64."""
+    given = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+    exact = {key: tensor.detach().double().requires_grad_(tensor.requires_grad) for key, tensor in given.items()}
+    output = getattr(functional, name)(**given, **arguments, **(only_native or {}))
+    expected = getattr(reference, name)(**exact, **arguments)
+    dtype = output.dtype
+    assert_close("output", output.detach(), expected.detach(), dtype)
+    grad = torch.randn_like(expected)
+    leaves = [key for key, tensor in given.items() if tensor.requires_grad]
+    gradients = torch.autograd.grad(output, [given[key] for key in leaves], grad.to(dtype))
+    references = torch.autograd.grad(expected, [exact[key] for key in leaves], grad.to(dtype).double())
+    for key, gradient, right in zip(leaves, gradients, references):
+        assert gradient.dtype == given[key].dtype, key
+        assert_close(key, gradient, right, max(dtype, gradient.dtype, key=NARROW.get))
+
+
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_kshot_conv2d(depthwise: bool, per_sample: bool, seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype = draw.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
+    dtype = torch.float64 if depthwise and seed % 6 == 5 else dtype
+    batch, shots, kernel = draw.choice([1, 2, 3]), draw.choice([1, 2, 5]), draw.choice([1, 3, 5])
+    total_in, total_out = draw.choice([4, 8, 13]), draw.choice([4, 9, 16])
+    width_in, width_out = draw.choice([total_in, (total_in + 1) // 2]), draw.choice([None, (total_out + 1) // 2])
+    if depthwise:
+        total_out, width_out = total_in, None
+    out = width_in if depthwise else width_out or total_out
+    weight = leaf(shots, total_out, 1 if depthwise else total_in, kernel, kernel, dtype=dtype)
+    if draw.random() < 0.5:
+        weight = inner_channels_last(weight)
+    gates = [None, leaf(out), leaf(batch, total_out)]
+    tensors = {
+        "input": leaf(batch, width_in, 7, 6, dtype=dtype, channels_last=draw.random() < 0.5),
+        "weight": weight,
+        "code": leaf(*((batch,) if per_sample else ()), shots),
+        "bias": draw.choice([None, leaf(total_out, dtype=dtype), leaf(shots, total_out, dtype=dtype)]),
+        "gate": draw.choice(gates),
+    }
+    arguments = {
+        "stride": draw.choice([1, 2]),
+        "padding": draw.choice([kernel // 2, kernel // 2 + 1]) if kernel > 1 else draw.choice([0, 1]),
+        "dilation": draw.choice([1, 1, 2]) if kernel < 5 else 1,
+        "groups": total_in if depthwise else 1,
+        "out_channels": width_out,
+    }
+    check("kshot_conv2d", tensors, arguments, {"algorithm": "fused"})
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_effective_weight(per_sample: bool, seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype = draw.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16])
+    samples = (3,) if per_sample else ()
+    weight = leaf(draw.choice([1, 3, 8]), 6, 5, 3, 3, dtype=dtype)
+    if draw.random() < 0.5:
+        weight = inner_channels_last(weight)
+    code_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    tensors = {
+        "weight": weight,
+        "code": leaf(*samples, weight.shape[0], dtype=code_dtype),
+        "gate": draw.choice([None, leaf(6, dtype=code_dtype), leaf(*samples, 6, dtype=code_dtype)]),
+    }
+    check("effective_weight", tensors, {"out_channels": draw.choice([None, 4]), "in_channels": draw.choice([None, 3])})
+
+
+def test_mix_weights_of_many_layers() -> None:
+    torch.manual_seed(0)
+    weights = [leaf(4, 3 + i, 5, 3, 3) for i in range(40)]
+    code = leaf(4)
+    mixed = functional.mix_weights(weights, code)
+    grads = [torch.randn_like(tensor) for tensor in mixed]
+    gradients = torch.autograd.grad(mixed, [code, *weights], grads)
+    exact, exact_code = [w.detach().double().requires_grad_() for w in weights], code.detach().double().requires_grad_()
+    expected = reference.mix_weights(exact, exact_code)
+    references = torch.autograd.grad(expected, [exact_code, *exact], [grad.double() for grad in grads])
+    for result, right in zip((*mixed, *gradients), (*expected, *references)):
+        assert_close("a layer", result.detach(), right.detach(), torch.float32)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", ["identity", "relu", "relu6", "silu", "hardswish"])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_batch_norm_act(per_sample: bool, activation: str, training: bool) -> None:
+    torch.manual_seed(1)
+    tensors = {
+        "input": leaf(3, 13, 5, 6, channels_last=True),
+        "weight": leaf(4, 16),
+        "bias": leaf(16),
+        "code": leaf(*((3,) if per_sample else ()), 4),
+        "residual": leaf(3, 13, 5, 6),
+        "running_mean": torch.randn(16),
+        "running_var": torch.rand(16) + 0.5,
+    }
+    check("batch_norm_act", tensors, {"training": training, "activation": activation})
+
+
+def test_batch_norm_act_moves_running_statistics() -> None:
+    torch.manual_seed(2)
+    x = torch.randn(4, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    ours, theirs = (torch.zeros(8), torch.ones(8)), (torch.zeros(8), torch.ones(8))
+    functional.batch_norm_act(x, None, None, *ours, momentum=0.3)
+    torch.nn.functional.batch_norm(x, *theirs, training=True, momentum=0.3)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("algorithm", ["fused", "mix_then_conv"])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_sgd_with_compact_gradients(depthwise: bool, algorithm: str) -> None:
+    """Two uses of one dictionary a step, three steps, like torch's SGD on dense gradients."""
+    torch.manual_seed(3)
+    weight = torch.nn.Parameter(torch.randn(5, 8, 1 if depthwise else 8, 3, 3))
+    twin = torch.nn.Parameter(weight.detach().double())
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True}
+    ours, theirs = KShotSGD([weight], **settings), torch.optim.SGD([twin], **settings)
+    groups = 8 if depthwise else 1
+    for _ in range(3):
+        ours.zero_grad(), theirs.zero_grad()
+        for _ in range(2):
+            x, code, gate = torch.randn(2, 8, 6, 6), torch.rand(5), torch.rand(8)
+            call = {"padding": 1, "groups": groups}
+            y = functional.kshot_conv2d(x, weight, code, gate=gate, algorithm=algorithm, **call)
+            right = reference.kshot_conv2d(x.double(), twin, code.double(), gate=gate.double(), **call)
+            y.square().mean().backward(), right.square().mean().backward()
+        assert type(weight.grad).__name__ == "CompactGradient"
+        ours.step(), theirs.step()
+        assert_close("weight", weight.detach(), twin.detach(), torch.float32)
+
+
+def test_operators_as_torch_checks_them() -> None:
+    torch.manual_seed(4)
+    window = ([1, 1], [1, 1, 1, 1], [1, 1])
+    x, w, code = leaf(2, 4, 5, 5, channels_last=True), inner_channels_last(leaf(3, 6, 4, 3, 3)), leaf(3)
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    for depthwise, dictionary, codes in ((False, w, code), (False, w, leaf(2, 3)), (True, leaf(3, 4, 1, 3, 3), code)):
+        out = dictionary.shape[1]
+        arguments = (x, dictionary, codes, None, leaf(out), out, *window, depthwise, False)
+        torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d.default, arguments, test_utils=tests)
+        grad = torch.randn(2, out, 5, 5)
+        backward = (grad, x, dictionary, codes, None, *window, depthwise, False, True, True)
+        torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d_backward.default, backward, test_utils=tests[:2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"code": torch.rand(4)}, "code must be"),
+        ({"weight": torch.rand(3, 6, 3, 3, 3)}, "covers the active channels"),
+        ({"weight": torch.rand(3, 6, 4, 3, 3).double()}, "input's dtype"),
+        ({"gate": torch.rand(5)}, "gate must be"),
+    ],
+)
+def test_wrong_arguments_of_the_operator(change: dict[str, Tensor], message: str) -> None:
+    right = {"input": torch.rand(2, 4, 5, 5), "weight": torch.rand(3, 6, 4, 3, 3), "code": torch.rand(3), "gate": None}
+    given = right | change
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.kshot_ext.mixed_conv2d(
+            *given.values(), None, 6, [1, 1], [1, 1, 1, 1], [1, 1], depthwise=False, allow_tf32=False
+        )
