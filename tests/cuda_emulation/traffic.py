@@ -28,6 +28,15 @@ def line_of(module: Path, address: int) -> str:
     return " -> ".join(reversed(own)) or lines[0]
 
 
+# Of the emulator's types the names that CUDA has for them.
+_SHORT_NAMES = {
+    "emulation::Narrow<emulation::Float16Format>": "__half",
+    "emulation::Narrow<emulation::BFloat16Format>": "__nv_bfloat16",
+    "kshot::cuda::": "",
+    " >": ">",
+}
+
+
 def name_of(module: Path, address: int) -> str:
     """A kernel's name with its template arguments, without its namespaces and parameters."""
     name = _frames(module, address)[-1][0].replace("(anonymous namespace)::", "").removeprefix("void ")
@@ -37,7 +46,10 @@ def name_of(module: Path, address: int) -> str:
         if letter == "(" and depth == 0:
             end = i
             break
-    return re.sub(r"^(?:\w+::)+", "", name[:end])
+    name = name[:end]
+    for long, short in _SHORT_NAMES.items():
+        name = name.replace(long, short)
+    return re.sub(r"^(?:\w+::)+", "", name)
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -112,6 +124,9 @@ def summaries(module: Path, counts: str) -> list[dict[str, Any]]:
     return [summary(module, kernel) for kernel in json.loads(counts)]
 
 
+_NAME_WIDTH = 60
+
+
 def table(kernels: Iterable[dict[str, Any]]) -> str:
     """One row a kernel, for a report."""
     rows = [("kernel", "moved/least", "by blocks/least", "sectors/ideal", "worst bank conflict")]
@@ -122,6 +137,7 @@ def table(kernels: Iterable[dict[str, Any]]) -> str:
         sectors = _ratio(one["sectors"], one["ideal_sectors"])
         conflict = f"{one['worst_bank_conflict']} at {one['worst_bank_conflict_line']}"
         cells = (f"{_ratio(moved, least):.2f}", f"{_ratio(blocks, least):.2f}", f"{sectors:.2f}")
-        rows.append((one["kernel"], *cells, conflict if one["worst_bank_conflict"] else "-"))
+        name = one["kernel"] if len(one["kernel"]) <= _NAME_WIDTH else one["kernel"][: _NAME_WIDTH - 3] + "..."
+        rows.append((name, *cells, conflict if one["worst_bank_conflict"] else "-"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
