@@ -162,7 +162,7 @@ def test_random_tensors(order: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
-    for seed in range(100, 112):
+    for seed in range(100, 105):  # each kind of sizes once
         run(variant, order, seed, dtype)
         check_moments(variant, order, seed, dtype)
 
