@@ -71,7 +71,9 @@ def random_axis(pick: random.Random, kernel: int, stride: int, dilation: int) ->
     reach = dilation * (kernel - 1) + 1
     padding, trailing = (pick.choice((reach // 2, reach // 2, pick.randrange(reach))) for _ in range(2))
     least = max(1, reach - padding - trailing)
-    size = pick.choice((least, pick.randint(least, least + 9), pick.randint(least, least + 9), least + pick.randint(8, 30)))
+    size = pick.choice(
+        (least, pick.randint(least, least + 9), pick.randint(least, least + 9), least + pick.randint(8, 30))
+    )
     return Axis(size, kernel, stride, padding, trailing, dilation)
 
 
@@ -86,9 +88,7 @@ def random_case(seed: int) -> Case:
         kernels = (pick.randint(1, 7), pick.randint(1, 7))
     if pick.random() < 0.1:
         strides = (pick.randint(1, 3), pick.randint(1, 3))
-    height, width = (
-        random_axis(pick, *numbers) for numbers in zip(kernels, strides, dilations, strict=True)
-    )
+    height, width = (random_axis(pick, *numbers) for numbers in zip(kernels, strides, dilations, strict=True))
     code = pick.choice(("none", "shared", "sample"))
     return Case(
         height,
