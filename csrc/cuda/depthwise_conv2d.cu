@@ -73,6 +73,7 @@ WeightGradientPlan plan_of(const DepthwiseWeightGradient& args) {
                               channels_last ? lanes_of_thread(bytes, window->kernel) : 1,
                               true,
                               (geometry.taps() + 1) | 1,
+                              0,
                               args.input,
                               args.grad_output};
     if (const std::optional<TilePlan> tiles = plan_tiles(request)) {

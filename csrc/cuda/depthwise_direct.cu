@@ -1,3 +1,4 @@
+// Launches of depthwise convolution without tiles; see depthwise_direct.cuh.
 #include "cuda/depthwise_direct.cuh"
 
 namespace kshot::cuda {

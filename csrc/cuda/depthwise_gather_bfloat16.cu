@@ -1,3 +1,4 @@
+// The tiled gather of depthwise convolution in bfloat16; see depthwise_gather.cuh.
 #include "cuda/depthwise_gather_launch.cuh"
 
 namespace kshot::cuda {

@@ -8,28 +8,29 @@
 namespace kshot::cuda {
 namespace {
 
-constexpr int64_t kFewBlocks = 108;  // one for each multiprocessor
-
-// As many samples to a block as make the reads of its dictionary small beside those of its tiles, while
-// blocks are many.
+// As many samples to a block as make the reads of its dictionary an eighth of those of its tiles, or a
+// quarter where fewer blocks than multiprocessors are left (half of them at least).
 inline int samples_per_block(const TilePlan& plan, const DepthwiseWeight& weight, int64_t taps) {
   const int64_t dictionary = weight.shots * taps * plan.tiles(),  // elements for one channel
       images =
           int64_t{plan.height.source} * plan.width.source + int64_t{plan.height.target} * plan.width.target;
+  const auto too_few = [&](int64_t samples) {
+    const int64_t blocks = ceil_div(plan.batch, 2 * samples) * plan.channel_blocks * plan.tiles();
+    if (blocks < kManyBlocks / 4) return false;
+    return dictionary * (blocks < kManyBlocks / 2 ? 4 : 8) > samples * images;
+  };
   int64_t samples = 1;
-  while (samples < plan.batch && dictionary * 8 > samples * images &&
-         ceil_div(plan.batch, 2 * samples) * plan.channel_blocks * plan.tiles() >= kFewBlocks) {
-    samples *= 2;
-  }
+  while (samples < plan.batch && too_few(samples)) samples *= 2;
   return static_cast<int>(ceil_div(plan.batch, ceil_div(plan.batch, samples)));
 }
 
 template <class T, class Rows, class Columns, bool channels_last, int lanes>
 bool launch_shape(const DepthwiseGather& args, void* stream) {
   constexpr int taps = Rows::kernel * Columns::kernel;
-  const TileRequest request{args.layout,     args.batch,  args.channels, args.height, args.width,
-                            sizeof(T),       Rows::size,  Columns::size, lanes,       false,
-                            tap_pitch(taps), args.source, args.target};
+  const TileRequest request{args.layout, args.batch, args.channels,   args.height,
+                            args.width,  sizeof(T),  Rows::size,      Columns::size,
+                            lanes,       false,      tap_pitch(taps), args.weight.shots * taps,
+                            args.source, args.target};
   const std::optional<TilePlan> tiles = plan_tiles(request);
   if (!tiles) return false;
   int64_t shared = shared_bytes(*tiles, sizeof(T), tap_pitch(taps));

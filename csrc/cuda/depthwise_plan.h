@@ -123,10 +123,11 @@ struct TileRequest {
   int64_t batch, channels;
   GatherAxis height, width;
   int element_bytes;
-  int rows, columns;  // targets of a thread's group
-  int lanes;          // channels of a thread
-  bool holds_target;  // whether the target tile is held as well
-  int64_t sums;       // floats held for each channel
+  int rows, columns;   // targets of a thread's group
+  int lanes;           // channels of a thread
+  bool holds_target;   // whether the target tile is held as well
+  int64_t sums;        // floats held for each channel
+  int64_t dictionary;  // elements that a block reads for each channel to mix its taps
   const void* source;
   const void* target;
 };
@@ -227,7 +228,8 @@ inline TilePlan plan_of_tile(const TileRequest& request, TileAxis height, TileAx
   return plan;
 }
 
-// The cost of a plan, in reads and writes of elements per sample and channel.
+// The cost of a plan, in reads and writes of elements per sample and channel. Those of the dictionary count
+// half, since the second cache has it after the first of them.
 inline double cost_of(const TileRequest& request, const TilePlan& plan) {
   const double targets = static_cast<double>(plan.height.target) * plan.width.target,
                reads = static_cast<double>(sources_read(plan.height)) *
@@ -241,7 +243,8 @@ inline double cost_of(const TileRequest& request, const TilePlan& plan) {
   const double idle = std::max(0.0, static_cast<double>(kManyBlocks) / blocks - 1);
   // Half a warp of channels: two groups of a warp meet in the banks, and lines of memory are shorter.
   const bool narrow = request.layout == Layout::kChannelsLast && plan.block.channel_lanes_log2 < 5;
-  return (reads + targets) * (1 + 0.1 * std::min(idle, 5.0)) * (narrow ? 1.1 : 1.0) +
+  const double dictionary = 0.5 * static_cast<double>(request.dictionary) * plan.tiles();
+  return (reads + targets + dictionary) * (1 + 0.1 * std::min(idle, 5.0)) * (narrow ? 1.1 : 1.0) +
          threads * (narrow ? 0.25 : 0.15);
 }
 

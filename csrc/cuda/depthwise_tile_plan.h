@@ -8,8 +8,8 @@ namespace kshot::cuda {
 
 constexpr int kMostThreads = 256;  // of a block
 
-// How tiles lie along one axis of an image. Threads take groups of kGroup targets, target_step apart, that
-// read source positions source_step apart: with a dilation, the targets of a group are those that share their
+// How tiles lie along one axis of an image. Threads take groups of targets, target_step apart, that read
+// source positions source_step apart: with a dilation, the targets of a group are those that share their
 // sources.
 struct TileAxis {
   int source, target;      // positions of the axis
@@ -34,8 +34,7 @@ struct HeldTile {
   Divisor rows_divisor;
 };
 
-// How threads share the work, all powers of two but `threads`' products: channel lanes times position lanes
-// are the threads of a block.
+// How threads share the work: channel lanes times position lanes are the threads of a block.
 struct BlockShape {
   int threads;
   int channel_lanes_log2, position_lanes_log2;

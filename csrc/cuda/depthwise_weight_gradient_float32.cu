@@ -1,3 +1,4 @@
+// The tiled gradient of the weight of depthwise convolution in float32; see depthwise_weight_gradient.cuh.
 #include "cuda/depthwise_weight_gradient_launch.cuh"
 
 namespace kshot::cuda {

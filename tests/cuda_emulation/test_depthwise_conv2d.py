@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-
 from cuda_emulation import build
 from cuda_emulation.depthwise_cases import Axis, Case, Problem, assert_close, random_case
 from cuda_emulation.emulation import ORDERS, load
