@@ -160,10 +160,6 @@ def _compile(source: Path, flags: Sequence[str]) -> Path:
     return target
 
 
-def _emulator_sources() -> list[Path]:
-    return sorted((HERE / "emulator").glob("*.cpp"))
-
-
 def kernel_files(binding: Path) -> list[Path]:
     """The files that the binding's comment names."""
     lines = re.findall(r"^// Kernels: (.+)$", binding.read_text(), re.MULTILINE)
@@ -174,16 +170,19 @@ def kernel_files(binding: Path) -> list[Path]:
 
 
 def module_jobs(binding: Path, variant: str, defines: Sequence[str] = ()) -> list[tuple[Path, tuple[str, ...]]]:
-    """The compilations that a module needs: file and flags. The binding is the same in all variants."""
+    """The compilations that a module needs, in the order of linking: file and flags."""
     import pybind11
 
     chosen = VARIANTS[variant]
     python = [f"-isystem{sysconfig.get_paths()['include']}", f"-isystem{pybind11.get_include()}"]
-    jobs: list[tuple[Path, tuple[str, ...]]] = []
-    jobs.append((binding, ("-O0", f"-DKSHOT_EMULATION_NAME={binding.stem}", *python)))
-    jobs.extend((file, (*chosen.kernel, *defines)) for file in kernel_files(binding))
-    jobs.extend((file, ("-O3", *chosen.emulator)) for file in _emulator_sources())
-    return jobs
+    emulator = {file.name: (file, ("-O3", *chosen.emulator)) for file in sorted((HERE / "emulator").glob("*.cpp"))}
+    return [
+        (binding, ("-O0", f"-DKSHOT_EMULATION_NAME={binding.stem}", *python)),
+        emulator.pop("shared_begin.cpp"),
+        *((file, (*chosen.kernel, *defines)) for file in kernel_files(binding)),
+        emulator.pop("shared_end.cpp"),
+        *emulator.values(),
+    ]
 
 
 def build_module(binding: Path, variant: str, defines: Sequence[str] = ()) -> Path:

@@ -5,6 +5,9 @@
     with block_sums.schedule("random", seed=3, shift=4):         # any order, buffers 4 bytes off alignment
         sums = block_sums.block_sums(values)
 
+    counted = load("block_sums", "traffic")
+    counts = counted.traffic(lambda: counted.block_sums(values))  # what kernels moved: see traffic.summary
+
 A mistake that the emulator or a sanitizer finds raises RuntimeError. The variants asan and tsan run in a process of
 their own, with the sanitizer's runtime preloaded; to the caller they look the same.
 """
@@ -16,7 +19,6 @@ import pickle
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -25,17 +27,20 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-
-from cuda_emulation import build
+from cuda_emulation import build, traffic
 
 ORDERS = ("forward", "reverse", "random")
 BINDINGS = build.HERE / "bindings"
 
 
 def import_module(path: Path) -> ModuleType:
-    """The extension module in a file; several of one name may live in one process."""
-    loader = importlib.machinery.ExtensionFileLoader(path.stem, str(path))
-    spec = importlib.util.spec_from_loader(path.stem, loader)
+    """The extension module in a file; several of one stem may live in one process.
+
+    The name tells them apart, for pybind11 gives one module for each name. Its last part is what the file defines.
+    """
+    name = f"{path.parent.name}.{path.stem}"
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
@@ -49,7 +54,7 @@ class Worker:
         self._path = path
         self._preload = build.VARIANTS[variant].preload
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: Any = None
+        self._log = os.memfd_create("sanitizer's report")
 
     def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the module's function; arrays among the arguments are changed as it changes them."""
@@ -89,7 +94,8 @@ class Worker:
                 "PYTHONPATH": str(build.HERE.parent),
             }
             command = [sys.executable, "-m", "cuda_emulation.worker", str(self._path)]
-            self._log = tempfile.TemporaryFile()
+            os.ftruncate(self._log, 0)
+            os.lseek(self._log, 0, os.SEEK_SET)
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
             )
@@ -100,8 +106,8 @@ class Worker:
         assert self._process is not None
         status = self._process.wait()
         self._process = None
-        self._log.seek(0)
-        return f"the process ended with status {status}:\n{self._log.read().decode(errors='replace')}"
+        said = os.pread(self._log, os.fstat(self._log).st_size, 0).decode(errors="replace")
+        return f"the process ended with status {status}:\n{said}"
 
 
 class Emulated:
@@ -131,6 +137,12 @@ class Emulated:
         finally:
             self._call("_set_schedule", ("forward", 0, 0), {})
 
+    def traffic(self, run: Callable[[], object]) -> list[dict[str, Any]]:
+        """What the kernels moved that `run` launches, a traffic.summary for each; only in the variant traffic."""
+        self._call("_start_counting", (), {})
+        run()
+        return traffic.summaries(self._path, self._call("_stop_counting", (), {}))
+
     def _call_here(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         try:
             return getattr(self._module, name)(*args, **kwargs)
@@ -139,14 +151,7 @@ class Emulated:
 
     def _with_lines(self, message: str) -> str:
         """The message with source lines in place of addresses in the module."""
-        return re.sub(r"\[0x([0-9a-f]+)\]", lambda found: line_of(self._path, int(found[1], 16)), message)
-
-
-@cache
-def line_of(module: Path, address: int) -> str:
-    """The source line of an instruction of a module: the innermost one, which inlining may have brought there."""
-    found = subprocess.run(["addr2line", "-e", str(module), hex(address)], capture_output=True, text=True)
-    return re.sub(r" \(discriminator \d+\)", "", found.stdout.strip())
+        return re.sub(r"\[0x([0-9a-f]+)\]", lambda found: traffic.line_of(self._path, int(found[1], 16)), message)
 
 
 @cache

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from cuda_emulation.emulation import import_module
 
 

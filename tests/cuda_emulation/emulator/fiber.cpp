@@ -40,7 +40,8 @@ kshot_emulation_switch_stack:
 namespace emulation {
 namespace {
 
-constexpr size_t kGuardBytes = 4096;
+// More than a large local array, which may reach far below the stack at once.
+constexpr size_t kGuardBytes = size_t{1} << 20;
 
 }  // namespace
 

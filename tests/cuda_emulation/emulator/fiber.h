@@ -29,7 +29,11 @@ class Fiber {
   static void entered(Fiber* caller);
 
   void* stack_top() const { return stack_ + kStackBytes; }
-  bool guards(const void* address) const;  // whether it is in the page below the stack
+  bool holds(const void* address) const {
+    const char* byte = static_cast<const char*>(address);
+    return byte >= stack_ && byte < stack_ + kStackBytes;
+  }
+  bool guards(const void* address) const;  // whether it is right below the stack
 
  private:
   static constexpr size_t kStackBytes = size_t{256} << 10;

@@ -1,6 +1,8 @@
 #include "machine.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstring>
 #include <numeric>
 
 #include "device_memory.h"
@@ -104,11 +106,10 @@ void Machine::run(const LaunchSettings& settings, void (*body)(const void*), con
     block_ = block;
     run_block(position(block, settings.grid));
     if (failure_.empty()) failure_ = mistake_in_shared_memory();
-    if (failure_.empty()) failure_ = observed_mistake();
     if (!failure_.empty()) give_up();
   }
+  observe_launch_end();
   failure_ = mistake_in_device_memory();
-  if (failure_.empty()) failure_ = observed_mistake();
   if (!failure_.empty()) give_up();
 }
 
@@ -140,10 +141,13 @@ void Machine::run_block(uint3 index) {
 }
 
 void Machine::start_threads() {
+  const sanitizers::Unseen unseen;  // fibers that were given up did not say what they leave behind
   living_ = size_;
   ready_.reset(schedule().order, schedule().seed + static_cast<uint64_t>(block_));
   barrier_.votes = {0, 0};
-  for (auto& meetings : meetings_) meetings.clear();
+  for (auto& meetings : meetings_) {
+    for (Meeting& meeting : meetings) meeting.arrived = 0;
+  }
   std::fill(living_lanes_.begin(), living_lanes_.end(), 0u);
   for (int i = 0; i < size_; ++i) {
     Thread& thread = *threads_[i];
@@ -179,10 +183,10 @@ void Machine::end_thread() {
   living_lanes_[thread.warp] &= ~(1u << thread.lane);
   sanitizers::release(&end_order_);
   if (barrier_.votes.all > 0 && barrier_.votes.all == living_) complete_barrier();
-  for (auto& meeting : meetings_[thread.warp]) {
-    if (meeting->excuses_ended && meeting->arrived != 0 &&
-        meeting->arrived == (meeting->mask & living_lanes_[thread.warp])) {
-      complete_meeting(thread.warp, *meeting);
+  for (Meeting& meeting : meetings_[thread.warp]) {
+    if (meeting.excuses_ended && meeting.arrived != 0 &&
+        meeting.arrived == (meeting.mask & living_lanes_[thread.warp])) {
+      complete_meeting(thread.warp, meeting);
     }
   }
   switch_to_next(true);
@@ -208,6 +212,7 @@ void Machine::fail_in_kernel(const std::string& message) {
   Thread& thread = *current_;
   const dim3 index = thread.index;
   failure_ = "thread " + describe(index) + ": " + message;
+  sanitizers::release(&end_order_);
   Fiber::switch_between(thread.fiber, host_, true);
   __builtin_unreachable();
 }
@@ -258,20 +263,17 @@ void Machine::meet(const char* name, unsigned mask, Site site, void* operand,
     fail_in_kernel("the mask names lanes that have ended or do not exist\n" + whereabouts());
   }
   Meeting* meeting = nullptr;
-  for (auto& one : meetings_[self.warp]) {
-    if (one->mask == mask) meeting = one.get();
+  for (Meeting& one : meetings_[self.warp]) {
+    if (one.arrived != 0 ? one.mask == mask : !meeting) meeting = &one;
+    if (one.arrived != 0 && one.mask == mask) break;
   }
-  if (!meeting) {
-    meetings_[self.warp].push_back(std::make_unique<Meeting>());
-    meeting = meetings_[self.warp].back().get();
-    meeting->mask = mask;
-  }
+  meeting->mask = mask;
   if (meeting->arrived == 0) {
     meeting->name = name;
     meeting->site = site;
     meeting->complete = complete;
     meeting->excuses_ended = excuses_ended;
-  } else if (std::string(meeting->name) != name || (!excuses_ended && !(meeting->site == site))) {
+  } else if (std::strcmp(meeting->name, name) != 0 || (!excuses_ended && !(meeting->site == site))) {
     fail_in_kernel("lanes of a warp meet in different operations\n" + whereabouts());
   }
   meeting->operands[self.lane] = operand;

@@ -1,6 +1,7 @@
 // The machine that runs a grid: one block after another on the caller's operating-system thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -82,7 +83,7 @@ class Machine {
     char order[2] = {};
     int turn = 0;
   } barrier_;
-  std::vector<std::vector<std::unique_ptr<Meeting>>> meetings_;  // of every warp
+  std::vector<std::array<Meeting, kWarpLanes>> meetings_;  // of every warp; a lane is in one at most
   char start_order_ = 0, end_order_ = 0;
 };
 

@@ -13,6 +13,10 @@ extern "C" void __asan_storeN(void* address, size_t bytes);
 #include <sanitizer/tsan_interface.h>
 extern "C" void __tsan_read_range(void* address, size_t bytes);
 extern "C" void __tsan_write_range(void* address, size_t bytes);
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
 #endif
 
 namespace emulation {
@@ -87,6 +91,24 @@ inline void see_write([[maybe_unused]] void* address, [[maybe_unused]] size_t by
   __tsan_write_range(address, bytes);
 #endif
 }
+
+// The thread sanitizer does not look at what is done meanwhile.
+struct Unseen {
+#if defined(KSHOT_EMULATION_TSAN)
+  Unseen() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+#else
+  Unseen() {}
+  ~Unseen() {}
+#endif
+  Unseen(const Unseen&) = delete;
+};
 
 }  // namespace sanitizers
 }  // namespace emulation

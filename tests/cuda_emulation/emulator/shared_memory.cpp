@@ -10,11 +10,9 @@
 #include "machine.h"
 #include "sanitizers.h"
 
-// The section of all static shared arrays of the module; absent where it has none.
-extern "C" {
-extern __attribute__((weak, visibility("hidden"))) char __start_kshot_emulation_shared[];
-extern __attribute__((weak, visibility("hidden"))) char __stop_kshot_emulation_shared[];
-}
+#pragma GCC visibility push(hidden)
+extern thread_local char kshot_emulation_shared_begin[64], kshot_emulation_shared_end[64];
+#pragma GCC visibility pop
 
 namespace emulation {
 namespace {
@@ -69,10 +67,8 @@ void begin_shared_memory(int64_t dynamic_bytes) {
   std::memset(memory, kPoison, kGuard + dynamic_bytes_ + kGuard);
   sanitizers::poison(memory, kGuard);
   sanitizers::poison(memory + kGuard + dynamic_bytes_, kWhole - kGuard - dynamic_bytes_);
-  if (__start_kshot_emulation_shared) {
-    std::memset(__start_kshot_emulation_shared, kPoison,
-                __stop_kshot_emulation_shared - __start_kshot_emulation_shared);
-  }
+  char* begin = kshot_emulation_shared_begin;
+  std::memset(begin, kPoison, static_cast<size_t>(kshot_emulation_shared_end - begin));
 }
 
 std::string mistake_in_shared_memory() {
@@ -94,8 +90,7 @@ std::string mistake_in_shared_memory() {
 bool is_shared(const void* address, size_t bytes) {
   const char* dynamic = whole() + kGuard;
   if (inside(address, bytes, dynamic, dynamic + dynamic_bytes_)) return true;
-  return __start_kshot_emulation_shared &&
-         inside(address, bytes, __start_kshot_emulation_shared, __stop_kshot_emulation_shared);
+  return inside(address, bytes, kshot_emulation_shared_begin, kshot_emulation_shared_end);
 }
 
 }  // namespace emulation

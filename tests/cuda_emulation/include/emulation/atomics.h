@@ -23,9 +23,10 @@ __attribute__((no_sanitize("thread", "address"))) T atomic_update(T* address, Si
 
 }  // namespace emulation
 
-#define KSHOT_EMULATION_ATOMIC(name, T, expression)                                                          \
-  inline T name(T* address, T value, KSHOT_EMULATION_HERE) {                                                 \
-    return emulation::atomic_update(address, {file, line}, [value](T before) -> T { return (expression); }); \
+#define KSHOT_EMULATION_ATOMIC(name, T, expression)                                                    \
+  inline T name(T* address, T value, KSHOT_EMULATION_HERE) {                                           \
+    return emulation::atomic_update(address, {file, line},                                             \
+                                    [value]([[maybe_unused]] T before) -> T { return (expression); }); \
   }
 #define KSHOT_EMULATION_ATOMICS(T)                                      \
   KSHOT_EMULATION_ATOMIC(atomicAdd, T, before + value)                  \

@@ -1,6 +1,7 @@
 // How the emulator tells of a mistake in a kernel or in its launch.
 #pragma once
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -12,7 +13,7 @@ struct Site {
 };
 
 inline bool operator==(const Site& a, const Site& b) {
-  return a.line == b.line && std::string(a.file) == b.file;
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 // What a launch throws.

@@ -1,5 +1,7 @@
-// Shared memory: static arrays in a section of their own, so that they can be poisoned between blocks, and
-// one dynamic buffer. Under the address sanitizer static arrays are ordinary variables, which it guards.
+// Shared memory: static arrays, and one dynamic buffer. Static arrays are thread-local, for that tells them
+// from the host's variables and keeps them together, so that they can be poisoned between blocks; a section
+// of their own does not: GCC 12 forgets it in templates. The address sanitizer guards only variables that are
+// not thread-local.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +18,7 @@ void* dynamic_shared_memory();
 #if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
 #else
-#define __shared__ static __attribute__((section("kshot_emulation_shared")))
+#define __shared__ static thread_local
 #endif
 
 #define KSHOT_DYNAMIC_SHARED(type, name) \
