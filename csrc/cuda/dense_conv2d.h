@@ -20,7 +20,7 @@ namespace kshot::cuda {
 struct DenseDictionary {
   const void* copies;
   int64_t shot_stride, out_stride, tap_stride;  // tap (y, x) lies at (y * KW + x) * tap_stride
-  int32_t shots;                                // K, up to 256
+  int32_t shots;                                // K, up to 128
   const float* code;                            // [K] or [N, K]; null: the only copy as it is
   int64_t code_stride;                          // from sample to sample, 0 for a code shared by the batch
 };
@@ -76,7 +76,7 @@ struct DensePerSampleGradient {
   DenseChannels gate;
   float* grad_weight;  // strides of the dictionary; only the active part is written
   float* grad_code;    // [N, K]
-  void* workspace;     // dense_per_sample_gradient_workspace bytes
+  void* workspace;     // dense_per_sample_gradient_workspace bytes, on a 16-byte boundary
 };
 
 void dense_forward(const DenseForward& args, void* stream);

@@ -7,9 +7,10 @@
 // it) by kColumns channels, and walks the reduction (t, s) in chunks of 64 bytes: rows of the source come
 // to shared memory by asynchronous copies, zeros in the padding; the weight is mixed on its way there
 // (dense_mixed_weight.cuh). With a stride, the targets of a gradient fall in classes of equal taps, up to
-// kMostClasses of them a launch. Blocks that share a row of places are neighbours in launch order and read
-// its sources from the L2 cache. Bound by the products with many channels on both sides, otherwise by the
-// bytes of source and target; mixing adds shots / kRows of the products' multiply-adds.
+// kMostClasses of them a launch. Blocks that share places, or channels where the copies are larger than the
+// source, are neighbours in launch order and read them from the L2 cache. Bound by the products with many
+// channels on both sides, otherwise by the bytes of source and target; mixing adds shots / kRows of the
+// products' multiply-adds.
 #pragma once
 
 #include "cuda/dense_mixed_weight.cuh"
@@ -29,10 +30,11 @@ struct GatherParameters {
   MixedWeight weight;
   const float *code, *gate, *bias;
   int64_t code_stride, gate_stride, bias_stride;
-  int32_t column_tiles;
-  bool per_sample;      // whether the mixed weight depends on the sample
-  int source_bytes;     // width of one copy of the source
-  bool target_vectors;  // whether stores of 16 bytes fit the target
+  int32_t column_tiles, row_blocks;  // of the grid; classes with fewer places leave blocks out
+  bool rows_outside;                 // whether blocks of the same places are neighbours
+  bool per_sample;                   // whether the mixed weight depends on the sample
+  int source_bytes;                  // width of one copy of the source
+  bool target_vectors;               // whether stores of 16 bytes fit the target
   DensePlaces classes[kMostClasses];
 };
 
@@ -117,10 +119,10 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
   const int channel = first_column + lane;
   const int count = min(kLanes, parameters.target_channels - channel);
   if (count <= 0) return;
-#pragma unroll 1
+#pragma unroll 2
   for (int r = thread / kVectorsPerRow; r < Shape::kRows; r += kRowsPerPass) {
     const TargetRow row = targets[r];
-    if (row.offset < 0) break;
+    if (row.offset < 0) continue;
     float values[kLanes];
     load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
     if (gated && parameters.gate != nullptr) {
@@ -158,9 +160,12 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   const int64_t group_places =
       parameters.per_sample ? places.count : places.count * static_cast<int64_t>(parameters.samples);
   const int32_t row_tiles = static_cast<int32_t>((group_places + Shape::kRows - 1) / Shape::kRows);
-  const int32_t row_block = static_cast<int32_t>(blockIdx.x) / parameters.column_tiles;
-  const int first_column =
-      (static_cast<int32_t>(blockIdx.x) - row_block * parameters.column_tiles) * Shape::kColumns;
+  // The larger operand decides which blocks are neighbours: those that share a tile of it.
+  const int32_t inner_blocks = parameters.rows_outside ? parameters.column_tiles : parameters.row_blocks;
+  const int32_t outer = static_cast<int32_t>(blockIdx.x) / inner_blocks,
+                inner = static_cast<int32_t>(blockIdx.x) - outer * inner_blocks;
+  const int32_t row_block = parameters.rows_outside ? outer : inner,
+                first_column = (parameters.rows_outside ? inner : outer) * Shape::kColumns;
   const int64_t groups = parameters.per_sample ? parameters.samples : 1;
   if (row_block >= groups * row_tiles) return;
   const int64_t group = row_block / row_tiles;

@@ -24,6 +24,7 @@ void launch_gather_tile(GatherParameters parameters, const std::vector<DensePlac
                                             ? parameters.samples * ceil_div(places.count, Shape::kRows)
                                             : ceil_div(parameters.samples * places.count, Shape::kRows));
     }
+    parameters.row_blocks = static_cast<int32_t>(row_blocks);
     const dim3 grid(static_cast<unsigned>(row_blocks * parameters.column_tiles),
                     static_cast<unsigned>(count));
     KSHOT_LAUNCH((dense_gather_kernel<Tile, transposed>), grid, dim3(Shape::kThreads), bytes,
@@ -83,6 +84,9 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
                        static_cast<int32_t>(width.kernel),
                        parameters.target_channels,
                        false};
+  parameters.rows_outside =
+      parameters.samples * parameters.source_height * parameters.source_width * parameters.source_channels >=
+      weight.shots * geometry.out_channels * geometry.in_channels * geometry.taps();
   parameters.code = weight.code;
   parameters.code_stride = weight.code_stride;
   dispatch_device_dtype_without_double(dtype, [&](auto* type) {

@@ -4,7 +4,8 @@
 //     grad_weight[k, o, t, i] = sum_n code[n, k] * G[n, o, t, i]
 //     grad_code[n, k]         = sum_{o, t, i} G[n, o, t, i] * weight[k, o, t, i]
 //
-// A block owns kRows output channels by kColumns pairs (t, i) of all copies and walks the samples. G of this
+// A block owns kRows output channels by kColumns pairs (t, i) of all copies and walks the samples, or where
+// a weight has few tiles one of several parts of them, whose sums a second kernel adds in order. G of this
 // tile, a matrix product over one sample's positions, is never stored: a thread keeps its elements of
 // kHeldSamples samples in registers, then passes once over its elements of the K copies. So grad_weight,
 // which no other block touches, and weight are read once for kHeldSamples samples. Dot products of a tile go
@@ -20,13 +21,15 @@ namespace {
 struct PerSampleGradientParameters {
   PositionProducts products;
   const void* copies;
-  float* grad_weight;
   int64_t shot_stride, out_stride, tap_stride;
+  float* sums;  // gradients of the copies: of the whole batch, or [parts, shots, out_channels, reduction]
+  int64_t sums_part_stride, sums_shot_stride, sums_out_stride, sums_tap_stride;
   const float *code, *gate;
   int64_t code_stride, gate_stride;
   float* dots;  // [tiles, samples, shots]
   int32_t samples, shots, column_tiles;
-  bool vectors;  // whether accesses of four elements fit the copies
+  int32_t part_rounds;  // rounds of kHeldSamples samples that make a part
+  bool vectors;         // whether accesses of four elements fit the copies and the sums
 };
 
 constexpr int kHeldSamples = 4;  // whose gradients a thread keeps
@@ -35,6 +38,7 @@ constexpr int kHeldSamples = 4;  // whose gradients a thread keeps
 template <class Shape>
 class OwnElements {
  public:
+  using T = typename Shape::T;
   static constexpr int kLanes = 4, kVectorsPerRow = Shape::kColumns / kLanes;
   static constexpr int kRowsPerPass = Shape::kThreads / kVectorsPerRow;
   static constexpr int kVectors = Shape::kRows / kRowsPerPass;
@@ -48,48 +52,49 @@ class OwnElements {
 
   __device__ __forceinline__ OwnElements(const PerSampleGradientParameters& parameters, int first_row,
                                          int first_column)
-      : parameters_(parameters),
-        row_offset_((first_row + row(0)) * parameters.out_stride),
-        column_(first_column + column()) {
+      : parameters_(parameters), row_(first_row + row(0)), column_(first_column + column()) {
     const PositionProducts& products = parameters.products;
-    const int64_t rows_left = products.out_channels - first_row - row(0);
-    vectors_inside_ =
-        rows_left <= 0 ? 0 : min(kVectors, static_cast<int>((rows_left - 1) / kRowsPerPass) + 1);
+    const int32_t rows_left = products.out_channels - row_;
+    vectors_inside_ = rows_left <= 0 ? 0 : min(kVectors, (rows_left - 1) / kRowsPerPass + 1);
     if (column_ >= products.places.reduction) vectors_inside_ = 0;
-    column_offset_ = offset_of(column_);
+    place_ = place_of_column(column_);
   }
 
-  // sums of a copy += code * gradients, dots += copy * gradients
-  __device__ __forceinline__ void contract(int64_t copy_offset, const float (&code)[kHeldSamples], bool adds,
+  // sums of copy k += code * gradients, dots += copy k * gradients; `sums` are those of the block's part.
+  __device__ __forceinline__ void contract(int32_t k, float* sums, const float (&code)[kHeldSamples],
+                                           bool adds,
                                            const float (&gradients)[kHeldSamples][kVectors][kLanes],
                                            float (&dots)[kHeldSamples]) const {
-    const auto* copy = static_cast<const typename Shape::T*>(parameters_.copies) + copy_offset + row_offset_;
-    float* sums = parameters_.grad_weight + copy_offset + row_offset_;
-    const int64_t step = kRowsPerPass * parameters_.out_stride;
+    const T* copy = static_cast<const T*>(parameters_.copies) + k * parameters_.shot_stride +
+                    row_ * parameters_.out_stride;
+    sums += k * parameters_.sums_shot_stride + row_ * parameters_.sums_out_stride;
+    const int64_t copy_step = kRowsPerPass * parameters_.out_stride,
+                  sums_step = kRowsPerPass * parameters_.sums_out_stride;
     if (parameters_.vectors) {
+      copy += place_.in_copy;
+      sums += place_.in_sums;
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         if (v >= vectors_inside_) continue;
         float weight[kLanes], sum[kLanes] = {};
-        load_vector<typename Shape::T, kLanes>(weight, copy + v * step + column_offset_);
-        if (adds) load_vector<float, kLanes>(sum, sums + v * step + column_offset_);
+        load_vector<T, kLanes>(weight, copy + v * copy_step);
+        if (adds) load_vector<float, kLanes>(sum, sums + v * sums_step);
 #pragma unroll
         for (int i = 0; i < kLanes; ++i) add(code, weight[i], gradients, v, i, sum[i], dots);
         // As an explicit instruction: from a plain one the compiler may make four.
-        __stcg(reinterpret_cast<float4*>(sums + v * step + column_offset_),
-               make_float4(sum[0], sum[1], sum[2], sum[3]));
+        __stcg(reinterpret_cast<float4*>(sums + v * sums_step), make_float4(sum[0], sum[1], sum[2], sum[3]));
       }
     } else {
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) {
         if (column_ + i >= parameters_.products.places.reduction) continue;
-        const int64_t column_offset = offset_of(column_ + i);
+        const Place place = place_of_column(column_ + i);
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) {
           if (v >= vectors_inside_) continue;
-          float* to = sums + v * step + column_offset;
+          float* to = sums + v * sums_step + place.in_sums;
           float sum = adds ? *to : 0.0f;
-          add(code, to_sum(copy[v * step + column_offset]), gradients, v, i, sum, dots);
+          add(code, to_sum(copy[v * copy_step + place.in_copy]), gradients, v, i, sum, dots);
           *to = sum;
         }
       }
@@ -108,16 +113,20 @@ class OwnElements {
     }
   }
 
-  // Of a column in a row of a copy.
-  __device__ __forceinline__ int64_t offset_of(int32_t column) const {
+  // Where a column lies in a row.
+  struct Place {
+    int64_t in_copy, in_sums;
+  };
+  __device__ __forceinline__ Place place_of_column(int32_t column) const {
     const DenseTap tap = tap_of(parameters_.products.places, column);
     const int64_t kernel_tap = tap.kernel_y * parameters_.products.kernel_width + tap.kernel_x;
-    return kernel_tap * parameters_.tap_stride + tap.channel;
+    return {kernel_tap * parameters_.tap_stride + tap.channel,
+            kernel_tap * parameters_.sums_tap_stride + tap.channel};
   }
 
   const PerSampleGradientParameters& parameters_;
-  int64_t row_offset_, column_offset_;
-  int32_t column_, vectors_inside_;
+  int32_t row_, column_, vectors_inside_;
+  Place place_;
 };
 
 template <class Tile>
@@ -146,11 +155,12 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   const int first_row = tile / parameters.column_tiles * Shape::kRows,
             first_column = tile % parameters.column_tiles * Shape::kColumns;
 
-  // One round at least: without samples the gradient of the weight is zero. Slot 0 has the sample last
-  // summed, slot 1 the one before, ...
+  // Slot 0 has the sample last summed, slot 1 the one before, ... A part has a round at least: without
+  // samples the gradient of the weight is zero.
   float gradients[kHeldSamples][Own::kVectors][Own::kLanes] = {};
 #pragma unroll 1
-  for (int32_t first = 0; first == 0 || first < parameters.samples; first += kHeldSamples) {
+  for (int32_t round = 0; round < parameters.part_rounds; ++round) {
+    const int32_t first = (static_cast<int32_t>(blockIdx.y) * parameters.part_rounds + round) * kHeldSamples;
     for (int e = thread; e < entries; e += Shape::kThreads) {
       const int32_t sample = first + kHeldSamples - 1 - e / shots;
       codes[e] =
@@ -181,12 +191,13 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
       __syncthreads();
     }
     const Own own(parameters, first_row, first_column);
+    float* sums = parameters.sums + blockIdx.y * parameters.sums_part_stride;
 #pragma unroll 1
     for (int32_t k = 0; k < shots; ++k) {
       float code[kHeldSamples], dots[kHeldSamples] = {};
 #pragma unroll
       for (int s = 0; s < kHeldSamples; ++s) code[s] = codes[s * shots + k];
-      own.contract(k * parameters.shot_stride, code, first > 0, gradients, dots);
+      own.contract(k, sums, code, round > 0, gradients, dots);
 #pragma unroll
       for (int s = 0; s < kHeldSamples; ++s) {
         dots[s] = warp_sum(dots[s]);
@@ -202,6 +213,28 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
       parameters.dots[(static_cast<int64_t>(tile) * parameters.samples + sample) * shots + e % shots] = sum;
     }
   }
+}
+
+// to[k, o, t, i] = sum_p from[p, k, o, t, i], one thread an element.
+struct PartSums {
+  const float* from;  // [parts, shots, out_channels, reduction]
+  float* to;
+  int64_t shot_stride, out_stride, tap_stride;  // of `to`
+  int32_t parts, size;                          // size: elements of a part
+  FastDivisor reduction, out_channels, in_channels;
+};
+
+constexpr int kPartThreads = 256;
+__global__ void __launch_bounds__(kPartThreads) add_parts_kernel(const PartSums args) {
+  const int32_t e = static_cast<int32_t>(blockIdx.x) * kPartThreads + static_cast<int32_t>(threadIdx.x);
+  if (e >= args.size) return;
+  const int32_t row = args.reduction.quotient(e), column = args.reduction.remainder(e, row);
+  const int32_t k = args.out_channels.quotient(row), out = args.out_channels.remainder(row, k);
+  const int32_t tap = args.in_channels.quotient(column), in = args.in_channels.remainder(column, tap);
+  float sum = 0.0f;
+#pragma unroll 4
+  for (int p = 0; p < args.parts; ++p) sum += args.from[static_cast<int64_t>(p) * args.size + e];
+  args.to[k * args.shot_stride + out * args.out_stride + tap * args.tap_stride + in] = sum;
 }
 
 }  // namespace

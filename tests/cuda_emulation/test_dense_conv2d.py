@@ -124,6 +124,13 @@ def test_many_chunks_and_tiles(direction, precision):
     run(direction, layer(precision, 3, (40, 32), square(19, 5, 2, 2)), "reverse")
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_samples_in_parts(order):
+    """So many samples for so small a weight that parts of them have sums of their own, the last one shorter."""
+    for seed in range(40, 52):
+        run("per_sample_gradient", replace(random_case(seed), batch=17 + seed % 9), order)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("direction", ["forward", "input_gradient"])
 def test_one_copy_without_a_code(direction, precision):
