@@ -31,7 +31,7 @@ __device__ __forceinline__ void join(Moments<C>& own, const Moments<C>& other, C
 constexpr int kJoinChannels = 16, kJoinRows = 32;
 
 template <class T, int lanes>
-__global__ void __launch_bounds__(kChannelThreads, 3)
+__global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     moments_kernel(const ChannelTiling tiling, const T* input, Sum<T>* result) {
   using C = Sum<T>;
   constexpr int kBatch = 4, kSlots = kChannelThreads / 2;

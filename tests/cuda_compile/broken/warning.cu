@@ -1,2 +1,4 @@
 // Compiles with a warning.
-__global__ void unused_variable() { int never_used = 0; }
+__global__ void unused_variable() {
+  int never_used = 0;
+}
