@@ -16,7 +16,7 @@ inline int samples_per_block(const TilePlan& plan, const DepthwiseWeight& weight
           int64_t{plan.height.source} * plan.width.source + int64_t{plan.height.target} * plan.width.target;
   const auto too_few = [&](int64_t samples) {
     const int64_t blocks = ceil_div(plan.batch, 2 * samples) * plan.channel_blocks * plan.tiles();
-    if (blocks < kManyBlocks / 4) return false;
+    if (blocks < kManyBlocks / 5) return false;
     return dictionary * (blocks < kManyBlocks / 2 ? 4 : 8) > samples * images;
   };
   int64_t samples = 1;
