@@ -35,6 +35,7 @@ struct GatherParameters {
   bool per_sample;                   // whether the mixed weight depends on the sample
   int source_bytes;                  // width of one copy of the source
   bool target_vectors;               // whether stores of 16 bytes fit the target
+  bool channel_vectors;              // whether loads of 16 bytes fit gate, bias and target
   DensePlaces classes[kMostClasses];
 };
 
@@ -47,6 +48,21 @@ struct alignas(16) TargetRow {
   int64_t offset;  // -1 beyond the last place
   int64_t sample;
 };
+
+// Rows are moved as a whole: in pieces they would meet banks of shared memory four times.
+template <class Row>
+__device__ __forceinline__ Row load_row(const Row* from) {
+  const Words<sizeof(Row)> words = load_words<sizeof(Row)>(from);
+  Row row;
+  std::memcpy(&row, &words, sizeof(row));
+  return row;
+}
+template <class Row>
+__device__ __forceinline__ void store_row(Row* to, const Row& row) {
+  Words<sizeof(Row)> words;
+  std::memcpy(&words, &row, sizeof(row));
+  store_words(to, words);
+}
 
 template <class Tile>
 class SourceLoader {
@@ -69,11 +85,9 @@ class SourceLoader {
       const int64_t offset =
           (static_cast<int64_t>(tap.y) * parameters_.source_width + tap.x) * parameters_.source_channels +
           tap.channel;
-#pragma unroll 4
+#pragma unroll kCopiesInARow < kBytes>
       for (int r = thread / kCopiesPerRow; r < Shape::kRows; r += kRowsPerPass) {
-        const Words<sizeof(SourceRow)> words = load_words<sizeof(SourceRow)>(rows_ + r);
-        SourceRow row;
-        std::memcpy(&row, &words, sizeof(row));
+        const SourceRow row = load_row(rows_ + r);
         const bool inside =
             depth < places_.reduction &&
             static_cast<uint32_t>(row.y + tap.y) < static_cast<uint32_t>(parameters_.source_height) &&
@@ -108,6 +122,16 @@ struct GatherMemory {
   static int bytes(int shots) { return kCode + shots * static_cast<int>(sizeof(float)); }
 };
 
+template <int lanes>
+__device__ __forceinline__ void load_channels(const GatherParameters& parameters, float (&values)[lanes],
+                                              const float* from, int count) {
+  if (parameters.channel_vectors) {
+    load_vector<float, lanes>(values, from);
+  } else {
+    load_first<float, lanes>(values, from, count);
+  }
+}
+
 // Sums to targets, through gate and bias. A thread owns neighbouring channels of every so-many-th row.
 template <class Shape>
 __device__ __forceinline__ void write_targets(const GatherParameters& parameters, const float* staging,
@@ -121,19 +145,21 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
   if (count <= 0) return;
 #pragma unroll 2
   for (int r = thread / kVectorsPerRow; r < Shape::kRows; r += kRowsPerPass) {
-    const TargetRow row = targets[r];
+    const TargetRow row = load_row(targets + r);
     if (row.offset < 0) continue;
     float values[kLanes];
     load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
     if (gated && parameters.gate != nullptr) {
-      const float* gate = parameters.gate + row.sample * parameters.gate_stride + channel;
+      float gate[kLanes];
+      load_channels(parameters, gate, parameters.gate + row.sample * parameters.gate_stride + channel, count);
 #pragma unroll
-      for (int i = 0; i < kLanes; ++i) values[i] *= i < count ? gate[i] : 0.0f;
+      for (int i = 0; i < kLanes; ++i) values[i] *= gate[i];
     }
     if (parameters.bias != nullptr) {
-      const float* bias = parameters.bias + row.sample * parameters.bias_stride + channel;
+      float bias[kLanes];
+      load_channels(parameters, bias, parameters.bias + row.sample * parameters.bias_stride + channel, count);
 #pragma unroll
-      for (int i = 0; i < kLanes; ++i) values[i] += i < count ? bias[i] : 0.0f;
+      for (int i = 0; i < kLanes; ++i) values[i] += bias[i];
     }
     T* to = static_cast<T*>(parameters.target) + row.offset + channel;
     if (parameters.target_vectors) {
@@ -181,16 +207,12 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
                   x = places.width.first_source + place.column * places.width.source_step;
     const int64_t target_y = places.height.first + place.row * places.height.step,
                   target_x = places.width.first + place.column * places.width.step;
-    sources[r].offset =
-        ((sample * parameters.source_height + y) * parameters.source_width + x) * parameters.source_channels;
     // Beyond the last place no tap lies inside: rows so far away that no tap's distance leads back.
-    sources[r].y = used ? y : INT32_MIN / 2;
-    sources[r].x = x;
-    targets[r].offset =
-        used ? ((sample * parameters.target_height + target_y) * parameters.target_width + target_x) *
-                   parameters.target_channels
-             : -1;
-    targets[r].sample = sample;
+    store_row(sources + r, SourceRow{((sample * parameters.source_height + y) * parameters.source_width + x) *
+                                         parameters.source_channels,
+                                     used ? y : INT32_MIN / 2, x});
+    const int64_t pixel = (sample * parameters.target_height + target_y) * parameters.target_width + target_x;
+    store_row(targets + r, TargetRow{used ? pixel * parameters.target_channels : -1, sample});
   }
   for (int k = static_cast<int>(threadIdx.x); k < parameters.weight.shots; k += Shape::kThreads) {
     code[k] = parameters.code == nullptr ? 1.0f : parameters.code[group * parameters.code_stride + k];

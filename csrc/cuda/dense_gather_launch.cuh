@@ -96,6 +96,9 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
     };
     parameters.source_bytes = copy_bytes(parameters.source, parameters.source_channels, sizeof(T));
     parameters.target_vectors = in_vectors(parameters.target, parameters.target_channels);
+    parameters.channel_vectors = parameters.target_vectors && is_vector_aligned(parameters.gate) &&
+                                 is_vector_aligned(parameters.bias) && parameters.gate_stride % 4 == 0 &&
+                                 parameters.bias_stride % 4 == 0;
     parameters.weight.vectors =
         in_vectors(weight.copies, geometry.in_channels) && in_vectors(weight.copies, weight.shot_stride) &&
         in_vectors(weight.copies, weight.out_stride) && in_vectors(weight.copies, weight.tap_stride);

@@ -50,18 +50,18 @@ void dense_per_sample_gradient(const DensePerSampleGradient& args, void* stream)
   parameters.copies = args.weight.copies;
   parameters.shot_stride = args.weight.shot_stride;
   parameters.out_stride = args.weight.out_stride;
-  parameters.tap_stride = args.weight.tap_stride;
+  parameters.tap_stride = static_cast<int32_t>(args.weight.tap_stride);
   if (plan.parts == 1) {
     parameters.sums = args.grad_weight;
     parameters.sums_shot_stride = args.weight.shot_stride;
     parameters.sums_out_stride = args.weight.out_stride;
-    parameters.sums_tap_stride = args.weight.tap_stride;
+    parameters.sums_tap_stride = parameters.tap_stride;
   } else {
     parameters.sums = static_cast<float*>(args.workspace) + plan.parts_offset();
     parameters.sums_part_stride = plan.part_size;
     parameters.sums_shot_stride = geometry.out_channels * plan.reduction;
     parameters.sums_out_stride = plan.reduction;
-    parameters.sums_tap_stride = geometry.in_channels;
+    parameters.sums_tap_stride = static_cast<int32_t>(geometry.in_channels);
   }
   parameters.code = args.weight.code;
   parameters.code_stride = args.weight.code_stride;

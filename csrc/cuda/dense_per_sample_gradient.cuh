@@ -21,9 +21,10 @@ namespace {
 struct PerSampleGradientParameters {
   PositionProducts products;
   const void* copies;
-  int64_t shot_stride, out_stride, tap_stride;
+  int64_t shot_stride, out_stride;
+  int32_t tap_stride, sums_tap_stride;
   float* sums;  // gradients of the copies: of the whole batch, or [parts, shots, out_channels, reduction]
-  int64_t sums_part_stride, sums_shot_stride, sums_out_stride, sums_tap_stride;
+  int64_t sums_part_stride, sums_shot_stride, sums_out_stride;
   const float *code, *gate;
   int64_t code_stride, gate_stride;
   float* dots;  // [tiles, samples, shots]
@@ -113,13 +114,13 @@ class OwnElements {
     }
   }
 
-  // Where a column lies in a row.
+  // Where a column lies in a row. Short, for registers are scarce here.
   struct Place {
-    int64_t in_copy, in_sums;
+    int32_t in_copy, in_sums;
   };
   __device__ __forceinline__ Place place_of_column(int32_t column) const {
     const DenseTap tap = tap_of(parameters_.products.places, column);
-    const int64_t kernel_tap = tap.kernel_y * parameters_.products.kernel_width + tap.kernel_x;
+    const int32_t kernel_tap = tap.kernel_y * parameters_.products.kernel_width + tap.kernel_x;
     return {kernel_tap * parameters_.tap_stride + tap.channel,
             kernel_tap * parameters_.sums_tap_stride + tap.channel};
   }

@@ -26,6 +26,13 @@ __device__ __forceinline__ void copy_or_clear(void* to, const void* from, bool i
   }
 }
 
+// Copies in a row of a loop that makes copies of this width. Asynchronous ones need no company, and the
+// narrow ones of odd channels are worth little code; others wait for memory, so several at a time.
+template <int bytes>
+constexpr int kCopiesInARow = bytes == kVectorBytes ? 4
+                              : bytes == 2          ? 2
+                                                    : 1;
+
 // Calls body(std::integral_constant<int, bytes>) with the width of one copy, one of {16, 4, 2}.
 template <class T, class Body>
 __device__ __forceinline__ void with_copy_bytes(int bytes, const Body& body) {

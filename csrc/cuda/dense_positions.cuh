@@ -46,7 +46,7 @@ class GradLoader {
       const bool channel_inside = first_row_ + lane < products_.out_channels;
       const T* grad = static_cast<const T*>(products_.grad);
       const int64_t first = range_.sample * products_.places.count + range_.place;
-#pragma unroll 4
+#pragma unroll kCopiesInARow < kBytes>
       for (int d = thread / kCopiesPerRow; d < Shape::kDepth; d += kRowsPerPass) {
         const int32_t position = chunk * Shape::kDepth + d;
         const bool inside = channel_inside && position < range_.count;
@@ -91,7 +91,7 @@ class InputLoader {
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
       const DensePlaces& places = products_.places;
       const T* input = static_cast<const T*>(products_.input);
-#pragma unroll 4
+#pragma unroll kCopiesInARow < kBytes>
       for (int d = thread / kCopiesPerRow; d < Shape::kDepth; d += kRowsPerPass) {
         const int32_t position = chunk * Shape::kDepth + d;
         const DensePlace place = place_of(places, range_.place + position);

@@ -195,10 +195,16 @@ class PlainTile {
               column = static_cast<int>(threadIdx.x) % kThreadColumns;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
+      float* to = staging + index<Left, kThreadRows>(row, r) * kStagingStride<Shape>;
+      if constexpr (Right::kDepthInnermost) {
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        staging[index<Left, kThreadRows>(row, r) * kStagingStride<Shape> +
-                index<Right, kThreadColumns>(column, c)] = sums_[r][c];
+        for (int c = 0; c < kColumns; ++c) to[index<Right, kThreadColumns>(column, c)] = sums_[r][c];
+      } else {
+#pragma unroll
+        for (int c = 0; c < kColumns; c += 4) {
+          const float neighbours[4] = {sums_[r][c], sums_[r][c + 1], sums_[r][c + 2], sums_[r][c + 3]};
+          store_vector<float, 4>(to + index<Right, kThreadColumns>(column, c), neighbours);
+        }
       }
     }
   }

@@ -3,8 +3,8 @@
 //     taps[n, c, t]   = gate[n, c] * sum_k code[n, k] * dictionary[k, c, t]
 //     output[n, c, :] = bias[n, c] + input[n, c, :] convolved with taps[n, c, :]
 //
-// The bias comes mixed and gated. Codes, gates and the gradients of weight and bias are of the sum type:
-// float, or double for float64. All pointers are to device memory.
+// The bias comes mixed and gated. Codes, gates, biases and the gradients of weight and bias are of the sum
+// type: float, or double for float64. All pointers are to device memory.
 #pragma once
 
 #include <cstdint>

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_direct_gather(const
                     channel * strides.channel;
   T* target = static_cast<T*>(args.target) + n * target_size * channels + channel * target_strides.channel;
   C bias = 0;
-  if (args.bias != nullptr) bias = to_sum(static_cast<const T*>(args.bias)[n * args.bias_stride + channel]);
+  if (args.bias != nullptr) bias = static_cast<const C*>(args.bias)[n * args.bias_stride + channel];
   const int begin = static_cast<int>(positions_and_sample % static_cast<unsigned>(plan.position_blocks)) *
                     plan.positions_per_block,
             end = min(begin + plan.positions_per_block, target_size);

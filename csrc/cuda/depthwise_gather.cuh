@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
         for (int t = 0; t < tap_count; ++t) taps[t][v] = from[t];
         bias[v] = 0;
         if (args.bias != nullptr && channel + v < plan.channels) {
-          bias[v] = to_sum(static_cast<const T*>(args.bias)[n * args.bias_stride + channel + v]);
+          bias[v] = static_cast<const float*>(args.bias)[n * args.bias_stride + channel + v];
         }
       }
       const T* first_source = tile + lane.channel * lanes * plan.source.channel_pitch;

@@ -136,7 +136,7 @@ class Problem:
         self.dictionary = tensor(case.shots, c, h.kernel, w.kernel)
         self.code = rows(case.code, case.shots, sum_dtype)
         self.gate = rows(case.gate, c, sum_dtype)
-        self.bias = rows(case.bias, c, dtype)
+        self.bias = rows(case.bias, c, sum_dtype)
 
     def image(self, tensor: Tensor) -> Any:
         return to_numpy(tensor.permute(0, 2, 3, 1) if self.case.channels_last else tensor)

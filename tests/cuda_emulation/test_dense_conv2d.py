@@ -119,9 +119,16 @@ def test_tall_tiles(direction, code, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_many_chunks_and_tiles(direction, precision):
-    """A reduction of many chunks, several tiles each way, stretches of positions."""
+    """A reduction of many chunks, several tiles each way."""
     run(direction, layer(precision, 5, (96, 136), square(8, 3, 1, 1), code="samples", shots=5), "random")
     run(direction, layer(precision, 3, (40, 32), square(19, 5, 2, 2)), "reverse")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_stretches_of_positions(precision):
+    """So many positions for so small a weight that stretches of them have sums of their own."""
+    for channels in ((24, 40), (7, 9)):
+        run("weight_gradient", layer(precision, 3, channels, square(19, 3, 1, 1)), "random")
 
 
 @pytest.mark.parametrize("order", ORDERS)
