@@ -266,3 +266,15 @@ def test_random_orders_differ_by_seed_and_repeat() -> None:
 
     assert run(1) == run(1)
     assert len({run(seed) for seed in range(8)}) == 8
+
+
+def test_process_that_follows_another_has_its_schedule() -> None:
+    broken = load("broken_kernels", "tsan", folder=build.HERE / "broken")
+    values = np.random.default_rng(14).random(256).astype(np.float32)
+    with broken.schedule("reverse", shift=4):
+        with pytest.raises(RuntimeError, match="data race"):
+            broken.missing_barrier(values, True)
+        # With buffers off alignment, a vector access is refused, and the process is a new one.
+        with pytest.raises(RuntimeError, match="misaligned source"):
+            broken.missing_pipeline_wait(np.resize(values, 512), False)
+    np.testing.assert_array_equal(broken.unwritten_output(values, False), values)
