@@ -219,6 +219,7 @@ def test_threads_that_ended_are_not_waited_for(semantics: Emulated, order: str) 
         ("stack", "stack overflow"),
         ("changes input", "changed byte . of 'results', which is an input"),
         ("before array", "wrote . bytes before 'results'"),
+        ("wild store", "memory that is not there"),
         ("matrix alignment", "not aligned to 32 bytes"),
         ("matrix stride", "not a multiple of 16 bytes"),
         ("matrix pointers", "different pointers"),
