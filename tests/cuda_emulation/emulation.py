@@ -54,18 +54,21 @@ class Worker:
         self._path = path
         self._preload = build.VARIANTS[variant].preload
         self._process: subprocess.Popen[bytes] | None = None
+        self._settings: dict[str, Sequence[Any]] = {}  # that a process that follows another must have, too
         self._log = os.memfd_create("sanitizer's report")
 
     def call(self, function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the module's function; arrays among the arguments are changed as it changes them."""
-        process = self._start()
+        process = self._process or self._start()
+        if function.startswith("_set_"):
+            self._settings[function] = args
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             pickle.dump((function, args, kwargs), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
             process.stdin.flush()
             outcome, result, arrays = pickle.load(process.stdout)
-        except (EOFError, BrokenPipeError):
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             raise RuntimeError(self._report()) from None
         if outcome == "error":
             raise RuntimeError(result)
@@ -82,23 +85,24 @@ class Worker:
             self._process = None
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            environment = {
-                **os.environ,
-                "LD_PRELOAD": " ".join(build.runtime_library(name) for name in self._preload),
-                "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1",
-                "UBSAN_OPTIONS": "print_stacktrace=1",
-                "TSAN_OPTIONS": "halt_on_error=1:exitcode=66:report_signal_unsafe=0:history_size=4",
-                "OPENBLAS_NUM_THREADS": "1",
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": str(build.HERE.parent),
-            }
-            command = [sys.executable, "-m", "cuda_emulation.worker", str(self._path)]
-            os.ftruncate(self._log, 0)
-            os.lseek(self._log, 0, os.SEEK_SET)
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
-            )
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": " ".join(build.runtime_library(name) for name in self._preload),
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "TSAN_OPTIONS": "halt_on_error=1:exitcode=66:report_signal_unsafe=0:history_size=4",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(build.HERE.parent),
+        }
+        os.ftruncate(self._log, 0)
+        os.lseek(self._log, 0, os.SEEK_SET)
+        command = [sys.executable, "-m", "cuda_emulation.worker", str(self._path)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+        )
+        for function, args in self._settings.items():
+            self.call(function, args, {})
         return self._process
 
     def _report(self) -> str:

@@ -57,6 +57,7 @@ MISTAKES = {
     "missing_pipeline_wait": Mistake(("plain", "asan"), turned_around(4 * THREADS), 8 * THREADS),
     "missing_barrier_after_wait": Mistake(("plain", "tsan"), turned_around(4 * THREADS), 8 * THREADS),
     "missing_syncwarp": Mistake(("plain", "tsan"), swapped),
+    "shuffle_for_syncwarp": Mistake(("tsan",), swapped),
     "off_by_one_tile": Mistake(EVERYWHERE, size=4 * THREADS - 3),
     "unwritten_output": Mistake(EVERYWHERE),
     "divergent_barrier": Mistake(EVERYWHERE),
@@ -96,6 +97,12 @@ def failures(module: Emulated, name: str, broken: bool) -> list[str]:
 )
 def test_mistake_is_found(name: str, variant: str) -> None:
     assert failures(load("broken_kernels", variant, folder=FOLDER), name, True)
+
+
+@pytest.mark.parametrize("name", ["two_blocks_write_one_word", "block_reads_another_blocks_result"])
+def test_blocks_that_meet_are_found_in_every_order(name: str) -> None:
+    """Whether the write or the other access comes first."""
+    assert len(failures(load("broken_kernels", "traffic", folder=FOLDER), name, True)) == len(ORDERS)
 
 
 @pytest.mark.parametrize("variant", EVERYWHERE)

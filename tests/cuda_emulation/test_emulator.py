@@ -219,6 +219,7 @@ def test_threads_that_ended_are_not_waited_for(semantics: Emulated, order: str) 
         ("stack", "stack overflow"),
         ("changes input", "changed byte . of 'results', which is an input"),
         ("before array", "wrote . bytes before 'results'"),
+        ("wild store", "memory that is not there"),
         ("matrix alignment", "not aligned to 32 bytes"),
         ("matrix stride", "not a multiple of 16 bytes"),
         ("matrix pointers", "different pointers"),
@@ -266,3 +267,15 @@ def test_random_orders_differ_by_seed_and_repeat() -> None:
 
     assert run(1) == run(1)
     assert len({run(seed) for seed in range(8)}) == 8
+
+
+def test_process_that_follows_another_has_its_schedule() -> None:
+    broken = load("broken_kernels", "tsan", folder=build.HERE / "broken")
+    values = np.random.default_rng(14).random(256).astype(np.float32)
+    with broken.schedule("reverse", shift=4):
+        with pytest.raises(RuntimeError, match="data race"):
+            broken.missing_barrier(values, True)
+        # With buffers off alignment, a vector access is refused, and the process is a new one.
+        with pytest.raises(RuntimeError, match="misaligned source"):
+            broken.missing_pipeline_wait(np.resize(values, 512), False)
+    np.testing.assert_array_equal(broken.unwritten_output(values, False), values)

@@ -58,6 +58,17 @@ __global__ void missing_syncwarp_kernel(Case c) {
   c.results[i] = tile[threadIdx.x ^ 1];
 }
 
+// The same; a shuffle makes lanes meet, but does not order what they wrote.
+template <bool broken>
+__global__ void shuffle_for_syncwarp_kernel(Case c) {
+  __shared__ float tile[kThreads];
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  tile[threadIdx.x] = c.values[i];
+  const float all = __shfl_sync(0xffffffffu, c.values[i], 0);
+  if (!broken) __syncwarp();
+  c.results[i] = all > 1e30f ? all : tile[threadIdx.x ^ 1];
+}
+
 template <bool broken>
 __global__ void divergent_barrier_kernel(Case c) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -94,6 +105,7 @@ LAUNCH(missing_barrier, blocks_of(c), 0)
 LAUNCH(missing_barrier_before_overwrite, 1, 0)
 LAUNCH(missing_barrier_before_refill, 1, 2 * kThreads * sizeof(float))
 LAUNCH(missing_syncwarp, blocks_of(c), 0)
+LAUNCH(shuffle_for_syncwarp, blocks_of(c), 0)
 LAUNCH(divergent_barrier, blocks_of(c), 0)
 LAUNCH(shuffle_with_ended_lanes, blocks_of(c), 0)
 

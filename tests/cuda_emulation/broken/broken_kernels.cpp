@@ -26,6 +26,7 @@ KSHOT_EMULATION_MODULE(module) {
   CASE(missing_pipeline_wait);
   CASE(missing_barrier_after_wait);
   CASE(missing_syncwarp);
+  CASE(shuffle_for_syncwarp);
   CASE(off_by_one_tile);
   CASE(unwritten_output);
   CASE(divergent_barrier);

@@ -25,6 +25,7 @@ void missing_barrier_before_refill(const Case& c);
 void missing_pipeline_wait(const Case& c);
 void missing_barrier_after_wait(const Case& c);
 void missing_syncwarp(const Case& c);
+void shuffle_for_syncwarp(const Case& c);
 void off_by_one_tile(const Case& c);
 void unwritten_output(const Case& c);
 void divergent_barrier(const Case& c);

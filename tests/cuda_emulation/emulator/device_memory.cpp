@@ -1,5 +1,7 @@
 #include "device_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -15,13 +17,48 @@ namespace emulation {
 namespace {
 
 // As cudaMalloc aligns.
-constexpr size_t kAlignment = 256;
+[[maybe_unused]] constexpr size_t kAlignment = 256;
 
 // Bytes on either side that must stay as they are. The address sanitizer has its own, right behind the end.
 #if defined(KSHOT_EMULATION_ASAN)
 constexpr size_t kGuard = 0;
 #else
 constexpr size_t kGuard = 1024;
+#endif
+
+#if defined(KSHOT_EMULATION_ASAN) || defined(KSHOT_EMULATION_TSAN)
+
+void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, kAlignment, bytes)) throw std::bad_alloc();
+  return memory;
+}
+void release(void* memory, size_t) {
+  std::free(memory);
+}
+
+#else
+
+// Farther away nothing may be touched: a wild access is a fault of the kernel (signals.cpp), not one of
+// Python's.
+constexpr size_t kFar = size_t{4} << 20, kPage = 4096;
+
+size_t whole_pages(size_t bytes) {
+  return (bytes + kPage - 1) / kPage * kPage;
+}
+
+void* allocate(size_t bytes) {
+  void* memory = mmap(nullptr, kFar + whole_pages(bytes) + kFar, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  char* usable = static_cast<char*>(memory) + kFar;
+  mprotect(usable, whole_pages(bytes), PROT_READ | PROT_WRITE);
+  return usable;
+}
+void release(void* memory, size_t bytes) {
+  munmap(static_cast<char*>(memory) - kFar, kFar + whole_pages(bytes) + kFar);
+}
+
 #endif
 
 }  // namespace
@@ -42,9 +79,8 @@ std::string mistake_in_device_memory() {
 DeviceBuffer::DeviceBuffer(std::string name, size_t bytes, const void* contents, bool constant)
     : name_(std::move(name)), bytes_(bytes) {
   const size_t shift = static_cast<size_t>(schedule().shift);
-  void* memory = nullptr;
-  if (posix_memalign(&memory, kAlignment, kGuard + shift + bytes + kGuard)) throw std::bad_alloc();
-  allocation_ = static_cast<char*>(memory);
+  allocated_ = kGuard + shift + bytes + kGuard;
+  allocation_ = static_cast<char*>(allocate(allocated_));
   data_ = allocation_ + kGuard + shift;
   std::memset(allocation_, kPoison, kGuard + shift);
   std::memset(data_ + bytes, kPoison, kGuard);
@@ -64,7 +100,7 @@ DeviceBuffer::~DeviceBuffer() {
   auto& buffers = device_buffers();
   buffers.erase(std::find(buffers.begin(), buffers.end(), this));
   std::free(original_);
-  std::free(allocation_);
+  release(allocation_, allocated_);
 }
 
 std::string DeviceBuffer::mistake() const {

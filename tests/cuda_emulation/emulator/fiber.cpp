@@ -7,7 +7,7 @@
 
 #include "sanitizers.h"
 
-#if defined(__x86_64__)
+#if defined(KSHOT_EMULATION_X86)
 // Saves what a call must preserve on the old stack and takes it from the new one.
 extern "C" __attribute__((visibility("hidden"))) void kshot_emulation_switch_stack(void** old_stack,
                                                                                    void* new_stack);
@@ -63,7 +63,7 @@ void Fiber::prepare(void (*entry)(), size_t color) {
   sanitizers::unpoison(stack_, kStackBytes);
   if (!thread_) thread_ = sanitizers::create_thread();
   const size_t usable = kStackBytes - (color % 32) * 192;
-#if defined(__x86_64__)
+#if defined(KSHOT_EMULATION_X86)
   constexpr int kSavedRegisters = 6;
   void** top = reinterpret_cast<void**>(stack_ + usable);
   *--top = nullptr;  // what `entry` would return to
@@ -87,7 +87,7 @@ void Fiber::abandon() {
 void Fiber::switch_between(Fiber& from, Fiber& to, bool last) {
   if (!from.stack_) from.thread_ = sanitizers::current_thread();
   sanitizers::start_switch(last ? nullptr : &from.fake_stack_, to.bottom_, to.bytes_, to.thread_);
-#if defined(__x86_64__)
+#if defined(KSHOT_EMULATION_X86)
   kshot_emulation_switch_stack(&from.stack_pointer_, to.stack_pointer_);
 #else
   swapcontext(&from.context_, &to.context_);

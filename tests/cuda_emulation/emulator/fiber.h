@@ -3,7 +3,11 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+// The processor that the switch between stacks is written for; others ask the operating system, which is
+// slow.
+#if defined(__x86_64__) && !defined(KSHOT_EMULATION_UCONTEXT)
+#define KSHOT_EMULATION_X86
+#else
 #include <ucontext.h>
 #endif
 
@@ -37,7 +41,7 @@ class Fiber {
 
  private:
   static constexpr size_t kStackBytes = size_t{256} << 10;
-#if defined(__x86_64__)
+#if defined(KSHOT_EMULATION_X86)
   void* stack_pointer_ = nullptr;
 #else
   ucontext_t context_;

@@ -8,7 +8,7 @@
 
 namespace emulation {
 
-#if defined(__x86_64__) && !defined(KSHOT_EMULATION_ASAN) && !defined(KSHOT_EMULATION_TSAN)
+#if defined(KSHOT_EMULATION_X86) && !defined(KSHOT_EMULATION_ASAN) && !defined(KSHOT_EMULATION_TSAN)
 
 namespace {
 

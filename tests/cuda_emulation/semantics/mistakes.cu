@@ -74,6 +74,10 @@ __global__ void before_array_kernel(float* results) {
   results[-1] = 5.0f;
 }
 
+__global__ void wild_store_kernel(float* results) {
+  results[100000] = 5.0f;
+}
+
 template <int offset, int stride>
 __global__ void matrix_kernel(float* results) {
   wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
@@ -115,6 +119,7 @@ void mistake(const std::string& which, float* results) {
   if (which == "stack") launch(large_array_kernel, 1);
   if (which == "changes input") launch(changes_input_kernel, 1);
   if (which == "before array") launch(before_array_kernel, 1);
+  if (which == "wild store") launch(wild_store_kernel, 1);
   if (which == "matrix alignment") launch(matrix_kernel<4, 16>, 32);
   if (which == "matrix stride") launch(matrix_kernel<0, 18>, 32);
   if (which == "matrix pointers") launch(matrix_pointers_kernel, 32);

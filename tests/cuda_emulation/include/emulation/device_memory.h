@@ -24,6 +24,7 @@ class DeviceBuffer {
  private:
   std::string name_;
   char* allocation_;
+  size_t allocated_;
   char* data_;
   size_t bytes_;
   char* original_ = nullptr;  // of constant ones
