@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_FILES = sorted((ROOT / "kshot_ext").rglob("*.py"))
-TORCH_FREE_FILES = sorted(path for folder in ("common", "cpu") for path in (ROOT / "csrc" / folder).iterdir())
+TORCH_FREE_FILES = sorted(path for folder in ("common", "cpu", "cuda") for path in (ROOT / "csrc" / folder).iterdir())
 
 
 def layers() -> list[list[str]]:
@@ -67,10 +67,14 @@ def test_layers_are_told_apart() -> None:
 @pytest.mark.parametrize("path", TORCH_FREE_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_kernels_know_no_torch(path: Path) -> None:
     included = re.findall(r'#include [<"]([^>"]+)', path.read_text())
-    assert [name for name in included if re.match(r"torch/|ATen/|c10/|ops/", name)] == []
+    assert [name for name in included if re.match(r"torch/|ATen/|c10/|ops/|ops_cuda/", name)] == []
 
 
 def test_source_list_is_complete() -> None:
     listed = set((ROOT / "csrc" / "sources.txt").read_text().splitlines())
-    present = {path.relative_to(ROOT / "csrc").as_posix() for path in (ROOT / "csrc").rglob("*.cpp")}
-    assert present == {line for line in listed if line.endswith(".cpp")}
+    present = {
+        path.relative_to(ROOT / "csrc").as_posix()
+        for path in (ROOT / "csrc").rglob("*.c*")
+        if path.suffix in (".cpp", ".cu")
+    }
+    assert present == {line for line in listed if line.endswith((".cpp", ".cu"))}

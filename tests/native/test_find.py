@@ -254,7 +254,7 @@ def test_key_does_not_depend_on_where_things_are(source_folder: Path, tmp_path: 
     ("line", "message"),
     [
         ("ops/absent.cpp", "there is no such file"),
-        ("cuda/mix.cu", "expected a path that starts with ops/ or cpu/"),
+        ("gpu/mix.cu", "expected a path that starts with one of ops/, cpu/, ops_cuda/, cuda/"),
     ],
 )
 def test_source_list_with_a_mistake(line: str, message: str, find: Callable[[], Found], source_folder: Path) -> None:
