@@ -9,13 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks
+from kshot_ext.ops import autotune, checks, conv_forms
 from kshot_ext.ops.conv_forms import (
     ConvCall,
     Dimensions,
     fused_form,
-    grouped_form,
-    mix_then_conv_form,
     prefers_fused,
     stacked_form,
     stacks_copies,
@@ -77,7 +75,8 @@ def kshot_conv2d(
         gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
         out_channels: output width C_out'; default: all that the input width allows.
         algorithm: "mix_then_conv" mixes the weight, then calls the vendor's convolution; "fused" does both in
-            one kernel of ours; "auto" picks the faster one that can serve the call.
+            one kernel of ours; "auto" picks the faster one that can serve the call, by a rule or, after
+            `kshot_ext.set_autotune(True)`, by measuring.
 
     Returns:
         `[N, C_out', H', W']` in the memory format of the input.
@@ -175,6 +174,13 @@ def _kshot_conv(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
-    if fused is not None and (algorithm == "fused" or prefers_fused(call, fused)):
-        return fused(call)
-    return grouped_form(call) if code.dim() == 2 else mix_then_conv_form(call)
+    apart = conv_forms.grouped_form if code.dim() == 2 else conv_forms.mix_then_conv_form
+    if fused is None or algorithm == "mix_then_conv":
+        return apart(call)
+    if algorithm == "auto":
+        if autotune.measures():
+            inside = autotune.fastest(call, {"fused": fused, "mix_then_conv": apart}) == "fused"
+        else:
+            inside = prefers_fused(call, fused)
+        return fused(call) if inside else apart(call)
+    return fused(call)
