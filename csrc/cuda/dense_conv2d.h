@@ -15,6 +15,10 @@
 
 namespace kshot::cuda {
 
+// Every block of places (64 or 128 of them) mixes its weight anew, which suits a code per sample. For a code
+// that many places share it takes fewer bytes to mix once beforehand and to pass the mixture as the only
+// copy.
+//
 // K copies of a weight, each [C_out, KH, KW, C_in] with neighbouring input channels, and the code that mixes
 // them. Strides are in elements; channels beyond the geometry's active ones are skipped by them.
 struct DenseDictionary {
