@@ -90,11 +90,13 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both sides, and
     depthwise ones with kernels beyond 3x3 or an input of at least 4 MB, from which our stores pass the caches.
 
-    On CUDA per-sample and depthwise convolutions are ours, and dense ones on images of at most 14x14 pixels: where the
-    weight is large beside the image, mixing it apart costs most. This rule is not measured yet.
+    On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the batch:
+    every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where there are
+    many. This rule is not measured yet.
     """
     if fused is _mixed_inside_form:
-        return call.per_sample or call.depthwise or math.prod(call.input.shape[2:]) <= 14 * 14
+        positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
+        return call.per_sample or call.depthwise or positions <= 2048
     widths, kernel = call.widths, math.prod(call.weight.shape[3:])
     if call.per_sample:
         return fused is _depthwise_form or widths.in_channels >= 8
