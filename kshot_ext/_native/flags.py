@@ -57,10 +57,12 @@ def kernel_flags(instruction_set: str) -> tuple[str, ...]:
 
 
 def cuda_architectures(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Flags that compile a file of `csrc/cuda` for compute capabilities such as "80", and for later ones."""
-    newest = max(names, key=int)
-    exact = tuple(f"-gencode=arch=compute_{name},code=sm_{name}" for name in names)
-    return (*exact, f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    """Flags that compile a file of `csrc/cuda` for compute capabilities such as "80", and for later ones.
+
+    The sources are alike for all of them, so they are read once, for 8.0, and only their machine code differs.
+    """
+    codes = ",".join([*(f"sm_{name}" for name in names), "compute_80"])
+    return (f"-gencode=arch=compute_80,code=[{codes}]",)
 
 
 def dispatch_flags(instruction_sets: tuple[str, ...]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class ConvCall(NamedTuple):
 def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
     """Our own kernel for this call, or None: two dimensions, depthwise or dense.
 
-    Dense kernels take float32, on CUDA half types and up to 256 copies too. Under autocast the vendor's are used: they
+    Dense kernels take float32, on CUDA half types and up to 128 copies too. Under autocast the vendor's are used: they
     round the mixed weight, not the dictionary.
     """
     if call.dims.count != 2:
@@ -79,7 +79,7 @@ def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
     if call.widths.groups != 1 or call.input.dtype not in legal or autocast:
         return None
     if on_cuda:
-        return _mixed_inside_form if call.weight.shape[0] <= 256 else None
+        return _mixed_inside_form if call.weight.shape[0] <= 128 else None
     return _per_sample_dense_form if call.per_sample else _dense_form
 
 
@@ -90,9 +90,9 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both sides, and
     depthwise ones with kernels beyond 3x3 or an input of at least 4 MB, from which our stores pass the caches.
 
-    On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the batch:
-    every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where there are
-    many. This rule is not measured yet.
+    On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the
+    batch: every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where
+    there are many. This rule is not measured yet.
     """
     if fused is _mixed_inside_form:
         positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))

@@ -12,15 +12,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CSRC = ROOT / "csrc"
 COMPILERS_AT_ONCE = 2
+VIRTUAL = "-arch=compute_80"  # as kshot_ext/_native/flags.py has it
 FLAGS = ("-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v")
 
 
@@ -107,17 +110,36 @@ def _cache_folder() -> Path:
     return folder
 
 
-def compile_kernels(source: Path, arch: str) -> list[Kernel]:
-    """The kernels of a source, compiled unless the same contents were before."""
-    digest = hashlib.sha256(repr((_versions(), FLAGS, arch, source.name)).encode())
+def _digest(source: Path, *settings: str) -> str:
+    digest = hashlib.sha256(repr((_versions(), FLAGS, source.name, settings)).encode())
     for file in (Path(__file__), *_with_includes(source)):
         digest.update(file.read_bytes())
-    kept = _cache_folder() / f"{source.stem}-{arch}-{digest.hexdigest()[:24]}.json"
+    return digest.hexdigest()[:24]
+
+
+_locks: defaultdict[Path, Lock] = defaultdict(Lock)
+
+
+def _ptx(source: Path) -> Path:
+    """The source's code for the virtual architecture, of which that for each real one is made, as in a build."""
+    kept = _cache_folder() / f"{source.stem}-{_digest(source)}.ptx"
+    with _locks[source]:
+        if not kept.is_file():
+            with tempfile.TemporaryDirectory(dir=_cache_folder()) as scratch:
+                written = Path(scratch) / "kernels.ptx"
+                _run([str(find("nvcc")), VIRTUAL, *FLAGS, f"-I{CSRC}", "-ptx", str(source), "-o", str(written)])
+                written.replace(kept)
+    return kept
+
+
+def compile_kernels(source: Path, arch: str) -> list[Kernel]:
+    """The kernels of a source, compiled unless the same contents were before."""
+    kept = _cache_folder() / f"{source.stem}-{arch}-{_digest(source, arch)}.json"
     if not kept.is_file():
+        ptx = _ptx(source)
         with tempfile.TemporaryDirectory(dir=_cache_folder()) as scratch:
             cubin = Path(scratch) / "kernels.cubin"
-            command = [str(find("nvcc")), f"-arch={arch}", *FLAGS, f"-I{CSRC}", "-cubin", str(source), "-o", str(cubin)]
-            log = _run(command)
+            log = _run([str(find("nvcc")), f"-arch={arch}", *FLAGS, "-cubin", str(ptx), "-o", str(cubin)])
             kernels = _read(cubin, log, source.name, arch)
             written = Path(scratch) / "kernels.json"
             written.write_text(json.dumps([asdict(kernel) for kernel in kernels]))
