@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
         const int group_row = plan.column_groups.quotient(group);
         const Group row = group_of<Rows::size>(plan.height, group_row);
         const Group column =
-            group_of<Columns::size>(plan.width, group - group_row * plan.column_groups.divisor);
+            group_of<Columns::size>(plan.width, group - group_row * plan.column_groups.divisor());
         float sums[Rows::size][Columns::size][lanes];
 #pragma unroll
         for (int i = 0; i < Rows::size; ++i) {

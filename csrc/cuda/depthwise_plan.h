@@ -19,9 +19,6 @@ namespace kshot::cuda {
 constexpr int64_t kSharedBytes = 48 << 10;  // of a block: two blocks fit on every device
 constexpr int64_t kManyBlocks = 264;        // two for each multiprocessor of a large device
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 inline int64_t round_up(int64_t a, int64_t b) {
   return ceil_div(a, b) * b;
 }
@@ -165,7 +162,7 @@ inline HeldTile held_tile(Layout layout, int64_t rows, int64_t columns, const Bl
           static_cast<int>(channel_pitch),
           static_cast<int>(row_pitch / per_piece),
           static_cast<int>(round_up(elements, 16 / element_bytes)),
-          Divisor(static_cast<int>(rows))};
+          FastDivisor(static_cast<int>(rows))};
 }
 
 // Bytes of shared memory for the tiles and for `sums` floats of each channel.
@@ -182,7 +179,7 @@ inline TilePlan plan_of_tile(const TileRequest& request, TileAxis height, TileAx
   plan.batch = request.batch;
   plan.channels = static_cast<int>(request.channels);
   plan.row_groups = height.tile / request.rows;
-  plan.column_groups = Divisor(width.tile / request.columns);
+  plan.column_groups = FastDivisor(width.tile / request.columns);
   const bool channels_last = request.layout == Layout::kChannelsLast;
   const int groups_log2 = log2_ceil(plan.groups()), most_log2 = log2_ceil(kMostThreads);
   BlockShape& block = plan.block;

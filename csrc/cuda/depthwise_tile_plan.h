@@ -2,7 +2,7 @@
 // depthwise_tile.cuh, the choice of sizes in depthwise_plan.h.
 #pragma once
 
-#include "cuda/divisor.cuh"
+#include "cuda/division.cuh"
 
 namespace kshot::cuda {
 
@@ -31,7 +31,7 @@ struct HeldTile {
   int row_pitch, column_pitch, channel_pitch;
   int pieces;    // pieces of a row (of all channels, or of one)
   int elements;  // of the whole tile, a multiple of 16 bytes
-  Divisor rows_divisor;
+  FastDivisor rows_divisor;
 };
 
 // How threads share the work: channel lanes times position lanes are the threads of a block.
@@ -47,13 +47,13 @@ struct TilePlan {
   int64_t batch;
   int channels, channel_blocks;
   TileAxis height, width;
-  int row_groups;           // groups of a tile along the height
-  Divisor column_groups;    // and along the width
-  HeldTile source, target;  // the target is held by gradients of the weight only
+  int row_groups;             // groups of a tile along the height
+  FastDivisor column_groups;  // and along the width
+  HeldTile source, target;    // the target is held by gradients of the weight only
   BlockShape block;
 
   __host__ __device__ int tiles() const { return height.tiles * width.tiles; }
-  __host__ __device__ int groups() const { return row_groups * column_groups.divisor; }
+  __host__ __device__ int groups() const { return row_groups * column_groups.divisor(); }
 };
 
 }  // namespace kshot::cuda

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_weight_gradient(con
       const int group_row = plan.column_groups.quotient(group);
       const Group row = group_of<Rows::size>(plan.height, group_row);
       const Group column =
-          group_of<Columns::size>(plan.width, group - group_row * plan.column_groups.divisor);
+          group_of<Columns::size>(plan.width, group - group_row * plan.column_groups.divisor());
       gradient_group<Rows, Columns, lanes>(
           sums, held_grad + row.target * plan.target.row_pitch + column.target * plan.target.column_pitch,
           plan.height.target_step * plan.target.row_pitch, plan.width.target_step * plan.target.column_pitch,

@@ -26,6 +26,7 @@ class FastDivisor {
     divisor_ = static_cast<uint32_t>(d);
   }
 
+  __host__ __device__ __forceinline__ int32_t divisor() const { return static_cast<int32_t>(divisor_); }
   __host__ __device__ __forceinline__ int32_t quotient(int32_t value) const {
     const uint32_t v = static_cast<uint32_t>(value);
     const uint32_t high = static_cast<uint32_t>((static_cast<uint64_t>(v) * factor_) >> 32);
@@ -36,7 +37,7 @@ class FastDivisor {
   }
 
  private:
-  uint32_t divisor_, factor_, shift_;
+  uint32_t divisor_ = 1, factor_ = 1, shift_ = 0;
 };
 
 }  // namespace kshot::cuda

@@ -52,6 +52,23 @@ CLAIMS = [
     Claim(r"(moments|gradient_sums)_kernel<.*>", vector_loads=True),
     Claim(r"batch_norm_act(_backward)?_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"(join_moments|mean_gradients)_kernel<.*>"),
+    Claim(
+        r"dense_(gather|weight_gradient|per_sample_gradient)_kernel<TensorCoreTile<.*>",
+        vector_loads=True,
+        vector_stores=True,
+        tensor_cores=True,
+        dynamic_shared=48 * 1024,
+    ),
+    Claim(
+        r"dense_(gather|weight_gradient|per_sample_gradient)_kernel<PlainTile<.*>",
+        vector_loads=True,
+        vector_stores=True,
+        dynamic_shared=48 * 1024,
+    ),
+    Claim(r"add_(parts|stretches)_kernel"),
+    Claim(r"depthwise_(gather|weight_gradient)<.*>", vector_loads=True, dynamic_shared=48 * 1024),
+    Claim(r"depthwise_direct_(gather|weight_gradient)<.*>", dynamic_shared=48 * 1024),
+    Claim(r"depthwise_partial_sums<.*>"),
 ]
 
 
