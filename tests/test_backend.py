@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from kshot_ext import backend
 
@@ -155,3 +156,38 @@ def test_use_reference_ends_with_an_exception(fresh_and_loadable: ModuleType) ->
 def test_first_use_may_be_inside_torch_compile() -> None:
     environment = {**os.environ, "KSHOT_EXT_BACKEND": "native"}
     subprocess.run([sys.executable, "-c", COMPILE_FIRST], env=environment, check=True)
+
+
+def test_each_kind_of_device_has_its_kernels(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = fresh_and_loadable.kernels_for
+    loaded = fresh_and_loadable.BackendInfo("native", "a test")
+    monkeypatch.setattr(fresh_and_loadable, "_load_cuda", lambda reason: loaded)
+    assert [served(torch.device(kind)) for kind in ("cpu", "cuda", "meta")] == ["cpu", "cuda", None]
+    with fresh_and_loadable.use_reference():
+        assert served(torch.device("cpu")) is served(torch.device("cuda")) is None
+
+
+def test_no_cuda_kernels_warns_once_and_falls_back(
+    fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(reason: str) -> None:
+        raise fresh_and_loadable.BackendError("no nvcc here")
+
+    monkeypatch.setattr(fresh_and_loadable, "_load_cuda", refuse)
+    gpu = torch.device("cuda")
+    with pytest.warns(fresh_and_loadable.BackendWarning, match="no CUDA kernels.*no nvcc here"):
+        assert fresh_and_loadable.kernels_for(gpu) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fresh_and_loadable.kernels_for(gpu) is None
+    assert fresh_and_loadable.kernels_for(torch.device("cpu")) == "cpu"
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "native")
+    with pytest.raises(fresh_and_loadable.BackendError, match="KSHOT_EXT_BACKEND=native, but no nvcc here"):
+        fresh_and_loadable.kernels_for(gpu)
+
+
+def test_without_the_library_no_cuda_library_is_looked_for(fresh: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "reference")
+    monkeypatch.setattr(fresh, "_load_cuda", lambda reason: pytest.fail("looked for"))
+    assert fresh.kernels_for(torch.device("cuda")) is None
+    assert fresh.cuda_info().backend == "reference"

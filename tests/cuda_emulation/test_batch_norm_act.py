@@ -5,7 +5,7 @@ import pytest
 import torch
 from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, assert_close, logical, memory, rounded, sum_dtype
-from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.emulation import ORDERS, load, needs_full, share
 from torch import Tensor
 
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
@@ -156,10 +156,11 @@ def run(variant: str, order: str, seed: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 def test_random_tensors(order: str, dtype: torch.dtype) -> None:
-    for seed in range(CASES):
+    for seed in share(range(CASES), order):
         run("plain", order, seed, dtype)
 
 
+@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
@@ -197,7 +198,7 @@ def check_moments(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 def test_moments(order: str, dtype: torch.dtype) -> None:
-    for seed in range(CASES):
+    for seed in share(range(CASES), order):
         check_moments("plain", order, seed, dtype)
 
 

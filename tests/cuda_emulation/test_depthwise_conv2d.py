@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cuda_emulation import build
 from cuda_emulation.depthwise_cases import Axis, Case, Problem, assert_close, random_case
-from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.emulation import ORDERS, load, needs_full, share
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
 
@@ -68,9 +68,10 @@ def check(direction: str, seeds: Iterable[int], order: str, module: Any) -> None
 @pytest.mark.parametrize("first", range(0, CASES, PER_TEST))
 def test_random_geometries(first: int, direction: str, order: str) -> None:
     module = load("depthwise_conv2d")
-    check(direction, range(first, first + PER_TEST), order, module)
+    check(direction, share(range(first, first + PER_TEST), order), order, module)
 
 
+@needs_full
 @pytest.mark.parametrize("direction", CHECKS)
 @pytest.mark.parametrize("variant", ["asan", "tsan"])
 @pytest.mark.parametrize("first", range(0, 72, PER_TEST))
@@ -122,6 +123,7 @@ def test_special_geometries(name: str, direction: str) -> None:
             CHECKS[direction](module, SPECIAL[name])
 
 
+@needs_full
 @pytest.mark.parametrize("direction", CHECKS)
 @pytest.mark.parametrize("variant", ["asan", "tsan"])
 def test_sanitizers_where_samples_share_a_block(variant: str, direction: str) -> None:

@@ -7,9 +7,9 @@ import math
 import pytest
 from cuda_emulation import build
 from cuda_emulation.depthwise_cases import Axis, Case, Problem
-from cuda_emulation.emulation import load
+from cuda_emulation.emulation import load, needs_full
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")]
 
 MOST_BYTES = 1.5  # over the least possible
 MOST_CONFLICTS = 2  # passes of an access to shared memory where one could do

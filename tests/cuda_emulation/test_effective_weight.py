@@ -5,7 +5,7 @@ import pytest
 import torch
 from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, Dictionary, assert_close, memory, sum_dtype
-from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.emulation import ORDERS, load, needs_full, share
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
@@ -115,10 +115,11 @@ def run(variant: str, order: str, seed: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 def test_random_dictionaries(order: str, dtype: torch.dtype) -> None:
-    for seed in range(BATCHES):
+    for seed in share(range(BATCHES), order):
         run("plain", order, seed, dtype)
 
 
+@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from cuda_emulation import build, traffic
 from cuda_emulation.dictionaries import DTYPES, Dictionary, memory, sum_dtype
-from cuda_emulation.emulation import load
+from cuda_emulation.emulation import load, needs_full
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")]
+pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")]
 
 MOST = 1.15
 LAYERS = {
