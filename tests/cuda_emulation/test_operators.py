@@ -15,6 +15,7 @@ def test_operators_on_the_emulator() -> None:
         [*command, str(HERE / "operators" / "check_operators.py")],
         capture_output=True,
         text=True,
+        cwd=HERE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     assert result.returncode == 0, result.stdout + result.stderr

@@ -43,7 +43,7 @@ struct Problem {
     const auto x = problem[4].cast<py::array>();
     shape = {x.shape(0), x.shape(1)};
     args.dtype = static_cast<DType>(problem[0].cast<int>());
-    args.activation = static_cast<kshot::cuda::Activation>(problem[1].cast<int>());
+    args.activation = static_cast<kshot::Activation>(problem[1].cast<int>());
     args.channels = x.shape(1);
     args.samples = problem[2].cast<int64_t>();
     args.positions_per_sample = args.samples > 0 ? x.shape(0) / args.samples : 0;

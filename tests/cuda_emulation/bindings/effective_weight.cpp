@@ -12,7 +12,7 @@ using kshot::DType;
 // One dictionary: (dtype, geometry, weight, code, gate, gate_stride).
 struct Mixing {
   Input weight, code, gate;
-  kshot::cuda::EffectiveWeight args;
+  kshot::EffectiveWeight args;
 
   explicit Mixing(const py::tuple& job)
       : weight("weight", job[2]), code("code", job[3]), gate("gate", job[4]) {
@@ -29,7 +29,7 @@ struct Mixing {
 py::list effective_weight(const py::list& jobs) {
   std::deque<Mixing> mixings;
   std::deque<Output> outputs;
-  std::vector<kshot::cuda::EffectiveWeight> args;
+  std::vector<kshot::EffectiveWeight> args;
   for (const auto& job : jobs) {
     mixings.emplace_back(job.cast<py::tuple>());
     args.push_back(mixings.back().args);

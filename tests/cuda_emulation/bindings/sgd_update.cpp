@@ -26,8 +26,8 @@ struct Updated {
 py::list sgd_update(const py::list& jobs) {
   std::deque<Updated> weights, buffers;
   std::deque<Input> inputs;
-  std::deque<std::vector<kshot::cuda::SgdUse>> uses;
-  std::vector<kshot::cuda::SgdUpdate> args;
+  std::deque<std::vector<kshot::SgdUse>> uses;
+  std::vector<kshot::SgdUpdate> args;
   const auto input = [&](const char* name, const py::handle& array) {
     inputs.emplace_back(name, py::reinterpret_borrow<py::object>(array));
     return inputs.back().data();
@@ -42,7 +42,7 @@ py::list sgd_update(const py::list& jobs) {
       uses.back().push_back({input("code", use[0]), input("gate", use[1]), input("use", use[2]),
                              use[3].cast<int64_t>(), use[4].cast<int64_t>()});
     }
-    kshot::cuda::SgdUpdate own{};
+    kshot::SgdUpdate own{};
     own.geometry = geometry_of(job[1].cast<std::vector<int64_t>>());
     own.dtype = static_cast<kshot::DType>(job[0].cast<int>());
     own.weight = weights.back().buffer.data();
