@@ -53,7 +53,7 @@ def find_cuda_compiler() -> CudaCompiler:
         raise BackendError(f"{program} --version names no release but {text.strip()[-80:]!r}")
     if release[1].split(".")[0] != wanted.split(".")[0]:
         raise BackendError(f"{program} is of CUDA {release[1]}, torch {torch.__version__} has CUDA {wanted}: {_CURE}")
-    return CudaCompiler((str(program),), release[1], program.resolve().parent.parent)
+    return CudaCompiler((str(program),), release[1], _toolkit_of(program))
 
 
 def architectures() -> tuple[str, ...]:
@@ -77,6 +77,13 @@ def architectures() -> tuple[str, ...]:
         present = ", ".join(f"{major}.{minor}" for major, minor in sorted(found)) or "none"
         raise BackendError(f"the CUDA kernels need a GPU of compute capability 8.0 or later; present: {present}")
     return tuple(map(str, supported))
+
+
+def _toolkit_of(program: Path) -> Path:
+    """The folder of the toolkit: what nvcc calls it, as the program on PATH may be a script elsewhere."""
+    dry_run = [str(program), "--dryrun", "-c", "-x", "cu", os.devnull]
+    told = re.search(r"\bTOP=(\S+)", subprocess.run(dry_run, capture_output=True, text=True).stderr)
+    return Path(told[1]).resolve() if told else program.resolve().parent.parent
 
 
 def _nvcc() -> Path | None:
