@@ -31,6 +31,7 @@ __all__ = [
     "kernels_for",
     "native",
     "on_load",
+    "rows",
     "use_reference",
 ]
 
@@ -70,7 +71,7 @@ class BackendInfo:
     error: str | None = None
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of each known field and of the torch version, for `kshot-ext info`."""
+        """Name and value of each known field and of the torch version."""
         known = [(name.replace("_", " "), str(value)) for name, value in vars(self).items() if value is not None]
         return [*known, ("torch", torch.__version__)]
 
@@ -138,6 +139,14 @@ def info() -> BackendInfo:
             if _info is None:
                 _info = _choose()
     return _info
+
+
+def rows() -> list[tuple[str, str]]:
+    """Names and values for `kshot-ext info`: those of `info` and, where torch sees a GPU, of `cuda_info`."""
+    lines = info().rows()
+    if torch.cuda.is_available():
+        lines += [(f"CUDA {name}", value) for name, value in cuda_info().rows() if name != "torch"]
+    return lines
 
 
 def on_load(callback: Callable[[], None]) -> None:

@@ -34,14 +34,14 @@ def info() -> None:
     """Tell which backend is in use, and why; builds the native kernels if that was not done yet."""
     console = Console()
     try:
-        state = backend.info()
+        state, rows = backend.info(), backend.rows()
     except backend.BackendError as error:
         console.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from error
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in state.rows():
+    for name, value in rows:
         table.add_row(name, value)
     console.print(table)
     if state.error is not None:

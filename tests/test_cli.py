@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from kshot_ext import backend
@@ -22,6 +23,14 @@ def test_info_prints_the_backend() -> None:
     assert result.exit_code == 0
     assert backend.info().backend in result.stdout
     assert "cpu capability" in result.stdout
+
+
+def test_info_tells_of_cuda_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "cuda_info", lambda: backend.BackendInfo("reference", "no nvcc in this test"))
+    output = " ".join(CliRunner().invoke(app, ["info"]).stdout.split())
+    assert "CUDA backend" in output
+    assert "no nvcc in this test" in output
 
 
 def test_info_fails_where_native_kernels_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,8 @@ LIBRARIES = ("-ltorch_cpu",)
 # The CUDA library: kernels by nvcc, glue by the C++ compiler.
 CUDA = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden")
 CUDA_OPS = (*OPS, "-DUSE_CUDA", "-DKSHOT_DISPATCH_KEY=CUDA")
-CUDA_LIBRARIES = ("-ltorch_cpu", "-ltorch_cuda", "-lcudart_static", "-ldl", "-lrt", "-lpthread")
+# The CUDA runtime is the one that torch has loaded: it holds the current device.
+CUDA_LIBRARIES = ("-ltorch_cpu", "-ltorch_cuda", "-lcudart")
 
 
 def instruction_sets() -> tuple[str, ...]:
