@@ -8,8 +8,8 @@
 namespace {
 
 using kshot::DType;
+using kshot::EffectiveWeight;
 using kshot::MixGeometry;
-using kshot::cpu::EffectiveWeight;
 using kshot::cpu::EffectiveWeightBackward;
 
 struct Kernels {
