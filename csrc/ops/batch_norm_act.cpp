@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "ops/conv_arguments.h"
+#include "ops/norm_parameter.h"
 #include "ops/registration.h"
 #include "ops/tensor_utils.h"
 
@@ -42,7 +43,10 @@ class Problem {
  public:
   Problem(const Tensor& input, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
           const std::optional<Tensor>& residual, int64_t activation)
-      : input_(as_channels_last(input)), sum_type_(sum_type_of(input)) {
+      : input_(as_channels_last(input)),
+        sum_type_(sum_type_of(input)),
+        weight_(weight, input_),
+        bias_(bias, input_) {
     channels_ = input.size(1);
     args_.dtype = dtype_of(input_);
     args_.activation = static_cast<Activation>(activation);
@@ -51,8 +55,10 @@ class Problem {
     args_.past_caches = exceeds_caches(input_);
     if (residual) residual_ = laid_out_as(*residual, channels_last_strides(sizes_of(input)));
     args_.residual = residual_ ? residual_->data_ptr() : nullptr;
-    args_.weight = parameter(weight, weight_, args_.weight_stride);
-    args_.bias = parameter(bias, bias_, args_.bias_stride);
+    args_.weight = weight_.data();
+    args_.weight_stride = weight_.stride();
+    args_.bias = bias_.data();
+    args_.bias_stride = bias_.stride();
     const int64_t pixels = input.size(2) * input.size(3);
     per_sample_ = args_.weight_stride || args_.bias_stride;
     args_.positions_per_sample = per_sample_ ? pixels : input.size(0) * pixels;
@@ -93,23 +99,12 @@ class Problem {
   }
 
  private:
-  const void* parameter(const std::optional<Tensor>& tensor, std::optional<Tensor>& kept, int64_t& stride) {
-    stride = 0;
-    if (!tensor) return nullptr;
-    const int64_t rank = tensor->dim();
-    STD_TORCH_CHECK((rank == 1 || (rank == 2 && tensor->size(0) == input_.size(0))) &&
-                        tensor->size(rank - 1) == channels_,
-                    "weight and bias must be [C] or [N, C] with N, C = ", input_.size(0), ", ", channels_);
-    kept = torch::stable::contiguous(torch::stable::to(*tensor, sum_type_));
-    stride = rank == 2 ? channels_ : 0;
-    return kept->data_ptr();
-  }
-
   Tensor input_;
   torch::headeronly::ScalarType sum_type_;
+  NormParameter weight_, bias_;
   int64_t channels_;
   bool per_sample_ = false;
-  std::optional<Tensor> residual_, weight_, bias_, mean_, inverse_deviation_;
+  std::optional<Tensor> residual_, mean_, inverse_deviation_;
   cpu::BatchNormAct args_{};
 };
 

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "ops/conv_arguments.h"
+#include "ops/norm_parameter.h"
 #include "ops/registration.h"
 #include "ops_cuda/launch.h"
 
@@ -15,7 +16,10 @@ class NormProblem {
  public:
   NormProblem(const Tensor& input, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
               const std::optional<Tensor>& residual, double eps, int64_t activation)
-      : input_(as_channels_last(input)), sum_type_(sum_type_of(input)) {
+      : input_(as_channels_last(input)),
+        sum_type_(sum_type_of(input)),
+        weight_(weight, input_),
+        bias_(bias, input_) {
     args_.dtype = dtype_of(input_);
     args_.activation = static_cast<Activation>(activation);
     args_.channels = input.size(1);
@@ -23,8 +27,10 @@ class NormProblem {
     args_.input = input_.data_ptr();
     if (residual) residual_ = laid_out_as(*residual, channels_last_strides(sizes_of(input)));
     args_.residual = residual_ ? residual_->data_ptr() : nullptr;
-    args_.weight = parameter(weight, weight_, args_.weight_stride);
-    args_.bias = parameter(bias, bias_, args_.bias_stride);
+    args_.weight = weight_.data();
+    args_.weight_stride = weight_.stride();
+    args_.bias = bias_.data();
+    args_.bias_stride = bias_.stride();
     const bool per_sample = args_.weight_stride || args_.bias_stride;
     args_.samples = per_sample ? input.size(0) : 1;
     args_.positions_per_sample = per_sample ? input.size(2) * input.size(3) : positions();
@@ -50,22 +56,10 @@ class NormProblem {
   void write_to(Tensor& output) { args_.output = output.data_ptr(); }
 
  private:
-  const void* parameter(const std::optional<Tensor>& tensor, std::optional<Tensor>& kept, int64_t& stride) {
-    stride = 0;
-    if (!tensor) return nullptr;
-    const int64_t rank = tensor->dim();
-    STD_TORCH_CHECK((rank == 1 || (rank == 2 && tensor->size(0) == input_.size(0))) &&
-                        tensor->size(rank - 1) == args_.channels,
-                    "weight and bias must be [C] or [N, C] with N, C = ", input_.size(0), ", ",
-                    args_.channels);
-    kept = torch::stable::contiguous(torch::stable::to(*tensor, sum_type_));
-    stride = rank == 2 ? args_.channels : 0;
-    return kept->data_ptr();
-  }
-
   Tensor input_;
   torch::headeronly::ScalarType sum_type_;
-  std::optional<Tensor> residual_, weight_, bias_, mean_, variance_;
+  NormParameter weight_, bias_;
+  std::optional<Tensor> residual_, mean_, variance_;
   cuda::BatchNormAct args_{};
 };
 
