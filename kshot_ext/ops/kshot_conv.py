@@ -175,12 +175,12 @@ def _kshot_conv(
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
     apart = conv_forms.grouped_form if code.dim() == 2 else conv_forms.mix_then_conv_form
-    if fused is None or algorithm == "mix_then_conv":
+    if fused is None:
         return apart(call)
-    if algorithm == "auto":
-        if autotune.measures():
-            inside = autotune.fastest(call, {"fused": fused, "mix_then_conv": apart}) == "fused"
-        else:
-            inside = prefers_fused(call, fused)
-        return fused(call) if inside else apart(call)
-    return fused(call)
+    if algorithm == "fused":
+        return fused(call)
+    if autotune.measures():
+        inside = autotune.fastest(call, {"fused": fused, "mix_then_conv": apart}) == "fused"
+    else:
+        inside = prefers_fused(call, fused)
+    return fused(call) if inside else apart(call)
