@@ -86,9 +86,9 @@ def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
 def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
-    Per-sample convolutions are ours, but for dense ones of very few input channels, as of a colour image. With one
-    weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both sides, and
-    depthwise ones with kernels beyond 3x3 or an input of at least 4 MB, from which our stores pass the caches.
+    Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
+    image. With one weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both
+    sides.
 
     On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the
     batch: every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where
@@ -97,13 +97,14 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     if fused is _mixed_inside_form:
         positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
         return call.per_sample or call.depthwise or positions <= 2048
-    widths, kernel = call.widths, math.prod(call.weight.shape[3:])
+    widths = call.widths
+    if fused is _depthwise_form:
+        return True
     if call.per_sample:
-        return fused is _depthwise_form or widths.in_channels >= 8
-    if fused is _dense_form:
-        channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
-        return kernel == 1 and channels_last and min(widths.in_channels, widths.out_channels) >= 8
-    return kernel > 9 or call.input.numel() * call.input.element_size() >= 4 << 20
+        return widths.in_channels >= 8
+    channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
+    pointwise = math.prod(call.weight.shape[3:]) == 1
+    return pointwise and channels_last and min(widths.in_channels, widths.out_channels) >= 8
 
 
 def stacks_copies(call: ConvCall) -> bool:
