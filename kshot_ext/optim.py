@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from kshot_ext.ops.compact_gradient import CompactGradient, want_compact_gradient
 from kshot_ext.ops.sgd_update import sgd_update
 
+_MOST_USES = 40  # of one dictionary in one step: CUDA's kernel takes no more (kMaxSgdUses)
+
 
 class KShotSGD(Optimizer):
     """Stochastic gradient descent that never stores a dense gradient of a dictionary.
@@ -24,13 +26,14 @@ class KShotSGD(Optimizer):
         v = momentum * v + (1 - dampening) * g        (v = g at the first step)
         w = w - lr * (g + momentum * v if nesterov else v)
 
-    Results equal `torch.optim.SGD` within rounding, and so do state dicts. Ordinary parameters are updated from
-    their ordinary gradients. Inside `torch.compile`, and for codes per sample, gradients are dense and still work.
+    with -dL/dw for dL/dw to maximize. Results equal `torch.optim.SGD` within rounding, and so do state dicts. All
+    parameters of a group are updated in one call of the kernels (one per device), ordinary ones from their ordinary
+    gradients. Inside `torch.compile`, and for codes per sample, gradients are dense and still work.
 
     Args:
         params: parameters, or groups of them as for any torch optimiser.
         lr: learning rate.
-        momentum, dampening, weight_decay, nesterov: as in `torch.optim.SGD`.
+        momentum, dampening, weight_decay, nesterov, maximize: as in `torch.optim.SGD`.
 
     Raises:
         ValueError: if a hyper-parameter is out of range.
@@ -54,6 +57,8 @@ class KShotSGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
             if not value >= 0:
@@ -68,6 +73,7 @@ class KShotSGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "maximize": maximize,
         }
         super().__init__(params, defaults)
 
@@ -85,27 +91,43 @@ class KShotSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            self._update(group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("maximize", False)  # older state dicts have none
+
+    def _update(self, group: dict[str, Any]) -> None:
+        alike: dict[tuple[torch.device, float], list[Tensor]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                first = self.state[parameter].get("momentum_buffer") is None
+                alike.setdefault((parameter.device, 0.0 if first else group["dampening"]), []).append(parameter)
+        for (_, dampening), parameters in alike.items():
+            grads = [_bounded(parameter.grad) for parameter in parameters]
+            sgd_update(
+                parameters,
+                [self._momentum_buffer(parameter) for parameter in parameters] if group["momentum"] else [],
+                [None if isinstance(grad, CompactGradient) else grad for grad in grads],
+                [grad.uses if isinstance(grad, CompactGradient) else () for grad in grads],
+                lr=float(group["lr"]),
+                momentum=group["momentum"],
+                dampening=dampening,
+                weight_decay=group["weight_decay"],
+                nesterov=group["nesterov"],
+                maximize=group["maximize"],
+            )
+
+    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
-        momentum_buffer = state.get("momentum_buffer")
-        first = momentum_buffer is None
-        if first and group["momentum"] != 0:
-            momentum_buffer = state["momentum_buffer"] = torch.zeros_like(parameter)
-        grad = parameter.grad
-        uses = grad.uses if isinstance(grad, CompactGradient) else None
-        sgd_update(
-            parameter,
-            momentum_buffer,
-            grad if uses is None else None,
-            uses,
-            lr=float(group["lr"]),
-            momentum=group["momentum"],
-            dampening=0.0 if first else group["dampening"],
-            weight_decay=group["weight_decay"],
-            nesterov=group["nesterov"],
-        )
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
+
+
+def _bounded(grad: Tensor) -> Tensor:
+    """The gradient in the form that the kernels take: dense if it has very many uses."""
+    too_long = isinstance(grad, CompactGradient) and len(grad.uses) > _MOST_USES
+    return grad.dense() if too_long else grad

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from training import SETTINGS, SHOTS, STEPS, Prepare, assert_equal_models, loss_of, network, train
 
 from kshot_ext import functional as KF
@@ -217,6 +218,55 @@ def test_compact_gradients_of_mixed_weights() -> None:
             optimizer.step()
         weights.append(torch.stack([layer.weight.detach() for layer in layers]))
     torch.testing.assert_close(*weights)
+
+
+class _CallCounter(TorchDispatchMode):
+    """How often the operators of kshot_ext run inside it."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += function.namespace == "kshot_ext"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_one_call_updates_all_parameters_of_a_group(dampening: float) -> None:
+    model = network()
+    optimizer = KShotSGD(model.parameters(), lr=0.05, momentum=0.9, dampening=dampening)
+    train(model, optimizer, steps=range(1))
+    model.unused.grad = torch.ones_like(model.unused)  # its first step, which is not dampened
+    with _CallCounter() as counter:
+        optimizer.step()
+    assert counter.calls == (2 if dampening else 1)
+
+
+def test_momentum_taken_away() -> None:
+    """Buffers that a state brings along stay as they are, and nothing is dampened."""
+    states = []
+    for kind in (KShotSGD, torch.optim.SGD):
+        model = network()
+        optimizer = kind(model.parameters(), **SETTINGS["dampening"])
+        train(model, optimizer, steps=range(2))
+        for group in optimizer.param_groups:
+            group["momentum"] = 0.0
+        train(model, optimizer, steps=range(2, 4))
+        states.append((model, [optimizer.state[p].get("momentum_buffer") for p in model.parameters()]))
+    assert_equal_models(states[0][0], states[1][0])
+    for one, other in zip(states[0][1], states[1][1]):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_state_without_the_newest_setting() -> None:
+    model = network()
+    optimizer = KShotSGD(model.parameters(), lr=0.05)
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["maximize"]
+    optimizer.load_state_dict(state)
+    train(model, optimizer, steps=range(1))
+    assert optimizer.param_groups[0]["maximize"] is False
 
 
 @pytest.mark.parametrize(

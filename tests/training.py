@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "momentum": {"lr": 0.02, "momentum": 0.9},
     "dampening": {"lr": 0.02, "momentum": 0.9, "dampening": 0.4, "weight_decay": 0.01},
     "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "maximize": {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "maximize": True},
 }
 
 

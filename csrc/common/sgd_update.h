@@ -25,6 +25,7 @@ struct SgdUpdate {
   int64_t use_count;
   double lr, momentum, dampening, weight_decay;
   bool nesterov;
+  bool maximize;  // along the gradient, not against it
 };
 
 }  // namespace kshot

@@ -1,8 +1,10 @@
 // SGD with momentum on a weight dictionary, from a dense gradient or from the uses that make a compact one:
 //
-//     g = grad[k] + sum_u code_u[k] * gate_u[row] * grad_u[row, :] + weight_decay * w
+//     g = sign * (grad[k] + sum_u code_u[k] * gate_u[row] * grad_u[row, :]) + weight_decay * w
 //     v = momentum * v + (1 - dampening) * g
 //     w = w - lr * (nesterov ? g + momentum * v : v)
+//
+// where the sign is -1 to maximize, else 1.
 //
 // A task owns whole rows of all K copies. The uses' gradients of one chunk stay in L1 while the K copies
 // stream by: memory sees each weight and momentum read and written once (4 accesses per element) and each
@@ -45,7 +47,7 @@ inline void add_uses(Sum<T>* total, const SgdUpdate& args, int64_t k, int64_t ro
 // One step on `lanes` elements; v is ignored and untouched without momentum.
 template <class C>
 inline Vec<C> step(Vec<C> w, Vec<C> g, Vec<C>& v, const SgdUpdate& args) {
-  g += static_cast<C>(args.weight_decay) * w;
+  g = static_cast<C>(args.maximize ? -1 : 1) * g + static_cast<C>(args.weight_decay) * w;
   if (args.momentum_buffer) {
     v = static_cast<C>(args.momentum) * v + static_cast<C>(1 - args.dampening) * g;
     g = args.nesterov ? g + static_cast<C>(args.momentum) * v : v;

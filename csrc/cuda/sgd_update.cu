@@ -18,6 +18,7 @@ SgdJob sgd_job(const SgdUpdate& update, int64_t lanes) {
   job.momentum_buffer = update.momentum_buffer;
   job.grad = update.grad;
   job.shot_stride = geometry.shot_stride;
+  job.sign = update.maximize ? -1 : 1;
   job.lr = update.lr;
   job.momentum = update.momentum;
   job.undampened = 1 - update.dampening;

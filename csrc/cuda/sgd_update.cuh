@@ -1,9 +1,11 @@
 // SGD with momentum on many weight dictionaries, from dense gradients or from the uses that make compact
 // ones:
 //
-//     g = sum_u code_u[k] * gate_u[row] * grad_u[row, :] + grad[k] + weight_decay * w
+//     g = sign * (sum_u code_u[k] * gate_u[row] * grad_u[row, :] + grad[k]) + weight_decay * w
 //     v = momentum * v + (1 - dampening) * g
 //     w = w - lr * (nesterov ? g + momentum * v : v)
+//
+// where the sign is -1 to maximize, else 1.
 //
 // A block owns a tile of elements of 4 copies, a thread 16 bytes of each copy (or as many elements one by
 // one, 128 apart). It first adds up the copies' gradients from the uses, each of which it reads once for the
@@ -31,7 +33,7 @@ struct SgdJob {
   const void* grad;
   int64_t shot_stride;  // elements of a copy
   // Fits every dtype: the factors were rounded to the sum type already.
-  double lr, momentum, undampened, weight_decay;
+  double sign, lr, momentum, undampened, weight_decay;
   int shots;
   int runs, run_length;  // of a row; one run where every use is active in whole rows
   int row_length;
@@ -167,8 +169,9 @@ __device__ __forceinline__ void sgd_tile(const SgdJob& job, const SgdUseJob* use
     }
   }
 
-  const C lr = static_cast<C>(job.lr), momentum = static_cast<C>(job.momentum),
-          undampened = static_cast<C>(job.undampened), weight_decay = static_cast<C>(job.weight_decay);
+  const C sign = static_cast<C>(job.sign), lr = static_cast<C>(job.lr),
+          momentum = static_cast<C>(job.momentum), undampened = static_cast<C>(job.undampened),
+          weight_decay = static_cast<C>(job.weight_decay);
   const int64_t offset = first * job.shot_stride;
   T* weight = static_cast<T*>(job.weight) + offset;
   T* buffer = static_cast<T*>(job.momentum_buffer) + offset;
@@ -196,7 +199,7 @@ __device__ __forceinline__ void sgd_tile(const SgdJob& job, const SgdUseJob* use
       if (job.momentum_buffer) unpack<T, lanes>(v, buffers[c]);
 #pragma unroll
       for (int i = 0; i < lanes; ++i) {
-        C g = totals[c][i] + weight_decay * w[i];
+        C g = sign * totals[c][i] + weight_decay * w[i];
         if (job.momentum_buffer) {
           v[i] = momentum * v[i] + undampened * g;
           g = job.nesterov ? g + momentum * v[i] : v[i];

@@ -82,11 +82,4 @@ class Dictionary {
   Tensor tensor_;
 };
 
-// Rows that one task should take at least: enough elements to pay for waking a thread.
-inline int64_t grain_of(const MixGeometry& geometry) {
-  constexpr int64_t kElements = 32768;
-  const int64_t per_row = geometry.shots * geometry.runs * geometry.run_length * geometry.samples;
-  return std::max<int64_t>(1, kElements / std::max<int64_t>(1, per_row));
-}
-
 }  // namespace kshot

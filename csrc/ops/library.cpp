@@ -54,7 +54,7 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, "
       "Tensor)");
   m.def(
-      "sgd_update(Tensor(a!) weight, Tensor(b!)? momentum_buffer, Tensor? grad, Tensor[] codes, "
-      "Tensor?[] gates, Tensor[] grads, float lr, float momentum, float dampening, float weight_decay, "
-      "bool nesterov) -> ()");
+      "sgd_update(Tensor(a!)[] weights, Tensor(b!)[] momentum_buffers, Tensor?[] grads, int[] use_counts, "
+      "Tensor[] use_codes, Tensor?[] use_gates, Tensor[] use_grads, float lr, float momentum, float "
+      "dampening, float weight_decay, bool nesterov, bool maximize) -> ()");
 }

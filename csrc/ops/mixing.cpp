@@ -2,28 +2,10 @@
 #include "ops/mixing.h"
 
 #include "cpu/effective_weight.h"
+#include "ops/parallel_rows.h"
 
 namespace kshot {
 namespace {
-
-// Spreads the rows of all `geometries` over threads; body(index, begin, end) works off rows of one of them.
-template <class Body>
-void parallel_rows(const std::vector<const MixGeometry*>& geometries, const Body& body) {
-  std::vector<int64_t> starts{0};
-  int64_t grain = 1;
-  for (const MixGeometry* geometry : geometries) {
-    starts.push_back(starts.back() + geometry->rows);
-    grain = std::max(grain, grain_of(*geometry));
-  }
-  torch::stable::parallel_for(0, starts.back(), grain, [&](int64_t begin, int64_t end) {
-    size_t index = std::upper_bound(starts.begin(), starts.end(), begin) - starts.begin() - 1;
-    for (; begin < end; ++index) {
-      const int64_t stop = std::min(end, starts[index + 1]);
-      body(index, begin - starts[index], stop - starts[index]);
-      begin = stop;
-    }
-  });
-}
 
 // The kernels' arguments of one backward pass, and the tensor of partial sums behind them.
 struct Backward {

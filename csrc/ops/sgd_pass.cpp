@@ -1,14 +1,17 @@
-// The update of a dictionary on the CPU: rows shared out to the threads.
+// The update of many dictionaries on the CPU: rows of all of them shared out to the threads.
 #include "ops/sgd_pass.h"
 
 #include "cpu/sgd_update.h"
-#include "ops/dictionary.h"
+#include "ops/parallel_rows.h"
 
 namespace kshot {
 
-void run_sgd_update(const SgdUpdate& args, const Tensor&) {
-  torch::stable::parallel_for(0, args.geometry.rows, grain_of(args.geometry),
-                              [&](int64_t begin, int64_t end) { KSHOT_CALL(sgd_update, args, begin, end); });
+void run_sgd_update(const std::vector<SgdUpdate>& updates, const Tensor&) {
+  std::vector<const MixGeometry*> geometries;
+  for (const SgdUpdate& update : updates) geometries.push_back(&update.geometry);
+  parallel_rows(geometries, [&](size_t index, int64_t begin, int64_t end) {
+    KSHOT_CALL(sgd_update, updates[index], begin, end);
+  });
 }
 
 }  // namespace kshot

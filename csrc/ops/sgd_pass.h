@@ -2,12 +2,14 @@
 // for CUDA.
 #pragma once
 
+#include <vector>
+
 #include "common/sgd_update.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
 
-// `weight`: the tensor behind args.weight.
-void run_sgd_update(const SgdUpdate& args, const Tensor& weight);
+// `like`: a tensor on the device of all updates.
+void run_sgd_update(const std::vector<SgdUpdate>& updates, const Tensor& like);
 
 }  // namespace kshot

@@ -1,4 +1,4 @@
-// The update of a dictionary on CUDA.
+// The update of many dictionaries on CUDA.
 #include "ops/sgd_pass.h"
 
 #include "cuda/sgd_update.h"
@@ -6,11 +6,13 @@
 
 namespace kshot {
 
-void run_sgd_update(const SgdUpdate& args, const Tensor& weight) {
-  STD_TORCH_CHECK(args.use_count <= cuda::kMaxSgdUses, "expected at most ", cuda::kMaxSgdUses,
-                  " uses of a dictionary in one step, got ", args.use_count, "; pass the dense gradient");
-  const Launch launch(weight);
-  cuda::sgd_update(&args, 1, launch.stream());
+void run_sgd_update(const std::vector<SgdUpdate>& updates, const Tensor& like) {
+  for (const SgdUpdate& update : updates) {
+    STD_TORCH_CHECK(update.use_count <= cuda::kMaxSgdUses, "expected at most ", cuda::kMaxSgdUses,
+                    " uses of a dictionary in one step, got ", update.use_count, "; pass the dense gradient");
+  }
+  const Launch launch(like);
+  cuda::sgd_update(updates.data(), static_cast<int64_t>(updates.size()), launch.stream());
   launch.check("sgd_update");
 }
 

@@ -1,4 +1,4 @@
-"""One optimiser step over a dictionary, weights and momenta in one pass, from a compact or a dense gradient."""
+"""One optimiser step over many dictionaries, weights and momenta in one pass, from compact or dense gradients."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from kshot_ext.ops.compact_gradient import Use
 
 
 def sgd_update(
-    weight: Tensor,
-    momentum_buffer: Tensor | None,
-    grad: Tensor | None,
-    uses: Sequence[Use] | None,
+    weights: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    uses: Sequence[Sequence[Use]],
     *,
     lr: float,
     momentum: float,
     dampening: float,
     weight_decay: float,
     nesterov: bool,
+    maximize: bool,
 ) -> None:
-    """Update `weight` and `momentum_buffer` in place; see `kshot_ext.optim.KShotSGD` for the rule.
+    """Update `weights` and `momentum_buffers` in place; see `kshot_ext.optim.KShotSGD` for the rule.
 
     Args:
-        weight: `[K, C_out, ...]` (any shape with a dense gradient).
-        momentum_buffer: like `weight`, or None when `momentum` is 0.
-        grad: dense gradient, or None where `uses` has the compact one.
-        uses: the uses of the dictionary, `kshot_ext.ops.compact_gradient.Use`.
+        weights: each `[K, C_out, ...]`, or of any shape where `grads` has its gradient; all on one device.
+        momentum_buffers: like the weights; empty when `momentum` is 0.
+        grads: dense gradient of each weight, or None where `uses` has the compact one.
+        uses: the uses of each dictionary, `kshot_ext.ops.compact_gradient.Use`; empty where `grads` has its gradient.
     """
-    settings = (lr, momentum, dampening, weight_decay, nesterov)
-    if backend.kernels_for(weight.device) is None:
-        reference.sgd_update(weight, momentum_buffer, grad, uses, *settings)
+    if not weights:
         return
-    codes, gates, grads = ([], [], []) if uses is None else map(list, zip(*uses)) if uses else ([], [], [])
-    torch.ops.kshot_ext.sgd_update(weight, momentum_buffer, grad, codes, gates, grads, *settings)
+    settings = (lr, momentum, dampening, weight_decay, nesterov, maximize)
+    if backend.kernels_for(weights[0].device) is None:
+        reference.sgd_update(weights, momentum_buffers, grads, uses, *settings)
+        return
+    counts = [len(of_one) for of_one in uses]
+    codes, gates, use_grads = ([use[part] for of_one in uses for use in of_one] for part in range(3))
+    torch.ops.kshot_ext.sgd_update(weights, momentum_buffers, grads, counts, codes, gates, use_grads, *settings)
+    # As torch's own operators in place do it, so that a backward pass over the old values is an error.
+    torch.autograd.graph.increment_version([*weights, *momentum_buffers])

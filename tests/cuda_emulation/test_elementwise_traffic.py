@@ -95,7 +95,7 @@ def test_sgd(layer: str, dtype: torch.dtype, uses: int, capsys) -> None:
     dense = None if uses else random(size, of=dtype)
     job = (
         *(DTYPES[dtype], d.geometry(1, whole[1], whole[2], whole_rows), d.stored(d.weight)),
-        *(random(size, of=dtype), dense, used, 0.1, 0.9, 0.0, 1e-4, True),
+        *(random(size, of=dtype), dense, used, 0.1, 0.9, 0.0, 1e-4, True, False),
     )
     least = dtype.itemsize * (4 * size + (size if dense is not None else 0) + uses * d.active[0].numel())
     check("sgd_update", lambda module: module.sgd_update([job]), least, capsys, f"SGD {layer}, {dtype}, uses={uses}")

@@ -56,6 +56,7 @@ class Case:
         self.nesterov = bool(self.momentum and rng.random() < 0.5)
         self.dampening = 0.0 if self.nesterov else float(rng.choice([0, 0.5]))
         self.buffer = draw(*d.weight.shape, of=dtype) if self.momentum else None
+        self.maximize = rng.random() < 0.3
 
     def job(self) -> tuple:
         """The arguments of the binding."""
@@ -69,7 +70,7 @@ class Case:
             gate = None if use.gate is None else memory(use.gate, sums)
             uses.append((memory(use.code, sums), gate, d.stored(use.grad), rows, run_length))
         buffer, grad = (None if x is None else d.stored(x) for x in (self.buffer, self.grad))
-        settings = (self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov)
+        settings = (self.lr, self.momentum, self.dampening, self.weight_decay, self.nesterov, self.maximize)
         return (
             DTYPES[d.dtype],
             d.geometry(1, *shape[1:3], whole_rows),
@@ -88,7 +89,7 @@ class Case:
         g = sum((use.dense(weight, absolute) for use in self.uses), torch.zeros_like(weight))
         if grad is not None:
             g = g + grad
-        g = g + self.weight_decay * weight
+        g = (-g if self.maximize and not absolute else g) + self.weight_decay * weight
         if buffer is not None:
             buffer = self.momentum * buffer + (1 - self.dampening) * g
             g = g + self.momentum * buffer if self.nesterov else buffer

@@ -50,8 +50,8 @@ def test_sgd_update_matches_reference(instruction_set: str, weight: tuple[int, .
         weights, momenta = tensors["weight"].clone(), tensors["weight"].flip(0).contiguous()
         code, gate = (tensors[name].to(torch.promote_types(dtype, torch.float32)) for name in ("code", "gate"))
         sgd_update(
-            weights, momenta, None, [Use(code, gate, tensors["weight"][0])],
-            lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.01, nesterov=True,
+            [weights], [momenta], [None], [[Use(code, gate, tensors["weight"][0])]],
+            lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.01, nesterov=True, maximize=True,
         )  # fmt: skip
         return [weights, momenta]
 

@@ -38,8 +38,9 @@ def mixing_samples() -> Iterator[tuple[Tensor, Tensor, Tensor | None, int, int]]
 
 def sgd_samples() -> Iterator[tuple[Any, ...]]:
     weight, uses = random(3, 5, 4, 2, 3), ([random(3)], [random(4)], [random(4, 2, 2, 3)])
-    yield weight, torch.zeros_like(weight), torch.ones_like(weight), [], [], [], 0.1, 0.9, 0.0, 0.01, True
-    yield weight, None, None, *uses, 0.1, 0.0, 0.0, 0.0, False
+    weights, buffers = [weight, random(4)], [torch.zeros_like(weight), torch.zeros(4)]
+    yield weights, buffers, [None, torch.ones(4)], [1, 0], *uses, 0.1, 0.9, 0.0, 0.01, True, False
+    yield weights, [], [torch.ones_like(weight), random(4)], [0, 0], [], [], [], 0.1, 0.0, 0.0, 0.0, False, True
 
 
 WINDOW = ([2, 1], [1, 1, 0, 2], [1, 2])  # stride, padding on four sides, dilation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,12 @@ from kshot_ext.ops.compact_gradient import Use
 from kshot_ext.ops.sgd_update import sgd_update
 
 SETTINGS = {
-    "plain": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
-    "weight_decay": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.25, "nesterov": False},
-    "momentum": {"momentum": 0.875, "dampening": 0.0, "weight_decay": 0.125, "nesterov": False},
-    "dampening": {"momentum": 0.875, "dampening": 0.5, "weight_decay": 0.0, "nesterov": False},
-    "nesterov": {"momentum": 0.875, "dampening": 0.0, "weight_decay": 0.125, "nesterov": True},
+    "plain": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "maximize": False},
+    "weight_decay": {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.25, "nesterov": False, "maximize": False},
+    "momentum": {"momentum": 0.875, "dampening": 0.0, "weight_decay": 0.125, "nesterov": False, "maximize": False},
+    "dampening": {"momentum": 0.875, "dampening": 0.5, "weight_decay": 0.0, "nesterov": False, "maximize": False},
+    "nesterov": {"momentum": 0.875, "dampening": 0.0, "weight_decay": 0.125, "nesterov": True, "maximize": False},
+    "maximize": {"momentum": 0.875, "dampening": 0.0, "weight_decay": 0.125, "nesterov": True, "maximize": True},
 }
 
 
@@ -55,9 +57,12 @@ CASES = (
 )
 
 
-def update(case: UpdateCase, dtype: torch.dtype, values: torch.dtype, innermost: bool, **settings: Any) -> list[Tensor]:
-    """Weight and momentum after one step in `dtype`, on values rounded to `values`."""
-    generator = torch.Generator().manual_seed(0)
+Operands = tuple[Tensor, "Tensor | None", "Tensor | None", list[Use]]
+
+
+def operands(case: UpdateCase, dtype: torch.dtype, values: torch.dtype, innermost: bool, momentum: bool) -> Operands:
+    """Weight, momenta, dense gradient and uses in `dtype`, of values rounded to `values`."""
+    generator = torch.Generator().manual_seed(len(case.weight) + sum(case.weight))
 
     def tensor(*shape: int) -> Tensor:
         drawn = draw(generator, *shape).to(values).to(dtype)
@@ -68,30 +73,38 @@ def update(case: UpdateCase, dtype: torch.dtype, values: torch.dtype, innermost:
         return drawn
 
     weight = tensor(*case.weight)
-    buffer = tensor(*case.weight) if settings["momentum"] else None
-    if case.uses is None:
-        grad, uses = tensor(*case.weight), None
-    else:
-        sum_dtype = torch.promote_types(dtype, torch.float32)
-        grad, uses = None, []
-        for out_channels, in_channels, gated in case.uses:
-            code = tensor(case.weight[0]).to(sum_dtype)
-            gate = tensor(out_channels).to(sum_dtype) if gated else None
-            uses.append(
-                Use(
-                    code, gate, tensor(out_channels, *([in_channels] if len(case.weight) > 2 else []), *case.weight[3:])
-                )
-            )
-    sgd_update(weight, buffer, grad, uses, lr=0.125, **settings)
-    return [weight] if buffer is None else [weight, buffer]
+    buffer = tensor(*case.weight) if momentum else None
+    grad = tensor(*case.weight) if case.uses is None else None
+    sum_dtype = torch.promote_types(dtype, torch.float32)
+    uses = []
+    for out_channels, in_channels, gated in case.uses or ():
+        code = tensor(case.weight[0]).to(sum_dtype)
+        gate = tensor(out_channels).to(sum_dtype) if gated else None
+        inputs = [in_channels] if len(case.weight) > 2 else []
+        uses.append(Use(code, gate, tensor(out_channels, *inputs, *case.weight[3:])))
+    return weight, buffer, grad, uses
 
 
-def assert_matches_reference(case: UpdateCase, dtype: torch.dtype, innermost: bool, settings: dict[str, Any]) -> None:
-    actual = update(case, dtype, dtype, innermost, **settings)
+def update(
+    cases: Sequence[UpdateCase], dtype: torch.dtype, values: torch.dtype, innermost: bool, **settings: Any
+) -> list[Tensor]:
+    """Weights and momenta after one step."""
+    each = [operands(case, dtype, values, innermost, bool(settings["momentum"])) for case in cases]
+    weights, buffers, grads, uses = map(list, zip(*each))
+    buffers = [buffer for buffer in buffers if buffer is not None]
+    sgd_update(weights, buffers, grads, uses, lr=0.125, **settings)
+    return [*weights, *buffers]
+
+
+def assert_matches_reference(
+    cases: Sequence[UpdateCase], dtype: torch.dtype, innermost: bool, settings: dict[str, Any]
+) -> None:
+    actual = update(cases, dtype, dtype, innermost, **settings)
     with backend.use_reference():
-        eager = update(case, dtype, dtype, innermost, **settings)
-        expected = update(case, torch.float64, dtype, innermost, **settings)
-    for what, *tensors in zip(("weight", "momentum"), actual, eager, expected):
+        eager = update(cases, dtype, dtype, innermost, **settings)
+        expected = update(cases, torch.float64, dtype, innermost, **settings)
+    names = [f"{what} of {case}" for what in ("weight", "momentum") for case in cases]
+    for what, *tensors in zip(names, actual, eager, expected):
         assert_close_to_reference(tensors[0], tensors[2], eager=tensors[1], what=what)
 
 
@@ -100,7 +113,20 @@ def assert_matches_reference(case: UpdateCase, dtype: torch.dtype, innermost: bo
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_reference(case: UpdateCase, dtype: torch.dtype, settings: dict[str, Any], innermost: bool) -> None:
-    assert_matches_reference(case, dtype, innermost, settings)
+    assert_matches_reference([case], dtype, innermost, settings)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_dictionaries_in_one_call(threads: int, dtype: torch.dtype, settings: dict[str, Any]) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        large = UpdateCase("large", (2, 50, 30, 5, 5), ((50, 30, False),))  # more than one task
+        assert_matches_reference([*CASES, large, *CASES[::-1]], dtype, True, settings)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_random_geometries() -> None:
@@ -113,37 +139,53 @@ def test_random_geometries() -> None:
 
     dtypes = st.sampled_from([torch.float32, torch.float64])
 
-    @given(cases(), dtypes, st.booleans(), st.sampled_from(list(SETTINGS.values())))
-    def matches_reference(case: UpdateCase, dtype: torch.dtype, innermost: bool, settings: dict[str, Any]) -> None:
-        assert_matches_reference(case, dtype, innermost, settings)
+    @given(st.lists(cases(), min_size=1, max_size=3), dtypes, st.booleans(), st.sampled_from(list(SETTINGS.values())))
+    def matches_reference(
+        cases: list[UpdateCase], dtype: torch.dtype, innermost: bool, settings: dict[str, Any]
+    ) -> None:
+        assert_matches_reference(cases, dtype, innermost, settings)
 
     matches_reference()
 
 
-def test_exact_on_integers() -> None:
+@pytest.mark.parametrize("maximize", [False, True])
+def test_exact_on_integers(maximize: bool) -> None:
     weight, buffer = torch.arange(12.0).reshape(2, 3, 2), torch.ones(2, 3, 2)
     use = Use(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]), torch.tensor([[1.0], [2.0]]))
-    sgd_update(weight, buffer, None, [use], lr=2, momentum=4, dampening=0, weight_decay=1, nesterov=False)
+    settings = {"lr": 2, "momentum": 4, "dampening": 0, "weight_decay": 1, "nesterov": False, "maximize": maximize}
+    sgd_update([weight], [buffer], [None], [[use]], **settings)
     grad = torch.zeros(2, 3, 2)
     grad[:, :2, 0] = torch.tensor([[1.0, 6.0], [2.0, 12.0]])
-    expected = grad + torch.arange(12.0).reshape(2, 3, 2) + 4
+    expected = (-grad if maximize else grad) + torch.arange(12.0).reshape(2, 3, 2) + 4
     assert torch.equal(buffer, expected)
     assert torch.equal(weight, torch.arange(12.0).reshape(2, 3, 2) - 2 * expected)
 
 
-@pytest.mark.parametrize("which", ["weight", "momentum"])
-def test_updates_views_in_place(which: str) -> None:
+PLAIN = {"lr": 1.0, "momentum": 0.5, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "maximize": False}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (24,)], ids=str)
+@pytest.mark.parametrize("which", [0, 1], ids=["weight", "momentum"])
+def test_updates_views_in_place(which: int, shape: tuple[int, ...]) -> None:
     """Tensors in no layout that the kernels know are updated all the same, and nothing beside them."""
-    larger = torch.zeros(4, 6, 10)
-    view = larger[1:3, 1:4, 1:9:2]
-    tensors = {"weight": torch.zeros(2, 3, 4), "momentum": torch.zeros(2, 3, 4), which: view}
-    sgd_update(
-        tensors["weight"], tensors["momentum"], torch.ones(2, 3, 4), None,
-        lr=1.0, momentum=0.5, dampening=0.0, weight_decay=0.0, nesterov=False,
-    )  # fmt: skip
-    assert (tensors["weight"] == -1).all()
-    assert (tensors["momentum"] == 1).all()
+    larger = torch.zeros(*shape[:-1], 2 * shape[-1] + 2)
+    view = larger[..., 1:-1:2]
+    tensors = [torch.zeros(shape), torch.zeros(shape)]
+    tensors[which] = view
+    sgd_update(tensors[:1], tensors[1:], [torch.ones(shape)], [()], **PLAIN)
+    assert (tensors[0] == -1).all()
+    assert (tensors[1] == 1).all()
     assert larger.count_nonzero() == view.numel()
+
+
+def test_an_update_is_seen_by_autograd() -> None:
+    """A backward pass that needs the values from before the update is refused, as after torch's own updates."""
+    weight = torch.ones(2, 3, requires_grad=True)
+    loss = weight.square().sum()
+    with torch.no_grad():
+        sgd_update([weight], [], [torch.ones(2, 3)], [()], **PLAIN | {"momentum": 0.0})
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 @pytest.mark.parametrize(
@@ -162,9 +204,31 @@ def test_updates_views_in_place(which: str) -> None:
     ],
 )
 def test_rejects_what_would_be_read_out_of_bounds(changes: dict[str, Tensor], message: str) -> None:
-    good = {"momentum_buffer": None, "grad": None, "code": torch.zeros(2), "gate": None, "use": torch.zeros(3, 4)}
-    given_values = {**good, **changes}
+    """In the second of two dictionaries."""
+    good = {"momentum_buffer": torch.zeros(2, 3, 4), "grad": None, "code": torch.zeros(2), "gate": None}
+    given_values = {**good, "use": torch.zeros(3, 4), **changes}
     use = Use(given_values["code"], given_values["gate"], given_values["use"])
-    settings = {"lr": 1.0, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    weights, buffers = [torch.zeros(5), torch.zeros(2, 3, 4)], [torch.zeros(5), given_values["momentum_buffer"]]
     with pytest.raises(RuntimeError, match=message):
-        sgd_update(torch.zeros(2, 3, 4), given_values["momentum_buffer"], given_values["grad"], [use], **settings)
+        sgd_update(weights, buffers, [torch.ones(5), given_values["grad"]], [(), [use]], **PLAIN)
+    assert not weights[0].any(), "nothing may be updated then"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum_buffers": [torch.zeros(2, 3)]}, "all of them or none a momentum_buffer"),
+        ({"grads": [None]}, "every weight needs a gradient or none"),
+        ({"use_counts": [1]}, "every weight needs .* a count of uses"),
+        ({"use_counts": [1, 1]}, "every use needs a code"),
+        ({"use_counts": [2, -1]}, "a count of uses"),
+        ({"use_gates": []}, "every use needs a code"),
+        ({"use_grads": []}, "every use needs a code"),
+    ],
+)
+def test_operator_rejects_lists_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    weights = [torch.zeros(2, 3), torch.zeros(2, 3)]
+    lists = {"momentum_buffers": [], "grads": [None, None], "use_counts": [0, 1], "use_codes": [torch.zeros(2)]}
+    arguments = {**lists, "use_gates": [None], "use_grads": [torch.zeros(3)], **PLAIN, **changes}
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.kshot_ext.sgd_update(weights, **arguments)

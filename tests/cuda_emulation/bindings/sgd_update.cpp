@@ -22,7 +22,8 @@ struct Updated {
 };
 
 // Each job is (dtype, geometry, weight, momentum_buffer, grad, uses, lr, momentum, dampening, weight_decay,
-// nesterov), a use (code, gate, grad, rows, run_length). Returns weight and momentum buffer of each.
+// nesterov, maximize), a use (code, gate, grad, rows, run_length). Returns weight and momentum buffer of
+// each.
 py::list sgd_update(const py::list& jobs) {
   std::deque<Updated> weights, buffers;
   std::deque<Input> inputs;
@@ -55,6 +56,7 @@ py::list sgd_update(const py::list& jobs) {
     own.dampening = job[8].cast<double>();
     own.weight_decay = job[9].cast<double>();
     own.nesterov = job[10].cast<bool>();
+    own.maximize = job[11].cast<bool>();
     args.push_back(own);
   }
   kshot::cuda::sgd_update(args.data(), static_cast<int64_t>(args.size()), nullptr);

@@ -165,6 +165,27 @@ def test_sgd_with_compact_gradients(depthwise: bool, algorithm: str) -> None:
         assert_close("weight", weight.detach(), twin.detach(), torch.float32)
 
 
+def test_sgd_on_many_dictionaries() -> None:
+    """More of them than one launch holds, more uses of one than a kernel takes, and plain parameters."""
+    torch.manual_seed(5)
+    shapes = [(4, 3 + i % 5, 2, 3, 3) for i in range(40)] + [(50, 3, 2), (7,), ()]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(weight.detach().double()) for weight in ours]
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "maximize": True}
+    optimizers = KShotSGD(ours, **settings), torch.optim.SGD(theirs, **settings)
+    for _ in range(2):
+        codes = {shots: torch.rand(shots) for shots in (4, 50)}
+        for module, weights, dtype in ((functional, ours, torch.float32), (reference, theirs, torch.float64)):
+            mixed = module.mix_weights(weights[:40], codes[4].to(dtype))
+            uses = [module.effective_weight(weights[40], (codes[50] * u).to(dtype)) for u in range(45)]
+            sum(tensor.square().sum() for tensor in (*mixed, *uses, *weights[41:])).backward()
+        assert len(ours[40].grad.uses) == 45
+        for optimizer in optimizers:
+            optimizer.step(), optimizer.zero_grad()
+    for weight, twin in zip(ours, theirs):
+        assert_close("a dictionary", weight.detach(), twin.detach(), torch.float32)
+
+
 def test_operators_as_torch_checks_them() -> None:
     torch.manual_seed(4)
     window = ([1, 1], [1, 1, 1, 1], [1, 1])
