@@ -1,4 +1,4 @@
-"""Packages the C++ sources with the Python code; with KSHOT_EXT_PREBUILD=1 also the compiled library.
+"""Packages the C++ sources with the Python code; with KSHOT_EXT_PREBUILD=1 also the compiled libraries.
 
 All other settings stand in pyproject.toml.
 """
@@ -25,8 +25,7 @@ class BuildWithLibrary(build_py):
             return
         if self.editable_mode:
             raise SetupError("KSHOT_EXT_PREBUILD is for `pip install .`; an editable install builds on first use")
-        package = Path(self.build_lib) / "kshot_ext"
-        prebuild_library(package / "csrc", package / "_prebuilt")
+        prebuild_libraries((Path(self.build_lib) / "kshot_ext").resolve())
 
 
 class PlatformDistribution(Distribution):
@@ -36,7 +35,7 @@ class PlatformDistribution(Distribution):
         return PREBUILD
 
 
-def prebuild_library(source_folder: Path, target: Path) -> None:
+def prebuild_libraries(package: Path) -> None:
     """Compile with the code that also builds on first use; needs torch, hence --no-build-isolation."""
     if find_spec("torch") is None:
         raise SetupError(
@@ -44,9 +43,10 @@ def prebuild_library(source_folder: Path, target: Path) -> None:
             "run pip install torch ninja setuptools, then pip install . --no-build-isolation"
         )
     sys.path.insert(0, str(ROOT))
-    from kshot_ext._native.find import prebuild
+    from kshot_ext._native.find import prebuild, prebuild_cuda
 
-    prebuild(source_folder.resolve(), target.resolve())
+    prebuild(package / "csrc", package / "_prebuilt")
+    prebuild_cuda(package / "csrc", package / "_prebuilt_cuda")
 
 
 setup(

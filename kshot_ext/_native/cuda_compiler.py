@@ -56,20 +56,25 @@ def find_cuda_compiler() -> CudaCompiler:
     return CudaCompiler((str(program),), release[1], _toolkit_of(program))
 
 
-def architectures() -> tuple[str, ...]:
-    """Compute capabilities to build for: those of `KSHOT_EXT_CUDA_ARCHS` ("80;90"), else of the GPUs present.
+def wished_architectures() -> tuple[str, ...]:
+    """Compute capabilities that `KSHOT_EXT_CUDA_ARCHS` names ("80;90", or "all"); empty if it is not set.
 
     Raises:
-        BackendError: the variable names one that the kernels do not support, or there is no GPU.
+        BackendError: it names one that the kernels do not support.
     """
-    wish = os.environ.get("KSHOT_EXT_CUDA_ARCHS", "")
-    if wish:
-        names = tuple(ARCHITECTURES if wish == "all" else re.split(r"[;,\s]+", wish.strip()))
-        if not all(name.isdecimal() and int(name) >= 80 for name in names):
-            raise BackendError(
-                f"KSHOT_EXT_CUDA_ARCHS must be 'all' or capabilities from 80 on, as '80;90', got {wish!r}"
-            )
-        return names
+    wish = os.environ.get("KSHOT_EXT_CUDA_ARCHS", "").strip()
+    names = tuple(ARCHITECTURES if wish == "all" else filter(None, re.split(r"[;,\s]+", wish)))
+    if not all(name.isdecimal() and int(name) >= 80 for name in names):
+        raise BackendError(f"KSHOT_EXT_CUDA_ARCHS must be 'all' or capabilities from 80 on, as '80;90', got {wish!r}")
+    return names
+
+
+def present_architectures() -> tuple[str, ...]:
+    """Compute capabilities of the GPUs present.
+
+    Raises:
+        BackendError: there is no GPU that the kernels support.
+    """
     count = torch.cuda.device_count()
     found = {torch.cuda.get_device_capability(index) for index in range(count)}
     supported = sorted(major * 10 + minor for major, minor in found if major >= 8)

@@ -11,7 +11,12 @@ import torch
 
 from kshot_ext._native import cache, flags
 from kshot_ext._native.compiler import find_compiler
-from kshot_ext._native.cuda_compiler import architectures, find_cuda_compiler
+from kshot_ext._native.cuda_compiler import (
+    ARCHITECTURES,
+    find_cuda_compiler,
+    present_architectures,
+    wished_architectures,
+)
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
@@ -47,7 +52,7 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
 
 
 def find_cuda_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
-    """Like `find_library`, the library of the CUDA kernels, for the GPUs present.
+    """Like `find_library`, the library of the CUDA kernels, for `KSHOT_EXT_CUDA_ARCHS` or the GPUs present.
 
     Raises:
         BackendError: it cannot be built: no CUDA in torch, no nvcc, no GPU; or the cache folder cannot be trusted.
@@ -55,7 +60,8 @@ def find_cuda_library(source_folder: Path, prebuilt_folder: Path, cache_folder: 
     prebuilt, note = _prebuilt(source_folder, prebuilt_folder)
     if prebuilt:
         return Found(prebuilt, "prebuilt")
-    recipe = CudaRecipe(source_folder, find_compiler(), find_cuda_compiler(), architectures())
+    compilers = find_compiler(), find_cuda_compiler()
+    recipe = CudaRecipe(source_folder, *compilers, wished_architectures() or present_architectures())
     return _cached_or_built(recipe, cache_folder, "CUDA, first use", note)
 
 
@@ -145,3 +151,22 @@ def prebuild(source_folder: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     build(Recipe(source_folder, find_compiler(), flags.instruction_sets()), target, "ahead of time")
+
+
+def prebuild_cuda(source_folder: Path, target: Path) -> None:
+    """Like `prebuild`, the library of the CUDA kernels, for `KSHOT_EXT_CUDA_ARCHS` or all GPUs.
+
+    Where torch has no CUDA, or no nvcc fits it, a line on stderr says so and nothing is built.
+
+    Raises:
+        BackendError: the build fails, or `KSHOT_EXT_CUDA_ARCHS` names what the kernels do not support.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        cuda_compiler = find_cuda_compiler()
+    except BackendError as lack:
+        print(f"kshot_ext: the CUDA kernels are not built ahead of time: {lack}", file=sys.stderr)
+        return
+    recipe = CudaRecipe(source_folder, find_compiler(), cuda_compiler, wished_architectures() or ARCHITECTURES)
+    target.mkdir()
+    build(recipe, target, "CUDA, ahead of time")

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from kshot_ext._native import cuda_compiler, find
-from kshot_ext._native.cuda_compiler import architectures, find_cuda_compiler
+from kshot_ext._native.cuda_compiler import (
+    ARCHITECTURES,
+    CudaCompiler,
+    find_cuda_compiler,
+    present_architectures,
+    wished_architectures,
+)
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.sources import source_folder
 
@@ -84,36 +90,60 @@ def test_no_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "names"), [("80;90", ("80", "90")), ("86 120", ("86", "120")), ("all", cuda_compiler.ARCHITECTURES)]
+    ("wish", "names"), [("80;90", ("80", "90")), ("86 120", ("86", "120")), ("all", ARCHITECTURES), ("", ())]
 )
 def test_architectures_wished_for(wish: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSHOT_EXT_CUDA_ARCHS", wish)
-    assert architectures() == names
+    assert wished_architectures() == names
 
 
 @pytest.mark.parametrize("wish", ["70", "sm_90", "8.0"])
 def test_architectures_that_are_none(wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSHOT_EXT_CUDA_ARCHS", wish)
     with pytest.raises(BackendError, match="KSHOT_EXT_CUDA_ARCHS must be"):
-        architectures()
+        wished_architectures()
 
 
 @pytest.mark.parametrize(("present", "names"), [([(9, 0), (8, 6), (9, 0)], ("86", "90")), ([(7, 5), (8, 0)], ("80",))])
 def test_architectures_of_the_gpus_present(
     present: list[tuple[int, int]], names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("KSHOT_EXT_CUDA_ARCHS", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(present))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: present[index])
-    assert architectures() == names
+    assert present_architectures() == names
 
 
 @pytest.mark.parametrize(("present", "named"), [([], "none"), ([(7, 0)], "7.0")])
 def test_no_gpu_that_the_kernels_support(
     present: list[tuple[int, int]], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("KSHOT_EXT_CUDA_ARCHS", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(present))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: present[index])
     with pytest.raises(BackendError, match=f"compute capability 8.0 or later; present: {named}"):
-        architectures()
+        present_architectures()
+
+
+def test_without_nvcc_nothing_is_built_ahead_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cuda_compiler, "_nvcc", lambda: None)
+    target = tmp_path / "_prebuilt_cuda"
+    target.mkdir()  # of an earlier build
+    find.prebuild_cuda(source_folder(), target)
+    assert not target.exists()
+    line = capsys.readouterr().err
+    assert line.startswith("kshot_ext: the CUDA kernels are not built ahead of time: no nvcc in CUDA_HOME"), line
+
+
+@pytest.mark.parametrize(("wish", "names"), [("", ARCHITECTURES), ("90", ("90",))])
+def test_architectures_built_ahead_of_time(
+    wish: str, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them without a wish: the machine that builds need not have the GPU."""
+    monkeypatch.setenv("KSHOT_EXT_CUDA_ARCHS", wish)
+    monkeypatch.setattr(find, "find_cuda_compiler", lambda: CudaCompiler(("nvcc",), "13.0", tmp_path))
+    recipes = []
+    monkeypatch.setattr(find, "build", lambda recipe, folder, occasion: recipes.append(recipe))
+    find.prebuild_cuda(source_folder(), tmp_path / "_prebuilt_cuda")
+    assert [recipe.architectures for recipe in recipes] == [names]
