@@ -58,8 +58,9 @@ struct BackwardPlan {
   void add_sharing(const EffectiveWeightBackward* list, int64_t count, Scratch& scratch) {
     const DType dtype = list[0].forward.dtype;
     const MixGeometry& geometry = list[0].forward.geometry;
-    const int64_t tile = kMixBackwardThreads * kVectorBytes / element_bytes(dtype);
-    const int64_t chunks = (geometry.shots + kCopiesHeld - 1) / kCopiesHeld;
+    const int64_t groups = mix_backward_groups(geometry.shots, geometry.samples);
+    const int64_t tile = mix_backward_tile_size(groups, element_bytes(dtype));
+    const int64_t chunks = (geometry.shots + groups * kCopiesHeld - 1) / (groups * kCopiesHeld);
     const int64_t columns = geometry.samples * geometry.shots;
     int64_t tiles = 0;
     for (int64_t i = 0; i < count; ++i) tiles += (list[i].forward.geometry.sample_size + tile - 1) / tile;
@@ -84,19 +85,19 @@ struct BackwardPlan {
         job.code_sums = code_sums;
         code_sums += own_tiles * columns * sum_bytes(dtype);
       }
-      if (list[i].grad_gate) add_gate(list[i], job, chunks, tile, scratch);
+      if (list[i].grad_gate) add_gate(list[i], job, chunks * groups, tile, scratch);
       const bool asked = job.grad_weight || list[i].grad_code || list[i].grad_gate;
       mixings.push_back(job);
       blocks.push_back(asked && job.shape.samples > 0 ? own_tiles * chunks : 0);
     }
   }
 
-  void add_gate(const EffectiveWeightBackward& backward, MixBackwardJob& job, int64_t chunks, int64_t tile,
+  void add_gate(const EffectiveWeightBackward& backward, MixBackwardJob& job, int64_t groups, int64_t tile,
                 Scratch& scratch) {
     job.gate_parts = static_cast<int>((job.shape.row_length - 1) / tile + 2);
-    job.gate_sums = scratch.take(chunks * job.shape.samples * job.shape.rows * job.gate_parts *
+    job.gate_sums = scratch.take(groups * job.shape.samples * job.shape.rows * job.gate_parts *
                                  sum_bytes(backward.forward.dtype));
-    gate_sums.push_back({job.gate_sums, backward.grad_gate, static_cast<int>(chunks), job.shape.samples,
+    gate_sums.push_back({job.gate_sums, backward.grad_gate, static_cast<int>(groups), job.shape.samples,
                          job.shape.rows, job.gate_parts, job.shape.row_length, static_cast<int>(tile),
                          job.shape.gate_stride == 0});
   }
@@ -112,19 +113,23 @@ void launch_all(const std::vector<Job>& jobs, const Blocks& blocks, const Launch
 
 template <class T>
 void launch_plan(const BackwardPlan& plan, cudaStream_t stream) {
-  const auto launch_kind = [&](auto per_sample) {
+  const auto launch_kind = [&](auto per_sample, auto groups) {
     launch_all(
         plan.mixings,
         [&](size_t i) {
-          return (plan.mixings[i].shape.samples > 1) == per_sample.value ? plan.blocks[i] : 0;
+          const MixShape& shape = plan.mixings[i].shape;
+          const bool of_kind = (shape.samples > 1) == per_sample.value &&
+                               mix_backward_groups(shape.shots, shape.samples) == groups.value;
+          return of_kind ? plan.blocks[i] : 0;
         },
         [&](const JobList<MixBackwardJob>& list) {
-          KSHOT_LAUNCH((mix_backward_kernel<T, decltype(per_sample)::value>), dim3(list.blocks),
-                       dim3(kMixBackwardThreads), 0, stream, list);
+          KSHOT_LAUNCH((mix_backward_kernel<T, decltype(per_sample)::value, decltype(groups)::value>),
+                       dim3(list.blocks), dim3(kMixBackwardThreads), 0, stream, list);
         });
   };
-  launch_kind(std::false_type{});
-  launch_kind(std::true_type{});
+  launch_kind(std::false_type{}, std::integral_constant<int, 1>{});
+  launch_kind(std::true_type{}, std::integral_constant<int, 1>{});
+  launch_kind(std::true_type{}, std::integral_constant<int, 2>{});
   launch_all(
       plan.code_sums, [&](size_t i) { return column_sum_blocks(plan.code_sums[i]); },
       [&](const JobList<ColumnSumJob>& list) {

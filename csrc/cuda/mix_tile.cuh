@@ -53,7 +53,7 @@ inline int64_t tiles_of(const MixShape& shape, int64_t tile) {
   return (shape.sample_size + tile - 1) / tile;
 }
 
-// The elements of one thread in one tile.
+// The elements of one thread in one tile. A block of several times `threads` threads holds the tile as often.
 template <class T, int threads, bool vectors>
 class TileElements {
  public:
@@ -62,7 +62,7 @@ class TileElements {
   using Raw = Words<kVectorBytes>;
 
   __device__ __forceinline__ TileElements(const MixShape& shape, int tile) {
-    const int thread = static_cast<int>(threadIdx.x), begin = tile * kTile;
+    const int thread = own_thread(), begin = tile * kTile;
 #pragma unroll
     for (int a = 0; a < kAccesses; ++a) {
       const int index = begin + (vectors ? thread * kLanes : thread + a * threads);
@@ -108,13 +108,14 @@ class TileElements {
 
   // The place of element i in the tile.
   static __device__ __forceinline__ int place(int i) {
-    const int thread = static_cast<int>(threadIdx.x);
-    return vectors ? thread * kLanes + i : thread + i * threads;
+    return vectors ? own_thread() * kLanes + i : own_thread() + i * threads;
   }
 
  private:
   static constexpr int kAccesses = vectors ? 1 : kLanes;
   static constexpr int kNone = -1;
+
+  static __device__ __forceinline__ int own_thread() { return static_cast<int>(threadIdx.x) % threads; }
 
   __device__ __forceinline__ Raw load(const T* from, const int (&at)[kAccesses]) const {
     Raw raw{};
