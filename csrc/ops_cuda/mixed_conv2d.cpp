@@ -23,6 +23,12 @@ struct WindowArguments {
   const std::vector<int64_t>&stride, &padding, &dilation;
 };
 
+// The leading channels of a dictionary.
+Tensor leading(Tensor dictionary, int64_t out_channels, int64_t in_channels) {
+  Tensor narrow = torch::stable::narrow(dictionary, 1, 0, out_channels);
+  return torch::stable::narrow(narrow, 2, 0, in_channels);
+}
+
 // Dictionary, code and gate, checked and laid out, and what both directions know of the convolution.
 class ConvProblem {
  public:
@@ -32,18 +38,11 @@ class ConvProblem {
       : depthwise_(depthwise),
         channels_last_(!depthwise || lies_as(input, channels_last_strides(sizes_of(input)))),
         input_(laid_out(input)),
-        weight_(depthwise ? torch::stable::contiguous(weight)
-                          : laid_out_as(weight, Dictionary::inner_channels_last(sizes_of(weight), 2))),
+        weight_(active_part(weight, input, out_channels, depthwise)),
         code_(torch::stable::contiguous(code)),
         geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
                                 window.padding, window.dilation)) {
     const auto sum_type = sum_type_of(input);
-    STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
-                        (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
-                                   : input.size(1) <= weight.size(2)),
-                    "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
-    STD_TORCH_CHECK(weight.scalar_type() == input.scalar_type() && weight.device() == input.device(),
-                    "weight must be of the input's dtype, on its device");
     STD_TORCH_CHECK(code.scalar_type() == sum_type && code.device() == input.device() &&
                         code.size(code.dim() - 1) == weight.size(0) &&
                         (code.dim() == 1 || (code.dim() == 2 && code.size(0) == input.size(0))),
@@ -101,6 +100,26 @@ class ConvProblem {
   }
 
  private:
+  // What the call uses of the dictionary in the kernels' layout and dtype: the dictionary itself, or a copy
+  // of that part alone.
+  static Tensor active_part(const Tensor& weight, const Tensor& input, int64_t out_channels, bool depthwise) {
+    STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
+                        (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
+                                   : input.size(1) <= weight.size(2)),
+                    "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
+    STD_TORCH_CHECK(weight.device() == input.device() && sum_type_of(weight) == sum_type_of(input),
+                    "weight must be on the input's device, and float64 only if that is");
+    const auto wanted = [&](const Tensor& tensor) {
+      const Sizes sizes = sizes_of(tensor);
+      return depthwise ? contiguous_strides(sizes) : Dictionary::inner_channels_last(sizes, 2);
+    };
+    if (weight.scalar_type() == input.scalar_type() && lies_as(weight, wanted(weight))) return weight;
+    const Tensor part = leading(weight, out_channels, depthwise ? 1 : input.size(1));
+    Tensor copy = empty_strided(sizes_of(part), wanted(part), input.scalar_type(), weight);
+    torch::stable::copy_(copy, part);
+    return copy;
+  }
+
   Sizes strides_for(const Sizes& sizes) const {
     return channels_last_ ? channels_last_strides(sizes) : contiguous_strides(sizes);
   }
@@ -206,9 +225,9 @@ Tensor effective_gradient(const ConvProblem& problem, const Tensor& grad, bool d
 }
 
 // Gradients of the dictionary, in its dtype, and of the codes [N, K].
-std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, const Tensor& grad,
-                                                bool allow_tf32, const Launch& launch) {
-  const Tensor& weight = problem.weight();
+std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, const Tensor& dictionary,
+                                                const Tensor& grad, bool allow_tf32, const Launch& launch) {
+  const Tensor& weight = problem.weight();  // the dictionary or a copy of its active part
   const auto sums = torch::headeronly::ScalarType::Float;
   Tensor grad_weight = empty_strided(sizes_of(weight), strides_of(weight), sums, grad);
   Tensor grad_code = empty_strided(sizes_of(problem.code()), strides_of(problem.code()), sums, grad);
@@ -228,7 +247,15 @@ std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, cons
   Tensor workspace = scratch(cuda::dense_per_sample_gradient_workspace(args), grad);
   args.workspace = workspace.data_ptr();
   cuda::dense_per_sample_gradient(args, launch.stream());
-  return {torch::stable::to(grad_weight, weight.scalar_type()), grad_code};
+  if (sizes_of(weight) == sizes_of(dictionary)) {
+    return {torch::stable::to(grad_weight, dictionary.scalar_type()), grad_code};
+  }
+  const Sizes sizes = sizes_of(dictionary);
+  Tensor of_all = empty_strided(sizes, contiguous_strides(sizes), dictionary.scalar_type(), grad);
+  torch::stable::zero_(of_all);
+  Tensor active = leading(of_all, weight.size(1), weight.size(2));
+  torch::stable::copy_(active, grad_weight);
+  return {of_all, grad_code};
 }
 
 // Gradients of the input and, if `need_weight`, of the effective weight; with a dense weight per sample of
@@ -247,7 +274,7 @@ std::tuple<Tensor, Tensor, Tensor> mixed_conv2d_backward(
   const Launch launch(input);
   if (need_input) grad_input = input_gradient(problem, g, depthwise, allow_tf32, launch);
   if (need_weight && problem.per_sample() && !depthwise) {
-    std::tie(grad_weight, grad_code) = per_sample_gradients(problem, g, allow_tf32, launch);
+    std::tie(grad_weight, grad_code) = per_sample_gradients(problem, weight, g, allow_tf32, launch);
   } else if (need_weight) {
     grad_weight = effective_gradient(problem, g, depthwise, allow_tf32, launch);
   }

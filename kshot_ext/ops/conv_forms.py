@@ -127,6 +127,8 @@ def _depthwise_form(call: ConvCall) -> Tensor:
     widths, gate, taps = call.widths, call.gate, math.prod(call.weight.shape[3:])
     if call.per_sample:
         by_tap = call.weight.flatten(2).mT  # [K, taps, C_out]: mixed in the order in which the kernel reads
+        if not by_tap.is_contiguous():
+            by_tap = leading(by_tap, widths.out_channels)  # it will be copied: only what is used
         weight = mix(by_tap, call.code, None, taps, widths.out_channels)
         weight = weight if gate is None else weight * gate[..., None, : widths.out_channels].to(weight.dtype)
     else:
@@ -147,9 +149,9 @@ def _mixed_inside_form(call: ConvCall) -> Tensor:
     inside = gate is not None and (gate.dim() == 1 or call.per_sample) and (call.depthwise or not call.per_sample)
     own_gate = leading(gate, widths.out_channels).to(sum_dtype) if inside else None
     bias = effective_bias(call.bias, code, own_gate, widths.out_channels)
-    input, weight, bias = _autocast(call.input, call.weight, bias)
+    (input,) = _autocast(call.input)  # the kernel's glue casts what it uses of the dictionary
     output = mixed_conv2d(
-        input, weight, code, own_gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
+        input, call.weight, code, own_gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
     )
     output = call.in_format_of_input(output)
     return output if inside or gate is None else _gated(output, gate)

@@ -29,8 +29,8 @@ def mixed_conv2d(
     Args:
         input: `[N, C_in', H, W]`; float32, bfloat16 or float16, if depthwise also float64. Depthwise in the memory
             format it has, otherwise in channels_last.
-        weight: dictionary `[K, C_out, C_in/groups, KH, KW]` in the input's dtype, of which the leading channels are
-            used. Dense ones are best kept with their input channels innermost: others are copied.
+        weight: dictionary `[K, C_out, C_in/groups, KH, KW]`, of which the leading channels are used. Best in the
+            input's dtype, and dense ones with their input channels innermost: of others the part in use is copied.
         code: `[K]` or `[N, K]`, of the sum type.
         gate: `[C_out']`, with a code per sample also `[N, C_out']`, of the sum type; or None. A dense weight per
             sample takes none.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from allocations import allocations
 from calls import (
     DTYPES,
     Call,
@@ -155,6 +156,18 @@ def test_autocast(code_per_sample: bool) -> None:
     torch.testing.assert_close(output.float(), exact, rtol=2**-6, atol=2**-6 * exact.abs().max().item())
     output.sum().backward()
     assert all(leaf.grad is not None and leaf.grad.dtype == torch.float32 for leaf in leaves.values())
+
+
+@pytest.mark.usefixtures("native_backend")
+def test_of_a_depthwise_dictionary_only_the_part_in_use_is_copied() -> None:
+    """Codes per sample mix it tap by tap, which is not how it lies in memory."""
+    weight, x = torch.randn(4, 512, 1, 3, 3), torch.randn(2, 16, 4, 4).contiguous(memory_format=torch.channels_last)
+    code, used = torch.rand(2, 4), slice(16)
+    results = []
+    taken = allocations(lambda: results.append(KF.kshot_conv2d(x, weight, code, groups=512, algorithm="fused")))
+    assert sum(taken) <= 2 * weight[:, used].nbytes + results[0].nbytes  # the part, and what two samples mix from it
+    expected = reference.kshot_conv2d(x.double(), weight[:, used].double(), code.double(), groups=16)
+    torch.testing.assert_close(results[0].double(), expected, rtol=1e-4, atol=1e-4)
 
 
 class TestProperties:

@@ -1,9 +1,11 @@
 """Run by test_operators.py under plugin.py: public functions through CUDA's glue and kernels, against the reference."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
+from allocations import allocations
 from torch import Tensor
 
 from kshot_ext import functional, reference
@@ -81,6 +83,55 @@ def test_kshot_conv2d(depthwise: bool, per_sample: bool, seed: int) -> None:
         "out_channels": width_out,
     }
     check("kshot_conv2d", tensors, arguments, {"algorithm": "fused"})
+
+
+def backward_of(y: Tensor, *leaves: Tensor) -> Callable[[], object]:
+    grad = torch.ones_like(y)
+    return lambda: torch.autograd.grad(y, leaves, grad)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_of_a_dense_dictionary_only_the_part_in_use_is_copied(per_sample: bool) -> None:
+    """Where it must be, for its input channels are not innermost."""
+    weight, x = leaf(4, 64, 32, 3, 3).detach(), leaf(2, 8, 3, 3, channels_last=True)
+    code = leaf(*((2,) if per_sample else ()), 4)
+    part, output, image = 4 * (4 * 4 * 8 * 9), 4 * (2 * 4 * 9), 4 * (2 * 8 * 9)
+    results: list[Tensor] = []
+
+    def forward() -> None:
+        call = {"padding": 1, "out_channels": 4, "algorithm": "fused"}
+        results.append(functional.kshot_conv2d(x, weight, code, **call))
+
+    assert sum(allocations(forward)) <= part + output + 256
+    # Gradients of input and code; with a code per sample also the kernel's, of the dictionary's part and all of it.
+    least = part + image + (part + weight.nbytes if per_sample else 2 * part)
+    assert sum(allocations(backward_of(results[0], x, code))) <= least + 8192  # kernels' scratch memory
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_depthwise_dictionaries_under_autocast(per_sample: bool) -> None:
+    """Only the part in use is cast, and gradients stay compact and in the dictionary's dtype."""
+    torch.manual_seed(6)
+    weight, x = torch.nn.Parameter(torch.randn(8, 256, 1, 5, 5)), leaf(2, 16, 4, 4, channels_last=True)
+    optimizer = KShotSGD([weight], lr=0.1)
+    code = leaf(*((2,) if per_sample else ()), 8)
+    part, output = 2 * (8 * 16 * 25), 2 * (2 * 16 * 16)
+    results: list[Tensor] = []
+
+    def forward() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            results.append(functional.kshot_conv2d(x, weight, code, padding=2, groups=256, algorithm="fused"))
+
+    assert sum(allocations(forward)) <= part + 2 * output + 256  # the cast input is as large as the output
+    assert results[0].dtype == torch.bfloat16
+    largest = max(allocations(lambda: results[0].sum().backward()))
+    exact = weight.detach().double().requires_grad_()
+    call = {"padding": 2, "groups": 256}
+    reference.kshot_conv2d(x.detach().double(), exact, code.detach().double(), **call).sum().backward()
+    assert_close("weight", weight.grad.add(0), exact.grad, torch.bfloat16)
+    assert type(weight.grad).__name__ == ("Tensor" if per_sample else "CompactGradient")
+    assert largest < weight.nbytes or per_sample
+    optimizer.step()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -205,7 +256,7 @@ def test_operators_as_torch_checks_them() -> None:
     [
         ({"code": torch.rand(4)}, "code must be"),
         ({"weight": torch.rand(3, 6, 3, 3, 3)}, "covers the active channels"),
-        ({"weight": torch.rand(3, 6, 4, 3, 3).double()}, "input's dtype"),
+        ({"weight": torch.rand(3, 6, 4, 3, 3).double()}, "float64 only if that is"),
         ({"gate": torch.rand(5)}, "gate must be"),
     ],
 )
