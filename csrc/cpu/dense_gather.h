@@ -1,0 +1,184 @@
+// The product that gathers its left operand, forward and for the gradient of the input; see dense_conv2d.cpp.
+//
+//                      panel: up to kMostVectors vectors of channels c
+//                 r  [ ========= ]      (t, r) runs over taps and source channels; panels stay in L1 or L2
+//     rows of   [..] [ sums      ]
+//     targets   [..] [ in        ]      up to kMostRows targets: one broadcast of source[g at t, r] feeds
+//     g at t    [..] [ registers ]      all vectors; a tap outside the image reads a row of zeros
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "cpu/dense_conv2d.h"
+#include "cpu/dense_tiles.h"
+
+namespace kshot::cpu::KSHOT_ISA {
+namespace {
+
+// Where a block of targets reads and writes, tile by tile; taps that no target of a tile uses are left out.
+class Block {
+ public:
+  explicit Block(const DenseGather& args)
+      : args_(args), zeros_(static_cast<size_t>(args.source_channels), 0.0f) {}
+
+  struct Tap {
+    int64_t index;
+    std::array<const float*, kMostRows> rows;
+  };
+  struct Tile {
+    size_t first_tap, taps;
+    std::array<float*, kMostRows> targets;
+  };
+
+  // Targets [begin, begin + count) of the flat list, in tiles of `most` rows.
+  template <int most>
+  void place(int64_t begin, int64_t count) {
+    sample_ = begin / args_.plan->places();
+    place_ = begin % args_.plan->places();
+    taps_.clear();
+    tiles_.clear();
+    for_each_tile<most>(count, [&](auto rows, int64_t) { add_tile(rows); });
+  }
+
+  const Tile& tile(size_t index) const { return tiles_[index]; }
+
+  const Tap* taps(const Tile& tile) const { return taps_.data() + tile.first_tap; }
+
+  // The rows that a tile reads first; the next tile asks for them ahead of time.
+  const std::array<const float*, kMostRows>& first_rows(size_t tile) const {
+    return taps_[tiles_[tile].first_tap].rows;
+  }
+  // Whether tile + 1 is worth asking for: sources that several taps read come by themselves.
+  bool has_next(size_t tile) const {
+    return args_.plan->taps == 1 && tile + 1 < tiles_.size() && tiles_[tile + 1].taps > 0;
+  }
+
+ private:
+  // The next `rows` targets.
+  void add_tile(int rows) {
+    const GatherPlan& plan = *args_.plan;
+    std::array<const float*, kMostRows> sources;
+    std::array<const int32_t*, kMostRows> pixels;
+    Tile tile{taps_.size(), 0, {}};
+    for (int m = 0; m < rows; ++m) {
+      sources[m] = args_.source + sample_ * plan.source_pixels * args_.source_channels;
+      pixels[m] = plan.source.data() + place_ * plan.taps;
+      tile.targets[m] = args_.target + (sample_ * plan.places() + plan.target[static_cast<size_t>(place_)]) *
+                                           args_.target_channels;
+      if (++place_ == plan.places()) ++sample_, place_ = 0;
+    }
+    for (int64_t t = 0; t < plan.taps; ++t) {
+      Tap tap{t, {}};
+      tap.rows.fill(zeros_.data());
+      bool used = false;
+      for (int m = 0; m < rows; ++m) {
+        const int64_t pixel = pixels[m][t];
+        used = used || pixel >= 0;
+        if (pixel >= 0) tap.rows[m] = sources[m] + pixel * args_.source_channels;
+      }
+      if (used) taps_.push_back(tap);
+    }
+    tile.taps = taps_.size() - tile.first_tap;
+    tiles_.push_back(tile);
+  }
+
+  const DenseGather& args_;
+  std::vector<float> zeros_;
+  std::vector<Tap> taps_;
+  std::vector<Tile> tiles_;
+  int64_t sample_ = 0, place_ = 0;  // of the next target
+};
+
+// sums += source rows * panel rows, over one tap; the lines of the rows `ahead` are asked for meanwhile
+template <int rows, int vectors>
+inline void multiply_tap(V (&sums)[rows][vectors], const std::array<const float*, kMostRows>& sources,
+                         const std::array<const float*, kMostRows>& ahead, const float* panel,
+                         int64_t panel_width, int64_t depth) {
+  const float* source[rows];
+  for (int m = 0; m < rows; ++m) source[m] = sources[m];
+  for (int64_t from = 0; from < depth; from += kLine) {
+    for (int m = 0; m < rows; ++m) __builtin_prefetch(ahead[m] + from, 0, 2);
+    const int64_t to = std::min(from + kLine, depth);
+    for (int64_t r = from; r < to; ++r, panel += panel_width) {
+      V right[vectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) right[v] = load(panel + v * kVector);
+#pragma GCC unroll 12
+      for (int m = 0; m < rows; ++m) {
+        const V left = splat(source[m][r]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sums[m][v] += left * right[v];
+      }
+    }
+  }
+}
+
+// Channels [channel, channel + width) of the targets of a tile.
+struct TileChannels {
+  const float* panel;
+  int64_t panel_width, depth;
+  const float* bias;
+  int64_t channel, width;
+  bool past_caches;
+  bool ask_ahead;  // for the next tile's rows
+};
+
+template <int rows, int vectors>
+__attribute__((noinline)) void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
+  const Block::Tile& tile = block.tile(index);
+  V sums[rows][vectors] = {};
+  if (channels.bias) {
+    V start[vectors];
+    load_row(start, channels.bias + channels.channel, channels.width);
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
+    }
+  }
+  const Block::Tap* taps = block.taps(tile);
+  for (size_t t = 0; t < tile.taps; ++t) {
+    const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
+    const auto& ahead = channels.ask_ahead ? block.first_rows(index + 1) : taps[t].rows;
+    multiply_tap<rows, vectors>(sums, taps[t].rows, ahead, rows_of_tap, channels.panel_width, channels.depth);
+  }
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+    store_row(tile.targets[m] + channels.channel, sums[m], channels.width, channels.past_caches);
+  }
+}
+
+template <int panel_vectors>
+void gather_range(const DenseGather& args, const PanelRange<const float*>& panels, const float* bias,
+                  int64_t begin, int64_t end) {
+  constexpr int kRows = rows_of(panel_vectors);
+  // Panel by panel over few targets at a time: the sources of all of them stay in L1 or L2, and a panel that
+  // is not too deep stays in L1 from tile to tile.
+  constexpr int64_t kTargets = 48;
+  const bool past_caches = args.past_caches && can_pass_caches(args.target, args.target_channels);
+  Block block(args);
+  for (; begin < end; begin += kTargets) {
+    const int64_t count = std::min(kTargets, end - begin);
+    block.place<kRows>(begin, count);
+    for (int64_t p = panels.begin; p < panels.end; ++p) {
+      size_t tile = 0;
+      const int64_t channel = p * panels.width,
+                    width = std::min(panels.width, args.target_channels - channel);
+      with_vectors<panel_vectors>(width, [&](auto vectors) {
+        for_each_tile<kRows>(count, [&](auto rows, int64_t) {
+          const TileChannels channels{
+              panels.of(p), panels.width, args.source_channels, bias,
+              channel,      width,        past_caches,          p == panels.begin && block.has_next(tile)};
+          gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, tile, channels);
+          ++tile;
+        });
+      });
+    }
+  }
+  if (past_caches) finish_stores();
+}
+
+}  // namespace
+}  // namespace kshot::cpu::KSHOT_ISA
