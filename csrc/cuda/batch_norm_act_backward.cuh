@@ -23,7 +23,7 @@ template <class T, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     gradient_sums_kernel(const ChannelTiling tiling, const BatchNormActBackward args) {
   using C = Sum<T>;
-  constexpr int kAtOnce = kPositionsAtOnce / 2, kSlots = kChannelThreads / 2, kSlab = kSlabChannels<T, lanes>;
+  constexpr int kAtOnce = kPositionsAtOnce / 2, kSlots = kSumSlots<lanes>, kSlab = kSlabChannels<T, lanes>;
   __shared__ C sums[2 * lanes][kSlots];
   alignas(kVectorBytes) __shared__ C factors[kSlab], shifts[kSlab], means[kSlab], deviations[kSlab];
   const ChannelPart part(tiling, blockIdx.x);
@@ -88,14 +88,13 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     rows = half;
   }
   if (part.active && part.row == 0) {
-    C* to = static_cast<C*>(args.workspace) +
-            (part.sample * tiling.pieces + part.piece) * 2 * tiling.channels + part.channel;
 #pragma unroll
-    for (int i = 0; i < lanes; ++i) {
-      to[i] = sum[i];
-      to[tiling.channels + i] = sum[lanes + i];
-    }
+    for (int i = 0; i < 2 * lanes; ++i) sums[i][part.vector] = sum[i];
   }
+  __syncthreads();
+  C* to = static_cast<C*>(args.workspace) + (part.sample * tiling.pieces + part.piece) * 2 * tiling.channels;
+  store_slab<lanes>(tiling, to, sums);
+  store_slab<lanes>(tiling, to + tiling.channels, sums + lanes);
 }
 
 // A thread owns one of the 2 C means.
