@@ -66,7 +66,9 @@ def test_sgd(layer: str, dtype: torch.dtype, uses: int) -> None:
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
-@pytest.mark.parametrize(("positions", "channels"), [(28 * 28 * 2, 64), (56 * 56, 24), (14 * 14 * 3, 160)])
+@pytest.mark.parametrize(
+    ("positions", "channels"), [(28 * 28 * 2, 64), (56 * 56, 24), (14 * 14 * 3, 160), (14 * 14, 1280)]
+)
 def test_batch_norm(positions: int, channels: int, dtype: torch.dtype, residual: bool) -> None:
     check(batch_norm(positions, channels, dtype, residual=residual))
     check(batch_norm_backward(positions, channels, dtype, residual=residual))
