@@ -32,6 +32,13 @@ class Axis:
         """Outputs along the axis."""
         return (self.input + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
+    @property
+    def used(self) -> int:
+        """Inputs that any output depends on."""
+        taps = range(0, self.kernel * self.dilation, self.dilation)
+        reached = {o * self.stride + tap - self.padding for o in range(self.output) for tap in taps}
+        return len(reached.intersection(range(self.input)))
+
     def sizes(self) -> list[int]:
         """As the bindings take it."""
         return [self.input, self.output, self.kernel, self.stride, self.padding, self.dilation]

@@ -181,7 +181,9 @@ def dense(case: dense_cases.Case, direction: str) -> Workload:
         case = replace(case, code="samples")
     problem = dense_cases.Problem(case)
     element = 4 if case.precision in ("float32", "tf32") else 2
-    images = element * (problem.input.numel() + problem.grad.numel())
+    whole = direction == "input_gradient"  # which is zero where no output depends on the input
+    height, width = (axis.input if whole else axis.used for axis in (case.height, case.width))
+    images = element * (case.batch * height * width * case.in_channels + problem.grad.numel())
     copy = case.out_channels * case.in_channels * case.height.kernel * case.width.kernel
     least = {
         "weight_gradient": images + SUM_BYTES * copy,
