@@ -35,14 +35,20 @@ def dictionary(layer: str, dtype: torch.dtype) -> Dictionary:
     return random_dictionary(shape, dtype, channels_last, active)
 
 
-def check(workload: Workload) -> None:
+def margins(d: Dictionary) -> float:
+    """Sectors that the active channels of a tap lie in, over those that as many bytes fill: 1 where they fill them."""
+    run = d.dtype.itemsize * d.in_channels
+    return 1.0 if d.whole else -(-run // traffic.SECTOR) * traffic.SECTOR / run
+
+
+def check(workload: Workload, margins: float = 1.0) -> None:
     counted = workload.count()
     print(f"{counted.moved / counted.least:.3f} of the least {counted.least} bytes\n{traffic.table(counted.kernels)}")
     assert counted.moved <= MOST * counted.least
     for kernel in counted.kernels:
         assert kernel["worst_bank_conflict"] <= 2, kernel["worst_bank_conflict_line"]
     # Whole sectors; single elements such as codes and sums of blocks are few.
-    assert counted.sector_ratio <= MOST
+    assert counted.sector_ratio <= MOST * margins
 
 
 @pytest.mark.parametrize("samples", [None, 16])
@@ -51,10 +57,10 @@ def check(workload: Workload) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_mixing(layer: str, dtype: torch.dtype, gated: bool, samples: int | None) -> None:
     d = dictionary(layer, dtype)
-    check(mixing(d, samples=samples, gated=gated))
+    check(mixing(d, samples=samples, gated=gated), margins(d))
     if samples and d.shots > 8:
         return  # the gradient is read once for every 8 copies, which is more than the least here
-    check(mixing_backward(d, samples=samples, gated=gated))
+    check(mixing_backward(d, samples=samples, gated=gated), margins(d))
 
 
 @pytest.mark.parametrize("uses", [0, 1, 2])
