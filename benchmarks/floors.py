@@ -15,6 +15,7 @@ from rich.table import Table
 from torch.nn import functional as F
 
 from benchmarks.compare import RESULTS
+from benchmarks.cost import least_time
 from benchmarks.forms import Form
 from benchmarks.networks import layer_sets
 from benchmarks.results import FILE_NAME, load_parts
@@ -45,11 +46,12 @@ def matrix_rate() -> float:
     return 2 * size**3 / min(seconds(form) for form in forms for _ in range(RUNS))
 
 
-def floor_seconds(row: Row, bandwidth: float, rate: float) -> float:
-    """Least time of a row whose traffic is modelled."""
+def floor(row: Row, bandwidth: float, rate: float) -> tuple[float, str]:
+    """Least time of a row whose traffic is modelled, and what bounds it, "bytes" or "operations"."""
     if row.traffic is None:
         raise ValueError(f"row {row.name!r} has no model of its traffic")
-    return max(row.traffic / bandwidth, row.operations / rate)
+    demands = {"bytes": row.traffic, "operations": row.operations}
+    return least_time(demands, {"bytes": bandwidth, "operations": rate})
 
 
 def main(
@@ -70,10 +72,9 @@ def main(
             row = rows[result.name]
             if row.traffic is None:
                 continue
-            floor = floor_seconds(row, bandwidth, rate)
-            bound = "bytes" if floor == row.traffic / bandwidth else "operations"
-            times = (f"{1e3 * floor:.3g}", bound, f"{1e3 * result.ours.seconds:.3g}")
-            table.add_row(row.name, row.geometry, *times, f"{floor / result.ours.seconds:.0%}")
+            least, bound = floor(row, bandwidth, rate)
+            times = (f"{1e3 * least:.3g}", bound, f"{1e3 * result.ours.seconds:.3g}")
+            table.add_row(row.name, row.geometry, *times, f"{least / result.ours.seconds:.0%}")
         if table.row_count:
             console.print(table)
 

@@ -20,12 +20,25 @@ constexpr int kPositionsAtOnce = 4;  // loads in flight per thread and tensor
 template <class T, int lanes>
 constexpr int kSlabChannels = lanes == 1 ? kChannelThreads : 64 * lanes;
 
+// A slab's values in shared memory lie so that the reads of neighbouring threads do: where a thread's vector
+// takes two reads of 16 bytes, all first halves come before all second ones.
+template <class T, int lanes>
+struct SlabLayout {
+  static constexpr int kLanes = lanes == 1 ? 1 : kVectorLanes<Sum<T>>, kParts = lanes / kLanes;
+  static constexpr int kPartSize = kSlabChannels<T, lanes> / kParts;
+
+  static __device__ __forceinline__ int at(int channel) {
+    return channel / kLanes % kParts * kPartSize + channel / lanes * kLanes + channel % kLanes;
+  }
+};
+
 // What the passes over positions need of a channel.
 template <class C>
 struct ChannelValues {
+  int channel;
   C mean, inverse_deviation, factor, shift;  // z = x * factor + shift + residual
 
-  __device__ __forceinline__ ChannelValues(const BatchNormAct& args, int64_t sample, int channel) {
+  __device__ __forceinline__ ChannelValues(const BatchNormAct& args, int64_t sample, int own) : channel(own) {
     const auto value = [&](const void* values, int64_t at, C otherwise) {
       return values ? static_cast<const C*>(values)[at] : otherwise;
     };
@@ -36,23 +49,31 @@ struct ChannelValues {
   }
 };
 
-// Calls body(place in the slab, values of the channel) for the channels of a block's slab, spread over its
-// threads. Followed by a barrier.
-template <class C, class Body>
+// Calls body(place in a slab's arrays, values of the channel) for the channels of a block's slab, spread over
+// its threads. Followed by a barrier.
+template <class T, int lanes, class Body>
 __device__ __forceinline__ void for_slab_channels(const BatchNormAct& args, const ChannelTiling& tiling,
                                                   int64_t sample, const Body& body) {
   const int first = static_cast<int>(blockIdx.y) * tiling.slab_channels();
   const int count = min(tiling.slab_channels(), tiling.channels - first);
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kChannelThreads) {
-    body(i, ChannelValues<C>(args, sample, first + i));
+    body(SlabLayout<T, lanes>::at(i), ChannelValues<Sum<T>>(args, sample, first + i));
   }
   __syncthreads();
 }
 
 // A thread's own values, from the array of its slab.
-template <int lanes, class C>
-__device__ __forceinline__ void load_slab(C (&to)[lanes], const C* slab, const ChannelPart& part) {
-  load_channels<C, lanes>(to, slab + part.vector * lanes);
+template <class T, int lanes>
+__device__ __forceinline__ void load_slab(Sum<T> (&to)[lanes], const Sum<T>* slab, const ChannelPart& part) {
+  using Layout = SlabLayout<T, lanes>;
+#pragma unroll
+  for (int p = 0; p < Layout::kParts; ++p) {
+    Sum<T> values[Layout::kLanes];
+    load_channels<Sum<T>, Layout::kLanes>(values,
+                                          slab + p * Layout::kPartSize + part.vector * Layout::kLanes);
+#pragma unroll
+    for (int i = 0; i < Layout::kLanes; ++i) to[p * Layout::kLanes + i] = values[i];
+  }
 }
 
 // z of one position
@@ -76,14 +97,14 @@ __global__ void __launch_bounds__(kChannelThreads, 3)
   using C = Sum<T>;
   alignas(kVectorBytes) __shared__ C factors[kSlabChannels<T, lanes>], shifts[kSlabChannels<T, lanes>];
   const ChannelPart part(tiling, gridDim.x - 1 - blockIdx.x);
-  for_slab_channels<C>(args, tiling, part.sample, [&](int i, const ChannelValues<C>& values) {
-    factors[i] = values.factor;
-    shifts[i] = values.shift;
+  for_slab_channels<T, lanes>(args, tiling, part.sample, [&](int at, const ChannelValues<C>& values) {
+    factors[at] = values.factor;
+    shifts[at] = values.shift;
   });
   if (!part.active) return;
   C factor[lanes], shift[lanes];
-  load_slab(factor, factors, part);
-  load_slab(shift, shifts, part);
+  load_slab<T, lanes>(factor, factors, part);
+  load_slab<T, lanes>(shift, shifts, part);
   const T* input = static_cast<const T*>(args.input) + part.channel;
   const T* residual = static_cast<const T*>(args.residual);
   if (residual) residual += part.channel;

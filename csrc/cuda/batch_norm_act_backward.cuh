@@ -23,22 +23,22 @@ template <class T, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     gradient_sums_kernel(const ChannelTiling tiling, const BatchNormActBackward args) {
   using C = Sum<T>;
-  constexpr int kAtOnce = kPositionsAtOnce / 2, kSlots = kChannelThreads / 2, kSlab = kSlabChannels<T, lanes>;
+  constexpr int kAtOnce = kPositionsAtOnce / 2, kSlots = kSumSlots<lanes>, kSlab = kSlabChannels<T, lanes>;
   __shared__ C sums[2 * lanes][kSlots];
   alignas(kVectorBytes) __shared__ C factors[kSlab], shifts[kSlab], means[kSlab], deviations[kSlab];
   const ChannelPart part(tiling, blockIdx.x);
-  for_slab_channels<C>(args.forward, tiling, part.sample, [&](int i, const ChannelValues<C>& values) {
-    factors[i] = values.factor;
-    shifts[i] = values.shift;
-    means[i] = values.mean;
-    deviations[i] = values.inverse_deviation;
+  for_slab_channels<T, lanes>(args.forward, tiling, part.sample, [&](int at, const ChannelValues<C>& values) {
+    factors[at] = values.factor;
+    shifts[at] = values.shift;
+    means[at] = values.mean;
+    deviations[at] = values.inverse_deviation;
   });
   C sum[2 * lanes] = {};
   if (part.active) {
     C factor[lanes], shift[lanes], mean[lanes];
-    load_slab(factor, factors, part);
-    load_slab(shift, shifts, part);
-    load_slab(mean, means, part);
+    load_slab<T, lanes>(factor, factors, part);
+    load_slab<T, lanes>(shift, shifts, part);
+    load_slab<T, lanes>(mean, means, part);
     const T* input = static_cast<const T*>(args.forward.input) + part.channel;
     const T* residual = static_cast<const T*>(args.forward.residual);
     const T* grad = static_cast<const T*>(args.grad_output) + part.channel;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
       }
     }
     C deviation[lanes];
-    load_slab(deviation, deviations, part);
+    load_slab<T, lanes>(deviation, deviations, part);
 #pragma unroll
     for (int i = 0; i < lanes; ++i) sum[lanes + i] *= deviation[i];
   }
@@ -88,14 +88,13 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     rows = half;
   }
   if (part.active && part.row == 0) {
-    C* to = static_cast<C*>(args.workspace) +
-            (part.sample * tiling.pieces + part.piece) * 2 * tiling.channels + part.channel;
 #pragma unroll
-    for (int i = 0; i < lanes; ++i) {
-      to[i] = sum[i];
-      to[tiling.channels + i] = sum[lanes + i];
-    }
+    for (int i = 0; i < 2 * lanes; ++i) sums[i][part.vector] = sum[i];
   }
+  __syncthreads();
+  C* to = static_cast<C*>(args.workspace) + (part.sample * tiling.pieces + part.piece) * 2 * tiling.channels;
+  store_slab<lanes>(tiling, to, sums);
+  store_slab<lanes>(tiling, to + tiling.channels, sums + lanes);
 }
 
 // A thread owns one of the 2 C means.
@@ -123,22 +122,22 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
   alignas(kVectorBytes) __shared__ C factors[kSlab], shifts[kSlab], slopes[kSlab], constants[kSlab];
   const ChannelPart part(tiling, gridDim.x - 1 - blockIdx.x);
   // dL/dx = factor * g - slope * x - constant
-  for_slab_channels<C>(args.forward, tiling, part.sample, [&](int i, const ChannelValues<C>& values) {
-    const int channel = static_cast<int>(blockIdx.y) * tiling.slab_channels() + i;
+  for_slab_channels<T, lanes>(args.forward, tiling, part.sample, [&](int at, const ChannelValues<C>& values) {
     const C* means = static_cast<const C*>(args.mean_grads);
-    const C of_g = means ? means[channel] : C(0),
-            of_normalised = means ? means[tiling.channels + channel] : C(0);
-    factors[i] = values.factor;
-    shifts[i] = values.shift;
-    slopes[i] = values.inverse_deviation * values.inverse_deviation * of_normalised;
-    constants[i] = values.inverse_deviation * of_g - values.mean * slopes[i];
+    const C of_g = means ? means[values.channel] : C(0),
+            of_normalised = means ? means[tiling.channels + values.channel] : C(0);
+    const C slope = values.inverse_deviation * values.inverse_deviation * of_normalised;
+    factors[at] = values.factor;
+    shifts[at] = values.shift;
+    slopes[at] = slope;
+    constants[at] = values.inverse_deviation * of_g - values.mean * slope;
   });
   if (!part.active) return;
   C factor[lanes], shift[lanes], slope[lanes], constant[lanes];
-  load_slab(factor, factors, part);
-  load_slab(shift, shifts, part);
-  load_slab(slope, slopes, part);
-  load_slab(constant, constants, part);
+  load_slab<T, lanes>(factor, factors, part);
+  load_slab<T, lanes>(shift, shifts, part);
+  load_slab<T, lanes>(slope, slopes, part);
+  load_slab<T, lanes>(constant, constants, part);
   const T* input = static_cast<const T*>(args.forward.input) + part.channel;
   const T* residual = static_cast<const T*>(args.forward.residual);
   const T* grad = static_cast<const T*>(args.grad_output) + part.channel;

@@ -34,7 +34,7 @@ template <class T, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     moments_kernel(const ChannelTiling tiling, const T* input, Sum<T>* result) {
   using C = Sum<T>;
-  constexpr int kBatch = 4, kSlots = kChannelThreads / 2;
+  constexpr int kBatch = 4, kSlots = kSumSlots<lanes>;
   // Lanes apart, so that neighbouring threads use neighbouring banks.
   __shared__ C means[lanes][kSlots], squares[lanes][kSlots], counts[kSlots];
   const ChannelPart part(tiling, blockIdx.x);
@@ -91,13 +91,16 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     rows = half;
   }
   if (part.active && part.row == 0) {
-    C* to = result + part.piece * 2 * tiling.channels + part.channel;
 #pragma unroll
     for (int i = 0; i < lanes; ++i) {
-      to[i] = own[i].mean;
-      to[tiling.channels + i] = own[i].squares;
+      means[i][part.vector] = own[i].mean;
+      squares[i][part.vector] = own[i].squares;
     }
   }
+  __syncthreads();
+  C* to = result + part.piece * 2 * tiling.channels;
+  store_slab<lanes>(tiling, to, means);
+  store_slab<lanes>(tiling, to + tiling.channels, squares);
 }
 
 // A block owns 16 channels; its threads join every 32nd piece each, then in pairs.

@@ -114,4 +114,21 @@ __device__ __forceinline__ void store_channels(T* to, const Sum<T> (&from)[lanes
   }
 }
 
+// Slots of a block's sums in shared memory, [lanes][slots]: one for each of the threads that hand sums over,
+// and for each vector of a slab. Four more than needed: so neighbouring channels lie in different banks.
+template <int lanes>
+constexpr int kSumSlots = lanes == 1 ? kChannelThreads : kChannelThreads / 2 + 4;
+
+// Sums of the slab's channels, [lanes][slots] of shared memory, to neighbours in global memory, in whole
+// sectors: a thread a channel. `to` has a place for every channel.
+template <int lanes, class C>
+__device__ __forceinline__ void store_slab(const ChannelTiling& tiling, C* to,
+                                           const C (*sums)[kSumSlots<lanes>]) {
+  const int first = static_cast<int>(blockIdx.y) * tiling.slab_channels(),
+            count = min(tiling.slab_channels(), tiling.channels - first);
+  for (int c = static_cast<int>(threadIdx.x); c < count; c += kChannelThreads) {
+    to[first + c] = sums[c % lanes][c / lanes];
+  }
+}
+
 }  // namespace kshot::cuda

@@ -15,12 +15,8 @@ void dense_forward(const DenseForward& args, void* stream) {
   parameters.target_height = static_cast<int32_t>(geometry.height.output);
   parameters.target_width = static_cast<int32_t>(geometry.width.output);
   parameters.target_channels = static_cast<int32_t>(geometry.out_channels);
-  parameters.gate = args.gate.data;
-  parameters.gate_stride = args.gate.stride;
-  parameters.bias = args.bias.data;
-  parameters.bias_stride = args.bias.stride;
-  parameters.per_sample = args.weight.code != nullptr && args.weight.code_stride != 0;
-  launch_gather<false>(args.dtype, args.allow_tf32, parameters, geometry, args.weight, stream);
+  launch_gather<false>(args.dtype, args.allow_tf32, parameters, geometry, args.weight, args.gate, args.bias,
+                       stream);
 }
 
 }  // namespace kshot::cuda

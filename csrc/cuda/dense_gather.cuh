@@ -3,7 +3,7 @@
 //
 //     target[g, c] = bias[n, c] + gate[n, c] * sum_t sum_s source[g at t, s] * mixed[n, (t, s), c]
 //
-// A block owns kRows places (targets that use the same taps, of one sample where the mixed weight depends on
+// A block owns kRows places (targets that use the same taps, of one sample where code, gate or bias depend on
 // it) by kColumns channels, and walks the reduction (t, s) in chunks of 64 bytes: rows of the source come
 // to shared memory by asynchronous copies, zeros in the padding; the weight is mixed on its way there
 // (dense_mixed_weight.cuh). With a stride, the targets of a gradient fall in classes of equal taps, up to
@@ -32,34 +32,29 @@ struct GatherParameters {
   int64_t code_stride, gate_stride, bias_stride;
   int32_t column_tiles, row_blocks;  // of the grid; classes with fewer places leave blocks out
   bool rows_outside;                 // whether blocks of the same places are neighbours
-  bool per_sample;                   // whether the mixed weight depends on the sample
+  bool per_sample;                   // whether code, gate or bias depend on the sample
   int source_bytes;                  // width of one copy of the source
   bool target_vectors;               // whether stores of 16 bytes fit the target
-  bool channel_vectors;              // whether loads of 16 bytes fit gate, bias and target
   DensePlaces classes[kMostClasses];
 };
 
-// A row of the tile: where its first tap reads, and where its sums go.
+// Where the first tap of a row of the tile reads.
 struct alignas(16) SourceRow {
   int64_t offset;  // of the first tap's source, which may lie outside the image; then only y and x count
   int32_t y, x;
 };
-struct alignas(16) TargetRow {
-  int64_t offset;  // -1 beyond the last place
-  int64_t sample;
-};
+// Where its sums go; -1 beyond the last place.
+using TargetOffset = int64_t;
 
 // Rows are moved as a whole: in pieces they would meet banks of shared memory four times.
-template <class Row>
-__device__ __forceinline__ Row load_row(const Row* from) {
-  const Words<sizeof(Row)> words = load_words<sizeof(Row)>(from);
-  Row row;
+__device__ __forceinline__ SourceRow load_row(const SourceRow* from) {
+  const Words<sizeof(SourceRow)> words = load_words<sizeof(SourceRow)>(from);
+  SourceRow row;
   std::memcpy(&row, &words, sizeof(row));
   return row;
 }
-template <class Row>
-__device__ __forceinline__ void store_row(Row* to, const Row& row) {
-  Words<sizeof(Row)> words;
+__device__ __forceinline__ void store_row(SourceRow* to, const SourceRow& row) {
+  Words<sizeof(SourceRow)> words;
   std::memcpy(&words, &row, sizeof(row));
   store_words(to, words);
 }
@@ -117,25 +112,19 @@ struct GatherMemory {
       kLeft + kRight > kStagingBytes<Shape> ? kLeft + kRight : kStagingBytes<Shape>;
   static constexpr int kSources = kOperands;
   static constexpr int kTargets = kSources + Shape::kRows * static_cast<int>(sizeof(SourceRow));
-  static constexpr int kCode = kTargets + Shape::kRows * static_cast<int>(sizeof(TargetRow));
+  static constexpr int kGate = kTargets + Shape::kRows * static_cast<int>(sizeof(TargetOffset));
+  static constexpr int kBias = kGate + Shape::kColumns * static_cast<int>(sizeof(float));
+  static constexpr int kCode = kBias + Shape::kColumns * static_cast<int>(sizeof(float));
 
   static int bytes(int shots) { return kCode + shots * static_cast<int>(sizeof(float)); }
 };
 
-template <int lanes>
-__device__ __forceinline__ void load_channels(const GatherParameters& parameters, float (&values)[lanes],
-                                              const float* from, int count) {
-  if (parameters.channel_vectors) {
-    load_vector<float, lanes>(values, from);
-  } else {
-    load_first<float, lanes>(values, from, count);
-  }
-}
-
-// Sums to targets, through gate and bias. A thread owns neighbouring channels of every so-many-th row.
+// Sums to targets, through gate and bias of the tile's channels. A thread owns neighbouring channels of every
+// so-many-th row.
 template <class Shape>
 __device__ __forceinline__ void write_targets(const GatherParameters& parameters, const float* staging,
-                                              const TargetRow* targets, int first_column, bool gated) {
+                                              const TargetOffset* targets, const float* gates,
+                                              const float* biases, int first_column) {
   using T = typename Shape::T;
   constexpr int kLanes = kVectorLanes<T>, kVectorsPerRow = Shape::kColumns / kLanes,
                 kRowsPerPass = Shape::kThreads / kVectorsPerRow;
@@ -143,25 +132,18 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
   const int channel = first_column + lane;
   const int count = min(kLanes, parameters.target_channels - channel);
   if (count <= 0) return;
+  float gate[kLanes], bias[kLanes];
+  load_vector<float, kLanes>(gate, gates + lane);
+  load_vector<float, kLanes>(bias, biases + lane);
 #pragma unroll 2
   for (int r = thread / kVectorsPerRow; r < Shape::kRows; r += kRowsPerPass) {
-    const TargetRow row = load_row(targets + r);
-    if (row.offset < 0) continue;
+    const TargetOffset offset = targets[r];
+    if (offset < 0) continue;
     float values[kLanes];
     load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
-    if (gated && parameters.gate != nullptr) {
-      float gate[kLanes];
-      load_channels(parameters, gate, parameters.gate + row.sample * parameters.gate_stride + channel, count);
 #pragma unroll
-      for (int i = 0; i < kLanes; ++i) values[i] *= gate[i];
-    }
-    if (parameters.bias != nullptr) {
-      float bias[kLanes];
-      load_channels(parameters, bias, parameters.bias + row.sample * parameters.bias_stride + channel, count);
-#pragma unroll
-      for (int i = 0; i < kLanes; ++i) values[i] += bias[i];
-    }
-    T* to = static_cast<T*>(parameters.target) + row.offset + channel;
+    for (int i = 0; i < kLanes; ++i) values[i] = fmaf(values[i], gate[i], bias[i]);
+    T* to = static_cast<T*>(parameters.target) + offset + channel;
     if (parameters.target_vectors) {
       store_vector<T, kLanes>(to, values);
     } else {
@@ -178,11 +160,13 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   using Memory = GatherMemory<Tile, transposed>;
   KSHOT_DYNAMIC_SHARED(unsigned char, memory);
   SourceRow* sources = reinterpret_cast<SourceRow*>(memory + Memory::kSources);
-  TargetRow* targets = reinterpret_cast<TargetRow*>(memory + Memory::kTargets);
+  TargetOffset* targets = reinterpret_cast<TargetOffset*>(memory + Memory::kTargets);
+  float* gates = reinterpret_cast<float*>(memory + Memory::kGate);
+  float* biases = reinterpret_cast<float*>(memory + Memory::kBias);
   float* code = reinterpret_cast<float*>(memory + Memory::kCode);
   const DensePlaces& places = parameters.classes[blockIdx.y];
 
-  // A group is what shares a mixed weight: a sample, or the batch.
+  // A group is what shares code, gate and bias: a sample, or the batch.
   const int64_t group_places =
       parameters.per_sample ? places.count : places.count * static_cast<int64_t>(parameters.samples);
   const int32_t row_tiles = static_cast<int32_t>((group_places + Shape::kRows - 1) / Shape::kRows);
@@ -212,17 +196,26 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
                                          parameters.source_channels,
                                      used ? y : INT32_MIN / 2, x});
     const int64_t pixel = (sample * parameters.target_height + target_y) * parameters.target_width + target_x;
-    store_row(targets + r, TargetRow{used ? pixel * parameters.target_channels : -1, sample});
+    targets[r] = used ? pixel * parameters.target_channels : -1;
   }
   for (int k = static_cast<int>(threadIdx.x); k < parameters.weight.shots; k += Shape::kThreads) {
     code[k] = parameters.code == nullptr ? 1.0f : parameters.code[group * parameters.code_stride + k];
   }
+  const float *gate = parameters.gate + group * parameters.gate_stride,
+              *bias = parameters.bias + group * parameters.bias_stride;  // null has the stride 0
+  // Those of the targets' channels; transposed, the gate is of the source's channels and a part of the
+  // weight.
+  for (int c = static_cast<int>(threadIdx.x); c < Shape::kColumns; c += Shape::kThreads) {
+    const int channel = first_column + c;
+    const bool inside = channel < parameters.target_channels;
+    gates[c] = !transposed && gate != nullptr && inside ? gate[channel] : 1.0f;
+    biases[c] = bias != nullptr && inside ? bias[channel] : 0.0f;
+  }
   __syncthreads();
 
   SourceLoader<Tile> source_loader(parameters, places, sources);
-  const float* gate =
-      transposed && parameters.gate != nullptr ? parameters.gate + group * parameters.gate_stride : nullptr;
-  MixedWeightLoader<Tile, transposed> weight_loader(parameters.weight, places, first_column, code, gate);
+  MixedWeightLoader<Tile, transposed> weight_loader(parameters.weight, places, first_column, code,
+                                                    transposed ? gate : nullptr);
   Tile tile;
   tile.clear();
   accumulate(tile, (places.reduction + Shape::kDepth - 1) / Shape::kDepth, source_loader, weight_loader,
@@ -231,7 +224,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   float* staging = reinterpret_cast<float*>(memory);
   tile.store(staging);
   __syncthreads();
-  write_targets<Shape>(parameters, staging, targets, first_column, !transposed);
+  write_targets<Shape>(parameters, staging, targets, gates, biases, first_column);
 }
 
 }  // namespace

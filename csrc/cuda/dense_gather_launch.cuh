@@ -64,7 +64,8 @@ void launch_gather_of(const GatherParameters& parameters, const std::vector<Dens
 
 template <bool transposed>
 void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, const ConvGeometry& geometry,
-                   const DenseDictionary& weight, void* stream) {
+                   const DenseDictionary& weight, const DenseChannels& gate, const DenseChannels& bias,
+                   void* stream) {
   const ConvAxis &height = geometry.height, &width = geometry.width;
   const auto heights = transposed ? transposed_segments(height) : forward_segments(height);
   const auto widths = transposed ? transposed_segments(width) : forward_segments(width);
@@ -88,7 +89,13 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
       parameters.samples * parameters.source_height * parameters.source_width * parameters.source_channels >=
       weight.shots * geometry.out_channels * geometry.in_channels * geometry.taps();
   parameters.code = weight.code;
-  parameters.code_stride = weight.code_stride;
+  parameters.code_stride = weight.code == nullptr ? 0 : weight.code_stride;
+  parameters.gate = gate.data;
+  parameters.gate_stride = gate.data == nullptr ? 0 : gate.stride;
+  parameters.bias = bias.data;
+  parameters.bias_stride = bias.data == nullptr ? 0 : bias.stride;
+  parameters.per_sample =
+      parameters.code_stride != 0 || parameters.gate_stride != 0 || parameters.bias_stride != 0;
   dispatch_device_dtype_without_double(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const auto in_vectors = [](const void* data, int64_t channels) {
@@ -96,9 +103,6 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
     };
     parameters.source_bytes = copy_bytes(parameters.source, parameters.source_channels, sizeof(T));
     parameters.target_vectors = in_vectors(parameters.target, parameters.target_channels);
-    parameters.channel_vectors = parameters.target_vectors && is_vector_aligned(parameters.gate) &&
-                                 is_vector_aligned(parameters.bias) && parameters.gate_stride % 4 == 0 &&
-                                 parameters.bias_stride % 4 == 0;
     parameters.weight.vectors =
         in_vectors(weight.copies, geometry.in_channels) && in_vectors(weight.copies, weight.shot_stride) &&
         in_vectors(weight.copies, weight.out_stride) && in_vectors(weight.copies, weight.tap_stride);

@@ -15,12 +15,8 @@ void dense_input_gradient(const DenseInputGradient& args, void* stream) {
   parameters.target_height = static_cast<int32_t>(geometry.height.input);
   parameters.target_width = static_cast<int32_t>(geometry.width.input);
   parameters.target_channels = static_cast<int32_t>(geometry.in_channels);
-  // The gate is a part of the weight here, so one per sample makes the weight a sample's own.
-  parameters.gate = args.gate.data;
-  parameters.gate_stride = args.gate.stride;
-  parameters.per_sample = (args.weight.code != nullptr && args.weight.code_stride != 0) ||
-                          (args.gate.data != nullptr && args.gate.stride != 0);
-  launch_gather<true>(args.dtype, args.allow_tf32, parameters, geometry, args.weight, stream);
+  launch_gather<true>(args.dtype, args.allow_tf32, parameters, geometry, args.weight, args.gate, {nullptr, 0},
+                      stream);
 }
 
 }  // namespace kshot::cuda

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ class Axis:
     def output(self) -> int:
         """Outputs along the axis."""
         return (self.input + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+    @property
+    def used(self) -> int:
+        """Inputs that any output depends on."""
+        taps = range(0, self.kernel * self.dilation, self.dilation)
+        reached = {o * self.stride + tap - self.padding for o in range(self.output) for tap in taps}
+        return len(reached.intersection(range(self.input)))
 
     def sizes(self) -> list[int]:
         """As the bindings take it."""
@@ -150,6 +158,34 @@ class Problem:
         """Code, gate or bias for a binding."""
         values = getattr(self, name)
         return None if values is None else values.float().numpy()
+
+    def run_forward(self, module: Any) -> torch.Tensor:
+        """The kernel's output in float64, as the other runs' results."""
+        small = [self.small(name) for name in ("code", "gate", "bias")]
+        made = module.forward(*self.case.geometry, self.stored("input"), self.stored("weight"), *small)
+        return loaded(made, self.case.precision)
+
+    def run_input_gradient(self, module: Any) -> torch.Tensor:
+        """The gradient of the input."""
+        small = [self.small(name) for name in ("code", "gate")]
+        made = module.input_gradient(*self.case.geometry, self.stored("grad"), self.stored("weight"), *small)
+        return loaded(made, self.case.precision)
+
+    def run_weight_gradient(self, module: Any) -> torch.Tensor:
+        """The gradient of an effective weight that the batch shares."""
+        made = module.weight_gradient(*self.case.geometry, self.stored("grad"), self.stored("input"))
+        return torch.from_numpy(made).double()
+
+    def run_per_sample_gradient(self, module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients of dictionary and codes; what lies beside the active part must keep its value, zero."""
+        case = self.case
+        weights = torch.full(self.weight.shape, float("nan"))
+        weights[:, case.out_channels :] = 0
+        weights[..., case.in_channels :] = 0
+        operands = [self.stored(name) for name in ("grad", "input", "weight")]
+        small = [self.small(name) for name in ("code", "gate")]
+        codes = module.per_sample_gradient(*case.geometry, *operands, *small, weights.numpy())
+        return weights.double(), torch.from_numpy(codes).double()
 
     def absolute(self) -> "Problem":
         """The same of absolute values, whose results are the sums of the terms' absolute values."""

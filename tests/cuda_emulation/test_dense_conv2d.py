@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from cuda_emulation import build
-from cuda_emulation.dense_cases import PRECISIONS, UNITS, Axis, Case, Problem, check, loaded, plain_weight, random_case
+from cuda_emulation.dense_cases import PRECISIONS, UNITS, Axis, Case, Problem, check, plain_weight, random_case
 from cuda_emulation.emulation import ORDERS, Emulated, load, needs_full, share
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
@@ -17,58 +16,44 @@ DIRECTIONS = ("forward", "input_gradient", "weight_gradient", "per_sample_gradie
 SUM_UNITS = {"float32": 2.0**-20, "tf32": 2.0**-10, "float16": 2.0**-20, "bfloat16": 2.0**-20}
 
 
-def run_forward(module: Emulated, problem: Problem) -> None:
-    case = problem.case
-    small = [problem.small(name) for name in ("code", "gate", "bias")]
-    got = module.forward(*case.geometry, problem.stored("input"), problem.stored("weight"), *small)
-    check(loaded(got, case.precision), problem.output(), problem.absolute().output(), UNITS[case.precision])
+def check_forward(module: Emulated, problem: Problem) -> None:
+    unit = UNITS[problem.case.precision]
+    check(problem.run_forward(module), problem.output(), problem.absolute().output(), unit)
 
 
-def run_input_gradient(module: Emulated, problem: Problem) -> None:
-    case = problem.case
-    small = [problem.small(name) for name in ("code", "gate")]
-    got = module.input_gradient(*case.geometry, problem.stored("grad"), problem.stored("weight"), *small)
+def check_input_gradient(module: Emulated, problem: Problem) -> None:
+    unit = UNITS[problem.case.precision]
     expected, magnitude = problem.input_gradient(), problem.absolute().input_gradient()
-    check(loaded(got, case.precision), expected, magnitude, UNITS[case.precision])
+    check(problem.run_input_gradient(module), expected, magnitude, unit)
 
 
-def run_weight_gradient(module: Emulated, problem: Problem) -> None:
-    case = problem.case
-    got = torch.from_numpy(module.weight_gradient(*case.geometry, problem.stored("grad"), problem.stored("input")))
+def check_weight_gradient(module: Emulated, problem: Problem) -> None:
+    unit = SUM_UNITS[problem.case.precision]
     expected, magnitude = problem.weight_gradient(), problem.absolute().weight_gradient()
-    check(got.double(), expected, magnitude, SUM_UNITS[case.precision])
+    check(problem.run_weight_gradient(module), expected, magnitude, unit)
 
 
-def run_per_sample_gradient(module: Emulated, problem: Problem) -> None:
+def check_per_sample_gradient(module: Emulated, problem: Problem) -> None:
     if problem.case.code != "samples":
         problem = Problem(replace(problem.case, code="samples"))
-    case = problem.case
-    # Only the active part is written: what lies beside it keeps its value, zero.
-    grad_weight = torch.full(problem.weight.shape, float("nan"))
-    grad_weight[:, case.out_channels :] = 0
-    grad_weight[..., case.in_channels :] = 0
-    weights = grad_weight.numpy()
-    operands = [problem.stored(name) for name in ("grad", "input", "weight")]
-    small = [problem.small(name) for name in ("code", "gate")]
-    grad_code = module.per_sample_gradient(*case.geometry, *operands, *small, weights)
+    unit = SUM_UNITS[problem.case.precision]
     expected, magnitude = problem.per_sample_gradient(), problem.absolute().per_sample_gradient()
-    unit = SUM_UNITS[case.precision]
-    check(torch.from_numpy(weights).double(), expected[0], magnitude[0], unit)
-    check(torch.from_numpy(grad_code).double(), expected[1], magnitude[1], unit)
+    for made, due, size in zip(problem.run_per_sample_gradient(module), expected, magnitude, strict=True):
+        check(made, due, size, unit)
 
 
-RUN = {
-    "forward": run_forward,
-    "input_gradient": run_input_gradient,
-    "weight_gradient": run_weight_gradient,
-    "per_sample_gradient": run_per_sample_gradient,
+CHECKS = {
+    "forward": check_forward,
+    "input_gradient": check_input_gradient,
+    "weight_gradient": check_weight_gradient,
+    "per_sample_gradient": check_per_sample_gradient,
 }
 
 
 def run(direction: str, case: Case, order: str, variant: str = "plain", shift: int = 0) -> None:
     module = load("dense_conv2d", variant)
     with module.schedule(order, seed=case.seed, shift=shift):
-        RUN[direction](module, Problem(case))
+        CHECKS[direction](module, Problem(case))
 
 
 @pytest.mark.parametrize("order", ORDERS)

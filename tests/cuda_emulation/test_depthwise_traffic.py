@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from cuda_emulation import build
-from cuda_emulation.depthwise_cases import Axis, Case, Problem
-from cuda_emulation.emulation import load, needs_full
+from cuda_emulation.depthwise_cases import Axis, Case
+from cuda_emulation.emulation import needs_full
+from cuda_emulation.workloads import depthwise
 
 pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")]
 
@@ -34,40 +33,20 @@ LAYERS = {
 }
 
 
-def least_bytes(case: Case, direction: str) -> int:
-    """Source and target once, the dictionary or the gradient of the taps once."""
-    size = 4 if case.dtype == "float32" else 2
-    images = case.height.input * case.width.input + case.height.output * case.width.output
-    result = case.batch * case.channels * images * size
-    if direction == "weight_gradient":
-        return result + (case.batch if case.code == "sample" else 1) * case.channels * (case.taps + 1) * 4
-    return result + case.shots * case.channels * case.taps * size
-
-
 @pytest.mark.parametrize("direction", ["conv2d", "input_gradient", "weight_gradient"])
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_traffic(name: str, dtype: str, channels_last: bool, direction: str) -> None:
     case = Case(**{**vars(LAYERS[name]), "dtype": dtype, "channels_last": channels_last})
-    module, problem = load("depthwise_conv2d", "traffic"), Problem(case)
-    run = {
-        "conv2d": lambda: problem.run_conv2d(module),
-        "input_gradient": lambda: problem.run_input_gradient(module),
-        "weight_gradient": lambda: problem.run_weight_gradient(module, case.code == "sample"),
-    }[direction]
-    kernels = module.traffic(run)
-    moved = sum(kernel["bytes_read"] + kernel["bytes_written"] for kernel in kernels)
-    ratio = moved / least_bytes(case, direction)
-    sectors = math.fsum(kernel["sectors"] for kernel in kernels) / sum(kernel["ideal_sectors"] for kernel in kernels)
-    conflicts = max(kernel["worst_bank_conflict"] for kernel in kernels)
-    mean_conflict = max(kernel["bank_conflict"] for kernel in kernels)
+    traffic = depthwise(case, direction).count()
     print(
-        f"{name:26} {dtype:9} {'channels_last' if channels_last else 'contiguous':13} {direction:15} bytes {ratio:.2f}"
-        f" sectors {sectors:.3f} banks {mean_conflict:.2f}, at most {conflicts}"
+        f"{name:26} {dtype:9} {'channels_last' if channels_last else 'contiguous':13} {direction:15} bytes"
+        f" {traffic.moved / traffic.least:.2f} sectors {traffic.sector_ratio:.3f} banks {traffic.bank_conflict:.2f},"
+        f" at most {traffic.worst_bank_conflict}"
     )
-    assert ratio <= MOST_BYTES
+    assert traffic.moved <= MOST_BYTES * traffic.least
     if channels_last:
-        tiled = [kernel for kernel in kernels if "partial_sums" not in kernel["kernel"]]
+        tiled = [kernel for kernel in traffic.kernels if "partial_sums" not in kernel["kernel"]]
         assert all(kernel["worst_sector_ratio"] == 1 for kernel in tiled)
-        assert conflicts <= MOST_CONFLICTS
+        assert traffic.worst_bank_conflict <= MOST_CONFLICTS

@@ -118,6 +118,14 @@ def test_asynchronous_copy() -> None:
     assert read["line"] == write["line"]
 
 
+def test_lanes_that_only_clear_take_part() -> None:
+    """The odd lanes' second copy belongs to the warp's second access, although it is the first that they read for."""
+    kernel = counts("async_clear")
+    read, write = line(kernel, "global", False), line(kernel, "shared", True)
+    assert (read["accesses"], read["bytes"], read["sectors"]) == (2, 256 + 512, 16 + 16)
+    assert (write["accesses"], write["wavefronts"]) == (2, 8)
+
+
 @pytest.mark.parametrize(("which", "ways"), [("matrix", 2), ("matrix_padded", 1)])
 def test_matrix_operations(which: str, ways: int) -> None:
     # Eight rows of 32 bytes each lie 4 apart in the banks without padding, 12 apart with it.

@@ -35,10 +35,9 @@ void begin_async_copy(void* to, const void* from, size_t bytes, size_t zero_fill
   if (!is_shared(to, bytes)) refuse("the destination is not shared memory");
 #endif
   if (is_shared(from, bytes)) refuse("the source is shared memory");
-  if (bytes > zero_fill) {
-    sanitizers::see_read(from, bytes - zero_fill);
-    observe_access(from, bytes - zero_fill, false, site);
-  }
+  // A lane that only clears takes part in its warp's access all the same.
+  if (bytes > zero_fill) sanitizers::see_read(from, bytes - zero_fill);
+  observe_access(from, bytes - zero_fill, false, site);
   sanitizers::see_write(to, bytes);
   observe_access(to, bytes, true, site);
   std::memset(to, kPoison, bytes);

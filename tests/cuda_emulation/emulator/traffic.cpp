@@ -53,7 +53,8 @@ class Traffic {
   void begin_block() { warps_.assign(32, {}); }
   void end_block();
 
-  // The current thread's access by an instruction: an address in the module, or a site.
+  // The current thread's access by an instruction: an address in the module, or a site. One of no bytes only
+  // counts as the lane's share in its warp's access.
   void see(uintptr_t address, size_t bytes, bool write, const void* instruction, const Site& site);
   void see_tile(uintptr_t address, size_t stride, int lines, size_t bytes, bool write, const Site& site);
 
@@ -162,7 +163,7 @@ Executions& Traffic::executions_of(uint64_t key, const Instruction& instruction)
 
 void Traffic::see(uintptr_t address, size_t bytes, bool write, const void* instruction, const Site& site) {
   const bool shared = is_shared(reinterpret_cast<const void*>(address), bytes);
-  if (!shared) {
+  if (!shared && bytes > 0) {
     if (machine().current().fiber.holds(reinterpret_cast<const void*>(address))) return;
     TouchedMemory* buffer = buffer_of(address, bytes, instruction, site);
     if (!buffer) return;  // the kernel's parameters, constants, the emulator's variables
@@ -171,7 +172,7 @@ void Traffic::see(uintptr_t address, size_t bytes, bool write, const void* instr
   const uint64_t where = key_of(instruction, site);
   const Thread& thread = machine().current();
   const unsigned living = machine().living_lanes(thread.warp);
-  for (size_t offset = 0; offset < bytes; offset += kWidest) {
+  for (size_t offset = 0; offset < std::max<size_t>(bytes, 1); offset += kWidest) {
     const uint64_t key = where * 64 + offset / kWidest % 16 * 4 + write * 2 + shared;
     Executions& executions = executions_of(key, {instruction ? where : 0, site, write, shared});
     const uint32_t n = executions.done[thread.lane]++ - executions.first;

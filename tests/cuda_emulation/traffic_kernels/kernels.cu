@@ -94,6 +94,19 @@ __global__ void async_copy_kernel(const float* from, float* to) {
   to[threadIdx.x] = tile[threadIdx.x];
 }
 
+// Two copies a lane, of which odd lanes' first one only clears.
+__global__ void async_clear_kernel(const float* from, float* to) {
+  KSHOT_DYNAMIC_SHARED(float, tile);
+  for (unsigned round = 0; round < 2; ++round) {
+    const unsigned at = 4 * (round * kSide + threadIdx.x);
+    __pipeline_memcpy_async(tile + at, from + at, 16, round == 0 && threadIdx.x % 2 == 1 ? 16 : 0);
+  }
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncwarp();
+  to[threadIdx.x] = tile[threadIdx.x];
+}
+
 // A float16 matrix of 16 x 16 goes through shared memory with rows of `stride` elements to a fragment.
 template <int stride>
 __global__ void matrix_kernel(const float* from, float* to) {
@@ -135,6 +148,7 @@ void run(const std::string& which, const float* from, float* to) {
   if (which == "shared_4_by_4") launch(shared_vectors_kernel<4, 4>, 1, 32, 4096);
   if (which == "shared_4_by_8") launch(shared_vectors_kernel<4, 8>, 1, 32, 4096);
   if (which == "async_copy") launch(async_copy_kernel, 1, 32, 4096);
+  if (which == "async_clear") launch(async_clear_kernel, 1, 32, 4096);
   if (which == "matrix") launch(matrix_kernel<16>, 1, 32, 4096);
   if (which == "matrix_padded") launch(matrix_kernel<24>, 1, 32, 4096);
 }
