@@ -35,7 +35,7 @@ def check_space(space: SearchSpace, generator: torch.Generator, *, num_random: i
     Example:
         >>> from kshot_ext.nas.spaces import create_space
         >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
-        >>> check_space(space, torch.Generator().manual_seed(0))
+        >>> check_space(space, torch.Generator().manual_seed(0), num_random=1)
     """
     supernet = Supernet(space, 2, generator)
     code = torch.tensor([0.4, 0.6])

@@ -40,6 +40,12 @@ def test_repair_narrows_down_to_the_least_that_there_is(genes, seed):
     assert NARROWABLE.count_macs(repaired) == limits.max_macs
 
 
+def test_repair_that_finds_nothing_cheaper_nearby_takes_the_cheapest(monkeypatch):
+    monkeypatch.setattr(type(SPACE), "cheaper_neighbours", lambda space, architecture: [])
+    repaired = repair(SPACE.largest(), SPACE, SearchLimits(LEAST), torch.Generator().manual_seed(0))
+    assert repaired == SPACE.cheapest()
+
+
 def test_no_limit_admits_everything():
     assert SearchLimits().admit(SPACE, SPACE.largest())
 
