@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +94,6 @@ class Supernet(nn.Module):
             return path(images)
         finally:
             set_code(path, None)  # a code kept in a module would keep its graph alive
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_views": {}}  # views on this supernet, of no use to a copy
 
     def _view(
         self, part: nn.Module, full: Hashable, wanted: Hashable, build: Callable[[Hashable], nn.Module]
