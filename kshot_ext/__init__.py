@@ -7,8 +7,20 @@ package compiles nothing: the native kernels are built, once, by the first opera
 
 from kshot_ext import backend, functional, nn, optim, reference
 from kshot_ext.convert import convert, merge
+from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
 from kshot_ext.ops.autotune import set_autotune
 
 __version__ = "0.1.0"
-__all__ = ["backend", "convert", "functional", "merge", "nn", "optim", "reference", "set_autotune", "set_code"]
+__all__ = [
+    "backend",
+    "convert",
+    "functional",
+    "merge",
+    "narrow",
+    "nn",
+    "optim",
+    "reference",
+    "set_autotune",
+    "set_code",
+]

@@ -54,7 +54,17 @@ def search(
         Path | None,
         typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Search space; default nas-bench-macro.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
+            "or FILE.py:CLASS, one of your own."
+        ),
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Search channel widths too: shares such as 0.5,0.75,1, or tenths such as 0.2-1."),
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)] = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
@@ -90,6 +100,7 @@ def search(
     options = {
         "data": None if data is None else str(data),
         "space": space,
+        "widths": widths,
         "shots": shots,
         "epochs": epochs,
         "retrain_epochs": retrain_epochs,

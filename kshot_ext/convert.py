@@ -65,7 +65,7 @@ def convert(
             dictionaries[id(parameter)] = nn.Parameter(stack_shots(copies), requires_grad=parameter.requires_grad)
         return dictionaries[id(parameter)]
 
-    def swap(layer: nn.Module) -> nn.Module | None:
+    def swap(_name: str, layer: nn.Module) -> nn.Module | None:
         kshot = _empty_kshot_layer(layer, num_shots)
         if kshot is None:
             return None
@@ -75,7 +75,7 @@ def convert(
             setattr(kshot, name, buffer)
         return kshot.train(layer.training)
 
-    converted, count = _swap_layers(copy.deepcopy(model), swap)
+    converted, count = swap_layers(copy.deepcopy(model), swap)
     if count == 0:
         raise ValueError(
             f"{type(model).__name__} has no layer to convert: expected a Conv1d, Conv2d, Conv3d, Linear or BatchNorm2d"
@@ -87,7 +87,7 @@ def merge(model: nn.Module, code: Tensor) -> nn.Module:
     """Copy a K-shot model as plain `torch.nn` layers that hold the effective weights under one code.
 
     Args:
-        model: a module with K-shot layers; left untouched.
+        model: a module with K-shot layers, narrow ones (see `kshot_ext.narrow`) included; left untouched.
         code: `[K]`.
 
     Returns:
@@ -105,36 +105,43 @@ def merge(model: nn.Module, code: Tensor) -> nn.Module:
     """
     if code.dim() != 1:
         raise ValueError(f"code must have shape [K]: a plain layer has one weight; got {list(code.shape)}")
-    mixed: dict[int, nn.Parameter] = {}
+    mixed: dict[tuple[int, torch.Size], nn.Parameter] = {}
 
-    def mixed_parameter(dictionary: nn.Parameter) -> nn.Parameter:
-        if id(dictionary) not in mixed:
+    def mixed_parameter(dictionary: nn.Parameter, shape: torch.Size) -> nn.Parameter:
+        key = id(dictionary), shape
+        if key not in mixed:
             with torch.no_grad():
                 value = KF.effective_weight(dictionary, code.detach().to(dictionary.device))
-            mixed[id(dictionary)] = nn.Parameter(value, requires_grad=dictionary.requires_grad)
-        return mixed[id(dictionary)]
+            mixed[key] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
+        return mixed[key]
 
-    def swap(layer: nn.Module) -> nn.Module | None:
+    def swap(_name: str, layer: nn.Module) -> nn.Module | None:
         if not isinstance(layer, KShotModule):
             return None
         plain = _empty_plain_layer(layer)
         for name, parameter in layer.named_parameters(recurse=False):
-            setattr(plain, name, mixed_parameter(parameter))
+            setattr(plain, name, mixed_parameter(parameter, getattr(plain, name).shape))
         for name, buffer in layer.named_buffers(recurse=False):
-            setattr(plain, name, buffer)
+            setattr(plain, name, _leading(buffer, getattr(plain, name).shape))
         return plain.train(layer.training)
 
-    merged, count = _swap_layers(copy.deepcopy(model), swap)
+    merged, count = swap_layers(copy.deepcopy(model), swap)
     if count == 0:
         raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
     return merged
 
 
-def _swap_layers(model: nn.Module, swap: Callable[[nn.Module], nn.Module | None]) -> tuple[nn.Module, int]:
-    """Replace each module for which `swap` returns another one, once per module however often it is used."""
+def swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> tuple[nn.Module, int]:
+    """Replace, in place, each module for which `swap(name, module)` returns another one.
+
+    A module is swapped once, however often it is used.
+
+    Returns:
+        The model (which may be a replacement itself), and the number of modules swapped.
+    """
     swapped: dict[nn.Module, nn.Module] = {}
-    for module in model.modules():
-        replacement = swap(module)
+    for name, module in model.named_modules():
+        replacement = swap(name, module)
         if replacement is not None:
             swapped[module] = replacement
     for module in list(model.modules()):
@@ -142,6 +149,11 @@ def _swap_layers(model: nn.Module, swap: Callable[[nn.Module], nn.Module | None]
             if child in swapped:
                 module._modules[name] = swapped[child]
     return swapped.get(model, model), len(swapped)
+
+
+def _leading(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The leading part of a tensor, as a tensor of its own."""
+    return tensor if tensor.shape == shape else tensor[tuple(map(slice, shape))].clone()
 
 
 def _perturbed_copies(

@@ -53,7 +53,7 @@ def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_help_names_every_option() -> None:
     text = CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
-    for option in ("data", "space", "shots", "epochs", "seed", "budget", "out", "config", "resume"):
+    for option in ("data", "space", "widths", "shots", "epochs", "seed", "budget", "out", "config", "resume"):
         assert f"--{option}" in text
 
 

@@ -1,4 +1,4 @@
-"""One point of a search space: which operation (and, later, which width) each searched layer uses."""
+"""One point of a search space: which operations, and which widths, the network uses."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Architecture:
-    """The choice made in every searched layer; hashable, so it can key a table of results.
+    """The choices made in a network; hashable, so it can key a table of results.
 
-    Whether the indices exist is for a space to say: see :meth:`kshot_ext.nas.space.SearchSpace.validate`.
+    How many there are, and whether the indices exist, is for a space to say: see
+    :meth:`kshot_ext.nas.space.SearchSpace.validate`.
 
     Args:
         operations: index of the chosen operation of each layer, each >= 0.
-        widths: index of the chosen channel width of each layer, or None in a space that searches no widths.
+        widths: index of each chosen channel width, or None in a space that searches no widths.
 
     Raises:
-        ValueError: if a field is empty, holds anything but integers >= 0, or the two lengths differ.
+        ValueError: if a field is empty or holds anything but integers >= 0.
 
     Example:
         >>> Architecture((0, 2, 1)).to_json()
@@ -33,17 +34,16 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", _indices("operations", self.operations))
-        if self.widths is None:
-            return
-        object.__setattr__(self, "widths", _indices("widths", self.widths))
-        if len(self.widths) != len(self.operations):
-            raise ValueError(
-                f"widths: expected one per layer ({len(self.operations)}, as in operations), got {len(self.widths)}"
-            )
+        if self.widths is not None:
+            object.__setattr__(self, "widths", _indices("widths", self.widths))
 
     def with_operation(self, layer: int, operation: int) -> Architecture:
         """The same choices but for one layer's operation."""
         return replace(self, operations=(*self.operations[:layer], operation, *self.operations[layer + 1 :]))
+
+    def with_width(self, position: int, width: int) -> Architecture:
+        """The same choices but for one width."""
+        return replace(self, widths=(*self.widths[:position], width, *self.widths[position + 1 :]))
 
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""
@@ -73,7 +73,7 @@ class Architecture:
 def _indices(field: str, values: Any) -> tuple[int, ...]:
     """The values as a tuple, checked to be one or more integers >= 0 (JSON brings lists of anything)."""
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise ValueError(f"{field}: expected a sequence with one index per layer, got {values!r}")
+        raise ValueError(f"{field}: expected a sequence of one or more indices, got {values!r}")
     for layer, value in enumerate(values):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{field}[{layer}]: expected an integer >= 0, got {value!r}")

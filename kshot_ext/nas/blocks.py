@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -12,9 +13,9 @@ def conv_batch_norm(
     *,
     stride: int = 1,
     groups: int = 1,
-    activation: bool = True,
+    activation: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution without bias, padded to keep the size at stride 1, then batch norm, then ReLU if asked for.
+    """Convolution without bias, padded to keep the size at stride 1, then batch norm, then an activation.
 
     Args:
         in_channels: channels of the input ``[N, in_channels, H, W]``.
@@ -22,7 +23,7 @@ def conv_batch_norm(
         kernel_size: side of the kernel, odd.
         stride: step of the kernel.
         groups: channel groups; ``in_channels`` for a depthwise convolution.
-        activation: whether a ReLU follows.
+        activation: kind of the activation, such as ``nn.ReLU``; None for none.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(
@@ -36,51 +37,133 @@ def conv_batch_norm(
         ),
         nn.BatchNorm2d(out_channels),
     ]
-    if activation:
-        layers.append(nn.ReLU(inplace=True))
+    if activation is not None:
+        layers.append(activation(inplace=True))
     return nn.Sequential(*layers)
+
+
+def depthwise_batch_norm(
+    channels: int, kernel_size: int, *, stride: int = 1, activation: type[nn.Module] | None = None
+) -> nn.Sequential:
+    """:func:`conv_batch_norm` that filters each channel by itself."""
+    return conv_batch_norm(channels, channels, kernel_size, stride=stride, groups=channels, activation=activation)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a factor that two 1x1 convolutions compute from all channels' means.
+
+    Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    Args:
+        channels: channels of the input ``[N, channels, H, W]``.
+        squeezed: channels between the convolutions.
+    """
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.factors = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.factors(input)
 
 
 class InvertedResidual(nn.Module):
     """MobileNetV2's block: expand by a 1x1 convolution, filter each channel, project back.
 
-    The input is added to the output where their shapes agree (Sandler et al., CVPR 2018).
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 
     Args:
         in_channels: channels of the input ``[N, in_channels, H, W]``.
+        inner_channels: channels between the 1x1 convolutions.
         out_channels: channels of the output.
-        expansion: factor between input and inner channels.
         kernel_size: side of the depthwise kernel, odd.
         stride: step of the depthwise kernel.
+        shortcut: whether the input is added to the output.
+        squeezed: channels of a squeeze-excite layer before the projection; None for none.
+        activation: kind of the activations.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, expansion: int, kernel_size: int, stride: int = 1
+        self,
+        in_channels: int,
+        inner_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        shortcut: bool,
+        squeezed: int | None = None,
+        activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        inner = in_channels * expansion
-        self.expand = conv_batch_norm(in_channels, inner, 1)
-        self.depthwise = conv_batch_norm(inner, inner, kernel_size, stride=stride, groups=inner)
-        self.project = conv_batch_norm(inner, out_channels, 1, activation=False)
-        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.expand = conv_batch_norm(in_channels, inner_channels, 1, activation=activation)
+        self.depthwise = depthwise_batch_norm(inner_channels, kernel_size, stride=stride, activation=activation)
+        self.excite = nn.Identity() if squeezed is None else SqueezeExcite(inner_channels, squeezed)
+        self.project = conv_batch_norm(inner_channels, out_channels, 1, activation=None)
+        self.has_shortcut = shortcut
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.project(self.depthwise(self.expand(input)))
+        output = self.project(self.excite(self.depthwise(self.expand(input))))
         return input + output if self.has_shortcut else output
 
 
-def identity(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Module:
-    """Passes the input on; where stride or channels change, a 1x1 convolution and batch norm stand in."""
-    if stride == 1 and in_channels == out_channels:
+class ShuffleUnit(nn.Module):
+    """ShuffleNetV2's unit: a part of the channels passes by, the rest is worked on, both are joined.
+
+    Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018.
+
+    Args:
+        branch: works on its part.
+        shortcut: works on the other part, where the image size or the channels change: both then get the whole
+            input. None where they do not: the odd channels are worked on and the even ones pass by, which
+            mixes the parts of the previous unit.
+    """
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut = shortcut
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.shortcut is None:
+            passing, worked_on = input[:, ::2], input[:, 1::2]
+        else:
+            passing, worked_on = self.shortcut(input), input
+        return torch.cat([passing, self.branch(worked_on)], dim=1)
+
+
+class Zero(nn.Module):
+    """Gives zeros of the input's shape: no connection."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.zeros_like(input)
+
+
+def identity(in_channels: int, out_channels: int, *, stride: int, keeps_shape: bool) -> nn.Module:
+    """Passes the input on; where the shape changes, a 1x1 convolution and batch norm stand in."""
+    if keeps_shape:
         return nn.Identity()
-    return conv_batch_norm(in_channels, out_channels, 1, stride=stride, activation=False)
+    return conv_batch_norm(in_channels, out_channels, 1, stride=stride, activation=None)
 
 
-def pooled_classifier(in_channels: int, hidden_channels: int, num_classes: int) -> nn.Sequential:
-    """1x1 convolution with batch norm and ReLU, global average pool, linear layer to the class scores."""
+def pooled_classifier(
+    in_channels: int,
+    hidden_channels: int,
+    num_classes: int,
+    *,
+    activation: type[nn.Module] = nn.ReLU,
+    bias: bool = True,
+) -> nn.Sequential:
+    """1x1 convolution with batch norm and activation, global average pool, linear layer to the class scores."""
     return nn.Sequential(
-        conv_batch_norm(in_channels, hidden_channels, 1),
+        conv_batch_norm(in_channels, hidden_channels, 1, activation=activation),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(hidden_channels, num_classes),
+        nn.Linear(hidden_channels, num_classes, bias=bias),
     )

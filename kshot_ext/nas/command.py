@@ -108,7 +108,7 @@ def _prepare(
 
 
 def _new_folder(settings: RunSettings, data_name: str) -> RunFolder:
-    default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{data_name}-{settings.space}"
+    default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{data_name}-{settings.space.rpartition(':')[-1]}"
     return RunFolder.create(Path(settings.out or default), replace(settings, out=None))
 
 

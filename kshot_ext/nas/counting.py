@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,44 +29,54 @@ class Cost:
         return Cost(self.macs + other.macs, self.parameters + other.parameters)
 
 
-def measure(build: Callable[[], nn.Module], input_shape: Sequence[int]) -> tuple[Cost, tuple[int, ...]]:
-    """Counts the cost of a module for one sample and tells the shape of its output.
+def count_positions(network: nn.Module, input_shape: Sequence[int]) -> Counter[nn.Module]:
+    """Counts at how many output positions each convolution and linear layer applies its weight to one sample.
+
+    The positions depend on image sizes and strides, not on channels: so they hold for narrower networks too.
+
+    Args:
+        network: on the meta device, where a run takes no memory and draws no random number.
+        input_shape: shape of one sample, without the batch dimension.
+
+    Returns:
+        Positions by layer; a layer used twice counts twice.
+    """
+    positions: Counter[nn.Module] = Counter()
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        channel_dim = -1 if isinstance(layer, nn.Linear) else 1
+        positions[layer] += output.numel() // output.shape[channel_dim]
+
+    layers = [layer for layer in network.modules() if isinstance(layer, _COUNTED)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    network.eval()(torch.empty(1, *input_shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return positions
+
+
+def cost_of(network: nn.Module, positions: Mapping[str, int]) -> Cost:
+    """Counts the cost of a network for one sample.
 
     Convolutions and linear layers count ``weight elements * output positions`` multiply-accumulates;
     biases, normalisation, activations and pooling count none, as in the tables of NAS-Bench-Macro (Su et al.,
     CVPR 2021).
 
     Args:
-        build: makes the module; called with torch's default device set to "meta", so no memory is used and no
-            random number is drawn.
-        input_shape: shape of one sample, without the batch dimension.
-
-    Returns:
-        The cost, and the shape of one output sample.
+        network: any module.
+        positions: output positions of each layer, by its name in the network; 0 for those not named.
 
     Raises:
         TypeError: if a layer with parameters is of a kind this function has no rule for.
 
     Example:
-        >>> measure(lambda: nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), (3, 8, 8))
-        (Cost(macs=3456, parameters=216), (8, 4, 4))
+        >>> cost_of(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), {"0": 16})
+        Cost(macs=3456, parameters=216)
     """
     macs = 0
-
-    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs
-        channel_dim = -1 if isinstance(layer, nn.Linear) else 1
-        positions = output.numel() // output.shape[channel_dim]
-        macs += layer.weight.numel() * positions
-
-    with torch.device("meta"):
-        module = build().eval()
-        sample = torch.empty(1, *input_shape)
-    for name, layer in module.named_modules():
+    for name, layer in network.named_modules():
         if isinstance(layer, _COUNTED):
-            layer.register_forward_hook(count)
+            macs += layer.weight.numel() * positions.get(name, 0)
         elif next(layer.parameters(recurse=False), None) is not None and not isinstance(layer, _UNCOUNTED):
             raise TypeError(f"layer {name!r}: no rule to count the multiply-accumulates of {type(layer).__name__}")
-    output_shape = module(sample).shape[1:]
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Cost(macs, parameters), tuple(output_shape)
+    return Cost(macs, sum(parameter.numel() for parameter in network.parameters()))

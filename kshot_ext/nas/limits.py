@@ -49,19 +49,19 @@ class SearchLimits:
 def repair(
     architecture: Architecture, space: SearchSpace, limits: SearchLimits, generator: torch.Generator
 ) -> Architecture:
-    """Brings an architecture within the limits by making random layers cheaper, one at a time.
+    """Brings an architecture within the limits by making random choices cheaper, one at a time.
 
     Args:
         architecture: a member of the space; returned unchanged if it meets the limits.
         space: the space searched.
         limits: limits that the space's cheapest architecture meets.
-        generator: picks the layers.
+        generator: picks the choices.
 
     Returns:
         An architecture that meets the limits.
     """
     limits.check_reachable(space)
     while not limits.admit(space, architecture):
-        cheaper = space.cheaper_neighbours(architecture)
+        cheaper = space.cheaper_neighbours(architecture) or [space.cheapest()]
         architecture = cheaper[int(torch.randint(len(cheaper), (), generator=generator))]
     return architecture

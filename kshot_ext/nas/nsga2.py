@@ -28,7 +28,7 @@ class Generation:
     """One generation: parents in, children out, then the children's objectives in and the survivors out.
 
     Args:
-        parents: genes of the population, one choice per layer.
+        parents: genes of the population, one choice per layer and per width.
         objectives: float64 ``[P, M]``, all to be minimised.
         num_choices: number of choices of each gene.
         repair: makes a child legal.

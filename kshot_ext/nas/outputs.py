@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kshot_ext.nas import plots
+from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.files import atomic_path, write_text
 from kshot_ext.nas.pipeline import SearchJob
 from kshot_ext.nas.report import Picture, render_report
@@ -71,6 +72,8 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
         "channels": job.settings.channels,
         "operations": winner.architecture.operations,
         "operation_names": winner.operations,
+        "widths": winner.architecture.widths,
+        "width_ratios": winner.widths,
         "macs": winner.macs,
         "parameters": winner.parameters,
         "test_accuracy": winner.test_accuracy,
@@ -95,7 +98,7 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
     shown = _evenly_by_cost(search.history, _CODE_ROWS)
     with torch.no_grad():
         codes = job.simplex_net([item.architecture for item in shown])
-    code_labels = ["".join(map(str, item.architecture.operations)) for item in shown]
+    code_labels = [_short(item.architecture) for item in shown]
     operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
     return [
         picture(
@@ -120,9 +123,14 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
             "codes",
             plots.plot_codes(codes, code_labels),
             "Simplex codes",
-            "How architectures mix the weight copies; digits are the operation of each layer.",
+            "How architectures mix the weight copies; digits (a is ten) are each layer's operation, then the widths.",
         ),
     ]
+
+
+def _short(architecture: Architecture) -> str:
+    parts = (architecture.operations, architecture.widths or ())
+    return " ".join("".join(f"{choice:x}" for choice in part) for part in parts).strip()
 
 
 def _evenly_by_cost(history: Sequence[Evaluated], count: int) -> list[Evaluated]:

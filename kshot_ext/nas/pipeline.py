@@ -75,6 +75,7 @@ class SearchJob:
             image_shape=splits.image_shape,
             num_classes=splits.num_classes,
             channels=settings.channels,
+            widths=settings.width_ratios,
         )
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         limits = SearchLimits(max_macs=self.max_macs)
@@ -157,11 +158,11 @@ class SearchJob:
 
     def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
         cost = self.space.cost(architecture)
-        names = (self.space.operations(layer)[i] for layer, i in enumerate(architecture.operations))
         return RetrainedNetwork(
             title=title,
             architecture=architecture,
-            operations=tuple(names),
+            operations=self.space.operation_names(architecture),
+            widths=None if architecture.widths is None else self.space.ratios(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
             supernet_accuracy=self._supernet_accuracy(architecture),

@@ -20,6 +20,7 @@ class RetrainedNetwork:
         parameters: number of trainable numbers.
         supernet_accuracy: share of validation images right with the supernet's weights.
         test_accuracy: share of test images right after training from scratch.
+        widths: chosen share of the full width of each width searched; None if none are.
     """
 
     title: str
@@ -29,6 +30,7 @@ class RetrainedNetwork:
     parameters: int
     supernet_accuracy: float
     test_accuracy: float
+    widths: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

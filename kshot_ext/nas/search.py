@@ -25,7 +25,7 @@ class SearchSettings:
     Args:
         population: architectures per generation, at least 2.
         generations: number of generations, the random first one included, at least 1.
-        mutation_probability: chance of each layer's choice to be drawn anew in a child.
+        mutation_probability: chance of each choice (operation or width) to be drawn anew in a child.
 
     Raises:
         ValueError: if a value is out of range.
@@ -185,19 +185,22 @@ class EvolutionSearch:
         from kshot_ext.nas.nsga2 import Generation
 
         generation = Generation(
-            [architecture.operations for architecture in self._population],
+            [self.space.genes(architecture) for architecture in self._population],
             self._objectives(self._population),
-            num_choices=[len(self.space.operations(layer)) for layer in range(self.space.num_layers)],
-            repair=lambda genes: repair(Architecture(genes), self.space, self.limits, self.generator).operations,
-            is_known=lambda genes: Architecture(genes) in self._results,
+            num_choices=self.space.num_choices,
+            repair=self._repair,
+            is_known=lambda genes: self.space.from_genes(genes) in self._results,
             mutation_probability=self.settings.mutation_probability,
             seed=draw_seed(self.generator),
         )
-        children = [Architecture(genes) for genes in generation.children()]
+        children = [self.space.from_genes(genes) for genes in generation.children()]
         if not children:
             return self._population
         self._evaluate_all(children)
-        return [Architecture(genes) for genes in generation.survivors(self._objectives(children))]
+        return [self.space.from_genes(genes) for genes in generation.survivors(self._objectives(children))]
+
+    def _repair(self, genes: tuple[int, ...]) -> tuple[int, ...]:
+        return self.space.genes(repair(self.space.from_genes(genes), self.space, self.limits, self.generator))
 
     def _objectives(self, architectures: Sequence[Architecture]) -> np.ndarray:
         results = [self._results[architecture] for architecture in architectures]

@@ -10,9 +10,11 @@ from typing import Any
 from kshot_ext.nas.budget import Budget
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
-from kshot_ext.nas.spaces import space_names
+from kshot_ext.nas.spaces import check_space_name
+from kshot_ext.nas.spaces.own import with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
 from kshot_ext.nas.training import TrainingSettings
+from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
 _LEAST = {"image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0}
@@ -26,8 +28,9 @@ class RunSettings:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
         image_size: side in pixels to which images are scaled and cut; None to leave them.
         max_images: most images to use; None for all.
-        space: name of the search space.
+        space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
+        widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
         shots: number K of weight copies.
         budget: most multiply-accumulates; see `Budget`.
         seed: decides everything random.
@@ -43,6 +46,7 @@ class RunSettings:
     max_images: int | None = None
     space: str = "nas-bench-macro"
     channels: int | None = None
+    widths: str | None = None
     shots: int = 4
     budget: str | int | float = "60%"
     seed: int = 0
@@ -56,9 +60,15 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
                 raise ValueError(f"{name}: expected {least} or more, got {value}")
-        if self.space not in space_names():
-            raise ValueError(f"space: expected one of {', '.join(space_names())}, got {self.space!r}")
+        check_space_name(self.space)
         Budget.parse(self.budget)
+        if self.widths is not None:
+            parse_ratios(self.widths)
+
+    @property
+    def width_ratios(self) -> tuple[float, ...] | None:
+        """The widths as numbers; None to search operations only."""
+        return None if self.widths is None else parse_ratios(self.widths)
 
 
 def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, Any]) -> RunSettings:
@@ -80,7 +90,8 @@ def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, 
     given = {name: value for name, value in options.items() if value is not None}
     settings = override(settings, _without_short_names(given, "command line"), "command line")
     # A run may be resumed from another working directory.
-    return settings if settings.data is None else replace(settings, data=str(Path(settings.data).resolve()))
+    data = None if settings.data is None else str(Path(settings.data).resolve())
+    return replace(settings, data=data, space=with_absolute_path(settings.space))
 
 
 def check_same(saved: RunSettings, asked: RunSettings, place: str) -> None:

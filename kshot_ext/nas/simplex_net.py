@@ -18,6 +18,8 @@ from kshot_ext.nas.space import SearchSpace
 class SimplexNet(nn.Module):
     """``code(a) = softmax(W2 relu(W1 onehot(a) + b1) + b2)``, one code per architecture for all its layers.
 
+    Where the space searches widths, a second branch reads them: ``V onehot(widths)`` is added inside the relu.
+
     W2 and b2 start at zero, so an untrained simplex-net gives every architecture the equal code 1/K.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
@@ -47,14 +49,21 @@ class SimplexNet(nn.Module):
         with seeded_by(generator):
             self.operation_branch = nn.Linear(num_inputs, hidden_features)
             self.output = nn.Linear(hidden_features, num_shots)
+            self.width_branch = None
+            if space.widths is not None:
+                num_inputs = space.encode_widths(space.cheapest()).numel()
+                self.width_branch = nn.Linear(num_inputs, hidden_features, bias=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, architectures: Sequence[Architecture]) -> Tensor:
         """Codes of M architectures, float32 ``[M, K]``: no entry is negative and each row sums to 1."""
         encoded = torch.stack([self.space.encode(architecture) for architecture in architectures])
-        hidden = torch.relu(self.operation_branch(encoded.flatten(1)))
-        return self.output(hidden).softmax(dim=1)
+        hidden = self.operation_branch(encoded.flatten(1))
+        if self.width_branch is not None:
+            encoded = torch.stack([self.space.encode_widths(architecture) for architecture in architectures])
+            hidden = hidden + self.width_branch(encoded.flatten(1))
+        return self.output(torch.relu(hidden)).softmax(dim=1)
 
     @torch.no_grad()
     def code(self, architecture: Architecture) -> Tensor:

@@ -4,29 +4,54 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.counting import Cost, measure
+from kshot_ext.nas.cost_table import CostTable
+from kshot_ext.nas.counting import Cost
 from kshot_ext.nas.plain_network import to_plain_network
 from kshot_ext.nas.randomness import seeded_by
+from kshot_ext.nas.width_ratios import check_ratios
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What the parts of a network must know to be built at chosen widths: channels, strides and the like.
+
+    Args:
+        stem, head: of these parts.
+        layers: of each searched layer.
+    """
+
+    stem: Hashable
+    layers: tuple[Hashable, ...]
+    head: Hashable
 
 
 class SearchSpace(ABC):
     """A network with a stem, searched layers that each offer several operations, and a head.
 
-    A space of your own defines :meth:`stem`, :meth:`candidate` and :meth:`head` in plain ``torch.nn``. The
+    A space of your own defines :meth:`network_shape` and, in plain ``torch.nn``, :meth:`stem`, :meth:`candidate`
+    and :meth:`head`; :class:`kshot_ext.nas.staged_space.StagedSpace` does most of that for networks in stages. The
     shape of a layer's output must not depend on the operation chosen.
+
+    With ``widths`` the space also offers channel widths: one choice for each of ``width_names``. A narrower network
+    uses the leading channels of the full one, so each part must have the same layers at all widths, with at
+    most as many channels, and more at larger ratios.
 
     Args:
         name: the space's name, for messages and run folders.
         image_shape: ``(channels, height, width)`` of the images.
         num_classes: number of classes, at least 2.
         operations: names of the operations that each layer offers, one sequence per layer.
+        width_names: what can be narrowed; in a chain of layers usually each layer.
+        widths: shares of the full width to choose from, rising to 1; None to search no widths.
 
     Raises:
         ValueError: if a size is out of range or a layer offers nothing.
@@ -39,6 +64,8 @@ class SearchSpace(ABC):
         image_shape: tuple[int, int, int],
         num_classes: int,
         operations: Sequence[Sequence[str]],
+        width_names: Sequence[str] = (),
+        widths: Sequence[float] | None = None,
     ) -> None:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape: expected (channels, height, width), each >= 1, got {image_shape}")
@@ -46,21 +73,29 @@ class SearchSpace(ABC):
             raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
         if not operations or not all(operations):
             raise ValueError(f"operations: expected one or more names for every layer, got {operations!r}")
+        if widths is not None and not width_names:
+            raise ValueError(f"widths: space {name} has nothing that can be narrowed, got {tuple(widths)}")
         self.name = name
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
+        self.width_names = tuple(width_names)
+        self.widths = None if widths is None else check_ratios(widths)
         self._operations = tuple(tuple(names) for names in operations)
 
     @abstractmethod
-    def stem(self) -> nn.Module:
+    def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
+        """What the parts are built from, for one ratio, above 0 and at most 1, per width name."""
+
+    @abstractmethod
+    def stem(self, shape: Hashable) -> nn.Module:
         """A new module from the images ``[N, *image_shape]`` to the input of the first layer."""
 
     @abstractmethod
-    def candidate(self, layer: int, operation: int) -> nn.Module:
-        """A new module for one operation of one layer."""
+    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+        """A new module for one operation of a layer."""
 
     @abstractmethod
-    def head(self) -> nn.Module:
+    def head(self, shape: Hashable) -> nn.Module:
         """A new module from the last layer's output to class scores ``[N, num_classes]``."""
 
     def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
@@ -73,49 +108,88 @@ class SearchSpace(ABC):
         """Number of searched layers."""
         return len(self._operations)
 
+    @property
+    def num_widths(self) -> int:
+        """Number of widths to choose; 0 if the space searches none."""
+        return 0 if self.widths is None else len(self.width_names)
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Number of choices of each gene: the layers' operations, then the widths."""
+        return (*map(len, self._operations), *[len(self.widths or ())] * self.num_widths)
+
     def operations(self, layer: int) -> tuple[str, ...]:
         """Names of the operations that a layer offers."""
         return self._operations[layer]
 
+    def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
+        """Name of the operation chosen in each layer."""
+        return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))
+
+    def ratios(self, architecture: Architecture) -> tuple[float, ...]:
+        """The chosen ratio for each of ``width_names``; all 1 where no widths are searched."""
+        if architecture.widths is None:
+            return (1.0,) * len(self.width_names)
+        return tuple(self.widths[width] for width in architecture.widths)
+
+    def genes(self, architecture: Architecture) -> tuple[int, ...]:
+        """All choices of an architecture in a row, for methods that treat them alike."""
+        return (*architecture.operations, *(architecture.widths or ()))
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        """The architecture whose :meth:`genes` these are."""
+        operations, widths = tuple(genes[: self.num_layers]), tuple(genes[self.num_layers :])
+        return Architecture(operations, widths or None)
+
     def sample(self, generator: torch.Generator) -> Architecture:
-        """An architecture drawn uniformly: each layer's operation independently of the others."""
-        return Architecture(
-            tuple(int(torch.randint(len(names), (), generator=generator)) for names in self._operations)
-        )
+        """An architecture drawn uniformly: each choice independently of the others."""
+        return self.from_genes([int(torch.randint(count, (), generator=generator)) for count in self.num_choices])
 
     def validate(self, architecture: Architecture) -> None:
         """Checks that an architecture belongs to this space.
 
         Raises:
-            ValueError: naming the layer and the legal values.
+            ValueError: naming the layer or the width, and the legal values.
         """
         if len(architecture.operations) != self.num_layers:
             raise ValueError(
                 f"architecture: space {self.name} has {self.num_layers} layers, "
                 f"got {len(architecture.operations)} operations"
             )
-        if architecture.widths is not None:
-            raise ValueError(f"architecture: space {self.name} searches no widths, got {architecture.widths}")
         for layer, (operation, names) in enumerate(zip(architecture.operations, self._operations)):
             if operation >= len(names):
-                legal = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-                raise ValueError(f"operations[{layer}]: expected one of {legal}, got {operation}")
+                raise ValueError(f"operations[{layer}]: expected one of {_legal(names)}, got {operation}")
+        if self.widths is None:
+            if architecture.widths is not None:
+                raise ValueError(f"architecture: space {self.name} searches no widths, got {architecture.widths}")
+            return
+        if architecture.widths is None or len(architecture.widths) != self.num_widths:
+            raise ValueError(
+                f"architecture: space {self.name} needs {self.num_widths} widths, got {architecture.widths}"
+            )
+        for name, width in zip(self.width_names, architecture.widths):
+            if width >= len(self.widths):
+                raise ValueError(f"width of {name}: expected one of {_legal(self.widths)}, got {width}")
 
     def encode(self, architecture: Architecture) -> Tensor:
         """One-hot rows, float32 ``[num_layers, most operations of a layer]``: what the simplex-net reads."""
         self.validate(architecture)
-        rows = torch.zeros(self.num_layers, max(map(len, self._operations)))
-        rows[range(self.num_layers), architecture.operations] = 1.0
-        return rows
+        return F.one_hot(torch.tensor(architecture.operations), max(map(len, self._operations))).float()
+
+    def encode_widths(self, architecture: Architecture) -> Tensor:
+        """One-hot rows, float32 ``[num_widths, number of ratios]``, in a space that searches widths."""
+        self.validate(architecture)
+        return F.one_hot(torch.tensor(architecture.widths), len(self.widths)).float()
 
     def cost(self, architecture: Architecture) -> Cost:
         """Multiply-accumulates for one image and parameters of an architecture's plain network."""
         self.validate(architecture)
-        fixed, layers = self._costs
-        return sum((costs[choice] for costs, choice in zip(layers, architecture.operations)), start=fixed)
+        shape = self.shape_of(architecture)
+        layers = (self._costs.layer(layer, choice, shape) for layer, choice in enumerate(architecture.operations))
+        return sum(layers, start=self._costs.outer(shape))
 
     def count_macs(self, architecture: Architecture) -> int:
-        """Multiply-accumulates of an architecture for one image, as :func:`measure` counts them."""
+        """Multiply-accumulates of an architecture for one image; see :func:`kshot_ext.nas.counting.cost_of`."""
         return self.cost(architecture).macs
 
     def count_parameters(self, architecture: Architecture) -> int:
@@ -131,15 +205,19 @@ class SearchSpace(ABC):
         return self._pick_by_macs(max)
 
     def cheaper_neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """The architectures that differ in one layer and have fewer multiply-accumulates."""
-        self.validate(architecture)
-        _, layers = self._costs
-        return [
-            architecture.with_operation(layer, operation)
-            for layer, (costs, current) in enumerate(zip(layers, architecture.operations))
-            for operation, cost in enumerate(costs)
-            if cost.macs < costs[current].macs
-        ]
+        """The architectures with fewer multiply-accumulates that differ in one operation, or in one width by as
+        little as makes a difference."""
+        macs = self.count_macs(architecture)
+        shape = self.shape_of(architecture)
+        neighbours = []
+        for layer, current in enumerate(architecture.operations):
+            costs = [self._costs.layer(layer, choice, shape).macs for choice in range(len(self._operations[layer]))]
+            neighbours += [architecture.with_operation(layer, i) for i, c in enumerate(costs) if c < costs[current]]
+        for position, current in enumerate(architecture.widths or ()):
+            narrower = (architecture.with_width(position, width) for width in reversed(range(current)))
+            cheaper = next((other for other in narrower if self.count_macs(other) < macs), None)
+            neighbours += [] if cheaper is None else [cheaper]
+        return neighbours
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
         """The network of one architecture with new weights, in plain ``torch.nn`` layers.
@@ -152,36 +230,39 @@ class SearchSpace(ABC):
             A network from ``[N, *image_shape]`` to ``[N, num_classes]`` that needs only torch to be loaded.
         """
         self.validate(architecture)
+        shape = self.shape_of(architecture)
         with seeded_by(generator):
-            layers = [self.candidate(layer, choice) for layer, choice in enumerate(architecture.operations)]
-            network = to_plain_network(self.assemble(self.stem(), layers, self.head()))
+            layers = [self.candidate(*chosen) for chosen in zip(self.operation_names(architecture), shape.layers)]
+            network = to_plain_network(self.assemble(self.stem(shape.stem), layers, self.head(shape.head)))
         return network.to(memory_format=torch.channels_last)  # as the image batches are
 
-    def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
-        _, layers = self._costs
-        return Architecture(tuple(pick(range(len(costs)), key=lambda choice: costs[choice].macs) for costs in layers))
+    def shape_of(self, architecture: Architecture) -> NetworkShape:
+        """What the parts of an architecture's network are built from."""
+        return self.full_shape if architecture.widths is None else self.network_shape(self.ratios(architecture))
 
     @cached_property
-    def _costs(self) -> tuple[Cost, tuple[tuple[Cost, ...], ...]]:
-        """Cost of stem and head together, and of each operation of each layer: costs of a path add up."""
-        fixed, shape = measure(self.stem, self.image_shape)
-        layers = []
-        for layer in range(self.num_layers):
-            costs, shape = self._layer_costs(layer, shape)
-            layers.append(costs)
-        head, _ = measure(self.head, shape)
-        return fixed + head, tuple(layers)
+    def full_shape(self) -> NetworkShape:
+        """What the parts of the full network are built from, the one that narrower ones are cut from."""
+        return self.network_shape((1.0,) * len(self.width_names))
 
-    def _layer_costs(self, layer: int, input_shape: tuple[int, ...]) -> tuple[tuple[Cost, ...], tuple[int, ...]]:
-        """Cost of each operation of a layer, and the output shape that they all must share."""
-        measured = [
-            measure(partial(self.candidate, layer, operation), input_shape)
-            for operation in range(len(self._operations[layer]))
-        ]
-        shapes = {shape for _, shape in measured}
-        if len(shapes) != 1:
-            raise ValueError(f"layer {layer} of space {self.name}: its operations give the shapes {shapes}")
-        return tuple(cost for cost, _ in measured), shapes.pop()
+    def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
+        widths = None if self.widths is None else (pick(range(len(self.widths))),) * self.num_widths
+        shape = self.shape_of(Architecture((0,) * self.num_layers, widths))
+        return Architecture(
+            tuple(
+                pick(range(len(names)), key=lambda choice, layer=layer: self._costs.layer(layer, choice, shape).macs)
+                for layer, names in enumerate(self._operations)
+            ),
+            widths,
+        )
+
+    @cached_property
+    def _costs(self) -> CostTable:
+        return CostTable(self)
+
+
+def _legal(values: Sequence[object]) -> str:
+    return ", ".join(f"{index} ({value})" for index, value in enumerate(values))
 
 
 def operation_shares(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, float]:
@@ -190,10 +271,6 @@ def operation_shares(space: SearchSpace, architectures: Sequence[Architecture]) 
     Returns:
         Shares by name, all names of the space, summing to 1.
     """
-    counts = Counter(
-        space.operations(layer)[operation]
-        for architecture in architectures
-        for layer, operation in enumerate(architecture.operations)
-    )
+    counts = Counter(name for architecture in architectures for name in space.operation_names(architecture))
     names = dict.fromkeys(name for layer in range(space.num_layers) for name in space.operations(layer))
     return {name: counts[name] / max(counts.total(), 1) for name in names}

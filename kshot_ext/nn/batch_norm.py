@@ -87,6 +87,11 @@ class KShotBatchNorm2d(KShotModule):
             residual=residual,
         )
 
+    def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
+        layer = super().narrowed(plain)
+        layer.num_features = plain.num_features
+        return layer
+
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import operator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,26 @@ class KShotModule(nn.Module):
             require_simplex(code)
         return code
 
+    def narrowed(self, plain: nn.Module) -> KShotModule:
+        """This layer with the channel counts of a plain one: it uses the leading channels of the same tensors.
+
+        Parameters and buffers are shared, not copied: training either trains both.
+
+        Args:
+            plain: layer of the same kind; on the meta device it costs no memory.
+
+        Raises:
+            ValueError: if it has other parameters, or larger ones.
+        """
+        shapes, wanted = ({name: tuple(p.shape) for name, p in _parameters(layer)} for layer in (self, plain))
+        fits = shapes.keys() == wanted.keys() and all(
+            len(shape) == len(wanted[name]) + 1 and all(map(operator.ge, shape[1:], wanted[name]))
+            for name, shape in shapes.items()
+        )
+        if not fits:
+            raise ValueError(f"{type(self).__name__} keeps {shapes}, whose leading part cannot be {wanted}")
+        return copy.copy(self)  # a shallow copy shares the tables of parameters and buffers themselves
+
     def __getstate__(self) -> dict:
         # A set code may hang on a graph, which neither copies nor pickles; it belongs to a step, not to the model.
         return {**self.__dict__, "_code": None}
@@ -55,6 +77,10 @@ class KShotModule(nn.Module):
             return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
 
         return super()._apply(apply_to_copies, recurse)
+
+
+def _parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return layer.named_parameters(recurse=False)
 
 
 def require_simplex(code: Tensor) -> None:

@@ -50,6 +50,8 @@ class _KShotConv(KShotModule):
         self.kernel_size, self.stride, self.dilation = first.kernel_size, first.stride, first.dilation
         self.padding, self.groups, self.padding_mode = first.padding, first.groups, first.padding_mode
         self._border = first._reversed_padding_repeated_twice
+        self._dictionary_groups = first.groups  # those of the whole dictionary, which a narrower layer shares
+        self._width: int | None = None
         self.weight = nn.Parameter(stack_shots([copy.weight for copy in copies]))
         if bias:
             self.bias = nn.Parameter(stack_shots([copy.bias for copy in copies]))
@@ -69,9 +71,22 @@ class _KShotConv(KShotModule):
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
         return type(self).operator(
-            input, self.weight, code, self.bias, self.stride, padding, self.dilation, self.groups,
-            gate=gate, out_channels=out_channels,
+            input, self.weight, code, self.bias, self.stride, padding, self.dilation, self._dictionary_groups,
+            gate=gate, out_channels=self._width if out_channels is None else out_channels,
         )  # fmt: skip
+
+    def narrowed(self, plain: nn.modules.conv._ConvNd) -> _KShotConv:
+        layer = super().narrowed(plain)
+        for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
+            if getattr(plain, name) != getattr(self, name):
+                raise ValueError(f"{name}: expected {getattr(self, name)}, got {getattr(plain, name)}")
+        if self._dictionary_groups > 1 or plain.groups > 1:
+            group, wanted = ((c.in_channels // c.groups, c.out_channels // c.groups) for c in (self, plain))
+            if group != wanted:
+                raise ValueError(f"expected groups of {group} channels in and out, got {wanted}")
+        layer.in_channels, layer.out_channels, layer.groups = plain.in_channels, plain.out_channels, plain.groups
+        layer._width = plain.out_channels
+        return layer
 
     def extra_repr(self) -> str:
         parts = [

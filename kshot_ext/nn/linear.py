@@ -34,6 +34,7 @@ class KShotLinear(KShotModule):
     ) -> None:
         super().__init__(num_shots)
         self.in_features, self.out_features = in_features, out_features
+        self._width: int | None = None
         copies = [nn.Linear(in_features, out_features, bias, device, dtype) for _ in range(num_shots)]
         self.weight = nn.Parameter(stack_shots([copy.weight for copy in copies]))
         if bias:
@@ -50,7 +51,14 @@ class KShotLinear(KShotModule):
         out_features: int | None = None,
     ) -> Tensor:
         code = self.resolve_code(code)
-        return KF.kshot_linear(input, self.weight, code, self.bias, gate=gate, out_features=out_features)
+        width = self._width if out_features is None else out_features
+        return KF.kshot_linear(input, self.weight, code, self.bias, gate=gate, out_features=width)
+
+    def narrowed(self, plain: nn.Linear) -> KShotLinear:
+        layer = super().narrowed(plain)
+        layer.in_features, layer.out_features = plain.in_features, plain.out_features
+        layer._width = plain.out_features
+        return layer
 
     def extra_repr(self) -> str:
         return (

@@ -22,12 +22,12 @@ def test_with_operation_changes_one_layer():
         ("[0, 1]", "JSON object"),
         ("{", "JSON object"),
         ('{"operations": [0], "weights": "os.system"}', "JSON object"),
-        ('{"operations": []}', "one index per layer"),
-        ('{"operations": "012"}', "one index per layer"),
+        ('{"operations": []}', "one or more indices"),
+        ('{"operations": "012"}', "one or more indices"),
         ('{"operations": [0, -1]}', r"operations\[1\].*got -1"),
         ('{"operations": [0, true]}', r"operations\[1\].*got True"),
         ('{"operations": [0.5]}', r"operations\[0\].*got 0.5"),
-        ('{"operations": [0, 1], "widths": [1]}', r"widths.*per layer.*got 1"),
+        ('{"operations": [0, 1], "widths": []}', "widths: .*one or more indices"),
     ],
 )
 def test_rejects_damaged_json(text, message):

@@ -25,6 +25,27 @@ def test_repair_always_meets_the_budget(operations, max_macs, seed):
         assert repaired == architecture
 
 
+NARROWABLE = create_space(
+    "nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=3, widths=(0.1, 0.2, 0.3, 0.5, 1.0)
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(genes=st.tuples(*[st.integers(0, 2)] * 8, *[st.integers(0, 4)] * 8), seed=st.integers(0, 2**32))
+def test_repair_narrows_down_to_the_least_that_there_is(genes, seed):
+    """With so few channels several widths round to the same: repair has to pass over them."""
+    limits = SearchLimits(NARROWABLE.count_macs(NARROWABLE.cheapest()))
+    architecture = NARROWABLE.from_genes(genes)
+    repaired = repair(architecture, NARROWABLE, limits, torch.Generator().manual_seed(seed))
+    assert NARROWABLE.count_macs(repaired) == limits.max_macs
+
+
+def test_repair_that_finds_nothing_cheaper_nearby_takes_the_cheapest(monkeypatch):
+    monkeypatch.setattr(type(SPACE), "cheaper_neighbours", lambda space, architecture: [])
+    repaired = repair(SPACE.largest(), SPACE, SearchLimits(LEAST), torch.Generator().manual_seed(0))
+    assert repaired == SPACE.cheapest()
+
+
 def test_no_limit_admits_everything():
     assert SearchLimits().admit(SPACE, SPACE.largest())
 

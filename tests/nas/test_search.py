@@ -8,6 +8,7 @@ import pytest
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.limits import SearchLimits
 from kshot_ext.nas.search import Evaluated, EvolutionSearch, SearchSettings, pareto_front
+from kshot_ext.nas.spaces import create_space
 
 SETTINGS = SearchSettings(population=16, generations=12)
 
@@ -36,6 +37,18 @@ def test_finds_what_exhaustion_finds(tiny_space, limits, seeded):
     assert search.best.accuracy >= best - 0.06
     random_mean = sum(map(score, within)) / len(within)
     assert search.best.accuracy > random_mean + 0.3
+
+
+def test_searches_widths_too(seeded):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.25, 0.5, 1.0))
+    limits = SearchLimits(space.count_macs(space.largest()) // 3)
+    search = finished(EvolutionSearch(lambda a: sum(a.widths) / 16, space, limits, SETTINGS, seeded(0)))
+    assert all(limits.admit(space, result.architecture) for result in search.history)
+    first = max(result.accuracy for result in search.history[: SETTINGS.population])
+    assert search.best.accuracy > first
+    resumed = EvolutionSearch(None, space, limits, SETTINGS, seeded(0))
+    resumed.load_state_dict(search.state_dict())
+    assert resumed.history == search.history
 
 
 def test_budget_holds_and_nothing_is_evaluated_twice(tiny_space, limits, seeded):

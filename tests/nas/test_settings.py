@@ -28,6 +28,7 @@ def test_every_option_may_stand_in_a_file(tmp_path: Path) -> None:
         max_images = 100
         space = "nas-bench-macro"
         channels = 8
+        widths = "0.5,1"
         shots = 2
         epochs = 3
         retrain_epochs = 4
@@ -38,6 +39,7 @@ def test_every_option_may_stand_in_a_file(tmp_path: Path) -> None:
     settings = _gather(tmp_path, file)
     assert settings.data == "/images.zip"
     assert (settings.image_size, settings.max_images, settings.channels) == (16, 100, 8)
+    assert settings.width_ratios == (0.5, 1.0)
     assert (settings.shots, settings.training.epochs, settings.retrain.epochs) == (2, 3, 4)
     assert (settings.budget, settings.seed, settings.out) == (1.5e6, 5, "here")
 
@@ -45,6 +47,7 @@ def test_every_option_may_stand_in_a_file(tmp_path: Path) -> None:
 def test_a_relative_data_path_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert _gather(tmp_path, data="images.zip").data == str(tmp_path / "images.zip")
+    assert _gather(tmp_path, space="my.py:Space").space == f"{tmp_path / 'my.py'}:Space"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,8 @@ def test_a_relative_data_path_is_kept_absolute(tmp_path: Path, monkeypatch: pyte
         ({"seed": 2**63}, "command line: seed: expected 0 or more, got 9223372036854775808"),
         ({"space": "darts"}, "command line: space: expected one of nas-bench-macro.*, got 'darts'"),
         ({"budget": "lots"}, "command line: budget: expected .* got 'lots'"),
+        ({"space": "my.py"}, "command line: space: expected .* FILE.py:CLASS, got 'my.py'"),
+        ({"widths": "0.5"}, "command line: widths: expected .* got '0.5'"),
         ({"epochs": 0}, r"command line: training\.epochs: expected .*1.*, got 0"),
     ],
 )

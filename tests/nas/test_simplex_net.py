@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kshot_ext.nas.simplex_net import SimplexNet, code_statistics, imbalance
+from kshot_ext.nas.spaces import create_space
 
 
 @pytest.fixture
@@ -35,6 +36,17 @@ def test_code_tells_layers_apart(tiny_space, opinionated):
 def test_code_carries_no_gradient(tiny_space, opinionated):
     assert not opinionated.code(tiny_space.cheapest()).requires_grad
     assert opinionated([tiny_space.cheapest()]).requires_grad
+
+
+def test_code_reads_the_widths_too(seeded):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
+    simplex_net = SimplexNet(space, 3, seeded(0))
+    architecture = space.cheapest()
+    torch.testing.assert_close(simplex_net.code(architecture), torch.full((3,), 1 / 3))
+    torch.nn.init.normal_(simplex_net.output.weight, generator=seeded(1))
+    codes = simplex_net([architecture, architecture.with_width(2, 1), architecture.with_width(3, 1)])
+    assert torch.pdist(codes).min() > 1e-4
+    assert codes.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_imbalance_looks_at_the_mean_code_only():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.space import SearchSpace, operation_shares
+from kshot_ext.nas.space import NetworkShape, SearchSpace, operation_shares
 from kshot_ext.nas.spaces import create_space, space_names
 
 
@@ -20,6 +20,21 @@ def test_sampling_is_uniform_and_seeded(space):
     for layer in range(space.num_layers):
         counts = [sum(path.operations[layer] == choice for path in architectures) for choice in range(3)]
         assert min(counts) > 150
+
+
+def test_widths_are_sampled_encoded_and_kept_as_genes():
+    space = create_space("nas-bench-201", image_shape=(1, 8, 8), num_classes=10, channels=4, widths=(0.25, 0.5, 1.0))
+    generator = torch.Generator().manual_seed(0)
+    architectures = [space.sample(generator) for _ in range(300)]
+    for position in range(3):
+        assert min(sum(a.widths[position] == choice for a in architectures) for choice in range(3)) > 70
+    for architecture in architectures[:20]:
+        space.validate(architecture)
+        assert space.from_genes(space.genes(architecture)) == architecture
+        assert all(gene < count for gene, count in zip(space.genes(architecture), space.num_choices))
+    architecture = Architecture((0, 1, 2, 3, 4, 0), (2, 0, 1))
+    assert space.encode_widths(architecture).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert space.ratios(architecture) == (1.0, 0.25, 0.5)
 
 
 def test_encoding_is_one_hot(space):
@@ -79,10 +94,20 @@ def test_rejects_foreign_architectures(space, architecture, message):
         space.validate(architecture)
 
 
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [(None, "8 widths, got None"), ((0,) * 7, "8 widths"), ((0,) * 7 + (2,), r"layer 7.*0 \(0.5\), 1 \(1.0\), got 2")],
+)
+def test_rejects_foreign_widths(widths, message):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=4, widths=(0.5, 1.0))
+    with pytest.raises(ValueError, match=message):
+        space.validate(Architecture((0,) * 8, widths))
+
+
 def test_unknown_space_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"nas-bench-macro.*got 'darts'"):
         create_space("darts", image_shape=(1, 8, 8), num_classes=10)
-    assert space_names() == ("nas-bench-macro",)
+    assert space_names() == ("nas-bench-macro", "mobilenet-v2-se", "shufflenet-v2", "nas-bench-201")
 
 
 @pytest.mark.parametrize(
@@ -101,13 +126,16 @@ class Crooked(SearchSpace):
     def __init__(self):
         super().__init__("crooked", image_shape=(1, 4, 4), num_classes=2, operations=[("same", "half")])
 
-    def stem(self):
+    def network_shape(self, ratios):
+        return NetworkShape(None, (None,), None)
+
+    def stem(self, shape):
         return nn.Identity()
 
-    def candidate(self, layer, operation):
-        return nn.AvgPool2d(operation + 1)
+    def candidate(self, operation, shape):
+        return nn.AvgPool2d({"same": 1, "half": 2}[operation])
 
-    def head(self):
+    def head(self, shape):
         return nn.Flatten()
 
 

@@ -1,7 +1,11 @@
+import copy
+
 import pytest
 import torch
 
+from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nn import KShotModule
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -98,3 +102,15 @@ def test_seed_decides_the_weights(tiny_space, seeded):
 def test_refuses_a_foreign_architecture(supernet, tiny_space):
     with pytest.raises(ValueError, match=r"operations\[0\]"):
         supernet(IMAGES, tiny_space.cheapest().with_operation(0, 9), torch.full((3,), 1 / 3))
+
+
+def test_narrow_paths_follow_the_mode_and_a_copy_has_its_own(seeded):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
+    supernet = Supernet(space, 2, seeded(0))
+    narrow = space.from_genes([1] * 8 + [0] * 8)
+    assert all(module.training for module in supernet.train().path(narrow).modules())
+    layers = [module for module in supernet.eval().path(narrow).modules() if isinstance(module, KShotModule)]
+    assert not any(layer.training for layer in layers)
+    shared = {id(parameter) for parameter in supernet.parameters()}
+    assert {id(parameter) for parameter in supernet.path(narrow).parameters()} <= shared
+    assert not {id(parameter) for parameter in copy.deepcopy(supernet).path(narrow).parameters()} & shared

@@ -1,37 +1,66 @@
-"""The search spaces that come with the package, by name."""
+"""The search spaces that come with the package, by name, and those that a user brings along."""
 
 from __future__ import annotations
 
-from kshot_ext.nas.space import SearchSpace
-from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
+from collections.abc import Sequence
 
-_SPACES = {"nas-bench-macro": NASBenchMacro}
+from kshot_ext.nas.space import SearchSpace
+from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
+from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
+from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
+from kshot_ext.nas.spaces.own import is_own, load_own
+from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
+
+_SPACES = {
+    "nas-bench-macro": NASBenchMacro,
+    "mobilenet-v2-se": MobileNetV2SE,
+    "shufflenet-v2": ShuffleNetV2,
+    "nas-bench-201": NASBench201,
+}
 
 
 def space_names() -> tuple[str, ...]:
-    """Names that :func:`create_space` knows."""
+    """Names of the spaces that come with the package."""
     return tuple(_SPACES)
 
 
+def check_space_name(name: str) -> None:
+    """Checks that :func:`create_space` knows a name.
+
+    Raises:
+        ValueError: listing the legal names.
+    """
+    if name not in _SPACES and not is_own(name):
+        raise ValueError(f"space: expected one of {', '.join(space_names())}, or FILE.py:CLASS, got {name!r}")
+
+
 def create_space(
-    name: str, *, image_shape: tuple[int, int, int], num_classes: int, channels: int | None = None
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    channels: int | None = None,
+    widths: Sequence[float] | None = None,
 ) -> SearchSpace:
     """A search space by name.
 
     Args:
-        name: one of :func:`space_names`.
+        name: one of :func:`space_names`; or ``FILE.py:CLASS``, a class of your own that takes the four arguments below.
         image_shape: ``(channels, height, width)`` of the images.
         num_classes: number of classes.
         channels: width of the whole network; None for the width that suits the image size.
+        widths: shares of the full width to search over, rising to 1; None to search operations only.
 
     Raises:
         ValueError: if the name is unknown or a size is out of range.
 
     Example:
-        >>> space = create_space("nas-bench-macro", image_shape=(3, 32, 32), num_classes=10)
+        >>> space = create_space("nas-bench-macro", image_shape=(3, 32, 32), num_classes=10, widths=(0.5, 1.0))
         >>> space.num_layers, space.operations(0)
         (8, ('identity', 'mb3_k3', 'mb6_k5'))
+        >>> space.num_widths, space.count_macs(space.cheapest()), space.count_macs(space.largest())
+        (8, 4043264, 105660928)
     """
-    if name not in _SPACES:
-        raise ValueError(f"space: expected one of {', '.join(space_names())}, got {name!r}")
-    return _SPACES[name](image_shape=image_shape, num_classes=num_classes, channels=channels)
+    check_space_name(name)
+    kind = load_own(name) if is_own(name) else _SPACES[name]
+    return kind(image_shape=image_shape, num_classes=num_classes, channels=channels, widths=widths)

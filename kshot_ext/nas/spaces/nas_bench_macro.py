@@ -5,29 +5,20 @@ Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVP
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch import nn
 
 from kshot_ext.nas.blocks import InvertedResidual, conv_batch_norm, identity, pooled_classifier
-from kshot_ext.nas.space import SearchSpace
+from kshot_ext.nas.staged_space import LayerShape, Stage, StagedSpace, multiplied
 
-_LAYERS_PER_STAGE = (2, 3, 3)
+_CHANNELS = 32
+_STAGES = (Stage(64, 2, 2), Stage(128, 3, 2), Stage(256, 3, 2))
 _HEAD_FACTOR = 40
-_INVERTED_RESIDUALS = {
-    "mb3_k3": {"expansion": 3, "kernel_size": 3},
-    "mb6_k5": {"expansion": 6, "kernel_size": 5},
-}
+_EXPANSION_AND_KERNEL = {"mb3_k3": (3, 3), "mb6_k5": (6, 5)}
 
 
-@dataclass(frozen=True)
-class _LayerShape:
-    in_channels: int
-    out_channels: int
-    stride: int
-
-
-class NASBenchMacro(SearchSpace):
+class NASBenchMacro(StagedSpace):
     """3^8 networks: each layer is an identity or an inverted residual block (expansion 3, kernel 3; or 6, 5).
 
     A 3x3 stem of ``channels``, stages of 2, 3 and 3 searched layers whose first halves the image and doubles
@@ -38,40 +29,45 @@ class NASBenchMacro(SearchSpace):
         num_classes: number of classes.
         channels: channels of the stem. 32 at 32x32 is the published network; None takes 32 for images of at
             least 24x24 and 8 for smaller ones.
+        widths: shares of the full width that each layer chooses from, see `StagedSpace`; None for none.
     """
 
-    def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int, channels: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        channels: int | None = None,
+        widths: Sequence[float] | None = None,
+    ) -> None:
+        if channels is None:
+            channels = _CHANNELS if min(image_shape[1:]) >= 24 else 8
         super().__init__(
             "nas-bench-macro",
             image_shape=image_shape,
             num_classes=num_classes,
-            operations=[("identity", *_INVERTED_RESIDUALS)] * sum(_LAYERS_PER_STAGE),
+            operations=("identity", *_EXPANSION_AND_KERNEL),
+            stem_channels=channels,
+            stages=multiplied(_STAGES, channels, _CHANNELS),
+            widths=widths,
         )
-        if channels is None:
-            channels = 32 if min(image_shape[1:]) >= 24 else 8
-        if channels < 1:
-            raise ValueError(f"channels: expected at least 1, got {channels}")
         self.channels = channels
-        self._layers = _layer_shapes(channels)
 
-    def stem(self) -> nn.Module:
-        return conv_batch_norm(self.image_shape[0], self.channels, 3)
+    def stem(self, shape: int) -> nn.Module:
+        return conv_batch_norm(self.image_shape[0], shape, 3)
 
-    def candidate(self, layer: int, operation: int) -> nn.Module:
-        shape = self._layers[layer]
-        name = self.operations(layer)[operation]
-        if name == "identity":
-            return identity(shape.in_channels, shape.out_channels, stride=shape.stride)
-        return InvertedResidual(shape.in_channels, shape.out_channels, stride=shape.stride, **_INVERTED_RESIDUALS[name])
+    def candidate(self, operation: str, shape: LayerShape) -> nn.Module:
+        if operation == "identity":
+            return identity(shape.in_channels, shape.out_channels, stride=shape.stride, keeps_shape=shape.keeps_shape)
+        expansion, kernel_size = _EXPANSION_AND_KERNEL[operation]
+        return InvertedResidual(
+            shape.in_channels,
+            shape.inner(expansion * shape.full_in_channels),
+            shape.out_channels,
+            kernel_size=kernel_size,
+            stride=shape.stride,
+            shortcut=shape.keeps_shape,
+        )
 
-    def head(self) -> nn.Module:
-        return pooled_classifier(self._layers[-1].out_channels, _HEAD_FACTOR * self.channels, self.num_classes)
-
-
-def _layer_shapes(channels: int) -> tuple[_LayerShape, ...]:
-    shapes = []
-    for num_layers in _LAYERS_PER_STAGE:
-        shapes.append(_LayerShape(channels, 2 * channels, stride=2))
-        channels *= 2
-        shapes += [_LayerShape(channels, channels, stride=1)] * (num_layers - 1)
-    return tuple(shapes)
+    def head(self, shape: int) -> nn.Module:
+        return pooled_classifier(shape, _HEAD_FACTOR * self.channels, self.num_classes)

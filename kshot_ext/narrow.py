@@ -1,0 +1,70 @@
+"""From a K-shot model to narrower ones that share its weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from kshot_ext.convert import swap_layers
+from kshot_ext.nn import KShotModule
+
+
+def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
+    """Give a narrower plain model the leading channels of a K-shot model's layers.
+
+    Layers are matched by name. Each one uses
+
+        weight[k, :C_out', :C_in', ...],   C_out' and C_in' those of the plain layer,
+
+    through the operators' own widths: nothing is copied, and what the narrow model learns, the wide one has learnt.
+    `kshot_ext.merge` makes truly narrow layers of it.
+
+    Args:
+        model: a module with K-shot layers; left untouched.
+        plain: the same network with at most as many channels in every layer. It is best made under
+            `torch.device("meta")`, since its weights are not used. The result is made of its other modules.
+
+    Returns:
+        A model of the plain one's structure, in the mode (training or not) of `model`.
+
+    Raises:
+        ValueError: naming the layer that `model` lacks, or has in another or a smaller form.
+
+    Example:
+        >>> import kshot_ext
+        >>> wide = kshot_ext.convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)), num_shots=2)
+        >>> half = narrow(wide, nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)))
+        >>> half[0].weight is wide[0].weight
+        True
+        >>> code = torch.tensor([0.5, 0.5])
+        >>> kshot_ext.set_code(half, code)
+        >>> image = torch.randn(2, 3, 9, 9)
+        >>> torch.allclose(half(image), kshot_ext.merge(half, code)(image), atol=1e-6)
+        True
+    """
+    layers = dict(model.named_modules())
+
+    def share(name: str, wanted: nn.Module) -> nn.Module | None:
+        shapes = _own_shapes(wanted)
+        if not shapes:
+            return None
+        layer = layers.get(name)
+        if isinstance(layer, KShotModule):
+            try:
+                return layer.narrowed(wanted)
+            except ValueError as error:
+                raise ValueError(f"layer {name!r}: {error}") from error
+        if type(layer) is not type(wanted) or _own_shapes(layer) != shapes:
+            found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
+            raise ValueError(
+                f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
+                f"{type(wanted).__name__} {shapes}, got {found}"
+            )
+        return layer
+
+    return swap_layers(plain, share)[0].train(model.training)
+
+
+def _own_shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters and buffers that are the layer's own, not those of its parts."""
+    tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

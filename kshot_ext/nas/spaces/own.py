@@ -1,0 +1,42 @@
+"""A search space of the user's own, by file and class."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from kshot_ext.nas.space import SearchSpace
+
+
+def is_own(name: str) -> bool:
+    """Whether a name has the form ``FILE.py:CLASS``."""
+    file, _, class_name = name.rpartition(":")
+    return file.endswith(".py") and class_name.isidentifier()
+
+
+def with_absolute_path(name: str) -> str:
+    """The same name for any working directory; names of other forms stay as they are."""
+    if not is_own(name):
+        return name
+    file, _, class_name = name.rpartition(":")
+    return f"{Path(file).resolve()}:{class_name}"
+
+
+def load_own(name: str) -> type[SearchSpace]:
+    """The class that a name ``FILE.py:CLASS`` means; runs the file.
+
+    Raises:
+        ValueError: if the file cannot be read, or has no search space of that name.
+    """
+    file, _, class_name = name.rpartition(":")
+    if not Path(file).is_file():
+        raise ValueError(f"space: {file}: no such file")
+    spec = importlib.util.spec_from_file_location(f"own_space_{Path(file).stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    kind = getattr(module, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, SearchSpace)):
+        raise ValueError(f"space: expected {file} to define a SearchSpace {class_name}, got {kind!r}")
+    return kind

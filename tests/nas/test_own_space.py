@@ -1,0 +1,85 @@
+"""The page about spaces of one's own: its code runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, search_command
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.own import load_own
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own_space.md").read_text()
+SPACE, CHECK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMAND = re.search(r"```\nkshot-ext search --space (\S+) --widths (\S+)\n```", PAGE)
+MINIATURE = """
+shots = 2
+channels = 4
+max_images = 200
+epochs = 1
+retrain_epochs = 1
+[training]
+warmup_epochs = 0
+batch_size = 32
+[retrain]
+batch_size = 32
+[search]
+population = 3
+generations = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_space.py").write_text(SPACE)
+    (tmp_path / "miniature.toml").write_text(MINIATURE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_space_takes_less_than_60_lines() -> None:
+    assert len(SPACE.splitlines()) < 60
+
+
+@pytest.mark.usefixtures("folder", "one_thread")
+def test_the_space_is_sound() -> None:
+    exec(CHECK, {})
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_searches_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"space": COMMAND[1], "widths": COMMAND[2], "out": "run"}
+    assert search_command(options, folder / "miniature.toml", None) == EXIT_DONE
+    card = json.loads((folder / "run" / "architecture.json").read_text())
+    assert card["space"] == "bottleneck"
+    assert len(card["operations"]) == len(card["widths"]) == 6
+    assert set(card["width_ratios"]) <= {0.5, 1.0}
+    # A run knows the file from any working directory.
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert search_command({}, None, folder / "run") == EXIT_DONE
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.py:Space", "missing.py: no such file"),
+        ("own_space.py:Bottleneck", "to define a SearchSpace Bottleneck"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_missing_file_or_class_is_named(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_own(name)
+    assert search_command({"space": name, "out": "run"}, None, None) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_widths_need_something_to_narrow() -> None:
+    with pytest.raises(ValueError, match=r"widths: expected two or more rising shares.*got \(0.5,\)"):
+        create_space("own_space.py:BottleneckSpace", image_shape=(1, 8, 8), num_classes=2, widths=(0.5,))
