@@ -23,6 +23,7 @@ from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.results import RunResult
 from kshot_ext.nas.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
+from kshot_ext.nas.spaces.own import is_own
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
@@ -115,7 +116,10 @@ def _new_folder(settings: RunSettings, data_name: str) -> RunFolder:
 def _how_to_go_on(folder: RunFolder | None) -> str:
     if folder is None:
         return "nothing was written"
-    return f"go on with: kshot-ext search --resume {shlex.quote(str(folder.path))}"
+    command = f"kshot-ext search --resume {shlex.quote(str(folder.path))}"
+    if is_own(folder.settings.space):
+        command += f" --space {shlex.quote(folder.settings.space)}"
+    return f"go on with: {command}"
 
 
 def _print_result(console: Console, result: RunResult, report: Path) -> None:

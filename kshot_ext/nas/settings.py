@@ -11,7 +11,7 @@ from kshot_ext.nas.budget import Budget
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
-from kshot_ext.nas.spaces.own import with_absolute_path
+from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
 from kshot_ext.nas.training import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
@@ -81,14 +81,22 @@ def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, 
         file: a TOML file, or None.
         options: settings by name; those that are None are not given.
 
+    A space of one's own is code, which only the command line may ask to run: files of settings come from anywhere.
+
     Raises:
-        SettingsError: if the file cannot be read, or a name or value is illegal.
+        SettingsError: if the file cannot be read, a name or value is illegal, or the space of a file or of the base is
+            one of one's own that the options do not name.
     """
     settings = base
     if file is not None:
         settings = override(settings, _without_short_names(read_toml(file), str(file)), str(file))
     given = {name: value for name, value in options.items() if value is not None}
     settings = override(settings, _without_short_names(given, "command line"), "command line")
+    if is_own(settings.space) and given.get("space") is None:
+        raise SettingsError(
+            f"space: expected --space {settings.space} on the command line: it runs that file, "
+            "which settings read from a file must not do by themselves"
+        )
     # A run may be resumed from another working directory.
     data = None if settings.data is None else str(Path(settings.data).resolve())
     return replace(settings, data=data, space=with_absolute_path(settings.space))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, search_command
+from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, _how_to_go_on, search_command
+from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.own import load_own
 
@@ -50,17 +52,21 @@ def test_the_space_is_sound() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_command_searches_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_searches_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {"space": COMMAND[1], "widths": COMMAND[2], "out": "run"}
     assert search_command(options, folder / "miniature.toml", None) == EXIT_DONE
     card = json.loads((folder / "run" / "architecture.json").read_text())
     assert card["space"] == "bottleneck"
     assert len(card["operations"]) == len(card["widths"]) == 6
     assert set(card["width_ratios"]) <= {0.5, 1.0}
-    # A run knows the file from any working directory.
+    # A run knows the file from any working directory, but runs it only if asked to.
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    assert search_command({}, None, folder / "run") == EXIT_DONE
+    assert search_command({"space": f"../{COMMAND[1]}"}, None, folder / "run") == EXIT_DONE
+    assert search_command({}, None, folder / "run") == EXIT_ERROR
+    assert f"expected --space {folder.resolve() / COMMAND[1]} on the command line" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,6 +83,19 @@ def test_a_missing_file_or_class_is_named(name: str, message: str, capsys: pytes
     assert search_command({"space": name, "out": "run"}, None, None) == EXIT_ERROR
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_a_settings_file_cannot_run_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "hostile.py").write_text("from pathlib import Path; Path('executed').touch()")
+    (folder / "hostile.toml").write_text('space = "hostile.py:Space"')
+    assert search_command({"out": "run"}, folder / "hostile.toml", None) == EXIT_ERROR
+    assert "expected --space hostile.py:Space on the command line" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+
+def test_how_to_go_on_names_the_space(folder: Path) -> None:
+    run = RunFolder.create(folder / "run", RunSettings(space="/spaces/own.py:Mine"))
+    assert _how_to_go_on(run).endswith("--space /spaces/own.py:Mine")
 
 
 @pytest.mark.usefixtures("folder")
