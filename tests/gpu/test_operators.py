@@ -8,10 +8,7 @@ from cuda_emulation.operators.check_operators import *  # noqa: F403
 
 from kshot_ext import backend, functional
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
