@@ -45,7 +45,7 @@ def main(
 ) -> None:
     """Compare kshot_ext with plain PyTorch, row by row; write a result file and a plot, cpu.json and cpu.png."""
     settings = Settings(QUICK_PAIRS if quick else pairs, compiled and not quick, memory)
-    here = machine(Place(device.value, precision.value))
+    here = asked_machine(device, precision)
     path = out / file_name(here.place)
     load_parts(path)  # a file that cannot be extended should show before the measuring, not after
     console = Console()
@@ -57,6 +57,14 @@ def main(
         raise typer.BadParameter("none of the works asked for is measured on these layer sets, in this precision")
     plot_speedups(parts, path.with_suffix(".png"))
     console.print(target_table(reached(parts)))
+
+
+def asked_machine(device: DeviceName, precision: PrecisionName) -> Machine:
+    """The machine of the command line."""
+    try:
+        return machine(Place(device.value, precision.value))
+    except (ValueError, RuntimeError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def asked_parts(works: list[WorkName] | None, sets: list[SetName] | None, precision: str) -> list[tuple[str, str]]:

@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from benchmarks.compare import RESULTS, DeviceName, PrecisionName
+from benchmarks.compare import RESULTS, DeviceName, PrecisionName, asked_machine
 from benchmarks.forms import Form
-from benchmarks.machine import Machine, machine
+from benchmarks.machine import Machine
 from benchmarks.measure import RowResult
 from benchmarks.networks import layer_sets
-from benchmarks.place import Place
 from benchmarks.results import Part, file_name, load_parts
 from benchmarks.works import WORKS
 from benchmarks.works.row import FLOAT32_BYTES, Row
@@ -113,7 +112,7 @@ def main(
     precision: Annotated[PrecisionName, typer.Option(help="Of which parts.")] = PrecisionName.float32,
 ) -> None:
     """Print the floor of every measured row and the fraction reached."""
-    here = machine(Place(device.value, precision.value))
+    here = asked_machine(device, precision)
     rates = measured_rates(here)
     console = Console()
     copy, product = rates.bytes_per_second / 1e9, rates.operations_per_second / 1e9

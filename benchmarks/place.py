@@ -28,7 +28,7 @@ class Precision:
 PRECISIONS = {
     "float32": Precision(torch.float32, False, 1e-3),
     "tf32": Precision(torch.float32, True, 5e-3),
-    "bfloat16": Precision(torch.bfloat16, False, 4e-2),
+    "bfloat16": Precision(torch.bfloat16, False, 3e-2),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cuda_emulation.operators.check_calls import *  # noqa: F403
 from cuda_emulation.operators.check_operators import *  # noqa: F403
 
 from kshot_ext import backend, functional
