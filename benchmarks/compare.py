@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.environment import environment
+from benchmarks.machine import Machine, machine
 from benchmarks.measure import Settings, measure
 from benchmarks.networks import layer_sets
+from benchmarks.place import PRECISIONS, Place
 from benchmarks.plot import plot_speedups
 from benchmarks.report import noise_line, row_table, target_table
-from benchmarks.results import FILE_NAME, Part, load_parts, save_part
+from benchmarks.results import Part, file_name, load_parts, save_part
 from benchmarks.targets import reached
 from benchmarks.timing import noise
 from benchmarks.works import WORKS
@@ -25,6 +28,8 @@ QUICK_PAIRS = 3
 
 WorkName = Enum("WorkName", {name: name for name in WORKS})
 SetName = Enum("SetName", {name: name for name in layer_sets()})
+PrecisionName = Enum("PrecisionName", {name: name for name in PRECISIONS})
+DeviceName = Enum("DeviceName", {name: name for name in ("cpu", "cuda")})
 
 
 def main(
@@ -34,41 +39,66 @@ def main(
     compiled: Annotated[bool, typer.Option(help="Let forms behind torch.compile compete.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory.")] = True,
     quick: Annotated[bool, typer.Option(help="3 pairs, nothing compiled: to try the suite, not to report.")] = False,
+    device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = DeviceName.cpu,
+    precision: Annotated[PrecisionName, typer.Option(help="tf32: float32 operands.")] = PrecisionName.float32,
     out: Annotated[Path, typer.Option(help="Folder for results; parts measured before stay.")] = RESULTS,
 ) -> None:
-    """Compare kshot_ext with plain PyTorch, row by row; write cpu.json and cpu.png."""
+    """Compare kshot_ext with plain PyTorch, row by row; write a result file and a plot, cpu.json and cpu.png."""
     settings = Settings(QUICK_PAIRS if quick else pairs, compiled and not quick, memory)
-    load_parts(out / FILE_NAME)  # a file that cannot be extended should show before the measuring, not after
+    here = asked_machine(device, precision)
+    path = out / file_name(here.place)
+    load_parts(path)  # a file that cannot be extended should show before the measuring, not after
     console = Console()
-    asked_works = [choice.value for choice in work or WorkName]
-    for name in asked_works:
-        for set_name in _sets(name, set_):
-            part = measure_part(name, set_name, settings, console)
-            parts = save_part(out / FILE_NAME, part)
-            console.print(row_table(part))
-            console.print(noise_line(part.noise))
-    parts = load_parts(out / FILE_NAME)
+    for name, set_name in asked_parts(work, set_, precision.value):
+        part = measure_part(name, set_name, settings, here, console)
+        save_part(path, part)
+    parts = load_parts(path)
     if not parts:
-        raise typer.BadParameter(f"none of the works {', '.join(asked_works)} is measured on these layer sets")
-    plot_speedups(parts, (out / FILE_NAME).with_suffix(".png"))
+        raise typer.BadParameter("none of the works asked for is measured on these layer sets, in this precision")
+    plot_speedups(parts, path.with_suffix(".png"))
     console.print(target_table(reached(parts)))
 
 
-def measure_part(work: str, set_name: str, settings: Settings, console: Console) -> Part:
-    """Measure all rows of a work on a layer set."""
-    machine_noise = noise(settings.pairs)
+def asked_machine(device: DeviceName, precision: PrecisionName) -> Machine:
+    """The machine of the command line."""
+    try:
+        return machine(Place(device.value, precision.value))
+    except (ValueError, RuntimeError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def asked_parts(works: list[WorkName] | None, sets: list[SetName] | None, precision: str) -> list[tuple[str, str]]:
+    """Work and layer set of each part: a work is measured on its own sets, of which `sets` may pick some."""
+    asked = [WORKS[choice.value] for choice in works or WorkName]
+    names = [choice.value for choice in sets or SetName]
+    return [(work.name, name) for work in asked if precision in work.precisions for name in work.sets if name in names]
+
+
+def measure_part(
+    work: str, set_name: str, settings: Settings, machine: Machine, console: Console, wrong: list[str] | None = None
+) -> Part:
+    """Measure all rows of a work on a layer set, and print them.
+
+    Args:
+        wrong: where given, rows that fail are left out of the part, and why they did is put there.
+    """
     rows = WORKS[work].rows(layer_sets()[set_name])
     results = []
-    with Progress(console=console, transient=True) as progress:
-        for row in progress.track(rows, description=f"{work}, {set_name}"):
-            results.append(measure(work, set_name, row, settings))
-    return Part(work, set_name, settings.pairs, machine_noise, environment(), results)
-
-
-def _sets(work: str, asked: list[SetName] | None) -> list[str]:
-    """Layer sets to measure a work on: its own, of which `asked` may pick some."""
-    own = WORKS[work].sets
-    return [name for name in own if asked is None or name in [choice.value for choice in asked]]
+    with machine.place.settings():
+        machine_noise = noise(settings.pairs, machine.place, machine.clock)
+        with Progress(console=console, transient=True) as progress:
+            for row in progress.track(rows, description=f"{work}, {set_name}"):
+                try:
+                    results.append(measure(work, set_name, row, settings, machine))
+                except (RuntimeError, ValueError) as error:
+                    if wrong is None:
+                        raise
+                    wrong.append(f"{row.name}: {error}")
+    origin = {**environment(machine.place), "settings": dataclasses.asdict(settings)}
+    part = Part(work, set_name, settings.pairs, machine_noise, origin, results)
+    console.print(row_table(part))
+    console.print(noise_line(part.noise))
+    return part
 
 
 if __name__ == "__main__":

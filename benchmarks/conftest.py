@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.cases import Case
+from benchmarks.cases import TIMER, Case
 from benchmarks.check import check_values
+from benchmarks.machine import machine
+
+ROUNDS, WARM_UP_ROUNDS = 10, 2
 
 
 @pytest.fixture
@@ -15,11 +18,13 @@ def time_case(benchmark) -> Callable[[str, Case], None]:
     """Function of an operator's name and a case: checks the values of the case's form, then times it."""
 
     def run(operator: str, case: Case) -> None:
-        contest = case.row.contest()
-        form, first = contest.form(case.form), next(iter(contest.rivals.values()))[0]
-        reference = tuple(value.clone() for value in first.result())
-        check_values(form.name, reference if form is first else form.result(), reference, contest.tolerance)
-        benchmark.group = f"{operator}: {case.row.name}"
-        benchmark.pedantic(form.run, setup=lambda: (form.prepare(), {}), rounds=10, warmup_rounds=2)
+        clock = machine(case.place).clock
+        with case.place.settings():
+            contest = case.row.contest(case.place)
+            form, first = contest.form(case.form), next(iter(contest.rivals.values()))[0]
+            reference = tuple(value.clone() for value in first.result())
+            check_values(form.name, reference if form is first else form.result(), reference, contest.tolerance)
+            benchmark.group = f"{operator}: {case.row.name}{case.where}"
+            benchmark.pedantic(lambda: TIMER.add(clock.seconds(form)), rounds=ROUNDS, warmup_rounds=WARM_UP_ROUNDS)
 
     return run

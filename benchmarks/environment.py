@@ -11,27 +11,33 @@ from pathlib import Path
 
 import torch
 
+import kshot_ext
+from benchmarks import gpu
+from benchmarks.place import Place
 from kshot_ext import backend
 
 _FLAGS = re.compile(r"^(avx|fma|amx|f16c|sse4|sve|neon|asimd)")
 
 
-def environment() -> dict[str, object]:
-    """What a reader needs to repeat or to doubt a figure; all values are JSON."""
-    info = backend.info()
-    return {
+def environment(place: Place) -> dict[str, object]:
+    """What a reader needs to repeat or to doubt a figure taken in a place; all values are JSON."""
+    found = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
         "commit": _commit(),
-        "device": "cpu",
+        "device": place.device,
+        "precision": place.precision,
         "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
         "cpu_flags": [flag for flag in _cpu_field("flags").split() if _FLAGS.match(flag)],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
-        "kshot_ext": dict(info.rows()),
+        "kshot_ext": {"version": kshot_ext.__version__, **dict(backend.rows())},
     }
+    if place.device == "cuda":
+        found["gpu"] = gpu.description()
+    return found
 
 
 def _module() -> str:

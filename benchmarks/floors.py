@@ -5,6 +5,7 @@ The floor is the longer of bytes over measured copy bandwidth and operations ove
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,67 +15,118 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from benchmarks.compare import RESULTS
+from benchmarks.compare import RESULTS, DeviceName, PrecisionName, asked_machine
 from benchmarks.cost import least_time
 from benchmarks.forms import Form
+from benchmarks.machine import Machine
+from benchmarks.measure import RowResult
 from benchmarks.networks import layer_sets
-from benchmarks.results import FILE_NAME, load_parts
-from benchmarks.timing import seconds
+from benchmarks.results import Part, file_name, load_parts
 from benchmarks.works import WORKS
 from benchmarks.works.row import FLOAT32_BYTES, Row
 
 COPY_NUMBERS = 64 * 2**20
-MATRIX_SIZE = 2048
+MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}
 RUNS = 10
 
 
-def copy_bandwidth() -> float:
+@dataclass(frozen=True)
+class Rates:
+    """What a machine reaches, measured.
+
+    Args:
+        bytes_per_second: read and written by a copy that no cache holds.
+        operations_per_second: of the better of torch's matrix product and 1x1 convolution.
+        number_bytes: size of an operand's number.
+    """
+
+    bytes_per_second: float
+    operations_per_second: float
+    number_bytes: int = FLOAT32_BYTES
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """What ours reached on a row: rates, and the fraction of the floor's.
+
+    Args:
+        bound: what the floor is made of, "bytes" or "operations".
+    """
+
+    bytes_per_second: float
+    operations_per_second: float
+    floor_seconds: float
+    bound: str
+    fraction: float
+
+
+def measured_rates(machine: Machine) -> Rates:
+    """The rates of a machine, in the precision of its place."""
+    with machine.place.settings():
+        number_bytes = machine.place.dtype.itemsize
+        return Rates(copy_bandwidth(machine), matrix_rate(machine), number_bytes)
+
+
+def copy_bandwidth(machine: Machine) -> float:
     """Bytes read and written per second by a copy that no cache holds."""
-    source = torch.ones(COPY_NUMBERS)
-    target = torch.zeros(COPY_NUMBERS)
+    source = torch.ones(COPY_NUMBERS, device=machine.place.device)
+    target = torch.zeros_like(source)
     form = Form("copy", lambda: (target.copy_(source),))
-    return 2 * FLOAT32_BYTES * COPY_NUMBERS / min(seconds(form) for _ in range(RUNS))
+    return 2 * FLOAT32_BYTES * COPY_NUMBERS / min(machine.clock.seconds(form) for _ in range(RUNS))
 
 
-def matrix_rate() -> float:
-    """Operations per second of the better of torch's matrix product and oneDNN's 1x1 convolution."""
-    size = MATRIX_SIZE
-    left, right = (torch.randn(size, size, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+def matrix_rate(machine: Machine) -> float:
+    """Operations per second of the better of torch's matrix product and its 1x1 convolution."""
+    place, size = machine.place, MATRIX_SIZES[machine.place.device]
+    generator = torch.Generator().manual_seed(0)
+    left, right = (place.normal(generator, size, size) for _ in range(2))
     image = left.reshape(1, size, size, 1).permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
     weight = right.reshape(size, size, 1, 1)
     forms = (Form("mm", lambda: (left @ right,)), Form("conv", lambda: (F.conv2d(image, weight),)))
-    return 2 * size**3 / min(seconds(form) for form in forms for _ in range(RUNS))
+    return 2 * size**3 / min(machine.clock.seconds(form) for form in forms for _ in range(RUNS))
 
 
-def floor(row: Row, bandwidth: float, rate: float) -> tuple[float, str]:
-    """Least time of a row whose traffic is modelled, and what bounds it, "bytes" or "operations"."""
+def achieved(row: Row, seconds: float, rates: Rates) -> Achieved:
+    """What `seconds` for a row mean.
+
+    Raises:
+        ValueError: the traffic of the row is not modelled.
+    """
     if row.traffic is None:
         raise ValueError(f"row {row.name!r} has no model of its traffic")
-    demands = {"bytes": row.traffic, "operations": row.operations}
-    return least_time(demands, {"bytes": bandwidth, "operations": rate})
+    moved = row.traffic * rates.number_bytes / FLOAT32_BYTES
+    demands = {"bytes": moved, "operations": row.operations}
+    least, bound = least_time(demands, {"bytes": rates.bytes_per_second, "operations": rates.operations_per_second})
+    return Achieved(moved / seconds, row.operations / seconds, least, bound, least / seconds)
+
+
+def achieved_rows(part: Part, rates: Rates) -> list[tuple[Row, RowResult, Achieved]]:
+    """Rows of a part whose traffic is modelled, with what they reached."""
+    rows = {row.name: row for row in WORKS[part.work].rows(layer_sets()[part.layer_set])}
+    modelled = [(rows[result.name], result) for result in part.rows if rows[result.name].traffic is not None]
+    return [(row, result, achieved(row, result.ours.seconds, rates)) for row, result in modelled]
 
 
 def main(
     results: Annotated[Path, typer.Option(help="Folder of results that benchmarks.compare wrote.")] = RESULTS,
+    device: Annotated[DeviceName, typer.Option(help="Where they were measured.")] = DeviceName.cpu,
+    precision: Annotated[PrecisionName, typer.Option(help="Of which parts.")] = PrecisionName.float32,
 ) -> None:
     """Print the floor of every measured row and the fraction reached."""
-    bandwidth, rate = copy_bandwidth(), matrix_rate()
+    here = asked_machine(device, precision)
+    rates = measured_rates(here)
     console = Console()
-    console.print(f"copy {bandwidth / 1e9:.1f} GB/s (read + written), matrix product {rate / 1e9:.0f} GFLOP/s")
-    parts = load_parts(results / FILE_NAME)
+    copy, product = rates.bytes_per_second / 1e9, rates.operations_per_second / 1e9
+    console.print(f"copy {copy:.1f} GB/s (read + written), matrix product {product:.0f} GFLOP/s")
+    parts = [part for part in load_parts(results / file_name(here.place)) if part.precision == precision.value]
     if not parts:
         raise typer.BadParameter(f"no results in {results}; run python -m benchmarks.compare first")
     for part in parts:
-        rows = {row.name: row for row in WORKS[part.work].rows(layer_sets()[part.layer_set])}
         table = Table("row", "geometry", "floor, ms", "bound", "ours, ms", "fraction reached")
-        table.title = f"{part.work}, {part.layer_set}"
-        for result in part.rows:
-            row = rows[result.name]
-            if row.traffic is None:
-                continue
-            least, bound = floor(row, bandwidth, rate)
-            times = (f"{1e3 * least:.3g}", bound, f"{1e3 * result.ours.seconds:.3g}")
-            table.add_row(row.name, row.geometry, *times, f"{least / result.ours.seconds:.0%}")
+        table.title = part.title
+        for row, result, reached in achieved_rows(part, rates):
+            times = (f"{1e3 * reached.floor_seconds:.3g}", reached.bound, f"{1e3 * result.ours.seconds:.3g}")
+            table.add_row(row.name, row.geometry, *times, f"{reached.fraction:.0%}")
         if table.row_count:
             console.print(table)
 

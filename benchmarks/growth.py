@@ -15,6 +15,7 @@ from benchmarks.compare import RESULTS
 from benchmarks.environment import environment
 from benchmarks.forms import Contest
 from benchmarks.layers import ConvLayer
+from benchmarks.machine import Host
 from benchmarks.plot import save_figure
 from benchmarks.results import write_json
 from benchmarks.timing import interleave, repeats_for, screen
@@ -37,11 +38,12 @@ Curve = dict[str, list[float]]
 def curve(values: Iterable[float], contest_at: Callable[[float], Contest], pairs: int) -> Curve:
     """Median milliseconds of ours and of the first rival's best form, at each value."""
     ours, rival = [], []
+    clock = Host().clock
     for value in values:
         contest = available(contest_at(value), compiled=False)
-        best = [screen(forms)[0] for forms in (contest.ours, next(iter(contest.rivals.values())))]
+        best = [screen(forms, clock)[0] for forms in (contest.ours, next(iter(contest.rivals.values())))]
         repeats = repeats_for(min(duration for _, duration in best))
-        samples = interleave([form for form, _ in best], pairs, repeats)
+        samples = interleave([form for form, _ in best], pairs, repeats, clock)
         for times, median in zip((ours, rival), (sorted(times)[pairs // 2] for times in samples)):
             times.append(1e3 * median)
     return {"value": list(values), "ours": ours, "pytorch": rival}
@@ -89,7 +91,7 @@ def main(
 ) -> None:
     """Measure and plot cost against K = 1..16, batch 1..128 and width fraction 1/8..1."""
     by_layer = {f"{layer.name} {layer.geometry}": curves(layer, pairs) for layer in LAYERS}
-    write_json(out / "growth.json", {"environment": environment(), "milliseconds": by_layer})
+    write_json(out / "growth.json", {"environment": environment(Host().place), "milliseconds": by_layer})
     plot_curves(by_layer, out / "growth.png")
     Console().print(f"wrote {out / 'growth.json'} and {out / 'growth.png'}")
 

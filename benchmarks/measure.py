@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.check import available, check_values
 from benchmarks.forms import Contest, Form
-from benchmarks.memory import peak_bytes
+from benchmarks.machine import Machine
 from benchmarks.timing import Ratio, interleave, ratio_of, repeats_for, screen
 from benchmarks.works.row import Row
 
@@ -58,24 +58,24 @@ class RowResult:
     rivals: dict[str, Rival]
 
 
-def measure(work: str, set_name: str, row: Row, settings: Settings) -> RowResult:
-    """Measure `row` of a work and layer set.
+def measure(work: str, set_name: str, row: Row, settings: Settings, machine: Machine) -> RowResult:
+    """Measure `row` of a work and layer set on a machine.
 
     Raises:
         WrongValuesError: a form computes wrong values.
     """
     torch.compiler.reset()  # each row compiles its own shapes; torch limits how many versions it keeps
-    contest = available(row.contest(), settings.compiled)
+    contest = available(row.contest(machine.place), settings.compiled)
     competitors = {"ours": contest.ours, **contest.rivals}
-    rankings = {label: screen(forms) for label, forms in competitors.items()}
+    rankings = {label: screen(forms, machine.clock) for label, forms in competitors.items()}
     finalists = {label: ranking[0][0] for label, ranking in rankings.items()}
     _check_compiled(contest, list(finalists.values()))
 
     shortest = min(ranking[0][1] for ranking in rankings.values())
-    timed = interleave(list(finalists.values()), settings.pairs, repeats_for(shortest))
+    timed = interleave(list(finalists.values()), settings.pairs, repeats_for(shortest), machine.clock)
     samples = dict(zip(finalists, timed))
 
-    peaks = _peaks(work, set_name, row, rankings) if settings.memory else dict.fromkeys(finalists)
+    peaks = _peaks(work, set_name, row, rankings, machine) if settings.memory else dict.fromkeys(finalists)
     best = {
         label: Timed(form.name, statistics.median(samples[label]), peaks[label]) for label, form in finalists.items()
     }
@@ -83,11 +83,13 @@ def measure(work: str, set_name: str, row: Row, settings: Settings) -> RowResult
     return RowResult(row.name, row.kind, row.geometry, row.count, best["ours"], rivals)
 
 
-def _peaks(work: str, set_name: str, row: Row, rankings: dict[str, list[tuple[Form, float]]]) -> dict[str, int | None]:
+def _peaks(
+    work: str, set_name: str, row: Row, rankings: dict[str, list[tuple[Form, float]]], machine: Machine
+) -> dict[str, int | None]:
     """Peak memory by label, of the best form that is not compiled: compiling again would drown the figure."""
-    forms = {label: next(form.name for form, _ in ranking if not form.compiled) for label, ranking in rankings.items()}
-    measured = peak_bytes(work, set_name, row.name, list(forms.values()), torch.get_num_threads())
-    return {label: measured[form] for label, form in forms.items()}
+    forms = {label: next(form for form, _ in ranking if not form.compiled) for label, ranking in rankings.items()}
+    measured = machine.peak_bytes(work, set_name, row.name, list(forms.values()))
+    return {label: measured[form.name] for label, form in forms.items()}
 
 
 def _check_compiled(contest: Contest, finalists: list[Form]) -> None:

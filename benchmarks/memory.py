@@ -1,8 +1,8 @@
-"""Peak memory of a form, measured: the kernel's high-water mark, in a process that does nothing else.
+"""Peak memory of a form, measured: what one run, after a warm-up run, adds at most.
 
-The forms of a row run one after the other in a child forked from a server that has imported everything and
-run nothing. Operands, parameters and optimiser state are there before; what counts is what one run, after a
-warm-up run, adds at most.
+Operands, parameters and optimiser state are there before. On the CPU the figure is the kernel's high-water mark, in
+a process that does nothing else: the forms of a row run one after the other in a child forked from a server that has
+imported everything and run nothing. On a GPU it is that of torch's allocator.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.forms import Form
+from benchmarks.place import Place
 from benchmarks.works import find_row
 
 _MALLOPT_MMAP_THRESHOLD = -3
@@ -25,7 +26,7 @@ _TIME_LIMIT = 300  # seconds
 
 
 def peak_bytes(
-    work: str, set_name: str, row: str, forms: Sequence[str], threads: int
+    work: str, set_name: str, row: str, forms: Sequence[str], threads: int, place: Place
 ) -> dict[str, int] | dict[str, None]:
     """Bytes that one run of each named form adds to a process at most; None where the system cannot tell."""
     if not Path("/proc/self/clear_refs").exists():
@@ -33,7 +34,7 @@ def peak_bytes(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "benchmarks.works"])
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure, args=(sender, work, set_name, row, forms, threads), daemon=True)
+    child = context.Process(target=_measure, args=(sender, work, set_name, row, forms, threads, place), daemon=True)
     child.start()
     sender.close()
     try:
@@ -50,9 +51,11 @@ def peak_bytes(
         child.join()
 
 
-def _measure(sender: Connection, work: str, set_name: str, row: str, forms: Sequence[str], threads: int) -> None:
+def _measure(
+    sender: Connection, work: str, set_name: str, row: str, forms: Sequence[str], threads: int, place: Place
+) -> None:
     torch.set_num_threads(threads)
-    contest = find_row(work, set_name, row).contest()
+    contest = find_row(work, set_name, row).contest(place)
     sender.send({form: added_bytes(contest.form(form)) for form in forms})
 
 
@@ -74,3 +77,15 @@ def added_bytes(form: Form) -> int:
 def _status_bytes(field: str) -> int:
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+
+
+def added_cuda_bytes(form: Form) -> int:
+    """Bytes that one run adds at most to what torch's allocator has given out on the current CUDA device."""
+    form.result()
+    arguments = form.prepare()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = form.run(*arguments)
+    peak = torch.cuda.max_memory_allocated()
+    del result
+    return peak - before

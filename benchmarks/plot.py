@@ -33,7 +33,7 @@ def plot_speedups(parts: Sequence[Part], path: Path) -> None:
         axes.axhline(1, color="black", linewidth=0.8)
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_title(f"{part.work}, {part.layer_set}")
+        axes.set_title(part.title)
         axes.set_xlabel("rows, sorted")
         axes.set_ylabel("rival's time / ours")
         axes.legend()

@@ -13,7 +13,7 @@ from benchmarks.timing import NOISE_LIMIT, Ratio
 
 def row_table(part: Part) -> Table:
     """Every row of a part, a line for each rival."""
-    table = Table(title=f"{part.work}, {part.layer_set}: forward + backward, {part.pairs} interleaved pairs")
+    table = Table(title=f"{part.title}: forward + backward, {part.pairs} interleaved pairs")
     for column in ("row", "geometry", "x"):
         table.add_column(column, overflow="fold")
     for column in ("ours, ms", "rival", "rival, ms", "speedup (quartiles)", "peak, MB: ours / rival"):

@@ -5,16 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.measure import Rival, RowResult, Timed
+from benchmarks.place import Place
 from benchmarks.timing import Ratio
 
 SCHEMA = 1
-FILE_NAME = "cpu.json"
+
+
+def file_name(place: Place) -> str:
+    """Name of a device's result file: `cpu.json`, or `gpu_` and the model."""
+    if place.device == "cpu":
+        return "cpu.json"
+    model = re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_")
+    return f"gpu_{model}.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +44,28 @@ class Part:
     environment: dict[str, Any]
     rows: list[RowResult]
 
+    @property
+    def precision(self) -> str:
+        return self.environment.get("precision", "float32")
 
-def load_parts(path: Path) -> list[Part]:
-    """Parts of a result file; none if there is no file.
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What of two parts in a file is never the same."""
+        return (self.work, self.layer_set, self.precision)
+
+    @property
+    def title(self) -> str:
+        return ", ".join(self.key[:2] if self.precision == "float32" else self.key)
+
+
+def load_document(path: Path) -> dict[str, Any]:
+    """All of a result file; one without parts if there is no file.
 
     Raises:
         ValueError: the file is no result file, or has another schema.
     """
     if not path.exists():
-        return []
+        return {"schema": SCHEMA, "parts": []}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         schema = document["schema"]
@@ -49,15 +73,24 @@ def load_parts(path: Path) -> list[Part]:
         raise ValueError(f"{path} is not a file of benchmark results: {error!r}") from error
     if schema != SCHEMA:
         raise ValueError(f"{path}: expected schema {SCHEMA}, got {schema!r}; move it away and measure again")
-    return [_part(part) for part in document["parts"]]
+    return document
+
+
+def load_parts(path: Path) -> list[Part]:
+    """Parts of a result file, as `load_document` reads it."""
+    return [_part(part) for part in load_document(path)["parts"]]
 
 
 def save_part(path: Path, part: Part) -> list[Part]:
-    """Put `part` into the file, in place of an older one of the same work and layer set; return all parts."""
-    others = [old for old in load_parts(path) if (old.work, old.layer_set) != (part.work, part.layer_set)]
-    parts = sorted([*others, part], key=lambda part: (part.work, part.layer_set))
-    write_json(path, {"schema": SCHEMA, "parts": [dataclasses.asdict(part) for part in parts]})
+    """Put `part` into the file, in place of an older one of the same key; return all parts."""
+    parts = sorted([*(old for old in load_parts(path) if old.key != part.key), part], key=lambda part: part.key)
+    save_sections(path, parts=[dataclasses.asdict(part) for part in parts])
     return parts
+
+
+def save_sections(path: Path, **sections: object) -> None:
+    """Write these sections of a result file, and leave its others as they are."""
+    write_json(path, {**load_document(path), **sections})
 
 
 def write_json(path: Path, document: object) -> None:

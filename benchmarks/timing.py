@@ -1,17 +1,18 @@
-"""Clocks: screening, and the interleaved pairs whose ratios are reported."""
+"""What is made of a clock's times: screening, and the interleaved pairs whose ratios are reported."""
 
 from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from benchmarks.clocks import Clock
 from benchmarks.forms import Form
+from benchmarks.place import Place
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter runs are repeated within one sample, up to LARGEST_REPEATS times
 LARGEST_REPEATS = 50
@@ -43,43 +44,31 @@ def ratio_of(numerators: Sequence[float], denominators: Sequence[float]) -> Rati
     return Ratio(median, low, high)
 
 
-def seconds(form: Form, repeats: int = 1) -> float:
-    """Mean time of `repeats` runs, their preparation left out."""
-    total = 0.0
-    for _ in range(repeats):
-        arguments = form.prepare()
-        start = time.perf_counter()
-        result = form.run(*arguments)
-        total += time.perf_counter() - start
-        del arguments, result
-    return total / repeats
-
-
 def repeats_for(duration: float) -> int:
     """Runs per sample, so that a sample is long against the clock's own noise."""
     return max(1, min(LARGEST_REPEATS, round(SHORTEST_SAMPLE / duration)))
 
 
-def screen(forms: Sequence[Form]) -> list[tuple[Form, float]]:
+def screen(forms: Sequence[Form], clock: Clock) -> list[tuple[Form, float]]:
     """Warm forms, fastest first, with the best of a few times of each.
 
     A compiled form is tried only in the layout in which the others are fastest, as compiling takes seconds.
     """
-    ranking = _ranked([form for form in forms if not form.compiled])
+    ranking = _ranked([form for form in forms if not form.compiled], clock)
     compiled = [form for form in forms if form.compiled and (not ranking or form.layout == ranking[0][0].layout)]
-    return sorted(ranking + _ranked(compiled), key=lambda ranked: ranked[1])
+    return sorted(ranking + _ranked(compiled, clock), key=lambda ranked: ranked[1])
 
 
-def _ranked(forms: Sequence[Form]) -> list[tuple[Form, float]]:
+def _ranked(forms: Sequence[Form], clock: Clock) -> list[tuple[Form, float]]:
     best = float("inf")
     ranking = []
     for form in forms:
         if form.compiled:
-            seconds(form)
-        duration = seconds(form)
+            clock.seconds(form)
+        duration = clock.seconds(form)
         if duration < HOPELESS * best:
             repeats = repeats_for(duration)
-            duration = min([duration, *(seconds(form, repeats) for _ in range(SCREENING_RUNS))])
+            duration = min([duration, *(clock.seconds(form, repeats) for _ in range(SCREENING_RUNS))])
         best = min(best, duration)
         ranking.append((form, duration))
     return sorted(ranking, key=lambda ranked: ranked[1])
@@ -95,16 +84,17 @@ def _no_garbage_collection():
         gc.enable()
 
 
-def interleave(forms: Sequence[Form], pairs: int, repeats: int) -> list[list[float]]:
+def interleave(forms: Sequence[Form], pairs: int, repeats: int, clock: Clock) -> list[list[float]]:
     """Samples of each form, taken in turn: A B C A B C ..., after a warm-up round."""
     with _no_garbage_collection():
-        rounds = [[seconds(form, repeats) for form in forms] for _ in range(pairs + 1)]
+        rounds = [[clock.seconds(form, repeats) for form in forms] for _ in range(pairs + 1)]
     return [list(samples) for samples in zip(*rounds[1:])]
 
 
-def noise(pairs: int) -> Ratio:
+def noise(pairs: int, place: Place, clock: Clock) -> Ratio:
     """Ratios of a workload to itself: what the machine makes of two equal times."""
-    left, right = (torch.randn(512, 512, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    left, right = (place.normal(generator, 512, 512) for _ in range(2))
     form = Form("matrix product and copy", lambda: (left @ right, left.clone()))
-    first, second = interleave([form, form], pairs, repeats_for(seconds(form)))
+    first, second = interleave([form, form], pairs, repeats_for(clock.seconds(form)), clock)
     return ratio_of(first, second)

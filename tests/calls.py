@@ -35,8 +35,9 @@ def _converted(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
 
 
 def draw(generator: torch.Generator, *shape: int) -> Tensor:
-    """Normal values in float64."""
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    """Normal values in float64, on the default device; the same on every device."""
+    values = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return values.to(torch.get_default_device())
 
 
 def small_integers(values: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def results(
     state = {name: tensor.clone() for name, tensor in call.state.items()}
     output = function(**leaves, **call.options, **state)
     outputs = [output] if isinstance(output, Tensor) else list(output)
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator("cpu").manual_seed(1)
     cotangents = [change(draw(generator, *output.shape).bfloat16()).to(output.dtype) for output in outputs]
     gradients = torch.autograd.grad(outputs, list(leaves.values()), cotangents)
     return {

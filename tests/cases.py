@@ -39,7 +39,7 @@ class ConvCase:
         return self.name
 
     def call(self, *, code_per_sample: bool = False, seed: int = 0) -> Call:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         input_width = self.input_width or self.in_channels
         weight_shape = (self.shots, self.out_channels, self.in_channels // self.groups, *self.kernel)
         code_shape = (self.batch, self.shots) if code_per_sample else (self.shots,)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.layers import LayerSet
 from benchmarks.networks import layer_sets
+from benchmarks.place import PRECISIONS
 from benchmarks.works.batch_norm import batch_norm_rows
 from benchmarks.works.per_sample_code import per_sample_code_rows
 from benchmarks.works.row import Row
@@ -25,11 +26,13 @@ class Work:
     Args:
         rows: from a layer set to what is measured on it.
         sets: names of the layer sets that it is measured on unless others are asked for.
+        precisions: those that it makes sense in.
     """
 
     name: str
     rows: Callable[[LayerSet], list[Row]]
     sets: tuple[str, ...]
+    precisions: tuple[str, ...] = tuple(PRECISIONS)
 
 
 WORKS = {
@@ -39,7 +42,7 @@ WORKS = {
         Work("per_sample_code", per_sample_code_rows, ("efficientnet_b0",)),
         Work("widths", width_rows, SHARED_SETS),
         Work("batch_norm", batch_norm_rows, SHARED_SETS),
-        Work("sgd", sgd_rows, ("nas_bench_macro",)),
+        Work("sgd", sgd_rows, ("nas_bench_macro",), ("float32", "tf32")),  # weights to be trained stay in float32
         Work("training_step", training_step_rows, ("nas_bench_macro",)),
     )
 }

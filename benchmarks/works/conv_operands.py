@@ -9,13 +9,14 @@ from torch import Tensor
 
 from benchmarks.forms import LAYOUTS, Form, differentiated, in_layout
 from benchmarks.layers import ConvLayer
+from benchmarks.place import CPU, Place
 from benchmarks.works.row import FLOAT32_BYTES
 
 Operands = tuple[Tensor, ...]
 
 
 def conv_operands(
-    layer: ConvLayer, batch: int, code_shape: tuple[int, ...] = ()
+    layer: ConvLayer, batch: int, code_shape: tuple[int, ...] = (), place: Place = CPU
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Input, dictionary, code and gradient of the output: normal, the code's rows on the simplex.
 
@@ -23,11 +24,11 @@ def conv_operands(
         code_shape: `[K]` or `[N, K]`; empty gives a plain weight in place of a dictionary.
     """
     generator = torch.Generator().manual_seed(0)
-    input = torch.randn(batch, layer.in_channels, layer.size, layer.size, generator=generator)
-    weight = torch.randn(*code_shape[-1:], *layer.weight_shape, generator=generator)
-    code = torch.randn(code_shape, generator=generator)
+    input = place.normal(generator, batch, layer.in_channels, layer.size, layer.size)
+    weight = place.normal(generator, *code_shape[-1:], *layer.weight_shape)
+    code = place.normal(generator, *code_shape)
     code = code.softmax(-1) if code_shape else code
-    grad = torch.randn(batch, layer.out_channels, layer.out_size, layer.out_size, generator=generator)
+    grad = place.normal(generator, batch, layer.out_channels, layer.out_size, layer.out_size)
     return input, weight, code, grad
 
 

@@ -16,6 +16,7 @@ from benchmarks.networks import (
     inverted_residual,
     nas_bench_macro_positions,
 )
+from benchmarks.place import CPU, Place
 
 CLASSES = 10
 
@@ -48,16 +49,13 @@ def path_layers() -> list[ConvLayer]:
     return [layer for block in path_blocks() for layer in block]
 
 
-def path_dictionaries(num_shots: int) -> list[Tensor]:
+def path_dictionaries(num_shots: int, place: Place = CPU) -> list[Tensor]:
     """A dictionary per convolution and, last, the linear layer's, `[K, 10, 1280]`; He initialisation."""
     shapes = [layer.weight_shape for layer in path_layers()]
     shapes.append((CLASSES, NAS_BENCH_MACRO_HEAD.out_channels))
     generator = torch.Generator().manual_seed(0)
     fans_in = [torch.Size(shape[1:]).numel() for shape in shapes]
-    return [
-        torch.randn(num_shots, *shape, generator=generator) * (2 / fan_in) ** 0.5
-        for shape, fan_in in zip(shapes, fans_in)
-    ]
+    return [place.normal(generator, num_shots, *shape) * (2 / fan_in) ** 0.5 for shape, fan_in in zip(shapes, fans_in)]
 
 
 def run_path(

@@ -19,8 +19,8 @@ class Row:
         kind: targets select rows by it: "dense", "depthwise", "batch norm", "update" or "step".
         geometry: the shape, for people.
         count: how often the network has it.
-        contest: builds operands and forms.
-        traffic: bytes that must cross the memory bus at least, forward and backward; None: not modelled.
+        contest: builds operands and forms in a place; on the CPU in float32 unless told otherwise.
+        traffic: bytes that must cross the memory bus at least, forward and backward, in float32; None: not modelled.
         operations: floating-point operations, forward and backward.
     """
 
@@ -28,6 +28,6 @@ class Row:
     kind: str
     geometry: str
     count: int
-    contest: Callable[[], Contest]
+    contest: Callable[..., Contest]
     traffic: int | None = None
     operations: int = 0

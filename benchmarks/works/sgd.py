@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.forms import Contest, Form
 from benchmarks.layers import LayerSet
+from benchmarks.place import CPU, Place
 from benchmarks.works.path import path_dictionaries
 from benchmarks.works.row import FLOAT32_BYTES, Row
 from kshot_ext import functional as KF
@@ -23,14 +24,14 @@ def _mix_each(dictionaries: list[Tensor], code: Tensor) -> list[Tensor]:
     return [peers.mix_by_matmul(dictionary, code) for dictionary in dictionaries]
 
 
-def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: int) -> Form:
+def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: int, place: Place) -> Form:
     """Mixing happens off the clock; on it are its backward pass, the step, and dropping the gradients."""
-    dictionaries = [dictionary.requires_grad_() for dictionary in path_dictionaries(num_shots)]
+    dictionaries = [dictionary.requires_grad_() for dictionary in path_dictionaries(num_shots, place)]
     before = [dictionary.detach().clone() for dictionary in dictionaries]
     optimizer = make_optimizer(dictionaries, **SETTINGS)
     generator = torch.Generator().manual_seed(1)
-    code = torch.randn(num_shots, generator=generator).softmax(-1)
-    grads = [torch.randn(dictionary.shape[1:], generator=generator) for dictionary in dictionaries]
+    code = place.normal(generator, num_shots).softmax(-1)
+    grads = [place.normal(generator, *dictionary.shape[1:]) for dictionary in dictionaries]
 
     def prepare() -> tuple[list[Tensor]]:
         return (mix(dictionaries, code),)
@@ -47,11 +48,12 @@ def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: i
     return Form(name, run, prepare, change)
 
 
-def update_contest(num_shots: int) -> Contest:
+def update_contest(num_shots: int, place: Place = CPU) -> Contest:
     fused_sgd = partial(torch.optim.SGD, fused=True)
     return Contest(
-        [update_form("mix_weights, KShotSGD", KF.mix_weights, KShotSGD, num_shots)],
-        {"pytorch": [update_form("matmul, SGD(fused=True)", _mix_each, fused_sgd, num_shots)]},
+        [update_form("mix_weights, KShotSGD", KF.mix_weights, KShotSGD, num_shots, place)],
+        {"pytorch": [update_form("matmul, SGD(fused=True)", _mix_each, fused_sgd, num_shots, place)]},
+        place.tolerance,
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.forms import Contest
 from benchmarks.layers import ConvLayer, LayerSet
+from benchmarks.place import CPU, Place
 from benchmarks.works.conv_operands import (
     compiled,
     conv_operands,
@@ -49,8 +50,8 @@ def algorithm_forms(layer: ConvLayer, operands: tuple[Tensor, ...], grad: Tensor
     )
 
 
-def shared_code_contest(layer: ConvLayer, batch: int, code_shape: tuple[int, ...]) -> Contest:
-    input, dictionary, code, grad = conv_operands(layer, batch, code_shape)
+def shared_code_contest(layer: ConvLayer, batch: int, code_shape: tuple[int, ...], place: Place = CPU) -> Contest:
+    input, dictionary, code, grad = conv_operands(layer, batch, code_shape, place)
     operands = (input, dictionary, code)
     eager = {name: partial(peer, layer=layer) for name, peer in peers.SHARED_CODE.items()}
     in_graph = {"compiled matmul, conv": compiled(partial(peers.matmul_then_conv, layer=layer))}
@@ -67,6 +68,7 @@ def shared_code_contest(layer: ConvLayer, batch: int, code_shape: tuple[int, ...
             "one weight": forms_in_layouts(plain, (input, weight), grad, values=_output_and_input_gradient),
             "algorithm": forced,
         },
+        place.tolerance,
     )
 
 

@@ -1,8 +1,12 @@
-"""One whole training step of the dictionaries: forward, loss, backward, update."""
+"""One whole training step of the dictionaries: forward, loss, backward, update.
+
+Parameters are float32; in another precision, forward and loss run under autocast.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -13,6 +17,7 @@ from benchmarks import peers
 from benchmarks.forms import LAYOUTS, Contest, Form, in_layout
 from benchmarks.layers import LayerSet
 from benchmarks.networks import layer_sets
+from benchmarks.place import CPU, Place
 from benchmarks.works.path import CLASSES, PathOperators, path_dictionaries, path_layers, run_path
 from benchmarks.works.row import Row
 from benchmarks.works.sgd import SETTINGS
@@ -29,6 +34,10 @@ def _torch_norm(input: Tensor, weight: Tensor, bias: Tensor, activation: str, re
 
 def _our_norm(input: Tensor, weight: Tensor, bias: Tensor, activation: str, residual: Tensor | None) -> Tensor:
     return KF.batch_norm_act(input, weight, bias, None, None, activation=activation, residual=residual)
+
+
+def _autocast(place: Place) -> AbstractContextManager:
+    return nullcontext() if place.dtype == torch.float32 else torch.autocast(place.device, place.dtype)
 
 
 TORCH_OPERATORS = PathOperators(conv=peers.convolve, norm=_torch_norm, linear=F.linear)
@@ -52,8 +61,9 @@ def step_form(
     make_optimizer: Callable,
     batch: int,
     layout: str,
+    place: Place,
 ) -> Form:
-    """A step; the forms must agree on the loss, and on how the norms' weights move.
+    """A step; the forms must agree on the loss, and in float32 on how the norms' weights move.
 
     Args:
         parameters: leaves to be trained beside the norms' weights and biases.
@@ -61,20 +71,21 @@ def step_form(
     """
     norms = [
         (
-            torch.ones(layer.out_channels, requires_grad=True),
-            torch.zeros(layer.out_channels, requires_grad=True),
+            torch.ones(layer.out_channels, device=place.device, requires_grad=True),
+            torch.zeros(layer.out_channels, device=place.device, requires_grad=True),
         )
         for layer in path_layers()
     ]
     leaves = [*parameters, *(leaf for norm in norms for leaf in norm)]
     optimizer = make_optimizer(leaves, **SETTINGS)
     generator = torch.Generator().manual_seed(2)
-    images = in_layout(torch.randn(batch, 3, 32, 32, generator=generator), layout)
-    labels = torch.randint(CLASSES, (batch,), generator=generator)
+    images = in_layout(place.in_float32.normal(generator, batch, 3, 32, 32), layout)
+    labels = torch.randint(CLASSES, (batch,), generator=generator).to(place.device)
 
     def run() -> tuple[Tensor, ...]:
-        logits = run_path(operators, weights_of(parameters), norms, images)
-        loss = F.cross_entropy(logits, labels)
+        with _autocast(place):
+            logits = run_path(operators, weights_of(parameters), norms, images)
+            loss = F.cross_entropy(logits, labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -82,47 +93,50 @@ def step_form(
 
     def loss_and_changes(result: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         loss, *norm_weights = result
+        if place.dtype != torch.float32:
+            return (loss,)
         return (loss, *(weight - 1 for weight in norm_weights))
 
     return Form(f"{name} ({layout})", run, values=loss_and_changes, layout=layout)
 
 
-def _our_form(num_shots: int, batch: int, layout: str) -> Form:
-    operators = our_operators(_code(num_shots))
-    dictionaries = _path_parameters(num_shots, layout)
-    return step_form(f"KShotSGD, K = {num_shots}", operators, dictionaries, list, KShotSGD, batch, layout)
+def _our_form(num_shots: int, batch: int, layout: str, place: Place) -> Form:
+    operators = our_operators(_code(num_shots, place))
+    dictionaries = _path_parameters(num_shots, layout, place)
+    return step_form(f"KShotSGD, K = {num_shots}", operators, dictionaries, list, KShotSGD, batch, layout, place)
 
 
-def _our_single_form(num_shots: int, batch: int, layout: str) -> Form:
+def _our_single_form(num_shots: int, batch: int, layout: str, place: Place) -> Form:
     """K = 1, its only copy being the mixture of the K copies, so that the first step computes the same."""
-    code = _code(num_shots)
-    mixed = [peers.mix_by_matmul(dictionary, code)[None] for dictionary in path_dictionaries(num_shots)]
+    code = _code(num_shots, place)
+    dictionaries = path_dictionaries(num_shots, place.in_float32)
+    mixed = [peers.mix_by_matmul(dictionary, code)[None] for dictionary in dictionaries]
     copies = [in_layout(copy, layout).requires_grad_() for copy in mixed]
-    operators = our_operators(torch.ones(1))
-    return step_form("KShotSGD, K = 1", operators, copies, list, KShotSGD, batch, layout)
+    operators = our_operators(torch.ones(1, device=place.device))
+    return step_form("KShotSGD, K = 1", operators, copies, list, KShotSGD, batch, layout, place)
 
 
-def _mixed_path_form(num_shots: int, batch: int, layout: str) -> Form:
-    code = _code(num_shots)
+def _mixed_path_form(num_shots: int, batch: int, layout: str, place: Place) -> Form:
+    code = _code(num_shots, place)
 
     def mix(dictionaries: list[Tensor]) -> list[Tensor]:
         return [peers.mix_by_matmul(dictionary, code) for dictionary in dictionaries]
 
     sgd = partial(torch.optim.SGD, fused=True)
-    dictionaries = _path_parameters(num_shots, layout)
-    return step_form("mix the path", TORCH_OPERATORS, dictionaries, mix, sgd, batch, layout)
+    dictionaries = _path_parameters(num_shots, layout, place)
+    return step_form("mix the path", TORCH_OPERATORS, dictionaries, mix, sgd, batch, layout, place)
 
 
-def _merged_supernet_form(num_shots: int, batch: int, layout: str) -> Form:
+def _merged_supernet_form(num_shots: int, batch: int, layout: str, place: Place) -> Form:
     """All weights of the supernet are one parameter `[K, P]`, mixed by one product."""
-    code = _code(num_shots)
-    path = path_dictionaries(num_shots)
+    code = _code(num_shots, place)
+    path = path_dictionaries(num_shots, place.in_float32)
     shapes = [dictionary.shape[1:] for dictionary in path]
     path_size = sum(shape.numel() for shape in shapes)
     linear_size = shapes[-1].numel()
     supernet = layer_sets()["nas_bench_macro"].convolutions
     supernet_size = sum(torch.Size(layer.weight_shape).numel() for layer in supernet) + linear_size
-    others = torch.zeros(num_shots, supernet_size - path_size)
+    others = torch.zeros(num_shots, supernet_size - path_size, device=place.device)
     flat = torch.cat([*(dictionary.flatten(1) for dictionary in path), others], dim=1).requires_grad_()
 
     def merge(parameters: list[Tensor]) -> list[Tensor]:
@@ -130,20 +144,21 @@ def _merged_supernet_form(num_shots: int, batch: int, layout: str) -> Form:
         return [part.view(shape) for part, shape in zip(parts, shapes)]
 
     sgd = partial(torch.optim.SGD, fused=True)
-    return step_form("merge the supernet", TORCH_OPERATORS, [flat], merge, sgd, batch, layout)
+    return step_form("merge the supernet", TORCH_OPERATORS, [flat], merge, sgd, batch, layout, place)
 
 
-def _path_parameters(num_shots: int, layout: str) -> list[Tensor]:
-    return [in_layout(dictionary, layout).requires_grad_() for dictionary in path_dictionaries(num_shots)]
+def _path_parameters(num_shots: int, layout: str, place: Place) -> list[Tensor]:
+    dictionaries = path_dictionaries(num_shots, place.in_float32)
+    return [in_layout(dictionary, layout).requires_grad_() for dictionary in dictionaries]
 
 
-def _code(num_shots: int) -> Tensor:
-    return torch.randn(num_shots, generator=torch.Generator().manual_seed(1)).softmax(-1)
+def _code(num_shots: int, place: Place) -> Tensor:
+    return place.in_float32.normal(torch.Generator().manual_seed(1), num_shots).softmax(-1)
 
 
-def training_step_contest(num_shots: int, batch: int) -> Contest:
-    def in_layouts(form: Callable[[int, int, str], Form]) -> list[Form]:
-        return [form(num_shots, batch, layout) for layout in LAYOUTS]
+def training_step_contest(num_shots: int, batch: int, place: Place = CPU) -> Contest:
+    def in_layouts(form: Callable[[int, int, str, Place], Form]) -> list[Form]:
+        return [form(num_shots, batch, layout, place) for layout in LAYOUTS]
 
     return Contest(
         in_layouts(_our_form),
@@ -152,7 +167,8 @@ def training_step_contest(num_shots: int, batch: int) -> Contest:
             "merged supernet": in_layouts(_merged_supernet_form),
             "ours, K = 1": in_layouts(_our_single_form),
         },
-        tolerance=2e-2,  # rounding grows through the batch norms of the path
+        # Rounding grows through the batch norms of the path, less so in the loss.
+        place.tolerance if place.dtype != torch.float32 else 20 * place.tolerance,
     )
 
 

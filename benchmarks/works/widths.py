@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.forms import Contest
 from benchmarks.layers import ConvLayer, LayerSet
+from benchmarks.place import CPU, Place
 from benchmarks.works.conv_operands import conv_operands, conv_operations, conv_traffic, forms_in_layouts
 from benchmarks.works.row import Row
 from kshot_ext import functional as KF
@@ -29,9 +30,9 @@ def gated_conv(input: Tensor, weight: Tensor, layer: ConvLayer) -> Tensor:
     )
 
 
-def width_contest(full: ConvLayer, layer: ConvLayer, batch: int) -> Contest:
-    _, full_weight, _, _ = conv_operands(full, batch=0)
-    input, _, _, grad = conv_operands(layer, batch)
+def width_contest(full: ConvLayer, layer: ConvLayer, batch: int, place: Place = CPU) -> Contest:
+    _, full_weight, _, _ = conv_operands(full, batch=0, place=place)
+    input, _, _, grad = conv_operands(layer, batch, place=place)
     out_channels, in_channels = layer.weight_shape[:2]
 
     def active(result: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -49,6 +50,7 @@ def width_contest(full: ConvLayer, layer: ConvLayer, batch: int) -> Contest:
             "exact width": forms("exact width", peers.convolve, exact_weight),
             "slice": forms("slice, contiguous, conv", peers.slice_then_conv, full_weight),
         },
+        place.tolerance,
     )
 
 

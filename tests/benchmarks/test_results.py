@@ -3,14 +3,16 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks.measure import Rival, RowResult, Timed
-from benchmarks.results import Part, load_parts, save_part
+from benchmarks.place import Place
+from benchmarks.results import Part, file_name, load_document, load_parts, save_part, save_sections
 from benchmarks.targets import reached
 from benchmarks.timing import Ratio
 
 
-def part(work, layer_set, speedups, kind="dense", peaks=(1, 2)):
+def part(work, layer_set, speedups, kind="dense", peaks=(1, 2), **origin):
     rows = [
         RowResult(
             f"row{index}", kind, "1x1", 1, Timed("ours", 1.0, peaks[0]),
@@ -18,7 +20,7 @@ def part(work, layer_set, speedups, kind="dense", peaks=(1, 2)):
         )
         for index, speedup in enumerate(speedups)
     ]  # fmt: skip
-    return Part(work, layer_set, 15, Ratio(1.0, 0.99, 1.01), {"torch": "2"}, rows)
+    return Part(work, layer_set, 15, Ratio(1.0, 0.99, 1.01), {"torch": "2", **origin}, rows)
 
 
 def test_parts_survive_the_file_and_each_other(tmp_path):
@@ -30,6 +32,31 @@ def test_parts_survive_the_file_and_each_other(tmp_path):
     replaced = part("shared_code", "a", [4.0])
     assert save_part(path, replaced) == load_parts(path) == [replaced, second]
     assert [file.name for file in path.parent.iterdir()] == ["cpu.json"]
+
+
+def test_parts_in_another_precision_stay(tmp_path):
+    path = tmp_path / "gpu.json"
+    parts = [part("sgd", "a", [2.0], precision=precision) for precision in ("bfloat16", "float32", "tf32")]
+    for saved in (parts[2], parts[0], parts[1], parts[1]):
+        save_part(path, saved)
+    assert load_parts(path) == parts
+    assert [found.title for found in parts] == ["sgd, a, bfloat16", "sgd, a", "sgd, a, tf32"]
+
+
+def test_other_sections_stay(tmp_path):
+    path = tmp_path / "gpu.json"
+    save_sections(path, device={"name": "a"}, rates=[1])
+    save_part(path, part("sgd", "a", [2.0]))
+    save_sections(path, rates=[2])
+    document = load_document(path)
+    assert (document["device"], document["rates"]) == ({"name": "a"}, [2])
+    assert load_parts(path) == [part("sgd", "a", [2.0])]
+
+
+def test_file_names(monkeypatch):
+    assert file_name(Place()) == "cpu.json"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    assert file_name(Place("cuda", "tf32")) == "gpu_nvidia_h100_80gb_hbm3.json"
 
 
 def test_no_file_has_no_parts(tmp_path):

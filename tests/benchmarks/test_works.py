@@ -1,41 +1,38 @@
 """Every kind of work, on its smallest rows: the forms agree, and a whole row can be measured."""
 
 import pytest
-import torch
+from small_layers import SMALL
 
 from benchmarks.check import available
-from benchmarks.layers import ConvLayer, LayerSet
+from benchmarks.machine import machine
 from benchmarks.measure import Settings, measure
+from benchmarks.place import Place
 from benchmarks.works import WORKS
 
-SMALL = LayerSet(
-    "small",
-    batch=3,
-    num_shots=2,
-    convolutions=[
-        ConvLayer("dense", 6, 10, 1, 5),
-        ConvLayer("strided", 3, 4, 3, 7, stride=2),
-        ConvLayer("depthwise", 8, 8, 5, 6, groups=8),
-    ],
-)
+PLACES = [
+    Place("cpu"),
+    Place("cpu", "bfloat16"),
+    Place("cuda"),
+    Place("cuda", "tf32"),
+    Place("cuda", "bfloat16"),
+]
+WHERE = [
+    pytest.param(name, place, id=f"{name} {place}", marks=pytest.mark.gpu if place.device == "cuda" else ())
+    for name, work in WORKS.items()
+    for place in PLACES
+    if place.precision in work.precisions
+]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Shapes this small gain nothing from threads, which on a busy machine wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("work", list(WORKS))
-def test_forms_agree_and_are_measured(work):
+@pytest.mark.parametrize(("work", "place"), WHERE)
+def test_forms_agree_and_are_measured(work, place):
+    here = machine(place)
     for row in WORKS[work].rows(SMALL):
-        result = measure(work, "small", row, Settings(pairs=2, compiled=False, memory=False))
+        with place.settings():
+            result = measure(work, "small", row, Settings(pairs=2, compiled=False, memory=False), here)
         assert result.name == row.name
         assert result.ours.seconds > 0
-        assert set(result.rivals) == set(row.contest().rivals)
+        assert set(result.rivals) == set(row.contest(place).rivals)
 
 
 def test_per_sample_and_shared_codes_meet_pytorch_in_all_forms():

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 
 
-def test_operators_on_the_emulator() -> None:
+@pytest.mark.parametrize("checks", ["check_operators.py", "check_calls.py"])
+def test_operators_on_the_emulator(checks: str) -> None:
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "cuda_emulation.operators.plugin", "-p", "no:cacheprovider"]
     result = subprocess.run(
-        [*command, str(HERE / "operators" / "check_operators.py")],
+        [*command, str(HERE / "operators" / checks)],
         capture_output=True,
         text=True,
         cwd=HERE,

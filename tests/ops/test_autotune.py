@@ -71,13 +71,31 @@ def test_a_geometry_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_of_the_caller_stay_untouched(chosen: list[str]) -> None:
     x, weight, code = operands()
     parameter = torch.nn.Parameter(weight)
+    seen: list[torch.Tensor] = []
+    parameter.register_hook(seen.append)
     output = functional.kshot_conv2d(x, parameter, code, padding=1, groups=8)
     assert parameter.grad is None
+    assert seen == []
     output.sum().backward()
+    assert len(seen) == 1
     twin = torch.nn.Parameter(weight.clone())
     functional.kshot_conv2d(x, twin, code, padding=1, groups=8, algorithm="mix_then_conv").sum().backward()
     torch.testing.assert_close(parameter.grad, twin.grad)
     assert len(chosen) == 1
+
+
+def test_nothing_is_measured_unless_asked_for(chosen: list[str]) -> None:
+    x, weight, code = operands()
+    kshot_ext.set_autotune(False)
+    functional.kshot_conv2d(x, weight, code, padding=1, groups=8)
+    assert chosen == []
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+def test_a_capture_is_not_measured(capturing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    assert autotune.measures() != capturing
 
 
 def test_explicit_algorithms_and_compilers_are_not_measured(chosen: list[str]) -> None:

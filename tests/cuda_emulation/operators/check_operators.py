@@ -254,15 +254,16 @@ def test_operators_as_torch_checks_them() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"code": torch.rand(4)}, "code must be"),
-        ({"weight": torch.rand(3, 6, 3, 3, 3)}, "covers the active channels"),
-        ({"weight": torch.rand(3, 6, 4, 3, 3).double()}, "float64 only if that is"),
-        ({"gate": torch.rand(5)}, "gate must be"),
+        # Functions: pytest collects them before the tests' device is set.
+        ({"code": lambda: torch.rand(4)}, "code must be"),
+        ({"weight": lambda: torch.rand(3, 6, 3, 3, 3)}, "covers the active channels"),
+        ({"weight": lambda: torch.rand(3, 6, 4, 3, 3).double()}, "float64 only if that is"),
+        ({"gate": lambda: torch.rand(5)}, "gate must be"),
     ],
 )
-def test_wrong_arguments_of_the_operator(change: dict[str, Tensor], message: str) -> None:
+def test_wrong_arguments_of_the_operator(change: dict[str, Callable[[], Tensor]], message: str) -> None:
     right = {"input": torch.rand(2, 4, 5, 5), "weight": torch.rand(3, 6, 4, 3, 3), "code": torch.rand(3), "gate": None}
-    given = right | change
+    given = right | {name: make() for name, make in change.items()}
     with pytest.raises(RuntimeError, match=message):
         torch.ops.kshot_ext.mixed_conv2d(
             *given.values(), None, 6, [1, 1], [1, 1, 1, 1], [1, 1], depthwise=False, allow_tf32=False

@@ -1,0 +1,74 @@
+"""What a report says of a part beside its times: rates reached, what "auto" chose, whether it can stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.choice import chosen_algorithm
+from benchmarks.floors import Rates, achieved
+from benchmarks.machine import Machine
+from benchmarks.measure import RowResult, Settings
+from benchmarks.results import Part
+from benchmarks.targets import reached
+from benchmarks.works import find_row
+from benchmarks.works.row import Row
+
+SAME = ("commit", "torch", "kshot_ext")  # of two environments whose figures may stand in one report
+
+
+def part_details(part: Part, rates: Rates, machine: Machine) -> list[dict[str, Any]]:
+    """Details of each row of a part."""
+    with machine.place.settings():
+        return [
+            row_details(find_row(part.work, part.layer_set, result.name), result, rates, machine)
+            for result in part.rows
+        ]
+
+
+def row_details(row: Row, result: RowResult, rates: Rates, machine: Machine) -> dict[str, Any]:
+    """What ours achieved, where the row's traffic is modelled; and of a convolution, how good "auto" was."""
+    details: dict[str, Any] = {"name": row.name}
+    if row.traffic is not None:
+        details["achieved"] = dataclasses.asdict(achieved(row, result.ours.seconds, rates))
+    if "algorithm" in result.rivals:
+        forced = result.rivals["algorithm"]
+        details["auto"] = {
+            "chosen": chosen_algorithm(row.contest(machine.place).form(result.ours.form)),
+            "fastest": forced.best.form,
+            "time_over_fastest": 1 / forced.speedup.median,
+        }
+    return details
+
+
+def means(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """Geometric means of speedups, per precision, comparison and layer set."""
+    precisions = dict.fromkeys(part.precision for part in parts)
+    return [
+        {
+            "precision": precision,
+            "comparison": line.target.title,
+            "layer_set": line.layer_set,
+            "speedup": line.speedup,
+            "weighted_speedup": line.weighted,
+            "slowest": line.worst,
+            "slowest_row": line.worst_row,
+            "memory": line.memory,
+        }
+        for precision in precisions
+        for line in reached([part for part in parts if part.precision == precision])
+    ]
+
+
+def is_complete(
+    document: dict[str, Any], key: tuple[str, ...], environment: dict[str, Any], settings: Settings
+) -> bool:
+    """Whether a report has a part whole, from the same program and measured as thoroughly as asked."""
+    origins = [part["environment"] for part in document["parts"] if (part["work"], part["layer_set"]) == key[:2]]
+    origin = next((origin for origin in origins if origin["precision"] == key[2]), None)
+    details = document.get("details", {}).get(", ".join(key))
+    if origin is None or details is None or details["failed"]:
+        return False
+    enough = all(origin["settings"][name] >= wish for name, wish in dataclasses.asdict(settings).items())
+    return enough and all(origin[name] == environment[name] for name in SAME)
