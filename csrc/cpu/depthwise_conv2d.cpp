@@ -114,7 +114,7 @@ class GatherPass {
   bool has_weights_ = false, past_caches_ = false;
 };
 
-// Sums the gradients of weight and bias over rows of the output, over a range of channels.
+// Sums the gradient of the weight over rows of the output, over a range of channels.
 template <class T>
 class GradientPass {
  public:
@@ -127,8 +127,8 @@ class GradientPass {
         input_(args.geometry.width.input, args.geometry.in_channels, range, span_of(*args.rows)),
         grad_(args.geometry.width.output, args.geometry.out_channels, range, 1),
         lines_{{}, args.geometry.width.input, input_.column_stride()},
-        sums_((args.geometry.taps() + 1) * range.width) {
-    std::fill(sums_.data(), sums_.data() + (args.geometry.taps() + 1) * range.width, C(0));
+        sums_(args.geometry.taps() * range.width) {
+    std::fill(sums_.data(), sums_.data() + args.geometry.taps() * range.width, C(0));
   }
 
   void start(int64_t n) {
@@ -144,23 +144,19 @@ class GradientPass {
       lines_.each.push_back(
           {input_.row(tap.source), sums_.data() + tap.tap * args_.geometry.width.kernel * width});
     }
-    C* bias_sums = sums_.data() + args_.geometry.taps() * width;
     const int64_t last =
         rows_[static_cast<size_t>(y)].empty() ? 0 : rows_[static_cast<size_t>(y)].back().source;
-    gradient_segment(lines_, args_.columns->front(), width, grad, bias_sums,
+    gradient_segment(lines_, args_.columns->front(), width, grad,
                      input_.ahead(last + 1, args_.geometry.height.stride), grad_.ahead(y + 1, 1));
   }
 
-  // Adds the sums to grad_weight [taps, C] and grad_bias [C].
-  void finish(C* grad_weight, C* grad_bias) const {
-    const auto add = [&](C* to, const C* from) {
+  // Adds the sums to grad_weight [taps, C].
+  void finish(C* grad_weight) const {
+    for (int64_t t = 0; t < args_.geometry.taps(); ++t) {
+      C* to = grad_weight + t * args_.geometry.out_channels + range_.begin;
+      const C* from = sums_.data() + t * range_.width;
       for (int64_t c = range_.repeated; c < range_.count; ++c) to[c] += from[c];
-    };
-    const int64_t taps = args_.geometry.taps();
-    for (int64_t t = 0; t < taps; ++t) {
-      add(grad_weight + t * args_.geometry.out_channels + range_.begin, sums_.data() + t * range_.width);
     }
-    add(grad_bias + range_.begin, sums_.data() + taps * range_.width);
   }
 
  private:
@@ -186,7 +182,7 @@ void gather(const DepthwiseGather& args, const DepthwiseTask& task) {
 
 template <class T>
 void backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradient& gradient,
-              const DepthwiseTask& task, Sum<T>* grad_weight, Sum<T>* grad_bias) {
+              const DepthwiseTask& task, Sum<T>* grad_weight) {
   const ConvGeometry& geometry = gradient.geometry;
   int64_t positions = span_of(*gradient.rows) * geometry.width.input;
   if (input_gradient) {
@@ -209,7 +205,7 @@ void backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradie
         done = next;
       }
     }
-    sums.finish(grad_weight, grad_bias);
+    sums.finish(grad_weight);
   });
 }
 
@@ -220,11 +216,10 @@ void depthwise_gather(const DepthwiseGather& args, const DepthwiseTask& task) {
 }
 
 void depthwise_backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradient& gradient,
-                        const DepthwiseTask& task, void* grad_weight, void* grad_bias) {
+                        const DepthwiseTask& task, void* grad_weight) {
   dispatch_dtype(gradient.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    backward<T>(input_gradient, gradient, task, static_cast<Sum<T>*>(grad_weight),
-                static_cast<Sum<T>*>(grad_bias));
+    backward<T>(input_gradient, gradient, task, static_cast<Sum<T>*>(grad_weight));
   });
 }
 

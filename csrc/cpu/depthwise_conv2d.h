@@ -43,10 +43,10 @@ struct DepthwiseTask {
 
 KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, const DepthwiseTask& task))
 
-// Adds the task's share to grad_weight [taps, C] and grad_bias [C], both of the sum type; makes the gradient
-// of the input as well unless `input_gradient` is null.
+// Adds the task's share to grad_weight [taps, C] of the sum type; makes the gradient of the input as well
+// unless `input_gradient` is null.
 KSHOT_DECLARE(void depthwise_backward(const DepthwiseGather* input_gradient,
                                       const DepthwiseWeightGradient& gradient, const DepthwiseTask& task,
-                                      void* grad_weight, void* grad_bias))
+                                      void* grad_weight))
 
 }  // namespace kshot::cpu

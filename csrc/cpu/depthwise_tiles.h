@@ -232,10 +232,10 @@ struct GradientRow {
   int64_t column_stride;
 };
 
-// sums[k] += sum over columns of grad * input at column tap k, for every line, and bias_sums += sum of grad
+// sums[k] += sum over columns of grad * input at column tap k, for every line
 template <int taps, int step>
 void gradient_columns(const Lines<float>& lines, const Columns& columns, int64_t width,
-                      const GradientRow<float>& grad, float* bias_sums, const AheadRows& ahead_input,
+                      const GradientRow<float>& grad, const AheadRows& ahead_input,
                       const AheadRows& ahead_grad) {
   using C = float;
   const int64_t tap_stride = columns.tap_step * width;
@@ -252,13 +252,6 @@ void gradient_columns(const Lines<float>& lines, const Columns& columns, int64_t
       for (int j = 0; j < kTile; ++j, at += grad.column_stride) {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) grads[j][v] = j < count ? load(at + v * kLanes<C>) : Vec<C>{};
-      }
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        Vec<C> total = load(bias_sums + lane + v * kLanes<C>);
-#pragma GCC unroll 8
-        for (int j = 0; j < kTile; ++j) total += grads[j][v];
-        store(bias_sums + lane + v * kLanes<C>, total);
       }
       for (const Line<C>& line : lines.each) {
         C* const first_sum = line.taps + columns.first_tap * width + lane;
@@ -286,13 +279,7 @@ void gradient_columns(const Lines<float>& lines, const Columns& columns, int64_t
 // The same for any taps, tap by tap.
 template <class C>
 void gradient_segment_slowly(const Lines<C>& lines, const AxisSegment& segment, int64_t width,
-                             const GradientRow<C>& grad, C* bias_sums) {
-  for (int64_t j = 0; j < segment.count; ++j) {
-    const C* at = grad.first + j * grad.column_stride;
-    for (int64_t lane = 0; lane < width; lane += kLanes<C>) {
-      store(bias_sums + lane, load(bias_sums + lane) + load(at + lane));
-    }
-  }
+                             const GradientRow<C>& grad) {
   for (const Line<C>& line : lines.each) {
     for (const AxisTap& tap : segment.taps) {
       C* sums = line.taps + tap.tap * width;
@@ -311,23 +298,22 @@ void gradient_segment_slowly(const Lines<C>& lines, const AxisSegment& segment, 
 }
 
 inline void gradient_segment(const Lines<float>& lines, const AxisSegment& segment, int64_t width,
-                             const GradientRow<float>& grad, float* bias_sums, const AheadRows& ahead_input,
+                             const GradientRow<float>& grad, const AheadRows& ahead_input,
                              const AheadRows& ahead_grad) {
-  if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad, bias_sums);
+  if (!Columns::fit(segment)) return gradient_segment_slowly(lines, segment, width, grad);
   const Columns columns(segment);
   with_shape(columns, [&](auto taps, auto step) {
     // Kernels of even width, or one, are too rare to compile a loop for.
     if constexpr (taps > 1 && taps % 2 == 1) {
-      gradient_columns<taps, step>(lines, columns, width, grad, bias_sums, ahead_input, ahead_grad);
+      gradient_columns<taps, step>(lines, columns, width, grad, ahead_input, ahead_grad);
     } else {
-      gradient_segment_slowly(lines, segment, width, grad, bias_sums);
+      gradient_segment_slowly(lines, segment, width, grad);
     }
   });
 }
 inline void gradient_segment(const Lines<double>& lines, const AxisSegment& segment, int64_t width,
-                             const GradientRow<double>& grad, double* bias_sums, const AheadRows&,
-                             const AheadRows&) {
-  gradient_segment_slowly(lines, segment, width, grad, bias_sums);
+                             const GradientRow<double>& grad, const AheadRows&, const AheadRows&) {
+  gradient_segment_slowly(lines, segment, width, grad);
 }
 
 }  // namespace kshot::cpu::KSHOT_ISA

@@ -22,10 +22,6 @@ inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t he
   return empty_strided(sizes, channels_last_strides(sizes), like.scalar_type(), like);
 }
 
-inline Tensor none_like(const Tensor& like) {
-  return empty_strided({0}, {1}, like.scalar_type(), like);
-}
-
 // `kernel`, `stride` and `dilation` are (height, width); `padding` is (top, bottom, left, right).
 inline ConvGeometry conv_geometry(const Tensor& input, int64_t out_channels,
                                   const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride,
@@ -42,6 +38,11 @@ inline ConvGeometry conv_geometry(const Tensor& input, int64_t out_channels,
   };
   return {input.size(0), input.size(1), out_channels, axis(input.size(2), 0), axis(input.size(3), 1)};
 }
+
+// Gradients of a convolution; those not asked for are empty.
+struct ConvGradients {
+  Tensor input, weight;
+};
 
 // Channels that one task takes, so that `samples` tasks or more give every thread some: a multiple of 32,
 // whole vectors in any instruction set, unless all channels go to one task.

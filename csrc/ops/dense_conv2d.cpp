@@ -1,8 +1,6 @@
-// Operator dense_conv2d and its backward: one weight for the batch. Kernels: cpu/dense_conv2d.cpp.
-#include <tuple>
+#include "ops/dense_conv2d.h"
 
 #include "ops/dense_panels.h"
-#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -65,49 +63,36 @@ Tensor with_kernel_in_order(const Tensor& weight) {
   return kernel_lies_in_order(weight) ? weight : torch::stable::contiguous(weight);
 }
 
-Tensor dense_conv2d(const Tensor& input,                // [N, C_in, H, W]
-                    const Tensor& weight,               // [C_out, C_in, KH, KW]
-                    const std::optional<Tensor>& bias,  // [C_out]
-                    std::vector<int64_t> stride, std::vector<int64_t> padding,
-                    std::vector<int64_t> dilation) {
-  const Tensor x = as_channels_last(input);
-  const int64_t out_channels = weight.size(0);
-  const ConvGeometry geometry =
-      conv_geometry(x, out_channels, {weight.size(2), weight.size(3)}, stride, padding, dilation);
-  Tensor output = new_channels_last(x, out_channels, geometry.height.output, geometry.width.output);
+}  // namespace
+
+Tensor dense_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+                     const ConvGeometry& geometry) {
+  const int64_t out_channels = geometry.out_channels;
+  Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
   const cpu::GatherPlan plan = forward_plan(geometry);
   const Tensor w = with_kernel_in_order(weight);
   const Panels panels({weight_view(w, out_channels, geometry.in_channels)}, Panels::Side::kOutput);
-  std::optional<Tensor> biases;
-  if (bias) biases = torch::stable::contiguous(*bias);
-  gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(x.data_ptr()),
+  gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(input.data_ptr()),
               static_cast<float*>(output.data_ptr()), exceeds_caches(output)},
-             panels, biases ? static_cast<const float*>(biases->data_ptr()) : nullptr, geometry.batch);
+             panels, bias ? static_cast<const float*>(bias->data_ptr()) : nullptr, geometry.batch);
   return output;
 }
 
-std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C_out, H', W']
-                                                 const Tensor& input,   // [N, C_in, H, W]
-                                                 const Tensor& weight,  // [C_out, C_in, KH, KW]
-                                                 std::vector<int64_t> stride, std::vector<int64_t> padding,
-                                                 std::vector<int64_t> dilation, bool need_input,
-                                                 bool need_weight) {
-  const Tensor x = as_channels_last(input), g = as_channels_last(grad);
-  const ConvGeometry geometry =
-      conv_geometry(x, g.size(1), {weight.size(2), weight.size(3)}, stride, padding, dilation);
+ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tensor& weight,
+                             const ConvGeometry& geometry, bool need_input, bool need_weight) {
   const Tensor w = with_kernel_in_order(weight);
   const cpu::WeightView view = weight_view(w, geometry.out_channels, geometry.in_channels);
   const Panels panels({view}, Panels::Side::kInput);
-  Tensor grad_input = none_like(x), grad_weight = none_like(x);
+  Tensor grad_input = none_like(input), grad_weight = none_like(input);
   const cpu::GatherPlan transposed = need_input ? transposed_plan(geometry) : cpu::GatherPlan{};
   cpu::DenseGather gather{&transposed,
                           geometry.out_channels,
                           geometry.in_channels,
-                          static_cast<const float*>(g.data_ptr()),
+                          static_cast<const float*>(grad.data_ptr()),
                           nullptr,
                           false};
   if (need_input) {
-    grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
+    grad_input = new_channels_last(input, geometry.in_channels, geometry.height.input, geometry.width.input);
     gather.target = static_cast<float*>(grad_input.data_ptr());
     gather.past_caches = exceeds_caches(grad_input);
   }
@@ -122,8 +107,8 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
   const cpu::DenseWeightGradient args{&plan,
                                       geometry.in_channels,
                                       geometry.out_channels,
-                                      static_cast<const float*>(x.data_ptr()),
-                                      static_cast<const float*>(g.data_ptr()),
+                                      static_cast<const float*>(input.data_ptr()),
+                                      static_cast<const float*>(grad.data_ptr()),
                                       by_output,
                                       0,
                                       by_output ? geometry.in_channels : geometry.out_channels};
@@ -142,10 +127,4 @@ std::tuple<Tensor, Tensor> dense_conv2d_backward(const Tensor& grad,    // [N, C
   return {grad_input, grad_weight};
 }
 
-}  // namespace
 }  // namespace kshot
-
-KSHOT_KERNELS(m) {
-  m.impl("dense_conv2d", TORCH_BOX(&kshot::dense_conv2d));
-  m.impl("dense_conv2d_backward", TORCH_BOX(&kshot::dense_conv2d_backward));
-}

@@ -1,8 +1,7 @@
 // The operator namespace and the schemas of its operators; csrc/ops/NAME.cpp and csrc/ops_cuda/NAME.cpp add
 // the kernels.
 //
-// What the arguments mean stands there; that of mixed_conv2d, which is CUDA's alone, in
-// csrc/ops_cuda/mixed_conv2d.cpp.
+// What the arguments mean stands there.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(kshot_ext, m) {
@@ -14,19 +13,6 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "residual, Tensor mean, Tensor variance, float eps, int activation, bool training, bool "
       "need_residual) -> (Tensor, Tensor, Tensor)");
   m.def("cpu_isa() -> str");
-  m.def(
-      "dense_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] "
-      "dilation) -> Tensor");
-  m.def(
-      "dense_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] stride, int[] padding, "
-      "int[] dilation, bool need_input, bool need_weight) -> (Tensor, Tensor)");
-  m.def(
-      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[] kernel, int[] stride, int[] "
-      "padding, int[] dilation) -> Tensor");
-  m.def(
-      "depthwise_conv2d_backward(Tensor grad, Tensor input, Tensor weight, int[] kernel, int[] stride, "
-      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, "
-      "Tensor)");
   m.def(
       "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt "
       "in_channels) -> Tensor");
@@ -41,18 +27,12 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
       "mixed_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, Tensor? gate, int[]"
       " stride, int[] padding, int[] dilation, bool depthwise, bool allow_tf32, bool need_input, bool "
-      "need_weight) -> (Tensor, Tensor, Tensor)");
+      "need_effective, bool need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
   m.def("mix_weights(Tensor[] weights, Tensor code) -> Tensor[]");
   m.def(
       "mix_weights_backward(Tensor[] grads, Tensor[] weights, Tensor code, int[] need_weights, bool "
       "need_code) -> (Tensor[], Tensor)");
-  m.def(
-      "per_sample_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? bias, SymInt out_channels, "
-      "int[] stride, int[] padding, int[] dilation) -> Tensor");
-  m.def(
-      "per_sample_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, int[] stride, "
-      "int[] padding, int[] dilation, bool need_input, bool need_parameters) -> (Tensor, Tensor, "
-      "Tensor)");
   m.def(
       "sgd_update(Tensor(a!)[] weights, Tensor(b!)[] momentum_buffers, Tensor?[] grads, int[] use_counts, "
       "Tensor[] use_codes, Tensor?[] use_gates, Tensor[] use_grads, float lr, float momentum, float "

@@ -42,6 +42,10 @@ class Mixing {
   bool per_sample() const { return code_.dim() == 2; }
   int64_t samples() const { return per_sample() ? code_.size(0) : 1; }
 
+  Sizes effective_sizes() const {
+    return dictionary_.effective_sizes(per_sample() ? std::optional(samples()) : std::nullopt, out_channels_,
+                                       in_channels_);
+  }
   Tensor new_effective() const {
     const Sizes sizes = effective_sizes();
     return empty_strided(sizes, dictionary_.effective_strides(sizes), dictionary_.tensor().scalar_type(),
@@ -74,10 +78,6 @@ class Mixing {
   }
 
  private:
-  Sizes effective_sizes() const {
-    return dictionary_.effective_sizes(per_sample() ? std::optional(samples()) : std::nullopt, out_channels_,
-                                       in_channels_);
-  }
   void check_matches_dictionary(const char* name, const Tensor& tensor) const {
     check_matches_dictionary(name, tensor, sum_type_of(dictionary_.tensor()));
   }

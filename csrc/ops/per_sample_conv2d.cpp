@@ -1,15 +1,12 @@
-// Operator per_sample_conv2d and its backward: a dense convolution whose weight is mixed anew for every
-// sample.
-//
 // Panels are taken in groups whose K copies stay in L2 while the samples go by, a few at a time, so that
 // copies are read once for all of these: the dictionary is read from memory once and no sample's weight is
 // ever stored whole. The gradient of the dictionary goes the same way back, block of rows by block of rows.
+#include "ops/per_sample_conv2d.h"
+
 #include <array>
 #include <tuple>
 
 #include "ops/dense_panels.h"
-#include "ops/dictionary.h"
-#include "ops/registration.h"
 
 namespace kshot {
 namespace {
@@ -23,12 +20,6 @@ std::vector<cpu::WeightView> copies_of(const Dictionary& dictionary, int64_t out
         weight_view(torch::stable::select(dictionary.tensor(), 0, k), out_channels, in_channels));
   }
   return copies;
-}
-
-void check_code(const Tensor& code, int64_t batch, int64_t shots) {
-  STD_TORCH_CHECK(code.dim() == 2 && code.size(0) == batch && code.size(1) == shots &&
-                      code.scalar_type() == torch::headeronly::ScalarType::Float,
-                  "code must be [N, K] of float32 with N, K = ", batch, ", ", shots);
 }
 
 constexpr int64_t kSamples = 4;  // at a time
@@ -100,39 +91,6 @@ struct InputPanels {
   int64_t copy_stride, shots, width = 0, count = 0;
 };
 
-Tensor per_sample_conv2d(const Tensor& input,                // [N, C_in', H, W]
-                         const Tensor& weight,               // [K, C_out, C_in, KH, KW]
-                         const Tensor& code,                 // [N, K]
-                         const std::optional<Tensor>& bias,  // [N, C_out']
-                         int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
-                         std::vector<int64_t> dilation) {
-  const Tensor x = as_channels_last(input), codes = torch::stable::contiguous(code);
-  const ConvGeometry geometry =
-      conv_geometry(x, out_channels, {weight.size(3), weight.size(4)}, stride, padding, dilation);
-  check_code(codes, geometry.batch, weight.size(0));
-  std::optional<Tensor> biases;
-  if (bias) biases = torch::stable::contiguous(*bias);
-  Tensor output = new_channels_last(x, out_channels, geometry.height.output, geometry.width.output);
-
-  const cpu::GatherPlan plan = forward_plan(geometry);
-  const Dictionary dictionary(weight);
-  const Panels panels(copies_of(dictionary, out_channels, geometry.in_channels), Panels::Side::kOutput);
-  const cpu::DenseGather args{&plan,
-                              geometry.in_channels,
-                              out_channels,
-                              static_cast<const float*>(x.data_ptr()),
-                              static_cast<float*>(output.data_ptr()),
-                              exceeds_caches(output)};
-  const int64_t rows = panels.size() / panels.width();
-  gather_mixed(args, panels.width(), rows, codes,
-               biases ? static_cast<const float*>(biases->data_ptr()) : nullptr, [&](int64_t panel) {
-                 const cpu::CopyRows copies{panels.of(panel), panels.size(), panels.width(),
-                                            panels.shots(),   rows,          panels.width()};
-                 return std::array{copies};
-               });
-  return output;
-}
-
 // How the work on the dictionary's gradient is cut: into blocks of rows of a panel, and where the dictionary
 // is small also into groups of samples with sums of their own. Neither depends on the number of threads.
 struct GradientTasks {
@@ -203,31 +161,45 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
           torch::stable::sum(dots, over)};
 }
 
-std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
-    const Tensor& grad,    // [N, C_out', H', W']
-    const Tensor& input,   // [N, C_in', H, W]
-    const Tensor& weight,  // [K, C_out, C_in, KH, KW]
-    const Tensor& code,    // [N, K]
-    std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation, bool need_input,
-    bool need_parameters) {
-  const Tensor x = as_channels_last(input), g = as_channels_last(grad),
-               codes = torch::stable::contiguous(code);
-  const ConvGeometry geometry =
-      conv_geometry(x, g.size(1), {weight.size(3), weight.size(4)}, stride, padding, dilation);
-  check_code(codes, geometry.batch, weight.size(0));
-  const Dictionary dictionary(weight);
+}  // namespace
+
+Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, const Tensor& code,
+                          const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
+  const int64_t out_channels = geometry.out_channels;
+  Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
+  const cpu::GatherPlan plan = forward_plan(geometry);
+  const Panels panels(copies_of(dictionary, out_channels, geometry.in_channels), Panels::Side::kOutput);
+  const cpu::DenseGather args{&plan,
+                              geometry.in_channels,
+                              out_channels,
+                              static_cast<const float*>(input.data_ptr()),
+                              static_cast<float*>(output.data_ptr()),
+                              exceeds_caches(output)};
+  const int64_t rows = panels.size() / panels.width();
+  gather_mixed(args, panels.width(), rows, code, bias ? static_cast<const float*>(bias->data_ptr()) : nullptr,
+               [&](int64_t panel) {
+                 const cpu::CopyRows copies{panels.of(panel), panels.size(), panels.width(),
+                                            panels.shots(),   rows,          panels.width()};
+                 return std::array{copies};
+               });
+  return output;
+}
+
+PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, const Dictionary& dictionary,
+                                       const Tensor& code, const ConvGeometry& geometry, bool need_input,
+                                       bool need_parameters) {
   const Tensor innermost =
       laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
   const InputPanels panels(innermost, geometry.out_channels, geometry.in_channels);
-  const float* grad_data = static_cast<const float*>(g.data_ptr());
+  const float* grad_data = static_cast<const float*>(grad.data_ptr());
 
-  Tensor grad_input = none_like(x), grad_weight = none_like(x), grad_code = none_like(x);
+  Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(input);
   if (need_input) {
-    grad_input = new_channels_last(x, geometry.in_channels, geometry.height.input, geometry.width.input);
+    grad_input = new_channels_last(input, geometry.in_channels, geometry.height.input, geometry.width.input);
     const cpu::GatherPlan plan = transposed_plan(geometry);
     gather_mixed({&plan, geometry.out_channels, geometry.in_channels, grad_data,
                   static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
-                 panels.width, geometry.taps() * geometry.out_channels, codes, nullptr,
+                 panels.width, geometry.taps() * geometry.out_channels, code, nullptr,
                  [&](int64_t panel) { return panels.all(panel); });
   }
   if (need_parameters) {
@@ -235,21 +207,15 @@ std::tuple<Tensor, Tensor, Tensor> per_sample_conv2d_backward(
     const cpu::DenseWeightGradient args{&plan,
                                         geometry.in_channels,
                                         geometry.out_channels,
-                                        static_cast<const float*>(x.data_ptr()),
+                                        static_cast<const float*>(input.data_ptr()),
                                         grad_data,
                                         false,
                                         0,
                                         geometry.out_channels};
-    std::tie(grad_weight, grad_code) = parameter_gradients(args, panels, innermost, codes);
+    std::tie(grad_weight, grad_code) = parameter_gradients(args, panels, innermost, code);
     grad_weight = laid_out_as(grad_weight, dictionary.strides());
   }
   return {grad_input, grad_weight, grad_code};
 }
 
-}  // namespace
 }  // namespace kshot
-
-KSHOT_KERNELS(m) {
-  m.impl("per_sample_conv2d", TORCH_BOX(&kshot::per_sample_conv2d));
-  m.impl("per_sample_conv2d_backward", TORCH_BOX(&kshot::per_sample_conv2d_backward));
-}

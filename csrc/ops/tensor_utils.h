@@ -118,6 +118,10 @@ inline Tensor empty_strided(const Sizes& sizes, const Sizes& strides, torch::hea
   return tensor;
 }
 
+inline Tensor none_like(const Tensor& like) {
+  return empty_strided({0}, {1}, like.scalar_type(), like);
+}
+
 // `tensor` itself if it lies in memory as `strides` say, else a copy that does.
 inline Tensor laid_out_as(const Tensor& tensor, const Sizes& strides) {
   if (lies_as(tensor, strides)) return tensor;

@@ -4,15 +4,14 @@
 //     output[n] = bias[n] + input[n] (*) effective[n],   effective[n, o] = gate[n, o] * sum_k code[n, k] *
 //     weight[k, o]
 //
-// Gradients of weight, code and gate follow from that of the effective weight, which the operator returns, by
-// effective_weight_backward. Only where it would be one dense weight per sample are they made here, tile by
-// tile.
+// Gradients of weight, code and gate follow from that of the effective weight. Only where it would be one
+// dense weight per sample are they made tile by tile.
 #include <tuple>
 
 #include "cuda/dense_conv2d.h"
 #include "cuda/depthwise_conv2d.h"
 #include "ops/conv_arguments.h"
-#include "ops/dictionary.h"
+#include "ops/mixed_conv2d.h"
 #include "ops/registration.h"
 #include "ops_cuda/launch.h"
 
@@ -258,28 +257,31 @@ std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, cons
   return {of_all, grad_code};
 }
 
-// Gradients of the input and, if `need_weight`, of the effective weight; with a dense weight per sample of
-// dictionary and codes instead. Those not asked for are empty.
-std::tuple<Tensor, Tensor, Tensor> mixed_conv2d_backward(
-    const Tensor& grad,                 // [N, C_out', H', W']
-    const Tensor& input,                // [N, C_in', H, W]
-    const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
-    const Tensor& code,                 // [K] or [N, K]
-    const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
-    std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation, bool depthwise,
-    bool allow_tf32, bool need_input, bool need_weight) {
+MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, C_out', H', W']
+                                     const Tensor& input,                // [N, C_in', H, W]
+                                     const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
+                                     const Tensor& code,                 // [K] or [N, K]
+                                     const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
+                                     std::vector<int64_t> stride, std::vector<int64_t> padding,
+                                     std::vector<int64_t> dilation, bool depthwise, bool allow_tf32,
+                                     bool need_input, bool need_effective, bool need_weight, bool need_code,
+                                     bool need_gate) {
   const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
-  const Tensor g = problem.laid_out(grad);
-  Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(code);
+  const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
+  const Tensor g = problem.laid_out(grad), none = none_like(input);
   const Launch launch(input);
-  if (need_input) grad_input = input_gradient(problem, g, depthwise, allow_tf32, launch);
-  if (need_weight && problem.per_sample() && !depthwise) {
-    std::tie(grad_weight, grad_code) = per_sample_gradients(problem, weight, g, allow_tf32, launch);
-  } else if (need_weight) {
-    grad_weight = effective_gradient(problem, g, depthwise, allow_tf32, launch);
+  const Tensor grad_input = need_input ? input_gradient(problem, g, depthwise, allow_tf32, launch) : none;
+  MixedGradients result{grad_input, none, none, none, none};
+  if (needs.parameters() && problem.per_sample() && !depthwise) {
+    std::tie(std::get<2>(result), std::get<3>(result)) =
+        per_sample_gradients(problem, weight, g, allow_tf32, launch);
+  } else if (needs.parameters()) {
+    const Tensor effective = effective_gradient(problem, g, depthwise, allow_tf32, launch);
+    const Mixing mixing(Dictionary(weight), code, gate, grad.size(1), depthwise ? 1 : input.size(1));
+    result = gradients_of_mixing(mixing, grad_input, effective, needs);
   }
   launch.check("mixed_conv2d_backward");
-  return {grad_input, grad_weight, grad_code};
+  return result;
 }
 
 }  // namespace

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.dense_conv2d import dense_conv2d
-from kshot_ext.ops.depthwise_conv2d import depthwise_conv2d
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
 from kshot_ext.ops.mixed_conv2d import mixed_conv2d
-from kshot_ext.ops.per_sample_conv2d import per_sample_conv2d
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
@@ -63,27 +60,25 @@ class ConvCall(NamedTuple):
         return tensor.contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
 
 
-def fused_form(call: ConvCall) -> Callable[[ConvCall], Tensor] | None:
-    """Our own kernel for this call, or None: two dimensions, depthwise or dense.
+def can_fuse(call: ConvCall) -> bool:
+    """Whether we have a kernel for this call: two dimensions, depthwise or dense.
 
     Dense kernels take float32, on CUDA half types and up to 128 copies too. Under autocast the vendor's are used: they
     round the mixed weight, not the dictionary.
     """
     if call.dims.count != 2:
-        return None
-    on_cuda = backend.kernels_for(call.input.device) == "cuda"
+        return False
     if call.depthwise:
-        return _mixed_inside_form if on_cuda else _depthwise_form
+        return True
+    on_cuda = backend.kernels_for(call.input.device) == "cuda"
     legal = (torch.float32, torch.bfloat16, torch.float16) if on_cuda else (torch.float32,)
     autocast = torch.is_autocast_enabled(call.input.device.type)
     if call.widths.groups != 1 or call.input.dtype not in legal or autocast:
-        return None
-    if on_cuda:
-        return _mixed_inside_form if call.weight.shape[0] <= 128 else None
-    return _per_sample_dense_form if call.per_sample else _dense_form
+        return False
+    return not on_cuda or call.weight.shape[0] <= 128
 
 
-def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
+def prefers_fused(call: ConvCall) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
@@ -94,17 +89,16 @@ def prefers_fused(call: ConvCall, fused: Callable[[ConvCall], Tensor]) -> bool:
     batch: every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where
     there are many. This rule is not measured yet.
     """
-    if fused is _mixed_inside_form:
-        positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
-        return call.per_sample or call.depthwise or positions <= 2048
-    widths = call.widths
-    if fused is _depthwise_form:
+    if call.depthwise:
         return True
+    if backend.kernels_for(call.input.device) == "cuda":
+        positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
+        return call.per_sample or positions <= 2048
     if call.per_sample:
-        return widths.in_channels >= 8
+        return call.widths.in_channels >= 8
     channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
     pointwise = math.prod(call.weight.shape[3:]) == 1
-    return pointwise and channels_last and min(widths.in_channels, widths.out_channels) >= 8
+    return pointwise and channels_last and min(call.widths.in_channels, call.widths.out_channels) >= 8
 
 
 def stacks_copies(call: ConvCall) -> bool:
@@ -122,59 +116,20 @@ def stacked_form(call: ConvCall) -> Tensor:
     return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 
-def _depthwise_form(call: ConvCall) -> Tensor:
-    """One kernel per channel: the weights are small, mix them all and convolve in channels_last."""
-    widths, gate, taps = call.widths, call.gate, math.prod(call.weight.shape[3:])
-    if call.per_sample:
-        by_tap = call.weight.flatten(2).mT  # [K, taps, C_out]: mixed in the order in which the kernel reads
-        if not by_tap.is_contiguous():
-            by_tap = leading(by_tap, widths.out_channels)  # it will be copied: only what is used
-        weight = mix(by_tap, call.code, None, taps, widths.out_channels)
-        weight = weight if gate is None else weight * gate[..., None, : widths.out_channels].to(weight.dtype)
-    else:
-        weight_gate = gate if gate is None or gate.dim() == 1 else None
-        weight = mix(call.weight, call.code, weight_gate, widths.out_channels, 1).flatten(1).mT
-        if gate is not None and gate.dim() == 2:
-            weight = weight * gate[:, None, : widths.out_channels].to(weight.dtype)
-    bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
-    input, weight, bias = _autocast(call.input, weight, bias)
-    return call.in_format_of_input(depthwise_conv2d(input, weight, bias, call.window))
-
-
-def _mixed_inside_form(call: ConvCall) -> Tensor:
-    """CUDA's kernels mix on the way to shared memory; a gate that they do not take scales the output."""
+def mixed_form(call: ConvCall) -> Tensor:
+    """Our own operator; a gate that its kernels do not take scales the output."""
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
     code, gate = call.code.to(sum_dtype), call.gate
     inside = gate is not None and (gate.dim() == 1 or call.per_sample) and (call.depthwise or not call.per_sample)
     own_gate = leading(gate, widths.out_channels).to(sum_dtype) if inside else None
     bias = effective_bias(call.bias, code, own_gate, widths.out_channels)
-    (input,) = _autocast(call.input)  # the kernel's glue casts what it uses of the dictionary
+    input = _autocast(call.input)  # the operator casts what it uses of the dictionary
     output = mixed_conv2d(
         input, call.weight, code, own_gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
     )
     output = call.in_format_of_input(output)
     return output if inside or gate is None else _gated(output, gate)
-
-
-def _dense_form(call: ConvCall) -> Tensor:
-    """One weight for the batch through our own matrix product."""
-    widths, gate = call.widths, call.gate
-    weight_gate = gate if gate is None or gate.dim() == 1 else None
-    weight = mix(call.weight, call.code, weight_gate, widths.out_channels, widths.weight_in_channels)
-    bias = effective_bias(call.bias, call.code, weight_gate, widths.out_channels)
-    output = dense_conv2d(call.input, weight, bias, call.window)
-    return call.in_format_of_input(output if weight_gate is gate else _gated(output, gate))
-
-
-def _per_sample_dense_form(call: ConvCall) -> Tensor:
-    """A weight per sample, mixed panel by panel inside the kernel; the gate scales the output."""
-    out_channels, code = call.widths.out_channels, call.code.to(torch.float32)
-    bias = effective_bias(call.bias, code, None, out_channels)
-    if bias is not None and bias.dim() == 1:
-        bias = bias.expand(call.input.shape[0], -1)
-    output = per_sample_conv2d(call.input, call.weight, code, bias, out_channels, call.window)
-    return call.in_format_of_input(output if call.gate is None else _gated(output, call.gate))
 
 
 def _gated(output: Tensor, gate: Tensor) -> Tensor:
@@ -183,12 +138,11 @@ def _gated(output: Tensor, gate: Tensor) -> Tensor:
     return output * gate.reshape(*gate.shape, *(1,) * (output.dim() - 2))
 
 
-def _autocast(input: Tensor, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The operands in the dtype of autocast where it is on, as torch's own convolutions do."""
+def _autocast(input: Tensor) -> Tensor:
+    """The input in the dtype of autocast where it is on, as torch's own convolutions do."""
     if not torch.is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
-        return (input, *tensors)
-    dtype = torch.get_autocast_dtype(input.device.type)
-    return tuple(None if tensor is None else tensor.to(dtype) for tensor in (input, *tensors))
+        return input
+    return input.to(torch.get_autocast_dtype(input.device.type))
 
 
 def mix_then_conv_form(call: ConvCall) -> Tensor:

@@ -13,7 +13,8 @@ from kshot_ext.ops import autotune, checks, conv_forms
 from kshot_ext.ops.conv_forms import (
     ConvCall,
     Dimensions,
-    fused_form,
+    can_fuse,
+    mixed_form,
     prefers_fused,
     stacked_form,
     stacks_copies,
@@ -168,19 +169,19 @@ def _kshot_conv(
     call = ConvCall(dims, input, weight, code, bias, gate, widths, window, (stride, padding, dilation))
     if algorithm == "auto" and stacks_copies(call):
         return stacked_form(call)
-    fused = None if algorithm == "mix_then_conv" else fused_form(call)
-    if algorithm == "fused" and fused is None:
+    fusible = algorithm != "mix_then_conv" and can_fuse(call)
+    if algorithm == "fused" and not fusible:
         raise ValueError(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
     apart = conv_forms.grouped_form if code.dim() == 2 else conv_forms.mix_then_conv_form
-    if fused is None:
+    if not fusible:
         return apart(call)
     if algorithm == "fused":
-        return fused(call)
+        return mixed_form(call)
     if autotune.measures():
-        inside = autotune.fastest(call, {"fused": fused, "mix_then_conv": apart}) == "fused"
+        inside = autotune.fastest(call, {"fused": mixed_form, "mix_then_conv": apart}) == "fused"
     else:
-        inside = prefers_fused(call, fused)
-    return fused(call) if inside else apart(call)
+        inside = prefers_fused(call)
+    return mixed_form(call) if inside else apart(call)

@@ -1,4 +1,4 @@
-"""Convolution that mixes its weight inside the kernel, dense or depthwise: CUDA's own form."""
+"""Mixing and convolution as one operator of ours, dense or depthwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor
 from kshot_ext import backend
 from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
-from kshot_ext.ops.effective_weight import effective_weight_gradients
 from kshot_ext.ops.window import Window
 
 
@@ -22,13 +21,15 @@ def mixed_conv2d(
     window: Window,
     depthwise: bool,
 ) -> Tensor:
-    """Convolve with a weight that exists only tile by tile, in shared memory.
+    """Mix a weight, gate it and convolve with it, in one call.
 
         output[n, o] = bias[n, o] + sum_i (gate[n, o] * sum_k code[n, k] * weight[k, o, i]) (*) input[n, i]
 
+    On CUDA the mixed weight exists only tile by tile, in shared memory; on the CPU so do dense weights per sample.
+
     Args:
-        input: `[N, C_in', H, W]`; float32, bfloat16 or float16, if depthwise also float64. Depthwise in the memory
-            format it has, otherwise in channels_last.
+        input: `[N, C_in', H, W]`; depthwise of any dtype, dense of float32, on CUDA also bfloat16 and float16. Best in
+            channels_last; CUDA's depthwise kernels take both memory formats.
         weight: dictionary `[K, C_out, C_in/groups, KH, KW]`, of which the leading channels are used. Best in the
             input's dtype, and dense ones with their input channels innermost: of others the part in use is copied.
         code: `[K]` or `[N, K]`, of the sum type.
@@ -40,7 +41,7 @@ def mixed_conv2d(
         depthwise: one input channel per output channel; otherwise all of them.
 
     Returns:
-        `[N, C_out', H', W']`.
+        `[N, C_out', H', W']`; in channels_last, unless CUDA's depthwise kernels took a contiguous input.
 
     Gradients:
         To `input`, `weight`, `code`, `gate` and `bias`; deterministic. float32 products are made in tf32 where
@@ -54,7 +55,8 @@ def mixed_conv2d(
 
 
 def _memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
-    channels_last = not depthwise or input.is_contiguous(memory_format=torch.channels_last)
+    both = depthwise and input.device.type == "cuda"
+    channels_last = not both or input.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
@@ -75,19 +77,13 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor):
     input, weight, code, gate = ctx.saved_tensors
     need_input, need_weight, need_code, need_gate, need_bias = ctx.needs_input_grad[:5]
-    depthwise = ctx.window_and_form[-2]
-    grad_input, grad_weight, grad_code = _backward_operator(
-        grad, input, weight, code, gate, *ctx.window_and_form, need_input, need_weight or need_code or need_gate
+    compact = need_weight and ctx.compact
+    needs = need_input, compact, need_weight and not compact, need_code, need_gate
+    grad_input, effective, grad_weight, grad_code, grad_gate = _backward_operator(
+        grad, input, weight, code, gate, *ctx.window_and_form, *needs
     )
-    grad_gate = None
-    if (need_weight or need_code or need_gate) and (depthwise or code.dim() == 1):
-        effective = grad_weight.to(weight.dtype)
-        compact = need_weight and ctx.compact
-        grad_weight, grad_code, grad_gate = effective_weight_gradients(
-            effective, weight, code, gate, need_weight and not compact, need_code, need_gate
-        )
-        if compact:
-            grad_weight = CompactGradient(weight, (Use.of(code, gate, effective),))
+    if compact:
+        grad_weight = CompactGradient(weight, (Use.of(code, gate, effective),))
     grad_bias = None
     if need_bias:
         over = (0, 2, 3) if ctx.bias_rank == 1 else (2, 3)
@@ -103,18 +99,20 @@ def _backward(ctx, grad: Tensor):
 
 
 def _fake_backward(
-    grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32, need_input, need_weight
-):
-    none, no_code = input.new_empty(0), code.new_empty(0)
-    grad_input = torch.empty_like(input, memory_format=_memory_format(input, depthwise)) if need_input else none
-    if not need_weight:
-        return grad_input, torch.empty_like(none), no_code
-    if code.dim() == 2 and not depthwise:
-        return grad_input, torch.empty_like(weight), torch.empty_like(code)
-    samples = code.shape[:1] if code.dim() == 2 else ()
-    shape = (*samples, grad.shape[1], 1 if depthwise else input.shape[1], *weight.shape[3:])
-    memory_format = torch.contiguous_format if depthwise else torch.channels_last
-    return grad_input, torch.empty(shape, dtype=code.dtype, device=grad.device, memory_format=memory_format), no_code
+    grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32,
+    need_input, need_effective, need_weight, need_code, need_gate,
+):  # fmt: skip
+    none = lambda: code.new_empty(0)  # noqa: E731
+    like = lambda x: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
+    memory_format = _memory_format(input, depthwise)
+    shape = (grad.shape[1], 1 if depthwise else input.shape[1], *weight.shape[3:])
+    return (
+        torch.empty_like(input, memory_format=memory_format) if need_input else none(),
+        weight.new_empty(shape) if need_effective else none(),
+        torch.empty_like(weight) if need_weight else none(),
+        like(code) if need_code else none(),
+        like(gate) if need_gate else none(),
+    )
 
 
 _operator = differentiable("mixed_conv2d", _setup_context, _backward)

@@ -15,8 +15,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kshot_ext import functional, reference
 
 FREE_OF_TENSORS = {"cpu_isa", "force_cpu_isa"}
-# Checked in tests/cuda_emulation/operators/check_operators.py.
-ON_CUDA_ONLY = {"mixed_conv2d"}
 WITHOUT_GRADIENT = {"sgd_update"}
 
 
@@ -53,18 +51,26 @@ def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
     yield images, random(2, 3), None, None, random(3), random(3).square() + 1, 1e-5, 3
 
 
-def depthwise_samples() -> Iterator[tuple[Any, ...]]:
-    for weight, bias in ((random(6, 3), random(3)), (random(2, 6, 3), random(2, 3)), (random(6, 3), None)):
-        yield random(2, 3, 7, 8), weight, bias, [2, 3], *WINDOW
+def convolution_samples() -> Iterator[tuple[Any, ...]]:
+    """Arguments of mixed_conv2d: dense and depthwise, shared and per-sample codes, gates, biases, narrow widths."""
+    images, dense, depthwise = random(2, 3, 7, 8), random(4, 6, 5, 2, 3), random(4, 5, 1, 2, 3)
+    for code, gate, bias in (
+        (random(4), random(4), None),
+        (random(4), None, random(4)),
+        (random(2, 4), None, random(2, 4)),
+    ):
+        yield images, dense, code, gate, bias, 4, *WINDOW, False, False
+    for code, gate, bias in (
+        (random(4), random(3), None),
+        (random(2, 4), random(2, 3), random(2, 3)),
+        (random(2, 4), None, None),
+    ):
+        yield images, depthwise, code, gate, bias, 3, *WINDOW, True, False
 
 
 SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
-    "depthwise_conv2d": depthwise_samples,
-    "dense_conv2d": lambda: ((random(2, 3, 7, 8), random(5, 3, 2, 3), bias, *WINDOW) for bias in (random(5), None)),
-    "per_sample_conv2d": lambda: (
-        (random(2, 3, 7, 8), random(4, 5, 6, 2, 3), random(2, 4), bias, 4, *WINDOW) for bias in (random(2, 4), None)
-    ),
+    "mixed_conv2d": convolution_samples,
     "effective_weight": mixing_samples,
     "mix_weights": lambda: (
         ([random(3, 5, 4, 2, 3), random(3, 5), random(3, 2, 4, 3, 3, channels_last=True)], random(*code))
@@ -85,7 +91,7 @@ def registered_names() -> list[str]:
 
 def test_every_operator_is_checked_here() -> None:
     forward = {name for name in registered_names() if not name.endswith("_backward")}
-    assert forward - FREE_OF_TENSORS - ON_CUDA_ONLY == set(SAMPLES)
+    assert forward - FREE_OF_TENSORS == set(SAMPLES)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
