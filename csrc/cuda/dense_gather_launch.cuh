@@ -99,10 +99,10 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
   dispatch_device_dtype_without_double(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const auto in_vectors = [](const void* data, int64_t channels) {
-      return copy_bytes(data, channels, sizeof(T)) == kVectorBytes;
+      return access_bytes(data, channels, sizeof(T)) == kVectorBytes;
     };
-    parameters.source_bytes = copy_bytes(parameters.source, parameters.source_channels, sizeof(T));
-    parameters.target_vectors = in_vectors(parameters.target, parameters.target_channels);
+    parameters.source_bytes = access_bytes(parameters.source, parameters.source_channels, sizeof(T));
+    parameters.target_bytes = access_bytes(parameters.target, parameters.target_channels, sizeof(T));
     parameters.weight.vectors =
         in_vectors(weight.copies, geometry.in_channels) && in_vectors(weight.copies, weight.shot_stride) &&
         in_vectors(weight.copies, weight.out_stride) && in_vectors(weight.copies, weight.tap_stride);

@@ -33,24 +33,6 @@ constexpr int kCopiesInARow = bytes == kVectorBytes ? 4
                               : bytes == 2          ? 2
                                                     : 1;
 
-// Calls body(std::integral_constant<int, bytes>) with the width of one copy, one of {16, 4, 2}.
-template <class T, class Body>
-__device__ __forceinline__ void with_copy_bytes(int bytes, const Body& body) {
-  if (bytes == kVectorBytes) return body(std::integral_constant<int, kVectorBytes>{});
-  if constexpr (sizeof(T) < 4) {
-    if (bytes == 2) return body(std::integral_constant<int, 2>{});
-  }
-  body(std::integral_constant<int, 4>{});
-}
-
-// The widest copy for rows of `channels` elements at `data`.
-inline int copy_bytes(const void* data, int64_t channels, int64_t element_size) {
-  for (const int bytes : {kVectorBytes, 4}) {
-    if (channels * element_size % bytes == 0 && reinterpret_cast<uintptr_t>(data) % bytes == 0) return bytes;
-  }
-  return 2;
-}
-
 template <class Tile, class LeftLoader, class RightLoader>
 __device__ __forceinline__ void accumulate(Tile& tile, int chunks, LeftLoader& left_loader,
                                            RightLoader& right_loader, typename Tile::T* left,

@@ -24,6 +24,26 @@ inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
+// The widest access, one of {16, 8, 4, 2} bytes, that fits all rows of `row` elements side by side at `data`.
+inline int access_bytes(const void* data, int64_t row, int64_t element_size) {
+  for (const int bytes : {kVectorBytes, 8, 4}) {
+    if (is_multiple(row * element_size, bytes) && reinterpret_cast<uintptr_t>(data) % bytes == 0)
+      return bytes;
+  }
+  return 2;
+}
+
+// Calls body(std::integral_constant<int, bytes>) with what access_bytes found.
+template <class T, class Body>
+__device__ __forceinline__ void with_access_bytes(int bytes, const Body& body) {
+  if (bytes == kVectorBytes) return body(std::integral_constant<int, kVectorBytes>{});
+  if (bytes == 8) return body(std::integral_constant<int, 8>{});
+  if constexpr (sizeof(T) < 4) {
+    if (bytes == 2) return body(std::integral_constant<int, 2>{});
+  }
+  body(std::integral_constant<int, 4>{});
+}
+
 // Elements as they lie in memory, on their way through registers.
 template <size_t bytes>
 struct Words {
@@ -134,7 +154,7 @@ __device__ __forceinline__ Words<lanes * sizeof(T)> pack(const Sum<T> (&from)[la
   return to;
 }
 
-// Access to memory aligned to the size of the elements or to 16 bytes.
+// Access to memory aligned to the size of all elements together, or to 16 bytes.
 template <class T, int lanes>
 __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
   unpack<T, lanes>(to, load_words<lanes * sizeof(T)>(from));
@@ -142,7 +162,11 @@ __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) 
 
 template <class T, int lanes>
 __device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  store_words(to, pack<T, lanes>(from));
+  if constexpr (lanes == 1) {
+    *to = from_sum<T>(from[0]);
+  } else {
+    store_words(to, pack<T, lanes>(from));
+  }
 }
 
 template <class T>
