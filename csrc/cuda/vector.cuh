@@ -1,4 +1,5 @@
-// Global memory in accesses of 16 bytes, elements converted to the type of sums on the way.
+// Global memory in accesses of 16 bytes, or as many as rows allow, elements converted to the type of sums on
+// the way.
 #pragma once
 
 #include <cstddef>
