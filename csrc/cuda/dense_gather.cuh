@@ -69,7 +69,7 @@ class SourceLoader {
       : parameters_(parameters), places_(places), rows_(rows) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    with_access_bytes<T>(parameters_.source_bytes, [&](auto bytes) {
+    CopyWidths::with<T>(parameters_.source_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kDepth / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
@@ -125,7 +125,7 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
                                               const TargetOffset* targets, const float* gates,
                                               const float* biases, int first_column) {
   using T = typename Shape::T;
-  with_access_bytes<T>(parameters.target_bytes, [&](auto bytes) {
+  StoreWidths::with<T>(parameters.target_bytes, [&](auto bytes) {
     constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(T)),
                   kStoresPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kStoresPerRow;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % kStoresPerRow * kLanes;

@@ -15,6 +15,10 @@ namespace {
 // Chunks of asynchronous copies under way, and the buffers that this takes.
 constexpr int kCopyLead = 2, kCopyBuffers = kCopyLead + 1;
 
+// Of copies to shared memory. One of 8 bytes touches the sectors that two of 4 do; its code in the loop over
+// chunks would take registers, and with them a block of a multiprocessor.
+using CopyWidths = AccessWidths<kVectorBytes, 4, 2>;
+
 // Starts a copy to shared memory of `bytes` at `from`, or of zeros; `from` may be read either way. Elements
 // of two bytes are too small for asynchronous copies.
 template <int bytes>

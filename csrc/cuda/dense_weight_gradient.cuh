@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
                             static_cast<int32_t>(end - begin)};
   const float* staging = sum_positions<Tile>(products, range, first_row, first_column, memory);
 
-  with_access_bytes<float>(parameters.sums_bytes, [&](auto bytes) {
+  StoreWidths::with<float>(parameters.sums_bytes, [&](auto bytes) {
     constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(float)),
                   kStoresPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kStoresPerRow;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % kStoresPerRow * kLanes;

@@ -25,25 +25,35 @@ inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
-// The widest access, one of {16, 8, 4, 2} bytes, that fits all rows of `row` elements side by side at `data`.
-inline int access_bytes(const void* data, int64_t row, int64_t element_size) {
-  for (const int bytes : {kVectorBytes, 8, 4}) {
-    if (is_multiple(row * element_size, bytes) && reinterpret_cast<uintptr_t>(data) % bytes == 0)
-      return bytes;
+// Widths that an access to rows may have, in bytes, the widest first.
+template <int... widths>
+struct AccessWidths {
+  // The widest that fits rows of `row` elements side by side at `data`.
+  static int widest(const void* data, int64_t row, int64_t element_size) {
+    for (const int bytes : {widths...}) {
+      if (is_multiple(row * element_size, bytes) && reinterpret_cast<uintptr_t>(data) % bytes == 0)
+        return bytes;
+    }
+    return static_cast<int>(element_size);
   }
-  return 2;
-}
 
-// Calls body(std::integral_constant<int, bytes>) with what access_bytes found.
-template <class T, class Body>
-__device__ __forceinline__ void with_access_bytes(int bytes, const Body& body) {
-  if (bytes == kVectorBytes) return body(std::integral_constant<int, kVectorBytes>{});
-  if (bytes == 8) return body(std::integral_constant<int, 8>{});
-  if constexpr (sizeof(T) < 4) {
-    if (bytes == 2) return body(std::integral_constant<int, 2>{});
+  // Calls body(std::integral_constant<int, bytes>), for elements of type T.
+  template <class T, class Body>
+  static __device__ __forceinline__ void with(int bytes, const Body& body) {
+    (try_width<T, widths>(bytes, body), ...);
   }
-  body(std::integral_constant<int, 4>{});
-}
+
+ private:
+  template <class T, int width, class Body>
+  static __device__ __forceinline__ void try_width(int bytes, const Body& body) {
+    if constexpr (width >= static_cast<int>(sizeof(T))) {
+      if (bytes == width) body(std::integral_constant<int, width>{});
+    }
+  }
+};
+
+// Of results: neighbouring threads fill sectors whatever the width.
+using StoreWidths = AccessWidths<kVectorBytes, 8, 4, 2>;
 
 // Elements as they lie in memory, on their way through registers.
 template <size_t bytes>
