@@ -12,6 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from kshot_ext.nas.blocks import Zero, conv_batch_norm
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.space import NetworkShape, SearchSpace
 from kshot_ext.nas.width_ratios import scaled
 
@@ -56,8 +57,7 @@ class NASBench201(SearchSpace):
             widths=widths,
         )
         self.channels = _CHANNELS if channels is None else channels
-        if self.channels < 1:
-            raise ValueError(f"channels: expected at least 1, got {channels}")
+        check_at_least("channels", self.channels, 1)
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))
