@@ -132,7 +132,7 @@ def fused_kernel_serves(call: Call) -> bool:
     input, weight = call.tensors["input"], call.tensors["weight"]
     channels = (weight.shape[1], weight.shape[2])
     widths = active_widths(input.shape[1], channels, call.options["groups"], call.options["out_channels"])
-    depthwise = widths.weight_in_channels == 1 and widths.groups == widths.out_channels
+    depthwise = weight.shape[2] == 1 and widths.groups == widths.out_channels
     return depthwise or (widths.groups == 1 and weight.dtype == torch.float32)
 
 

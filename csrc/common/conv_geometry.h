@@ -58,4 +58,54 @@ inline std::vector<AxisSegment> transposed_segments(const ConvAxis& axis) {
   return segments;
 }
 
+// The taps of each destination that meet a source on the axis, found once for all tasks of a call.
+class AxisTaps {
+ public:
+  AxisTaps(const std::vector<AxisSegment>& segments, int64_t destinations, int64_t sources)
+      : each_(static_cast<size_t>(destinations)) {
+    size_t most = 0;
+    for (const AxisSegment& segment : segments) most = std::max(most, segment.taps.size());
+    taps_.resize(each_.size() * most);
+    for (const AxisSegment& segment : segments) {
+      for (int64_t j = 0; j < segment.count; ++j) {
+        const size_t destination = static_cast<size_t>(segment.first + j * segment.step);
+        AxisTap* end = taps_.data() + destination * most;
+        Range& range = each_[destination];
+        range.first = end;
+        for (const AxisTap& tap : segment.taps) {
+          const int64_t source = tap.source + j * segment.source_step;
+          if (source < 0 || source >= sources) continue;
+          *end++ = {tap.tap, source};
+          range.last_source = std::max(range.last_source, source);
+        }
+        range.last = end;
+      }
+      for (const AxisTap& a : segment.taps) {
+        for (const AxisTap& b : segment.taps) span_ = std::max(span_, a.source - b.source + 1);
+      }
+    }
+    for (size_t i = 1; i < each_.size(); ++i) {
+      each_[i].last_source = std::max(each_[i].last_source, each_[i - 1].last_source);
+    }
+  }
+  AxisTaps(const AxisTaps&) = delete;
+
+  struct Range {
+    const AxisTap *first = nullptr, *last = nullptr;
+    int64_t last_source = 0;  // that destinations up to this one read
+
+    const AxisTap* begin() const { return first; }
+    const AxisTap* end() const { return last; }
+  };
+  const Range& of(int64_t destination) const { return each_[static_cast<size_t>(destination)]; }
+
+  // Sources that the taps of one destination span.
+  int64_t span() const { return span_; }
+
+ private:
+  std::vector<Range> each_;
+  std::vector<AxisTap> taps_;
+  int64_t span_ = 1;
+};
+
 }  // namespace kshot

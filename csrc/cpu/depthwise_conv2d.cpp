@@ -35,17 +35,11 @@ class GatherPass {
       : args_(args),
         range_(range),
         taps_(args.kernel_height * args.kernel_width),
-        rows_(taps_of_rows(*args.rows, args.target_height, args.source_height)),
-        source_(args.source_width, args.channels, range, span_of(*args.rows)),
+        source_(args.source_width, args.channels, range, args.rows->span()),
         lines_{{}, args.source_width, source_.column_stride()},
         weights_(taps_ * range.width),
         start_(range.width),
         finished_(std::is_same_v<T, C> ? 0 : args.target_width * range.width) {
-    for (const std::vector<AxisTap>& taps : rows_) {
-      int64_t last = last_sources_.empty() ? 0 : last_sources_.back();
-      for (const AxisTap& tap : taps) last = std::max(last, tap.source);
-      last_sources_.push_back(last);
-    }
     std::fill(weights_.data(), weights_.data() + taps_ * range.width, C(0));
     std::fill(start_.data(), start_.data() + range.width, C(0));
     past_caches_ = args.past_caches && can_pass_caches(static_cast<const T*>(args.target), args.channels);
@@ -79,7 +73,7 @@ class GatherPass {
   void row(int64_t y) {
     const int64_t width = range_.width;
     lines_.each.clear();
-    for (const AxisTap& tap : rows_[static_cast<size_t>(y)]) {
+    for (const AxisTap& tap : args_.rows->of(y)) {
       lines_.each.push_back(
           {source_.row(tap.source), weights_.data() + tap.tap * args_.kernel_width * width});
     }
@@ -99,14 +93,12 @@ class GatherPass {
 
   // The last source row that target rows up to y read.
   int64_t last_source(int64_t y) const {
-    return last_sources_[static_cast<size_t>(std::min(y, args_.target_height - 1))];
+    return args_.rows->of(std::min(y, args_.target_height - 1)).last_source;
   }
 
   const DepthwiseGather& args_;
   const ChannelRange<T>& range_;
   int64_t taps_;
-  std::vector<std::vector<AxisTap>> rows_;
-  std::vector<int64_t> last_sources_;
   SourceRows<T> source_;
   Lines<C> lines_;
   AlignedBuffer<C> weights_, start_, finished_;
@@ -123,8 +115,7 @@ class GradientPass {
   GradientPass(const DepthwiseWeightGradient& args, const ChannelRange<T>& range)
       : args_(args),
         range_(range),
-        rows_(taps_of_rows(*args.rows, args.geometry.height.output, args.geometry.height.input)),
-        input_(args.geometry.width.input, args.geometry.in_channels, range, span_of(*args.rows)),
+        input_(args.geometry.width.input, args.geometry.in_channels, range, args.rows->span()),
         grad_(args.geometry.width.output, args.geometry.out_channels, range, 1),
         lines_{{}, args.geometry.width.input, input_.column_stride()},
         sums_(args.geometry.taps() * range.width) {
@@ -140,29 +131,27 @@ class GradientPass {
     const int64_t width = range_.width;
     const GradientRow<C> grad{grad_.row(y), grad_.column_stride()};
     lines_.each.clear();
-    for (const AxisTap& tap : rows_[static_cast<size_t>(y)]) {
+    const AxisTaps::Range& taps = args_.rows->of(y);
+    for (const AxisTap& tap : taps) {
       lines_.each.push_back(
           {input_.row(tap.source), sums_.data() + tap.tap * args_.geometry.width.kernel * width});
     }
-    const int64_t last =
-        rows_[static_cast<size_t>(y)].empty() ? 0 : rows_[static_cast<size_t>(y)].back().source;
     gradient_segment(lines_, args_.columns->front(), width, grad,
-                     input_.ahead(last + 1, args_.geometry.height.stride), grad_.ahead(y + 1, 1));
+                     input_.ahead(taps.last_source + 1, args_.geometry.height.stride), grad_.ahead(y + 1, 1));
   }
 
-  // Adds the sums to grad_weight [taps, C].
+  // Writes the sums to grad_weight [taps, C].
   void finish(C* grad_weight) const {
     for (int64_t t = 0; t < args_.geometry.taps(); ++t) {
       C* to = grad_weight + t * args_.geometry.out_channels + range_.begin;
       const C* from = sums_.data() + t * range_.width;
-      for (int64_t c = range_.repeated; c < range_.count; ++c) to[c] += from[c];
+      for (int64_t c = range_.repeated; c < range_.count; ++c) to[c] = from[c];
     }
   }
 
  private:
   const DepthwiseWeightGradient& args_;
   const ChannelRange<T>& range_;
-  std::vector<std::vector<AxisTap>> rows_;
   SourceRows<T> input_, grad_;
   Lines<C> lines_;
   AlignedBuffer<C> sums_;
@@ -170,7 +159,7 @@ class GradientPass {
 
 template <class T>
 void gather(const DepthwiseGather& args, const DepthwiseTask& task) {
-  const int64_t positions = span_of(*args.rows) * args.source_width;
+  const int64_t positions = args.rows->span() * args.source_width;
   for_each_range<T>(task.channel_begin, task.channel_end, positions, [&](const ChannelRange<T>& range) {
     GatherPass<T> pass(args, range);
     for (int64_t n = task.sample_begin; n < task.sample_end; ++n) {
@@ -184,9 +173,9 @@ template <class T>
 void backward(const DepthwiseGather* input_gradient, const DepthwiseWeightGradient& gradient,
               const DepthwiseTask& task, Sum<T>* grad_weight) {
   const ConvGeometry& geometry = gradient.geometry;
-  int64_t positions = span_of(*gradient.rows) * geometry.width.input;
+  int64_t positions = gradient.rows->span() * geometry.width.input;
   if (input_gradient) {
-    positions += span_of(*input_gradient->rows) * input_gradient->source_width;
+    positions += input_gradient->rows->span() * input_gradient->source_width;
   }
   for_each_range<T>(task.channel_begin, task.channel_end, positions, [&](const ChannelRange<T>& range) {
     GradientPass<T> sums(gradient, range);

@@ -15,7 +15,7 @@ struct DepthwiseGather {
   DType dtype;
   int64_t channels;
   int64_t source_height, source_width, target_height, target_width;
-  const std::vector<AxisSegment>* rows;     // along the height
+  const AxisTaps* rows;                     // along the height
   const std::vector<AxisSegment>* columns;  // along the width
   int64_t kernel_height, kernel_width;
   const void* source;     // [N, source_height, source_width, C]
@@ -30,7 +30,7 @@ struct DepthwiseGather {
 struct DepthwiseWeightGradient {
   DType dtype;
   ConvGeometry geometry;
-  const std::vector<AxisSegment>* rows;     // forward segments along the height
+  const AxisTaps* rows;                     // forward, along the height
   const std::vector<AxisSegment>* columns;  // and along the width
   const void* input;                        // [N, H, W, C]
   const void* grad_output;                  // [N, H', W', C]
@@ -43,8 +43,8 @@ struct DepthwiseTask {
 
 KSHOT_DECLARE(void depthwise_gather(const DepthwiseGather& args, const DepthwiseTask& task))
 
-// Adds the task's share to grad_weight [taps, C] of the sum type; makes the gradient of the input as well
-// unless `input_gradient` is null.
+// Writes the sums over the task's samples to grad_weight [taps, C], of the sum type; makes the gradient of
+// the input as well unless `input_gradient` is null.
 KSHOT_DECLARE(void depthwise_backward(const DepthwiseGather* input_gradient,
                                       const DepthwiseWeightGradient& gradient, const DepthwiseTask& task,
                                       void* grad_weight))

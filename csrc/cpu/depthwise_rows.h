@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "common/aligned_buffer.h"
-#include "common/conv_geometry.h"
 #include "cpu/simd.h"
 
 namespace kshot::cpu::KSHOT_ISA {
@@ -142,32 +141,5 @@ class SourceRows {
   std::vector<int64_t> held_;
   AlignedBuffer<C> ring_;
 };
-
-// Rows that the taps of one target row span.
-inline int64_t span_of(const std::vector<AxisSegment>& segments) {
-  int64_t span = 1;
-  for (const AxisSegment& segment : segments) {
-    for (const AxisTap& a : segment.taps) {
-      for (const AxisTap& b : segment.taps) span = std::max(span, a.source - b.source + 1);
-    }
-  }
-  return span;
-}
-
-// The taps of each target row that lie within the source.
-inline std::vector<std::vector<AxisTap>> taps_of_rows(const std::vector<AxisSegment>& segments,
-                                                      int64_t targets, int64_t sources) {
-  std::vector<std::vector<AxisTap>> rows(static_cast<size_t>(targets));
-  for (const AxisSegment& segment : segments) {
-    for (int64_t j = 0; j < segment.count; ++j) {
-      for (const AxisTap& tap : segment.taps) {
-        const int64_t source = tap.source + j * segment.source_step;
-        if (source < 0 || source >= sources) continue;
-        rows[static_cast<size_t>(segment.first + j * segment.step)].push_back({tap.tap, source});
-      }
-    }
-  }
-  return rows;
-}
 
 }  // namespace kshot::cpu::KSHOT_ISA

@@ -79,8 +79,8 @@ class Problem {
 
   // mean and 1 / sqrt(variance + eps), both [C] of the sum type
   void set_statistics(const Tensor& mean, const Tensor& variance, double eps) {
-    mean_ = torch::stable::contiguous(torch::stable::to(mean, sum_type_));
-    const Tensor spread = torch::stable::contiguous(torch::stable::to(variance, sum_type_));
+    mean_ = as_contiguous(in_dtype(mean, sum_type_));
+    const Tensor spread = as_contiguous(in_dtype(variance, sum_type_));
     inverse_deviation_ = new_sums({channels_});
     const auto fill = [&](auto* type) {
       using C = std::remove_pointer_t<decltype(type)>;

@@ -22,6 +22,14 @@ inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t he
   return empty_strided(sizes, channels_last_strides(sizes), like.scalar_type(), like);
 }
 
+// Whether `weight` is a dictionary [K, C_out, C_in/groups, KH, KW] with all channels that a call uses.
+inline void check_covers(const Tensor& weight, const Tensor& input, int64_t out_channels, bool depthwise) {
+  STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
+                      (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
+                                 : input.size(1) <= weight.size(2)),
+                  "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
+}
+
 // `kernel`, `stride` and `dilation` are (height, width); `padding` is (top, bottom, left, right).
 inline ConvGeometry conv_geometry(const Tensor& input, int64_t out_channels,
                                   const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride,

@@ -60,7 +60,7 @@ Panels weight_gradient(const cpu::DenseWeightGradient& args, const cpu::WeightVi
 }
 
 Tensor with_kernel_in_order(const Tensor& weight) {
-  return kernel_lies_in_order(weight) ? weight : torch::stable::contiguous(weight);
+  return kernel_lies_in_order(weight) ? weight : as_contiguous(weight);
 }
 
 }  // namespace

@@ -16,9 +16,9 @@ int64_t weight_stride(const Tensor& weight) {
 // input.
 struct Gather {
   Gather(const Tensor& source, const ConvGeometry& geometry, const Tensor& weight,
-         const std::optional<Tensor>& bias, std::vector<AxisSegment> row_segments,
+         const std::optional<Tensor>& bias, const std::vector<AxisSegment>& row_segments,
          std::vector<AxisSegment> column_segments, Tensor& target)
-      : rows(std::move(row_segments)), columns(std::move(column_segments)) {
+      : rows(row_segments, target.size(2), source.size(2)), columns(std::move(column_segments)) {
     args.dtype = dtype_of(source);
     args.channels = geometry.in_channels;
     args.source_height = source.size(2);
@@ -39,7 +39,8 @@ struct Gather {
   }
   Gather(const Gather&) = delete;
 
-  std::vector<AxisSegment> rows, columns;
+  AxisTaps rows;
+  std::vector<AxisSegment> columns;
   cpu::DepthwiseGather args{};
 };
 
@@ -63,6 +64,18 @@ void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
                   [&](int64_t, const cpu::DepthwiseTask& task) { KSHOT_CALL(depthwise_gather, args, task); });
 }
 
+// Sums over the first dimension, in order.
+template <class T>
+void sum_groups(const Tensor& groups, Tensor& result) {
+  const int64_t elements = product(sizes_of(result));
+  T* to = static_cast<T*>(result.data_ptr());
+  std::fill(to, to + elements, T(0));
+  for (int64_t group = 0; group < groups.size(0); ++group) {
+    const T* from = static_cast<const T*>(groups.data_ptr()) + group * elements;
+    for (int64_t i = 0; i < elements; ++i) to[i] += from[i];
+  }
+}
+
 // Gradient of the weight, and of the input unless `input_gradient` is null. With a shared weight, samples are
 // summed in groups and the groups in order, so that the result does not depend on the number of threads.
 Tensor weight_gradient(const cpu::DepthwiseGather* input_gradient, const cpu::DepthwiseWeightGradient& args,
@@ -70,18 +83,22 @@ Tensor weight_gradient(const cpu::DepthwiseGather* input_gradient, const cpu::De
   constexpr int64_t kGroups = 8;
   const ConvGeometry& geometry = args.geometry;
   const int64_t channels = geometry.out_channels, batch = geometry.batch;
-  const int64_t groups = per_sample ? batch : std::min(batch, kGroups);
+  const int64_t groups = per_sample ? batch : std::clamp<int64_t>(batch, 1, kGroups);
   const Sizes sizes{groups, geometry.taps(), channels};
   Tensor sums = empty_strided(sizes, contiguous_strides(sizes), sum_type_of(like), like);
-  torch::stable::zero_(sums);
   const int64_t group_bytes = geometry.taps() * channels * static_cast<int64_t>(sums.element_size());
   parallel_groups(batch, groups, channels, [&](int64_t group, const cpu::DepthwiseTask& task) {
     KSHOT_CALL(depthwise_backward, input_gradient, args, task,
                static_cast<char*>(sums.data_ptr()) + group * group_bytes);
   });
   if (per_sample) return sums;
-  const int64_t over[] = {0};
-  return torch::stable::sum(sums, over);
+  Tensor result = empty_strided({sizes[1], sizes[2]}, {channels, 1}, sums.scalar_type(), sums);
+  if (dtype_of(sums) == DType::kFloat64) {
+    sum_groups<double>(sums, result);
+  } else {
+    sum_groups<float>(sums, result);
+  }
+  return result;
 }
 
 }  // namespace
@@ -109,7 +126,8 @@ ConvGradients depthwise_backward(const Tensor& grad, const Tensor& input, const 
     if (need_input) run_gather(input_gradient->args, geometry.batch);
     return {grad_input, none_like(input)};
   }
-  const auto rows = forward_segments(geometry.height), columns = forward_segments(geometry.width);
+  const AxisTaps rows(forward_segments(geometry.height), geometry.height.output, geometry.height.input);
+  const auto columns = forward_segments(geometry.width);
   const cpu::DepthwiseWeightGradient args{dtype_of(input), geometry,         &rows,
                                           &columns,        input.data_ptr(), grad.data_ptr()};
   return {grad_input,

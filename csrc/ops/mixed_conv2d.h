@@ -20,8 +20,7 @@ using MixedGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 inline MixedGradients gradients_of_mixing(const Mixing& mixing, const Tensor& grad_input,
                                           const Tensor& effective, const Needs& needs) {
   const auto dtype = mixing.dictionary().tensor().scalar_type();
-  MixingGradients gradients(mixing, torch::stable::to(effective, dtype), needs.weight, needs.code,
-                            needs.gate);
+  MixingGradients gradients(mixing, in_dtype(effective, dtype), needs.weight, needs.code, needs.gate);
   if (needs.weight || needs.code || needs.gate) run_backward({&gradients});
   return {grad_input, needs.effective ? gradients.grad : none_like(effective), gradients.grad_weight,
           gradients.grad_code, gradients.grad_gate};

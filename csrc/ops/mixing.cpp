@@ -1,6 +1,8 @@
 // Parallel passes over one or many dictionaries on the CPU.
 #include "ops/mixing.h"
 
+#include <cstring>
+
 #include "cpu/effective_weight.h"
 #include "ops/parallel_rows.h"
 
@@ -32,6 +34,11 @@ struct Backward {
   cpu::EffectiveWeightReduce reduce{};
 };
 
+void clear(Tensor& contiguous) {
+  if (contiguous.numel() > 0)
+    std::memset(contiguous.data_ptr(), 0, static_cast<size_t>(bytes_of(contiguous)));
+}
+
 }  // namespace
 
 void run_forward(const std::vector<EffectiveWeight>& mixings, const Tensor&) {
@@ -49,8 +56,8 @@ void run_backward(const std::vector<MixingGradients*>& gradients) {
     passes.emplace_back(*gradient);
     geometries.push_back(&gradient->mixing.geometry());
     // The sums below are added to.
-    if (gradient->need_code) torch::stable::zero_(gradient->grad_code);
-    if (gradient->need_gate) torch::stable::zero_(gradient->grad_gate);
+    if (gradient->need_code) clear(gradient->grad_code);
+    if (gradient->need_gate) clear(gradient->grad_gate);
   }
   parallel_rows(geometries, [&](size_t index, int64_t begin, int64_t end) {
     const cpu::EffectiveWeightBackward& args = passes[index].args;

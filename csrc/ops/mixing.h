@@ -14,7 +14,7 @@ class Mixing {
   Mixing(const Dictionary& dictionary, const Tensor& code, const std::optional<Tensor>& gate,
          int64_t out_channels, int64_t in_channels)
       : dictionary_(dictionary),
-        code_(torch::stable::contiguous(code)),
+        code_(as_contiguous(code)),
         out_channels_(out_channels),
         in_channels_(in_channels) {
     check_matches_dictionary("code", code);
@@ -30,7 +30,7 @@ class Mixing {
           gate->size(gate->dim() - 1) == out_channels &&
               (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == samples())),
           "gate must be [C_out'] or, with a code per sample, [N, C_out'] with C_out' = ", out_channels);
-      gate_ = torch::stable::contiguous(*gate);
+      gate_ = as_contiguous(*gate);
     }
     geometry_ = dictionary.geometry(samples(), out_channels, in_channels, gate_.has_value());
   }

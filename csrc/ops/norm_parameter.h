@@ -16,7 +16,7 @@ class NormParameter {
     STD_TORCH_CHECK(
         (rank == 1 || (rank == 2 && tensor->size(0) == samples)) && tensor->size(rank - 1) == channels,
         "weight and bias must be [C] or [N, C] with N, C = ", samples, ", ", channels);
-    tensor_ = torch::stable::contiguous(torch::stable::to(*tensor, sum_type_of(input)));
+    tensor_ = as_contiguous(in_dtype(*tensor, sum_type_of(input)));
     stride_ = rank == 2 ? channels : 0;
   }
 

@@ -82,8 +82,7 @@ class DictionaryUpdate {
     for (const Use& use : uses) {
       const MixGeometry active = dictionary_.geometry(1, use.grad.size(0), use.in_channels(), whole_rows);
       const Sizes strides = dictionary_.effective_strides(sizes_of(use.grad));
-      uses_.push_back({keep(torch::stable::contiguous(use.code)),
-                       use.gate ? keep(torch::stable::contiguous(*use.gate)) : nullptr,
+      uses_.push_back({keep(as_contiguous(use.code)), use.gate ? keep(as_contiguous(*use.gate)) : nullptr,
                        keep(laid_out_as(use.grad, strides)), active.rows, active.run_length});
     }
   }

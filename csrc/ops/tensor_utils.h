@@ -130,4 +130,14 @@ inline Tensor laid_out_as(const Tensor& tensor, const Sizes& strides) {
   return copy;
 }
 
+// The same for contiguous memory. Calls through the dispatcher are spared where nothing is to be done: to
+// small operators they are dear.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return laid_out_as(tensor, contiguous_strides(sizes_of(tensor)));
+}
+
+inline Tensor in_dtype(const Tensor& tensor, torch::headeronly::ScalarType dtype) {
+  return tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype);
+}
+
 }  // namespace kshot

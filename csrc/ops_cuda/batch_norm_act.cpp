@@ -48,8 +48,8 @@ class NormProblem {
   }
 
   void use_statistics(const Tensor& mean, const Tensor& variance) {
-    mean_ = torch::stable::contiguous(torch::stable::to(mean, sum_type_));
-    variance_ = torch::stable::contiguous(torch::stable::to(variance, sum_type_));
+    mean_ = as_contiguous(in_dtype(mean, sum_type_));
+    variance_ = as_contiguous(in_dtype(variance, sum_type_));
     args_.mean = mean_->data_ptr();
     args_.variance = variance_->data_ptr();
   }

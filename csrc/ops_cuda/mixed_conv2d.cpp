@@ -38,7 +38,7 @@ class ConvProblem {
         channels_last_(!depthwise || lies_as(input, channels_last_strides(sizes_of(input)))),
         input_(laid_out(input)),
         weight_(active_part(weight, input, out_channels, depthwise)),
-        code_(torch::stable::contiguous(code)),
+        code_(as_contiguous(code)),
         geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
                                 window.padding, window.dilation)) {
     const auto sum_type = sum_type_of(input);
@@ -53,7 +53,7 @@ class ConvProblem {
             gate->size(gate->dim() - 1) == out_channels &&
             (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == input.size(0))),
         "gate must be [C_out'] or, with a code per sample, [N, C_out'] of the sum type");
-    gate_ = torch::stable::contiguous(*gate);
+    gate_ = as_contiguous(*gate);
   }
 
   const ConvGeometry& geometry() const { return geometry_; }
@@ -102,10 +102,7 @@ class ConvProblem {
   // What the call uses of the dictionary in the kernels' layout and dtype: the dictionary itself, or a copy
   // of that part alone.
   static Tensor active_part(const Tensor& weight, const Tensor& input, int64_t out_channels, bool depthwise) {
-    STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
-                        (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
-                                   : input.size(1) <= weight.size(2)),
-                    "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
+    check_covers(weight, input, out_channels, depthwise);
     STD_TORCH_CHECK(weight.device() == input.device() && sum_type_of(weight) == sum_type_of(input),
                     "weight must be on the input's device, and float64 only if that is");
     const auto wanted = [&](const Tensor& tensor) {
@@ -141,7 +138,7 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
   const ConvGeometry& geometry = problem.geometry();
   Tensor output = problem.new_image(out_channels, geometry.height.output, geometry.width.output);
   std::optional<Tensor> addend;
-  if (bias) addend = torch::stable::contiguous(torch::stable::to(*bias, code.scalar_type()));
+  if (bias) addend = as_contiguous(in_dtype(*bias, code.scalar_type()));
   const int64_t bias_stride = addend && addend->dim() == 2 ? out_channels : 0;
   const Launch launch(input);
   if (depthwise) {
@@ -247,7 +244,7 @@ std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, cons
   args.workspace = workspace.data_ptr();
   cuda::dense_per_sample_gradient(args, launch.stream());
   if (sizes_of(weight) == sizes_of(dictionary)) {
-    return {torch::stable::to(grad_weight, dictionary.scalar_type()), grad_code};
+    return {in_dtype(grad_weight, dictionary.scalar_type()), grad_code};
   }
   const Sizes sizes = sizes_of(dictionary);
   Tensor of_all = empty_strided(sizes, contiguous_strides(sizes), dictionary.scalar_type(), grad);

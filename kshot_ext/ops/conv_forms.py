@@ -49,7 +49,7 @@ class ConvCall(NamedTuple):
 
     @property
     def depthwise(self) -> bool:
-        return self.widths.weight_in_channels == 1 and self.widths.groups == self.widths.out_channels
+        return self.weight.shape[2] == 1 and self.widths.groups == self.widths.out_channels
 
     def in_format_of_input(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format of the input: a convolution follows whichever operand is channels_last."""
