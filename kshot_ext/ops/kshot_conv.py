@@ -10,15 +10,7 @@ from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import autotune, checks, conv_forms
-from kshot_ext.ops.conv_forms import (
-    ConvCall,
-    Dimensions,
-    can_fuse,
-    mixed_form,
-    prefers_fused,
-    stacked_form,
-    stacks_copies,
-)
+from kshot_ext.ops.conv_forms import ConvCall, Dimensions
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import active_widths
 
@@ -167,9 +159,9 @@ def _kshot_conv(
         )
     input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
     call = ConvCall(dims, input, weight, code, bias, gate, widths, window, (stride, padding, dilation))
-    if algorithm == "auto" and stacks_copies(call):
-        return stacked_form(call)
-    fusible = algorithm != "mix_then_conv" and can_fuse(call)
+    if algorithm == "auto" and conv_forms.stacks_copies(call):
+        return conv_forms.stacked_form(call)
+    fusible = algorithm != "mix_then_conv" and conv_forms.can_fuse(call)
     if algorithm == "fused" and not fusible:
         raise ValueError(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
@@ -179,9 +171,9 @@ def _kshot_conv(
     if not fusible:
         return apart(call)
     if algorithm == "fused":
-        return mixed_form(call)
+        return conv_forms.mixed_form(call)
     if autotune.measures():
-        inside = autotune.fastest(call, {"fused": mixed_form, "mix_then_conv": apart}) == "fused"
+        inside = autotune.fastest(call, {"fused": conv_forms.mixed_form, "mix_then_conv": apart}) == "fused"
     else:
-        inside = prefers_fused(call)
-    return mixed_form(call) if inside else apart(call)
+        inside = conv_forms.prefers_fused(call)
+    return conv_forms.mixed_form(call) if inside else apart(call)
