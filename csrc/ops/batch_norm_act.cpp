@@ -2,11 +2,13 @@
 #include "cpu/batch_norm_act.h"
 
 #include <cmath>
+#include <cstring>
 #include <tuple>
 
 #include "ops/conv_arguments.h"
 #include "ops/norm_parameter.h"
 #include "ops/registration.h"
+#include "ops/sum_of_parts.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
@@ -186,14 +188,13 @@ Tensor gradient_sums(const Problem& problem, const cpu::BatchNormActBackward& ar
   const int64_t channels = problem.channels();
   const Pieces pieces = problem.pieces();
   Tensor sums = problem.new_sums({pieces.samples, pieces.pieces, 2 * channels});
-  torch::stable::zero_(sums);
+  const int64_t piece_bytes = 2 * channels * static_cast<int64_t>(sums.element_size());
   pieces.parallel(Pieces::Order::kForward, [&](int64_t index, int64_t sample, int64_t begin, int64_t end) {
-    char* own = static_cast<char*>(sums.data_ptr()) +
-                index * 2 * channels * static_cast<int64_t>(sums.element_size());
+    char* own = static_cast<char*>(sums.data_ptr()) + index * piece_bytes;
+    std::memset(own, 0, static_cast<size_t>(piece_bytes));
     KSHOT_CALL(batch_norm_act_sums, args, sample, begin, end, own);
   });
-  const int64_t over[] = {1};
-  return torch::stable::sum(sums, over);  // [samples, 2 C]
+  return sum_of_parts(sums, 1);  // [samples, 2 C]
 }
 
 // A [2, C]: the means over positions of weight * g and weight * g * xhat.

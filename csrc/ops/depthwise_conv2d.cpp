@@ -2,6 +2,7 @@
 
 #include "cpu/depthwise_conv2d.h"
 #include "ops/conv_arguments.h"
+#include "ops/sum_of_parts.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
@@ -64,18 +65,6 @@ void run_gather(const cpu::DepthwiseGather& args, int64_t batch) {
                   [&](int64_t, const cpu::DepthwiseTask& task) { KSHOT_CALL(depthwise_gather, args, task); });
 }
 
-// Sums over the first dimension, in order.
-template <class T>
-void sum_groups(const Tensor& groups, Tensor& result) {
-  const int64_t elements = product(sizes_of(result));
-  T* to = static_cast<T*>(result.data_ptr());
-  std::fill(to, to + elements, T(0));
-  for (int64_t group = 0; group < groups.size(0); ++group) {
-    const T* from = static_cast<const T*>(groups.data_ptr()) + group * elements;
-    for (int64_t i = 0; i < elements; ++i) to[i] += from[i];
-  }
-}
-
 // Gradient of the weight, and of the input unless `input_gradient` is null. With a shared weight, samples are
 // summed in groups and the groups in order, so that the result does not depend on the number of threads.
 Tensor weight_gradient(const cpu::DepthwiseGather* input_gradient, const cpu::DepthwiseWeightGradient& args,
@@ -91,14 +80,7 @@ Tensor weight_gradient(const cpu::DepthwiseGather* input_gradient, const cpu::De
     KSHOT_CALL(depthwise_backward, input_gradient, args, task,
                static_cast<char*>(sums.data_ptr()) + group * group_bytes);
   });
-  if (per_sample) return sums;
-  Tensor result = empty_strided({sizes[1], sizes[2]}, {channels, 1}, sums.scalar_type(), sums);
-  if (dtype_of(sums) == DType::kFloat64) {
-    sum_groups<double>(sums, result);
-  } else {
-    sum_groups<float>(sums, result);
-  }
-  return result;
+  return per_sample ? sums : sum_of_parts(sums, 0);
 }
 
 }  // namespace

@@ -82,8 +82,8 @@ def prefers_fused(call: ConvCall) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
-    image. With one weight for the batch, so are 1x1 convolutions of channels_last images with some channels on both
-    sides.
+    image. With one weight for the batch, so are 1x1 convolutions of channels_last images with at least 16 channels, a
+    vector of AVX-512, on both sides, or of so few pixels that calls take longer than products.
 
     On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the
     batch: every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where
@@ -91,14 +91,15 @@ def prefers_fused(call: ConvCall) -> bool:
     """
     if call.depthwise:
         return True
+    positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
     if backend.kernels_for(call.input.device) == "cuda":
-        positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
         return call.per_sample or positions <= 2048
     if call.per_sample:
         return call.widths.in_channels >= 8
     channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
     pointwise = math.prod(call.weight.shape[3:]) == 1
-    return pointwise and channels_last and min(call.widths.in_channels, call.widths.out_channels) >= 8
+    thin = min(call.widths.in_channels, call.widths.out_channels) < 16
+    return pointwise and channels_last and (not thin or positions <= 1024)
 
 
 def stacks_copies(call: ConvCall) -> bool:
