@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import time
@@ -15,6 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from kshot_ext.distributed import LostProcessError
+from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.outputs import write_outputs
@@ -24,6 +27,7 @@ from kshot_ext.nas.results import RunResult
 from kshot_ext.nas.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
 from kshot_ext.nas.spaces.own import is_own
+from kshot_ext.nas.tables import as_table, override
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
@@ -36,7 +40,7 @@ class CommandError(Exception):
 
 
 def search_command(options: Mapping[str, Any], config: Path | None, resume: Path | None) -> int:
-    """Run or resume the main job, and print its result.
+    """Run or resume the main job, and print its result; under ``torchrun`` the supernet is trained by all processes.
 
     Args:
         options: settings given on the command line, by name; None for those not given.
@@ -49,8 +53,15 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
     console, errors = Console(), Console(stderr=True)
     folder: RunFolder | None = None
     try:
-        with _termination_as_interrupt(), ConsoleProgress(console) as progress:
-            folder, data_name, job = _prepare(options, config, resume, progress)
+        with (
+            _termination_as_interrupt(),
+            DataParallel.from_environment() as processes,
+            ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
+        ):
+            if not processes.leads:
+                _follow(processes, progress)
+                return EXIT_DONE
+            folder, data_name, job = _prepare(options, config, resume, progress, processes)
             console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with _suitable_threads(job.splits.image_shape):
@@ -60,6 +71,9 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
     except KeyboardInterrupt:
         errors.print(f"\nstopped; {_how_to_go_on(folder)}", soft_wrap=True, highlight=False, markup=False)
         return EXIT_INTERRUPTED
+    except LostProcessError as error:
+        errors.print(f"error: {error}; {_how_to_go_on(folder)}", soft_wrap=True, highlight=False, markup=False)
+        return EXIT_ERROR
     except (CommandError, RunFolderError, OSError) as error:
         errors.print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
         return EXIT_ERROR
@@ -89,8 +103,21 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _follow(processes: DataParallel, progress: ConsoleProgress) -> None:
+    """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
+    settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
+    _, splits = load_data(settings, progress)
+    job = SearchJob(settings, splits, processes)
+    with _suitable_threads(splits.image_shape):
+        job.follow()
+
+
 def _prepare(
-    options: Mapping[str, Any], config: Path | None, resume: Path | None, progress: ConsoleProgress
+    options: Mapping[str, Any],
+    config: Path | None,
+    resume: Path | None,
+    progress: ConsoleProgress,
+    processes: DataParallel,
 ) -> tuple[RunFolder, str, SearchJob]:
     """Check and load everything; a new run folder is made last, so that an error leaves nothing behind."""
     try:
@@ -101,8 +128,9 @@ def _prepare(
         settings = gather_settings(base, config, options)
         if folder is not None:
             check_same(base, settings, str(folder.path))
+        processes.from_leader(json.dumps(as_table(settings)))
         data_name, splits = load_data(settings, progress)
-        job = SearchJob(settings, splits)
+        job = SearchJob(settings, splits, processes)
         return folder or _new_folder(settings, data_name), data_name, job
     except (ValueError, MissingExtraError) as error:
         raise CommandError(str(error)) from error

@@ -13,6 +13,7 @@ from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.batches import batches
 from kshot_ext.nas.budget import Budget
 from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.evaluation import evaluate_architecture
 from kshot_ext.nas.limits import SearchLimits
@@ -26,7 +27,7 @@ from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_a
 from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.stages import RetrainStage, SearchStage, SupernetStage, run_stage
+from kshot_ext.nas.stages import RetrainStage, SearchStage, Stage, SupernetStage, run_stage
 from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nas.training import SupernetTrainer
 
@@ -62,13 +63,15 @@ class SearchJob:
     Args:
         settings: what to do.
         splits: the images to do it with.
+        processes: those that train the supernet together; None for this one alone.
 
     Raises:
         ValueError: if settings, images and space do not fit together, or no network meets the budget.
     """
 
-    def __init__(self, settings: RunSettings, splits: DataSplits) -> None:
+    def __init__(self, settings: RunSettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
         self.settings = settings
+        self.processes = processes or DataParallel()
         self.splits = splits
         self.space = create_space(
             settings.space,
@@ -82,7 +85,7 @@ class SearchJob:
         self.supernet = Supernet(self.space, settings.shots, self._generator("supernet"))
         self.simplex_net = SimplexNet(self.space, settings.shots, self._generator("simplex-net"))
         trainer = SupernetTrainer(
-            self.supernet, self.simplex_net, splits, settings.training, self._generator("training")
+            self.supernet, self.simplex_net, splits, settings.training, self._generator("training"), self.processes
         )
         self._supernet_stage = SupernetStage(trainer)
         self._search_stage = SearchStage(
@@ -104,21 +107,32 @@ class SearchJob:
         Returns:
             What was found, and the winner, trained from scratch.
         """
-        seconds = {
-            stage.name: run_stage(stage, folder, metrics, progress)
-            for stage in (self._supernet_stage, self._search_stage)
-        }
+        seconds = {}
+
+        def run(stage: Stage) -> None:
+            seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+
+        run(self._supernet_stage)
+        self.processes.close()
+        run(self._search_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
             trainer = self._retraining(title, architecture)
-            stage = RetrainStage(title, trainer)
-            seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+            run(RetrainStage(title, trainer))
             return trainer.network, self._describe(title, architecture, trainer)
 
         best = self.search.best.architecture
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
         return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds), network
+
+    def follow(self) -> None:
+        """Help another process, which does the run, to train the supernet.
+
+        Raises:
+            LostProcessError: if a process has ended too early.
+        """
+        self.processes.follow(self._supernet_stage.work)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return named_generator(self.settings.seed, purpose)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.optimization import OptimizationSettings, Tally
 from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics, imbalance
@@ -100,6 +101,7 @@ class SupernetTrainer(EpochTrainer):
         splits: only ``train`` is used.
         settings: see :class:`TrainingSettings`.
         generator: source of every random choice.
+        processes: those that share each batch; None for this one alone.
 
     Raises:
         ValueError: if supernet and simplex-net differ in K, or there are too few training images.
@@ -114,12 +116,15 @@ class SupernetTrainer(EpochTrainer):
         splits: DataSplits,
         settings: TrainingSettings,
         generator: torch.Generator,
+        processes: DataParallel | None = None,
     ) -> None:
         if supernet.num_shots != simplex_net.num_shots:
             raise ValueError(
                 f"simplex_net: expected codes of {supernet.num_shots} entries, as the supernet keeps copies, "
                 f"got {simplex_net.num_shots}"
             )
+        self.processes = processes or DataParallel()
+        self.processes.prepare(supernet)
         self.supernet = supernet
         self.simplex_net = simplex_net
         self.simplex_optimizer = torch.optim.Adam(simplex_net.parameters(), lr=settings.simplex_learning_rate)
@@ -138,11 +143,12 @@ class SupernetTrainer(EpochTrainer):
         """Trains for one epoch.
 
         Args:
-            on_step: called after each dictionary step.
+            on_step: called after each dictionary step; with several processes its loss is that of this one's part.
 
         Raises:
             RuntimeError: if training has finished.
         """
+        self.processes.announce(self)
         tally, simplex_losses, paths = Tally(), [], []
         held_out = self._endless_held_out_batches()
         learning_rate = float(self.schedule.get_last_lr()[0]) / self.supernet.num_shots
@@ -157,6 +163,7 @@ class SupernetTrainer(EpochTrainer):
 
         self.supernet.train()
         self._steps(on_step, step)
+        tally = self.processes.joined(tally)
         return EpochReport(
             epoch=self.epoch,
             loss=tally.loss,
@@ -183,8 +190,10 @@ class SupernetTrainer(EpochTrainer):
         return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing), logits
 
     def _dictionary_step(self, path: Architecture, images: Tensor, labels: Tensor, tally: Tally) -> float:
+        images, labels, share = self.processes.part(images, labels)
         loss, logits = self._loss(path, self.simplex_net.code(path), images, labels)
-        loss.backward()
+        (share * loss).backward()
+        self.processes.sum_gradients(self.supernet.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return tally.add(loss, logits, labels)
@@ -195,15 +204,16 @@ class SupernetTrainer(EpochTrainer):
         with _frozen(self.supernet):
             for _ in range(num_paths):
                 path = self.supernet.space.sample(self.generator)
-                images, labels = next(held_out)
+                images, labels, share = self.processes.part(*next(held_out))
                 loss, logits = self._loss(path, self.simplex_net([path])[0], images, labels)
-                (loss / num_paths).backward()
+                (share * loss / num_paths).backward()
                 tally.add(loss, logits, labels)
+        self.processes.sum_gradients(self.simplex_net.parameters())
         codes = self.simplex_net([self.supernet.space.sample(self.generator) for _ in range(_BALANCED_CODES)])
         (self.settings.balance * imbalance(codes)).backward()
         self.simplex_optimizer.step()
         self.simplex_optimizer.zero_grad()
-        return tally.loss
+        return self.processes.joined(tally).loss
 
 
 def _hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:

@@ -1,0 +1,103 @@
+"""One of the processes of test_data_parallel.py: `torchrun data_parallel_worker.py WORK OUT`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data_parallel import DataParallel
+from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.optim import KShotSGD
+
+EPOCHS = 3
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
+    """On noise: 40 images of three classes, batches of 7, which do not divide by 2 or 3 processes."""
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
+    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
+    splits = DataSplits(
+        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
+    )
+    settings = TrainingSettings(
+        epochs=EPOCHS,
+        batch_size=7,
+        learning_rate=0.01,
+        warmup_epochs=1,
+        simplex_every=2,
+        paths_per_simplex_step=2,
+        held_out_share=0.25,
+    )
+    supernet, simplex_net = Supernet(space, 3, seeded(seed)), SimplexNet(space, 3, seeded(seed + 1))
+    return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
+
+
+def train(processes: DataParallel, out: Path) -> None:
+    """The leader trains from its own state; the others start from another one, which must not matter."""
+    trainer = make_trainer(processes, seed=processes.rank)
+    if not processes.leads:
+        processes.follow(trainer)
+        assert trainer.finished
+        return
+    with processes:
+        reports = [trainer.train_epoch() for _ in range(EPOCHS)]
+    torch.save({"state": trainer.state_dict(), "reports": [asdict(report) for report in reports]}, out)
+
+
+def lose_a_process(processes: DataParallel, out: Path) -> None:
+    """The last process dies, without a word, in the second epoch; the leader keeps the state of the first."""
+    trainer = make_trainer(processes)
+    if processes.leads:
+        trainer.train_epoch()
+        torch.save(trainer.state_dict(), out)
+        trainer.train_epoch()
+    if processes.rank == processes.size - 1:
+        trainer.simplex_optimizer.register_step_pre_hook(lambda *_: os._exit(9))
+    processes.follow(trainer)
+
+
+def count_bytes(processes: DataParallel, out: Path) -> None:
+    """What one dictionary step hands to all_reduce, batch norm included, against its gradients' dense size."""
+    sent = [0]
+    all_reduce = dist.all_reduce
+
+    def counted(tensor: torch.Tensor, **options: object) -> object:
+        sent[0] += tensor.numel() * tensor.element_size()
+        return all_reduce(tensor, **options)
+
+    dist.all_reduce = counted
+    shots = 8
+    space = create_space("nas-bench-macro", image_shape=(3, 8, 8), num_classes=10, channels=32)
+    supernet = Supernet(space, shots, seeded(0))
+    optimizer = KShotSGD(supernet.parameters(), lr=0.1)
+    synchronize_batch_norm(supernet, processes.group)
+    images = torch.randn(2, 3, 8, 8, generator=seeded(processes.rank))
+    path = Architecture((2, 1, 0, 2, 1, 0, 2, 1))
+    supernet(images, path, torch.full((shots,), 1 / shots)).square().mean().backward()
+    sum_gradients(supernet.parameters(), processes.group)
+    dense = sum(p.numel() * p.element_size() for p in supernet.parameters() if p.grad is not None)
+    optimizer.step()
+    if processes.leads:
+        torch.save({"sent": sent[0], "dense": dense, "shots": shots}, out)
+
+
+if __name__ == "__main__":
+    work, out = sys.argv[1:]
+    torch.set_num_threads(1)
+    works = {"train": train, "lose_a_process": lose_a_process, "count_bytes": count_bytes}
+    works[work](DataParallel.from_environment(timeout=60), Path(out))
