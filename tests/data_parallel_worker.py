@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.architecture import Architecture
@@ -28,7 +29,10 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
-    """On noise: 40 images of three classes, batches of 7, which do not divide by 2 or 3 processes."""
+    """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
+
+    In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step.
+    """
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
     images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
     splits = DataSplits(
@@ -43,7 +47,8 @@ def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
         paths_per_simplex_step=2,
         held_out_share=0.25,
     )
-    supernet, simplex_net = Supernet(space, 3, seeded(seed)), SimplexNet(space, 3, seeded(seed + 1))
+    supernet, simplex_net = Supernet(space, 3, seeded(seed)).double(), SimplexNet(space, 3, seeded(seed + 1))
+    supernet.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
     return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
 
 
@@ -71,8 +76,8 @@ def lose_a_process(processes: DataParallel, out: Path) -> None:
     processes.follow(trainer)
 
 
-def count_bytes(processes: DataParallel, out: Path) -> None:
-    """What one dictionary step hands to all_reduce, batch norm included, against its gradients' dense size."""
+def one_step(processes: DataParallel, out: Path) -> None:
+    """Gradients of one dictionary step in float32, and what it hands to all_reduce, batch norm included."""
     sent = [0]
     all_reduce = dist.all_reduce
 
@@ -85,19 +90,31 @@ def count_bytes(processes: DataParallel, out: Path) -> None:
     space = create_space("nas-bench-macro", image_shape=(3, 8, 8), num_classes=10, channels=32)
     supernet = Supernet(space, shots, seeded(0))
     optimizer = KShotSGD(supernet.parameters(), lr=0.1)
-    synchronize_batch_norm(supernet, processes.group)
-    images = torch.randn(2, 3, 8, 8, generator=seeded(processes.rank))
+    images, labels = torch.randn(9, 3, 8, 8, generator=seeded(0)), torch.arange(9)
     path = Architecture((2, 1, 0, 2, 1, 0, 2, 1))
-    supernet(images, path, torch.full((shots,), 1 / shots)).square().mean().backward()
+
+    def backward(images: torch.Tensor, labels: torch.Tensor, share: float) -> None:
+        logits = supernet(images, path, torch.full((shots,), 1 / shots))
+        (share * cross_entropy(logits, labels)).backward()
+
+    def gradients() -> dict[str, torch.Tensor]:
+        return {name: p.grad.clone().dense() for name, p in supernet.named_parameters() if p.grad is not None}
+
+    synchronize_batch_norm(supernet, processes.group)
+    backward(*processes.part(images, labels))
     sum_gradients(supernet.parameters(), processes.group)
-    dense = sum(p.numel() * p.element_size() for p in supernet.parameters() if p.grad is not None)
-    optimizer.step()
+    together = gradients()
+    optimizer.zero_grad()
     if processes.leads:
-        torch.save({"sent": sent[0], "dense": dense, "shots": shots}, out)
+        synchronize_batch_norm(supernet, None)
+        backward(images, labels, 1.0)
+        dense = sum(gradient.numel() * gradient.element_size() for gradient in together.values())
+        result = {"sent": sent[0], "dense": dense, "shots": shots, "together": together, "alone": gradients()}
+        torch.save(result, out)
 
 
 if __name__ == "__main__":
     work, out = sys.argv[1:]
     torch.set_num_threads(1)
-    works = {"train": train, "lose_a_process": lose_a_process, "count_bytes": count_bytes}
+    works = {"train": train, "lose_a_process": lose_a_process, "one_step": one_step}
     works[work](DataParallel.from_environment(timeout=60), Path(out))

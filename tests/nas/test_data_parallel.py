@@ -48,7 +48,7 @@ def outcomes(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
 
 
 def assert_close(one: object, other: object, path: str = "") -> None:
-    """Equal within 1e-5, but for the random generator, which is equal to the bit."""
+    """Equal within 1e-5; what is not of floating point is equal to the bit."""
     if isinstance(other, dict):
         assert one.keys() == other.keys(), path
         for key in other:
@@ -78,11 +78,12 @@ def test_processes_get_what_one_process_gets_from_the_joined_batch(tmp_path: Pat
     assert_close(together, alone)
 
 
-def test_bytes_sent_are_those_of_compact_gradients(tmp_path: Path) -> None:
-    for code, message in outcomes(start(2, "count_bytes", str(tmp_path / "bytes.pt"))):
+def test_a_step_sends_compact_gradients_and_gets_the_joined_batchs(tmp_path: Path) -> None:
+    for code, message in outcomes(start(2, "one_step", str(tmp_path / "step.pt"))):
         assert code == 0, message
-    count = torch.load(tmp_path / "bytes.pt")
-    assert count["dense"] / count["shots"] <= count["sent"] <= 1.2 / count["shots"] * count["dense"]
+    step = torch.load(tmp_path / "step.pt")
+    assert step["dense"] / step["shots"] <= step["sent"] <= 1.2 / step["shots"] * step["dense"]
+    assert_close(step["together"], step["alone"])
 
 
 def test_a_lost_process_ends_the_others_and_training_goes_on_from_the_last_state(
