@@ -93,6 +93,12 @@ def search(
         typer.Option(help="TOML file with these settings and more; the command line wins over it."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Evaluate populations in this many processes, by Ray.", **_NUMBER)
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster that has the workers; default: this machine.")
+    ] = None,
 ) -> None:
     """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
     from kshot_ext.nas.command import search_command
@@ -111,7 +117,7 @@ def search(
         "max_images": max_images,
         "out": None if out is None else str(out),
     }
-    raise typer.Exit(search_command(options, config, resume))
+    raise typer.Exit(search_command(options, config, resume, workers, ray_address))
 
 
 def main() -> None:

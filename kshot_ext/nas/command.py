@@ -6,8 +6,8 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.outputs import write_outputs
 from kshot_ext.nas.pipeline import SearchJob, load_data
 from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.ray_map import RayMap
 from kshot_ext.nas.results import RunResult
 from kshot_ext.nas.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
@@ -39,13 +40,21 @@ class CommandError(Exception):
     """Something that the user can mend; the message says what."""
 
 
-def search_command(options: Mapping[str, Any], config: Path | None, resume: Path | None) -> int:
+def search_command(
+    options: Mapping[str, Any],
+    config: Path | None,
+    resume: Path | None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> int:
     """Run or resume the main job, and print its result; under ``torchrun`` the supernet is trained by all processes.
 
     Args:
         options: settings given on the command line, by name; None for those not given.
         config: settings file, or None.
         resume: run folder to go on with, or None to begin a new one.
+        workers: processes of Ray that evaluate populations; None for this process without Ray.
+        ray_address: of a running cluster that has them; None for this machine.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -55,13 +64,15 @@ def search_command(options: Mapping[str, Any], config: Path | None, resume: Path
     try:
         with (
             _termination_as_interrupt(),
+            ExitStack() as resources,
             DataParallel.from_environment() as processes,
             ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
         ):
             if not processes.leads:
                 _follow(processes, progress)
                 return EXIT_DONE
-            folder, data_name, job = _prepare(options, config, resume, progress, processes)
+            apply_to_all = resources.enter_context(_evaluators(workers, ray_address))
+            folder, data_name, job = _prepare(options, config, resume, progress, processes, apply_to_all)
             console.print(f"run folder: {folder.path}", soft_wrap=True, highlight=False, markup=False)
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with _suitable_threads(job.splits.image_shape):
@@ -94,6 +105,22 @@ def _suitable_threads(image_shape: tuple[int, int, int]) -> Iterator[None]:
 
 
 @contextmanager
+def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callable[..., Iterable[float]]]:
+    """What evaluates a population: `map`, or the workers of Ray."""
+    if workers is None and ray_address is not None:
+        raise CommandError("ray_address: expected workers too, their number on the cluster")
+    if workers is None:
+        yield map
+        return
+    try:
+        ray_map = RayMap(workers, ray_address)
+    except (ValueError, MissingExtraError) as error:
+        raise CommandError(str(error)) from error
+    with ray_map:
+        yield ray_map
+
+
+@contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     """Let SIGTERM, which batch systems send, end a run as Ctrl-C does."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -118,6 +145,7 @@ def _prepare(
     resume: Path | None,
     progress: ConsoleProgress,
     processes: DataParallel,
+    apply_to_all: Callable[..., Iterable[float]],
 ) -> tuple[RunFolder, str, SearchJob]:
     """Check and load everything; a new run folder is made last, so that an error leaves nothing behind."""
     try:
@@ -130,7 +158,7 @@ def _prepare(
             check_same(base, settings, str(folder.path))
         processes.from_leader(json.dumps(as_table(settings)))
         data_name, splits = load_data(settings, progress)
-        job = SearchJob(settings, splits, processes)
+        job = SearchJob(settings, splits, processes, apply_to_all)
         return folder or _new_folder(settings, data_name), data_name, job
     except (ValueError, MissingExtraError) as error:
         raise CommandError(str(error)) from error

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.batches import batches
 from kshot_ext.nas.budget import Budget
-from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data import DataSplits
 from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.datasets import load_splits, open_source
-from kshot_ext.nas.evaluation import evaluate_architecture
+from kshot_ext.nas.evaluation import SupernetEvaluation
 from kshot_ext.nas.limits import SearchLimits
 from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.progress import ConsoleProgress
@@ -24,6 +23,7 @@ from kshot_ext.nas.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.retrain import NetworkTrainer
 from kshot_ext.nas.run_folder import RunFolder
 from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_architectures
+from kshot_ext.nas.search import Evaluate
 from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.spaces import create_space
@@ -32,7 +32,6 @@ from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nas.training import SupernetTrainer
 
 _CALIBRATION_IMAGES = 512
-_EVALUATION_BATCH = 256
 _RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -64,12 +63,19 @@ class SearchJob:
         settings: what to do.
         splits: the images to do it with.
         processes: those that train the supernet together; None for this one alone.
+        apply_to_all: evaluates a population; see `EvolutionSearch`.
 
     Raises:
         ValueError: if settings, images and space do not fit together, or no network meets the budget.
     """
 
-    def __init__(self, settings: RunSettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        splits: DataSplits,
+        processes: DataParallel | None = None,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+    ) -> None:
         self.settings = settings
         self.processes = processes or DataParallel()
         self.splits = splits
@@ -88,12 +94,15 @@ class SearchJob:
             self.supernet, self.simplex_net, splits, settings.training, self._generator("training"), self.processes
         )
         self._supernet_stage = SupernetStage(trainer)
+        order = torch.randperm(len(splits.train), generator=self._generator("calibration"))
+        calibration = splits.train.subset(order[:_CALIBRATION_IMAGES])
+        self._supernet_accuracy = SupernetEvaluation(
+            self.supernet, self.simplex_net, calibration, splits.validation, splits.mean, splits.std
+        )
         self._search_stage = SearchStage(
-            self._supernet_accuracy, self.space, limits, settings.search, self._generator("search")
+            self._supernet_accuracy, self.space, limits, settings.search, self._generator("search"), apply_to_all
         )
         self.search = self._search_stage.work
-        order = torch.randperm(len(splits.train), generator=self._generator("calibration"))
-        self._calibration_images = splits.train.subset(order[:_CALIBRATION_IMAGES])
         self._rehearse(limits)
 
     def run(self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> tuple[RunResult, nn.Module]:
@@ -142,18 +151,6 @@ class SearchJob:
         generator = self._generator("rehearsal")
         random_architectures(self.space, limits, self.settings.search.population, generator)
         self._retraining("rehearsal", self.space.cheapest())
-
-    def _supernet_accuracy(self, architecture: Architecture) -> float:
-        return evaluate_architecture(
-            self.supernet,
-            architecture,
-            self.simplex_net.code(architecture),
-            self._batches(self._calibration_images),
-            self._batches(self.splits.validation),
-        )
-
-    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(images, _EVALUATION_BATCH, mean=self.splits.mean, std=self.splits.std)
 
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""

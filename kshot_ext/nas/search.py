@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from kshot_ext.nas.limits import SearchLimits, repair
 from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.sampling import random_architectures
 from kshot_ext.nas.space import SearchSpace, operation_shares
+
+Evaluate = Callable[[Architecture], float]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class EvolutionSearch:
         limits: limits that every evaluated architecture meets.
         settings: population, generations, mutation.
         generator: source of every random choice.
+        apply_to_all: applies ``evaluate`` to a population, in order: `map`, or what shares the work out as
+            :class:`kshot_ext.nas.ray_map.RayMap` does.
+
+    Attributes:
+        on_evaluated: called after each evaluation.
 
     Raises:
         ValueError: if no architecture meets the limits.
@@ -95,11 +102,12 @@ class EvolutionSearch:
 
     def __init__(
         self,
-        evaluate: Callable[[Architecture], float],
+        evaluate: Evaluate,
         space: SearchSpace,
         limits: SearchLimits,
         settings: SearchSettings,
         generator: torch.Generator,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
     ) -> None:
         limits.check_reachable(space)
         self.evaluate = evaluate
@@ -107,6 +115,8 @@ class EvolutionSearch:
         self.limits = limits
         self.settings = settings
         self.generator = generator
+        self.apply_to_all = apply_to_all
+        self.on_evaluated: Callable[[], None] = lambda: None
         self.generation = 0
         self._results: dict[Architecture, Evaluated] = {}
         self._population: list[Architecture] = []
@@ -207,8 +217,9 @@ class EvolutionSearch:
         return np.array([(-result.accuracy, result.macs) for result in results], dtype=np.float64)
 
     def _evaluate_all(self, architectures: Sequence[Architecture]) -> None:
-        for architecture in architectures:
-            self._record(architecture, self.evaluate(architecture))
+        for architecture, accuracy in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):
+            self._record(architecture, accuracy)
+            self.on_evaluated()
 
     def _record(self, architecture: Architecture, accuracy: float) -> None:
         cost = self.space.cost(architecture)

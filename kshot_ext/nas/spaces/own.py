@@ -5,8 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from kshot_ext.nas.space import SearchSpace
+
+_PREFIX = "own_space_"
+
+
+def own_modules() -> list[ModuleType]:
+    """The modules of all files loaded so far; no import statement finds them."""
+    return [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
 
 
 def is_own(name: str) -> bool:
@@ -32,7 +40,7 @@ def load_own(name: str) -> type[SearchSpace]:
     file, _, class_name = name.rpartition(":")
     if not Path(file).is_file():
         raise ValueError(f"space: {file}: no such file")
-    spec = importlib.util.spec_from_file_location(f"own_space_{Path(file).stem}", file)
+    spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
