@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CODE_ROWS = 24
+_TIMED = 12
 _TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
 
 
@@ -143,7 +144,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
     splits, settings = job.splits, job.settings
     sizes = f"{len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,}"
     shape = "x".join(map(str, splits.image_shape))
-    return {
+    facts = {
         "data": f"{data_name}, {splits.num_classes} classes of {shape} images",
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
@@ -151,3 +152,10 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
+    if job.latency_table is not None:
+        error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
+        facts["latency"] = (
+            f"latency predicted from timed parts, {error.mean:.1%} off on average "
+            f"(at worst {error.worst:.1%}) for {error.networks} whole networks"
+        )
+    return facts

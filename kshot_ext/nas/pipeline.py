@@ -15,6 +15,7 @@ from kshot_ext.nas.data import DataSplits
 from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.evaluation import SupernetEvaluation
+from kshot_ext.nas.latency_table import LatencyTable
 from kshot_ext.nas.limits import SearchLimits
 from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.progress import ConsoleProgress
@@ -87,7 +88,9 @@ class SearchJob:
             widths=settings.width_ratios,
         )
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
-        limits = SearchLimits(max_macs=self.max_macs)
+        timed = settings.max_latency is not None or "latency" in settings.search.costs
+        self.latency_table = LatencyTable(self.space) if timed else None
+        limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
         self.supernet = Supernet(self.space, settings.shots, self._generator("supernet"))
         self.simplex_net = SimplexNet(self.space, settings.shots, self._generator("simplex-net"))
         trainer = SupernetTrainer(

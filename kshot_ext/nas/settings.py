@@ -17,7 +17,7 @@ from kshot_ext.nas.training import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
-_LEAST = {"image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0}
+_LEAST = {"max_parameters": 1, "max_latency": 0, "image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class RunSettings:
         widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
         shots: number K of weight copies.
         budget: most multiply-accumulates; see `Budget`.
+        max_parameters: most parameters; None for no limit.
+        max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
         seed: decides everything random.
         out: the run folder; None for a name from the date, the data and the space.
         training, search, retrain: settings of the three kinds of stage.
@@ -49,6 +51,8 @@ class RunSettings:
     widths: str | None = None
     shots: int = 4
     budget: str | int | float = "60%"
+    max_parameters: int | None = None
+    max_latency: float | None = None
     seed: int = 0
     out: str | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)

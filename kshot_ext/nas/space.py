@@ -204,21 +204,6 @@ class SearchSpace(ABC):
         """The architecture with the most multiply-accumulates."""
         return self._pick_by_macs(max)
 
-    def cheaper_neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """The architectures with fewer multiply-accumulates that differ in one operation, or in one width by as
-        little as makes a difference."""
-        macs = self.count_macs(architecture)
-        shape = self.shape_of(architecture)
-        neighbours = []
-        for layer, current in enumerate(architecture.operations):
-            costs = [self._costs.layer(layer, choice, shape).macs for choice in range(len(self._operations[layer]))]
-            neighbours += [architecture.with_operation(layer, i) for i, c in enumerate(costs) if c < costs[current]]
-        for position, current in enumerate(architecture.widths or ()):
-            narrower = (architecture.with_width(position, width) for width in reversed(range(current)))
-            cheaper = next((other for other in narrower if self.count_macs(other) < macs), None)
-            neighbours += [] if cheaper is None else [cheaper]
-        return neighbours
-
     def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
         """The network of one architecture with new weights, in plain ``torch.nn`` layers.
 

@@ -127,3 +127,33 @@ def test_batch_norm_of_another_kind_is_refused() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="layer '0': expected a KShotBatchNorm2d, got a BatchNorm2d"):
         synchronize_batch_norm(model, object())
+
+
+SETTINGS = """
+shots = 2
+channels = 4
+max_images = 200
+epochs = 2
+retrain_epochs = 1
+[training]
+warmup_epochs = 0
+batch_size = 31
+[search]
+population = 4
+generations = 1
+[retrain]
+batch_size = 32
+"""
+
+
+def test_the_command_under_torchrun(tmp_path: Path) -> None:
+    """Two processes, one run folder."""
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "kshot_ext", "search", "--config", "settings.toml", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder:") == done.stdout.count("report:") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "settings.toml"]
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "supernet.pt", weights_only=True)
+    assert checkpoint["state"]["epoch"] == 2
