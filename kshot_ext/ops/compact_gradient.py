@@ -35,6 +35,10 @@ class Use(NamedTuple):
     def scaled(self, factor: Tensor | float) -> Use:
         return self._replace(code=self.code * factor)
 
+    def gated(self) -> Tensor:
+        """`gate[o] * grad[o, ...]`."""
+        return self.grad if self.gate is None else self.gate.reshape(-1, *(1,) * (self.grad.dim() - 1)) * self.grad
+
 
 def want_compact_gradient(parameter: Tensor, owner: object) -> None:
     """Ask for compact gradients of `parameter` for as long as `owner` (an optimiser) lives."""
@@ -65,11 +69,29 @@ class CompactGradient(Tensor):
     def dense(self) -> Tensor:
         """The ordinary gradient tensor."""
         total = torch.empty_strided(self.shape, self.stride(), dtype=self.dtype, device=self.device).zero_()
-        for code, gate, grad in self.uses:
-            active = (slice(None), *(slice(width) for width in grad.shape[:2]))
-            gated = grad if gate is None else gate.reshape(-1, *(1,) * (grad.dim() - 1)) * grad
-            total[active] += (code.reshape(-1, *(1,) * grad.dim()) * gated).to(self.dtype)
+        for use in self.uses:
+            active = (slice(None), *(slice(width) for width in use.grad.shape[:2]))
+            total[active] += (use.code.reshape(-1, *(1,) * use.grad.dim()) * use.gated()).to(self.dtype)
         return total
+
+    def norm(self) -> Tensor:
+        """Euclidean norm of the dense tensor: its square is a sum over pairs of uses,
+
+            |dense|^2 = sum_{u, v} <code_u, code_v> * <gate_u g_u, gate_v g_v>,
+
+        the last product over the channels that both uses cover. Up to K uses are kept, so this reads less than `dense`.
+        """
+        sum_dtype = torch.promote_types(self.dtype, torch.float32)
+        codes = [use.code.to(sum_dtype) for use in self.uses]
+        grads = [use.gated().to(sum_dtype) for use in self.uses]
+        square = torch.zeros((), dtype=sum_dtype, device=self.device)
+        for u, (code, grad) in enumerate(zip(codes, grads)):
+            square += (torch.linalg.vector_norm(code) * torch.linalg.vector_norm(grad)).square()
+            for other_code, other in zip(codes[:u], grads[:u]):
+                shared = tuple(slice(min(sizes)) for sizes in zip(grad.shape[:2], other.shape[:2]))
+                square += 2 * (code * other_code).sum() * (grad[shared] * other[shared]).sum()
+        # Uses that cancel out leave a rounding error, which may be below zero.
+        return square.clamp(min=0).sqrt().to(self.dtype)
 
     def become(self, dense: Tensor) -> None:
         """Take the values of a dense gradient: one use of each copy alone."""
@@ -132,6 +154,29 @@ def _multiply_in_place(gradient, factor):
     return gradient
 
 
+def _norm(gradient, ord: float = 2, dim=None, keepdim: bool = False, *, dtype=None):
+    if not isinstance(gradient, CompactGradient) or ord != 2 or dim is not None or keepdim or dtype is not None:
+        return NotImplemented
+    return gradient.norm()
+
+
+def _unscale(gradients, found_inf: Tensor, inverse_scale: Tensor) -> None:
+    """What a gradient scaler does before a step: divide by the scale, and note what is not finite.
+
+    Each use's own gradient is divided, in float32 at least: in half precision small values would be lost.
+    """
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for gradient in gradients:
+        if isinstance(gradient, CompactGradient):
+            sum_dtype = torch.promote_types(gradient.dtype, torch.float32)
+            gradient.uses = tuple(use._replace(grad=use.grad.to(sum_dtype, copy=True)) for use in gradient.uses)
+            by_dtype.setdefault(sum_dtype, []).extend(use.grad for use in gradient.uses)
+        else:
+            by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    for tensors in by_dtype.values():
+        _aten._amp_foreach_non_finite_check_and_unscale_(tensors, found_inf, inverse_scale)
+
+
 def _zero_in_place(gradient: CompactGradient) -> CompactGradient:
     gradient.uses = ()
     return gradient
@@ -146,4 +191,6 @@ _HANDLERS = {
     _aten.mul.Tensor: _multiply,
     _aten.mul_.Tensor: _multiply_in_place,
     _aten.zero_.default: _zero_in_place,
+    _aten.linalg_vector_norm.default: _norm,
+    _aten._amp_foreach_non_finite_check_and_unscale_.default: _unscale,
 }
