@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kshot_ext.nas.batches import batches
 from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.gradient_steps import GradientSteps
 from kshot_ext.nas.optimization import OptimizationSettings
 
 
@@ -40,13 +41,13 @@ class EpochTrainer(ABC):
 
     Args:
         images: what one epoch goes through.
-        optimizer: its learning rate falls to zero along half a cosine.
+        optimizer: its learning rate falls to zero along half a cosine; batches go to its parameters' device.
         splits: mean, standard deviation and augmentation of the images.
         settings: epochs and batch size.
         generator: source of every random choice.
 
     Raises:
-        ValueError: if there are fewer images than one batch.
+        ValueError: if there are fewer images than one batch, or the device lacks the precision.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class EpochTrainer(ABC):
         self.settings = settings
         self.generator = generator
         self.epoch = 0
+        self.device = optimizer.param_groups[0]["params"][0].device
+        self.gradient_steps = GradientSteps(settings.precision, self.device)
         self.steps_per_epoch = len(images) // settings.batch_size
         if self.steps_per_epoch < 1:
             raise ValueError(
@@ -92,7 +95,8 @@ class EpochTrainer(ABC):
         """What is trained, and optimisers besides the first."""
 
     def _all_parts(self) -> dict[str, _Stateful]:
-        return {**self._parts(), "optimizer": self.optimizer, "schedule": self.schedule}
+        own = {"optimizer": self.optimizer, "schedule": self.schedule, "gradient_steps": self.gradient_steps}
+        return {**self._parts(), **own}
 
     def _steps(self, on_step: OnStep | None, step: Callable[[Tensor, Tensor], float]) -> None:
         """Runs one epoch of ``step(images, labels) -> loss``, moves the schedule, reports each step."""
@@ -107,7 +111,7 @@ class EpochTrainer(ABC):
 
     def _random_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""
-        return batches(
+        host_batches = batches(
             images,
             min(self.settings.batch_size, len(images)),
             mean=self.splits.mean,
@@ -116,3 +120,4 @@ class EpochTrainer(ABC):
             augment=self.splits.augmentation,
             drop_last=True,
         )
+        return ((images.to(self.device), labels.to(self.device)) for images, labels in host_batches)
