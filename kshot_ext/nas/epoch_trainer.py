@@ -41,7 +41,7 @@ class EpochTrainer(ABC):
 
     Args:
         images: what one epoch goes through.
-        optimizer: its learning rate falls to zero along half a cosine; batches go to its parameters' device.
+        optimizer: its learning rate falls to zero along half a cosine.
         splits: mean, standard deviation and augmentation of the images.
         settings: epochs and batch size.
         generator: source of every random choice.
@@ -64,8 +64,8 @@ class EpochTrainer(ABC):
         self.settings = settings
         self.generator = generator
         self.epoch = 0
-        self.device = optimizer.param_groups[0]["params"][0].device
-        self.gradient_steps = GradientSteps(settings.precision, self.device)
+        device = optimizer.param_groups[0]["params"][0].device
+        self.gradient_steps = GradientSteps(settings.precision, device)
         self.steps_per_epoch = len(images) // settings.batch_size
         if self.steps_per_epoch < 1:
             raise ValueError(
@@ -111,7 +111,7 @@ class EpochTrainer(ABC):
 
     def _random_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""
-        host_batches = batches(
+        return batches(
             images,
             min(self.settings.batch_size, len(images)),
             mean=self.splits.mean,
@@ -120,4 +120,3 @@ class EpochTrainer(ABC):
             augment=self.splits.augmentation,
             drop_last=True,
         )
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in host_batches)

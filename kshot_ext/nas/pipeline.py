@@ -79,8 +79,16 @@ class SearchJob:
         )
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         limits = SearchLimits(max_macs=self.max_macs)
-        self.supernet = Supernet(self.space, settings.shots, self._generator("supernet"))
-        self.simplex_net = SimplexNet(self.space, settings.shots, self._generator("simplex-net"))
+        self.supernet = Supernet(
+            self.space,
+            settings.shots,
+            self._generator("supernet"),
+            perturbation=settings.codes.perturbation,
+            mixed_batch_norm=settings.codes.mixed_batch_norm,
+        )
+        self.simplex_net = SimplexNet(
+            self.space, settings.shots, self._generator("simplex-net"), settings=settings.codes
+        )
         trainer = SupernetTrainer(
             self.supernet, self.simplex_net, splits, settings.training, self._generator("training")
         )

@@ -95,7 +95,7 @@ class NetworkTrainer(EpochTrainer):
     def test_accuracy(self) -> float:
         """Share of the test images that the network gets right now."""
         test = batches(self.splits.test, self.settings.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return accuracy(self.network, ((images.to(self.device), labels.to(self.device)) for images, labels in test))
+        return accuracy(self.network, test)
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network}

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.budget import Budget
+from kshot_ext.nas.code_settings import CodeSettings
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training import TrainingSettings
+from kshot_ext.nas.training_settings import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
@@ -22,7 +23,7 @@ _LEAST = {"image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run does. A settings file has these names as keys, and the last three as tables.
+    """What a run does. A settings file has these names as keys, and the last four as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
@@ -35,6 +36,7 @@ class RunSettings:
         budget: most multiply-accumulates; see `Budget`.
         seed: decides everything random.
         out: the run folder; None for a name from the date, the data and the space.
+        codes: how architectures' codes are formed.
         training, search, retrain: settings of the three kinds of stage.
 
     Raises:
@@ -51,6 +53,7 @@ class RunSettings:
     budget: str | int | float = "60%"
     seed: int = 0
     out: str | None = None
+    codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)

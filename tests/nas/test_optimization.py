@@ -18,6 +18,8 @@ from kshot_ext.nas.optimization import OptimizationSettings, Tally
         ({"momentum": 1.0}, r"momentum.*got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"precision": "int8"}, "precision: expected one of float32, bfloat16, float16, got 'int8'"),
     ],
 )
 def test_rejects_settings_out_of_range(changed, message):

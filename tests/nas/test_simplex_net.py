@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from kshot_ext.nas.simplex_net import SimplexNet, code_statistics, imbalance
+from kshot_ext.nas.code_penalties import imbalance
+from kshot_ext.nas.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.spaces import create_space
 
 

@@ -7,7 +7,8 @@ import torch
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.training_settings import TrainingSettings
 
 SETTINGS = TrainingSettings(
     epochs=4, batch_size=8, warmup_epochs=1, simplex_every=2, paths_per_simplex_step=2, held_out_share=0.25
@@ -16,9 +17,9 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture
 def make_trainer(tiny_space, tiny_splits, seeded):
-    def make(seed=0, settings=SETTINGS):
-        supernet = Supernet(tiny_space, 2, seeded(seed))
-        simplex_net = SimplexNet(tiny_space, 2, seeded(seed + 1))
+    def make(seed=0, settings=SETTINGS, codes=None, space=tiny_space):
+        supernet = Supernet(space, 2, seeded(seed))
+        simplex_net = SimplexNet(space, 2, seeded(seed + 1), settings=codes)
         return SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(seed + 2))
 
     return make
@@ -72,22 +73,6 @@ def test_simplex_steps_move_only_the_simplex_net(make_trainer):
     assert equal(weights, dict(trainer.supernet.named_parameters()))
     assert not equal(codes, trainer.simplex_net.state_dict())
     assert all(p.grad is None and p.requires_grad for p in trainer.supernet.parameters())
-
-
-def test_balance_brings_an_entry_that_leads_back(make_trainer):
-    shares = []
-    for balance in (0.0, 1.0):
-        trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, balance=balance))
-        with torch.no_grad():
-            for weight in trainer.supernet.parameters():  # equal copies: the data has no opinion on the code
-                weight.copy_(weight[:1].expand_as(weight))
-            trainer.simplex_net.output.bias[0] = 2.0
-        held_out = trainer._endless_held_out_batches()
-        for _ in range(3):
-            trainer._simplex_step(held_out)
-        shares.append(float(trainer.simplex_net.code(trainer.supernet.space.cheapest())[0]))
-    assert shares[0] > 0.85
-    assert shares[1] < shares[0] - 0.02
 
 
 def test_dictionary_steps_leave_the_simplex_net_alone(make_trainer, tiny_splits):
@@ -166,7 +151,9 @@ def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
         ({"simplex_every": 0}, "simplex_every"),
         ({"paths_per_simplex_step": 0}, "paths_per_simplex_step"),
         ({"held_out_share": 1.0}, "held_out_share"),
-        ({"balance": -1.0}, "balance"),
+        ({"simplex_rate_at_end": 1.1}, "simplex_rate_at_end"),
+        ({"average_decay": 1.0}, "average_decay"),
+        ({"path_sampling": "best"}, "path_sampling: expected one of uniform, fair, sandwich, got 'best'"),
     ],
 )
 def test_rejects_settings_out_of_range(changed, message):
