@@ -34,7 +34,7 @@ class WeightAverage:
         ...     average.count_step()
         >>> with average.in_place():
         ...     round(weight.item(), 3)
-        5.197
+        5.119
         >>> weight.item()
         4.0
     """
