@@ -199,14 +199,17 @@ def test_changes_in_place_like_the_dense_tensor(change: Callable[[Tensor], objec
     torch.testing.assert_close(gradient.dense(), dense)
 
 
-@pytest.mark.parametrize("widths", [[(5, 3, False)], [(5, 3, False), (2, 3, True), (4, 1, True)]])
-def test_clipping_keeps_the_compact_form(widths: list[tuple[int, int, bool]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("widths", [[(5, 3, False)], [(2, 3, True)], [(5, 3, False), (2, 3, True), (4, 1, True)]])
+def test_clipping_keeps_the_compact_form(
+    widths: list[tuple[int, int, bool]], foreach: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, weight, beside = compact(*widths), nn.Parameter(random(*SHAPE)), nn.Parameter(random(3))
     dense = gradient.dense()
     weight.grad, beside.grad = gradient, random(3)
     expected = torch.cat([dense.flatten(), beside.grad]).norm()
     monkeypatch.setattr(CompactGradient, "dense", lambda gradient: pytest.fail("the dense gradient was made"))
-    norm = torch.nn.utils.clip_grad_norm_([weight, beside], 0.5)
+    norm = torch.nn.utils.clip_grad_norm_([weight, beside], 0.5, foreach=foreach)
     monkeypatch.undo()
     torch.testing.assert_close(norm, expected)
     torch.testing.assert_close(weight.grad.dense(), dense * 0.5 / expected)

@@ -54,7 +54,7 @@ class GradientSteps:
         self._scaler.unscale_(optimizer)
         if clip_norm > 0:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            nn.utils.clip_grad_norm_(parameters, clip_norm, foreach=True)
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()

@@ -12,6 +12,8 @@ and turns into the dense tensor for code that knows nothing of it.
 from __future__ import annotations
 
 import weakref
+from functools import reduce
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -160,6 +162,39 @@ def _norm(gradient, ord: float = 2, dim=None, keepdim: bool = False, *, dtype=No
     return gradient.norm()
 
 
+def _foreach_norm(gradients, ord: float = 2, *, dtype=None):
+    """Clipping asks for the norms of a whole network: few calls instead of some for each parameter."""
+    if ord != 2 or dtype is not None:
+        return NotImplemented
+    factors = [_norm_factors(gradient) for gradient in gradients]
+    norms = iter(torch._foreach_norm([factor for product in factors for factor in product]))
+    products = (reduce(torch.mul, islice(norms, len(product))) for product in factors)
+    return [product.to(gradient.dtype) for product, gradient in zip(products, gradients)]
+
+
+def _norm_factors(gradient: Tensor) -> list[Tensor]:
+    """Tensors whose norms multiply to that of the gradient."""
+    if not isinstance(gradient, CompactGradient):
+        return [gradient]
+    if len(gradient.uses) == 1:
+        return [gradient.uses[0].gated(), gradient.uses[0].code]
+    return [gradient.norm()]
+
+
+def _foreach_multiply_in_place(gradients, factor):
+    if not _is_scalar(factor):
+        return NotImplemented
+    compact = [gradient for gradient in gradients if isinstance(gradient, CompactGradient)]
+    dense = [gradient for gradient in gradients if not isinstance(gradient, CompactGradient)]
+    if dense:
+        torch._foreach_mul_(dense, factor)
+    codes = [use.code for gradient in compact for use in gradient.uses]
+    scaled = iter(torch._foreach_mul(codes, factor) if codes else ())
+    for gradient in compact:
+        gradient.uses = tuple(use._replace(code=next(scaled)) for use in gradient.uses)
+    return None
+
+
 def _unscale(gradients, found_inf: Tensor, inverse_scale: Tensor) -> None:
     """What a gradient scaler does before a step: divide by the scale, and note what is not finite.
 
@@ -192,5 +227,8 @@ _HANDLERS = {
     _aten.mul_.Tensor: _multiply_in_place,
     _aten.zero_.default: _zero_in_place,
     _aten.linalg_vector_norm.default: _norm,
+    _aten._foreach_norm.Scalar: _foreach_norm,
+    _aten._foreach_mul_.Scalar: _foreach_multiply_in_place,
+    _aten._foreach_mul_.Tensor: _foreach_multiply_in_place,
     _aten._amp_foreach_non_finite_check_and_unscale_.default: _unscale,
 }
