@@ -99,6 +99,7 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
     shown = _evenly_by_cost(search.history, _CODE_ROWS)
     with torch.no_grad():
         codes = job.simplex_net([item.architecture for item in shown])
+    codes = codes if codes.dim() == 2 else codes.mean(dim=1)  # of all layers
     code_labels = [_short(item.architecture) for item in shown]
     operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
     return [

@@ -91,8 +91,16 @@ class SearchJob:
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.space) if timed else None
         limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
-        self.supernet = Supernet(self.space, settings.shots, self._generator("supernet"))
-        self.simplex_net = SimplexNet(self.space, settings.shots, self._generator("simplex-net"))
+        self.supernet = Supernet(
+            self.space,
+            settings.shots,
+            self._generator("supernet"),
+            perturbation=settings.codes.perturbation,
+            mixed_batch_norm=settings.codes.mixed_batch_norm,
+        )
+        self.simplex_net = SimplexNet(
+            self.space, settings.shots, self._generator("simplex-net"), settings=settings.codes
+        )
         trainer = SupernetTrainer(
             self.supernet, self.simplex_net, splits, settings.training, self._generator("training"), self.processes
         )

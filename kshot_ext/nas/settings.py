@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.budget import Budget
+from kshot_ext.nas.code_settings import CodeSettings
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training import TrainingSettings
+from kshot_ext.nas.training_settings import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
@@ -22,7 +23,7 @@ _LEAST = {"max_parameters": 1, "max_latency": 0, "image_size": 4, "max_images": 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run does. A settings file has these names as keys, and the last three as tables.
+    """What a run does. A settings file has these names as keys, and the last four as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
@@ -37,6 +38,7 @@ class RunSettings:
         max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
         seed: decides everything random.
         out: the run folder; None for a name from the date, the data and the space.
+        codes: how architectures' codes are formed.
         training, search, retrain: settings of the three kinds of stage.
 
     Raises:
@@ -55,6 +57,7 @@ class RunSettings:
     max_latency: float | None = None
     seed: int = 0
     out: str | None = None
+    codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
