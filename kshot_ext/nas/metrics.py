@@ -32,6 +32,7 @@ class MetricsLog:
         for events in tensorboard.glob("events.out.tfevents.*"):
             events.unlink()
         self._writer = writer_class(str(tensorboard))
+        self._mirrored: set[tuple[str, int]] = set()
 
     def begin_stage(self, stage: str, done: int) -> None:
         """Forget the records of a stage beyond its first ``done`` steps: these will be done again.
@@ -57,6 +58,10 @@ class MetricsLog:
         self._writer.close()
 
     def _mirror(self, record: Mapping[str, Any]) -> None:
+        key = record["stage"], record["step"]
+        if key in self._mirrored:
+            return
+        self._mirrored.add(key)
         for name, value in record.items():
             if name not in _KEYS:
                 self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])

@@ -58,10 +58,11 @@ class SimplexNet(nn.Module):
 
     def forward(self, architectures: Sequence[Architecture]) -> Tensor:
         """Codes of M architectures, float32 ``[M, K]``: no entry is negative and each row sums to 1."""
-        encoded = torch.stack([self.space.encode(architecture) for architecture in architectures])
+        device = self.output.weight.device
+        encoded = torch.stack([self.space.encode(architecture) for architecture in architectures]).to(device)
         hidden = self.operation_branch(encoded.flatten(1))
         if self.width_branch is not None:
-            encoded = torch.stack([self.space.encode_widths(architecture) for architecture in architectures])
+            encoded = torch.stack([self.space.encode_widths(architecture) for architecture in architectures]).to(device)
             hidden = hidden + self.width_branch(encoded.flatten(1))
         return self.output(torch.relu(hidden)).softmax(dim=1)
 
