@@ -118,13 +118,16 @@ class RankJob(SupernetJob[RankSettings]):
         """
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
+        # A point is recorded only when all its evaluations are saved, so none is recorded too early.
+        metrics.begin_stage("ranking", self.settings.training.epochs)
+        recorded = {record["step"] for record in metrics.records if record["stage"] == "ranking"}
         for epoch in self.epochs_ranked:
             ranking = Ranking(self.architectures, self.supernet_accuracy)
             for stage in (SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)):
                 seconds[stage.name] = run_stage(stage, folder, metrics, progress)
-            metrics.begin_stage("ranking", points[-1].epoch if points else 0)
             points.append(RankPoint(epoch, epoch * self.trainer.steps_per_epoch, ranking.compare(self.truth)))
-            metrics.record("ranking", epoch, _numbers(points[-1]))
+            if epoch not in recorded:
+                metrics.record("ranking", epoch, _numbers(points[-1]))
         ranked = (
             RankedArchitecture(a, self.truth[a], score) for a, score in zip(self.architectures, ranking.accuracies)
         )
