@@ -184,6 +184,31 @@ def rank(
     raise typer.Exit(rank_command(options, config, resume))
 
 
+@app.command()
+def analyse(
+    run: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
+    space: Annotated[
+        str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
+    ] = None,
+) -> None:
+    """Tell how many dimensions a run's weights span, and whether its codes follow architectures."""
+    from kshot_ext.nas.analyse_command import analyse_command
+
+    raise typer.Exit(analyse_command(run, space))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    out: Annotated[Path | None, typer.Option(help="Page to write; default: compare-, then the runs' names.")] = None,
+) -> None:
+    """Show two runs side by side: settings that differ, results, numbers over time."""
+    from kshot_ext.nas.compare_command import compare_command
+
+    raise typer.Exit(compare_command(first, second, out))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 from torch import nn
 
@@ -20,7 +19,6 @@ from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_a
 from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.stages import RetrainStage, SearchStage, SupernetStage, run_stage
 from kshot_ext.nas.supernet_job import SupernetJob
-from kshot_ext.nas.truth import read_truth
 
 _RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -38,7 +36,6 @@ class SearchJob(SupernetJob[RunSettings]):
 
     def __init__(self, settings: RunSettings, splits: DataSplits) -> None:
         super().__init__(settings, splits)
-        self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         limits = SearchLimits(max_macs=self.max_macs)
         self._supernet_stage = SupernetStage(self.trainer)

@@ -18,7 +18,6 @@ from kshot_ext.nas.settings import RankSettings
 from kshot_ext.nas.simplex_net import CodeStatistics, code_statistics
 from kshot_ext.nas.stages import SupernetStage, run_stage
 from kshot_ext.nas.supernet_job import SupernetJob
-from kshot_ext.nas.truth import read_truth
 
 _ARCHITECTURES_FOR_CODES = 1000
 _LEAST_CODE_DISTANCE = 0.1
@@ -92,12 +91,11 @@ class RankJob(SupernetJob[RankSettings]):
     """
 
     def __init__(self, settings: RankSettings, splits: DataSplits) -> None:
-        super().__init__(settings, splits)
         if settings.truth is None:
             raise ValueError("truth: expected a table of stand-alone accuracies: --truth FILE")
         if settings.results is not None:
             check_results_file(Path(settings.results))
-        self.truth = read_truth(Path(settings.truth), self.space)
+        super().__init__(settings, splits)
         self.architectures = choose_architectures(
             self.space, self.truth, settings.architectures, self.generator("ranking")
         )

@@ -25,6 +25,7 @@ from kshot_ext.nas.space import SearchSpace
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.truth import read_truth
 
 _CALIBRATION_IMAGES = 512
 _EVALUATION_BATCH = 256
@@ -89,9 +90,10 @@ class SupernetJob(Generic[AnySettings]):
 
     Attributes:
         space, supernet, simplex_net, trainer: made from these.
+        truth: accuracy of architectures trained on their own, by the settings' table; None without one.
 
     Raises:
-        ValueError: if settings, images and space do not fit together, or the device is not there.
+        ValueError: if settings, images, space and table do not fit together, or the device is not there.
     """
 
     def __init__(self, settings: AnySettings, splits: DataSplits) -> None:
@@ -99,6 +101,7 @@ class SupernetJob(Generic[AnySettings]):
         self.settings = settings
         self.splits = splits.to(device)
         self.space = build_space(settings, splits.image_shape, splits.num_classes)
+        self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
         supernet, simplex_net = build_networks(settings, self.space)
         self.supernet, self.simplex_net = supernet.to(device), simplex_net.to(device)
         self.trainer = SupernetTrainer(

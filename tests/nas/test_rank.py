@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from kshot_ext.nas import ranking
+from kshot_ext.nas.analyse_command import analyse_command
 from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.rank_command import rank_command
 from kshot_ext.nas.run_folder import RunFolder
@@ -105,6 +107,29 @@ def test_evaluating_on_the_way_changes_nothing(config: Path, table: Path, finish
     states = [load_state(run / "checkpoints" / "supernet.safetensors") for run in (tmp_path / "run", finished)]
     weights, others = (state["state"]["supernet"] for state in states)
     assert all(map(torch.equal, weights.values(), others.values()))
+
+
+def test_a_run_is_analysed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyse_command(finished) == EXIT_DONE
+    assert "rank of the weights of 256 paths" in capsys.readouterr().out
+    analysis = json.loads((finished / "analysis" / "analysis.json").read_text())
+    assert analysis["epoch"] == 3
+    assert 1 <= analysis["whole"]["rank"] <= 2
+    assert len(analysis["distances"]["operations"]) == 8
+    files = {"analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png"}
+    assert {path.name for path in (finished / "analysis").iterdir()} == files
+
+
+def test_a_run_without_a_trained_epoch_is_not_analysed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "settings.toml"):
+        shutil.copy(finished / name, tmp_path)
+    assert analyse_command(tmp_path) == EXIT_ERROR
+    assert "no epoch of supernet training is saved yet" in capsys.readouterr().err
+    assert analyse_command(tmp_path / "none") == EXIT_ERROR
+    assert "none: not a run folder" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "settings.toml"}
 
 
 @pytest.mark.parametrize("stop_at", [4, 7])
