@@ -84,8 +84,8 @@ def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[A
     factors = dictionary_factors(supernet)
     analysis = Analysis(
         epoch=epoch,
-        whole=spectrum(codes, list(factors.values())),
-        layers={name: spectrum(codes, [factor]) for name, factor in factors.items()},
+        whole=spectrum(codes, factors),
+        layers={name: spectrum(codes, {name: factor}) for name, factor in factors.items()},
         codes=code_statistics(simplex_net, space, generator, _PATHS_FOR_STATISTICS),
         distances=code_distances(simplex_net, space, generator),
     )

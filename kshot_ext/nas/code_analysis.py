@@ -6,7 +6,7 @@ The weight of one operation over N paths is ``W = code @ dictionary``, ``[N, K] 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class Spectrum:
     """How many dimensions the weights of many paths span.
 
     Args:
-        singular_values: of the matrix of the paths' weights, falling; K of them.
+        singular_values: of the matrix of the paths' weights, falling; K of them, or more with a code per layer.
         rank: number of those above rounding.
         effective_rank: exponential of the entropy of their shares, 1 to K: near 1 if one dwarfs the others (Roy and
             Vetterli, "The effective rank", EUSIPCO 2007).
@@ -51,15 +51,16 @@ def dictionary_factors(supernet: nn.Module) -> dict[str, Tensor]:
     return factors
 
 
-def spectrum(codes: Tensor, factors: Sequence[Tensor]) -> Spectrum:
+def spectrum(codes: Tensor, factors: Mapping[str, Tensor]) -> Spectrum:
     """The spectrum of the weights that codes mix from the dictionaries of some layers, all side by side.
 
     Args:
-        codes: ``[N, K]``.
+        codes: ``[N, K]``; or ``[N, L, K]``, a code per searched layer, and then the rank may be up to ``L * K``.
         factors: of these layers, see :func:`dictionary_factors`.
     """
-    weights = codes.double().cpu() @ torch.cat([factor.T for factor in factors], dim=1)
-    values = torch.linalg.svdvals(weights)[: codes.shape[1]]
+    weights = torch.cat([_codes_of(name, codes).double() @ factor.T for name, factor in factors.items()], dim=1)
+    most = codes.shape[-1] if codes.dim() == 2 else min(weights.shape)
+    values = torch.linalg.svdvals(weights)[:most]
     rounding = float(values.max()) * max(codes.shape) * torch.finfo(codes.dtype).eps
     shares = values / values.sum()
     return Spectrum(
@@ -67,6 +68,15 @@ def spectrum(codes: Tensor, factors: Sequence[Tensor]) -> Spectrum:
         rank=int((values > rounding).sum()),
         effective_rank=float(torch.special.entr(shares).sum().exp()),
     )
+
+
+def _codes_of(layer: str, codes: Tensor) -> Tensor:
+    """The codes ``[N, K]`` that a layer of this name uses, on the CPU."""
+    codes = codes.cpu()
+    if codes.dim() == 2:
+        return codes
+    role, _, rest = layer.partition(".")
+    return codes[:, int(rest.partition(".")[0])] if role == "layers" else codes.mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def code_distances(simplex_net: SimplexNet, space: SearchSpace, generator: torch
         """Of pairs that differ in ``count`` of the genes from ``first`` to before ``last``."""
         ones = [space.sample(generator) for _ in range(_PAIRS_PER_DISTANCE)]
         others = [_changed(space, one, range(first, last), count, generator) for one in ones]
-        return float((simplex_net(ones) - simplex_net(others)).abs().sum(dim=1).mean())
+        return float((simplex_net(ones) - simplex_net(others)).abs().sum(dim=-1).mean())
 
     layers, genes = space.num_layers, len(space.num_choices)
     return CodeDistances(

@@ -46,7 +46,7 @@ def evaluate_architecture(
     Args:
         supernet: left unchanged.
         architecture: which network.
-        code: ``[K]``, mixes the weight copies.
+        code: ``[K]`` or ``[L, K]``, mixes the weight copies.
         calibration: batches of training images that the statistics are measured on.
         validation: batches that the accuracy is measured on.
     """

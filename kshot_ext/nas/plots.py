@@ -114,9 +114,10 @@ def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     """Draw simplex codes as a heat map: a row per architecture, a column per shot.
 
     Args:
-        codes: ``[M, K]``.
+        codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn.
         labels: name of each row.
     """
+    codes = codes if codes.dim() == 2 else codes.mean(dim=1)
     rows, shots = codes.shape
     equal = 1 / shots
     reach = max(float((codes - equal).abs().max()), _LEAST_CODE_REACH)

@@ -121,8 +121,11 @@ class RankJob(SupernetJob[RankSettings]):
         recorded = {record["step"] for record in metrics.records if record["stage"] == "ranking"}
         for epoch in self.epochs_ranked:
             ranking = Ranking(self.architectures, self.supernet_accuracy)
-            for stage in (SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)):
-                seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+            training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
+            # This stage begins from its checkpoint, so what evaluation does to averages is undone.
+            seconds[training.name] = run_stage(training, folder, metrics, progress)
+            with self.trainer.averaged():
+                seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             points.append(RankPoint(epoch, epoch * self.trainer.steps_per_epoch, ranking.compare(self.truth)))
             if epoch not in recorded:
                 metrics.record("ranking", epoch, _numbers(points[-1]))

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from kshot_ext.nas.budget import Budget
 from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.code_settings import CodeSettings
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training import TrainingSettings
+from kshot_ext.nas.training_settings import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
@@ -34,7 +35,8 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, ``training`` as a table.
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last two
+    as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
@@ -48,6 +50,7 @@ class SupernetSettings:
         seed: decides everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         out: the run folder; None for a name from the date, the data and the space.
+        codes: how architectures' codes are formed.
         training: settings of supernet training.
 
     Raises:
@@ -65,6 +68,7 @@ class SupernetSettings:
     seed: int = 0
     device: str = "cpu"
     out: str | None = None
+    codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:

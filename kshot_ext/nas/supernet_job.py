@@ -77,8 +77,15 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
 
 def build_networks(settings: SupernetSettings, space: SearchSpace) -> tuple[Supernet, SimplexNet]:
     """Untrained supernet and simplex-net, as the settings' seed makes them."""
-    supernet = Supernet(space, settings.shots, named_generator(settings.seed, "supernet"))
-    return supernet, SimplexNet(space, settings.shots, named_generator(settings.seed, "simplex-net"))
+    supernet = Supernet(
+        space,
+        settings.shots,
+        named_generator(settings.seed, "supernet"),
+        perturbation=settings.codes.perturbation,
+        mixed_batch_norm=settings.codes.mixed_batch_norm,
+    )
+    generator = named_generator(settings.seed, "simplex-net")
+    return supernet, SimplexNet(space, settings.shots, generator, settings=settings.codes)
 
 
 class SupernetJob(Generic[AnySettings]):

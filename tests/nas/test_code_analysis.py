@@ -22,11 +22,11 @@ def test_the_spectrum_is_that_of_all_paths_weights(shots):
     codes = torch.rand(20, shots).softmax(dim=1)
     factors = dictionary_factors(layers)
     assert list(factors) == ["0", "1"]
-    whole = spectrum(codes, list(factors.values()))
+    whole = spectrum(codes, factors)
     expected = _singular_values(codes, layers)[:shots]
     torch.testing.assert_close(torch.tensor(whole.singular_values).double(), expected, rtol=1e-5, atol=1e-6)
     # Layer 1 has two numbers per copy, a weight and a bias, so it spans at most two dimensions.
-    assert spectrum(codes, [factors["1"]]).rank == min(shots, 2)
+    assert spectrum(codes, {"1": factors["1"]}).rank == min(shots, 2)
     assert whole.rank == shots
 
 
@@ -34,14 +34,23 @@ def test_one_shot_has_rank_one_and_so_have_equal_codes(tiny_space, seeded):
     for shots in (1, 4):
         supernet = Supernet(tiny_space, shots, seeded(0))
         codes = torch.full((10, shots), 1 / shots)
-        whole = spectrum(codes, list(dictionary_factors(supernet).values()))
+        whole = spectrum(codes, dictionary_factors(supernet))
         assert len(whole.singular_values) == shots
         assert whole.rank == 1
         assert whole.effective_rank == pytest.approx(1, abs=1e-5)
 
 
 def test_the_effective_rank_counts_equal_dimensions():
-    assert spectrum(torch.eye(4), [torch.eye(4).double()]).effective_rank == pytest.approx(4)
+    assert spectrum(torch.eye(4), {"head": torch.eye(4).double()}).effective_rank == pytest.approx(4)
+
+
+def test_a_code_per_layer_mixes_that_layer():
+    codes = torch.rand(20, 3, 2).softmax(dim=2)
+    factor = torch.tensor([[1.0, 2.0], [0.0, 3.0]]).double()
+    for name, used in {"layers.1.0.conv": codes[:, 1], "stem.0": codes.mean(dim=1)}.items():
+        expected = torch.linalg.svdvals(used.double() @ factor.T)
+        found = torch.tensor(spectrum(codes, {name: factor}).singular_values, dtype=torch.float64)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("widths", [None, (0.5, 0.75, 1.0)])
