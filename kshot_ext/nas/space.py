@@ -141,6 +141,22 @@ class SearchSpace(ABC):
         operations, widths = tuple(genes[: self.num_layers]), tuple(genes[self.num_layers :])
         return Architecture(operations, widths or None)
 
+    def from_key(self, key: str) -> Architecture:
+        """The architecture that a published table of results means by a key: here, a digit per layer (a is ten).
+
+        Raises:
+            ValueError: if the key is not of this form, or not of this space.
+        """
+        try:
+            architecture = Architecture(tuple(int(digit, 16) for digit in key))
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: expected a digit for each of {self.num_layers} layers") from error
+        try:
+            self.validate(architecture)
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: {error}") from error
+        return architecture
+
     def sample(self, generator: torch.Generator) -> Architecture:
         """An architecture drawn uniformly: each choice independently of the others."""
         return self.from_genes([int(torch.randint(count, (), generator=generator)) for count in self.num_choices])

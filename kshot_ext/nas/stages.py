@@ -61,10 +61,15 @@ class Stage(ABC):
 
 
 class SupernetStage(Stage):
-    """Supernet training; a step is an epoch."""
+    """Supernet training; a step is an epoch.
 
-    def __init__(self, trainer: SupernetTrainer) -> None:
-        super().__init__("supernet", "train supernet", trainer, trainer.settings.epochs)
+    Args:
+        trainer: what trains.
+        until: epoch to stop at for now; default: the last.
+    """
+
+    def __init__(self, trainer: SupernetTrainer, until: int | None = None) -> None:
+        super().__init__("supernet", "train supernet", trainer, until or trainer.settings.epochs)
 
     @property
     def done(self) -> int:

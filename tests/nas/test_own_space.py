@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, _how_to_go_on, search_command
-from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.data import DataSplits
 from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.own import load_own
@@ -93,9 +94,11 @@ def test_a_settings_file_cannot_run_code(folder: Path, capsys: pytest.CaptureFix
     assert not Path("executed").exists()
 
 
-def test_how_to_go_on_names_the_space(folder: Path) -> None:
-    run = RunFolder.create(folder / "run", RunSettings(space="/spaces/own.py:Mine"))
-    assert _how_to_go_on(run).endswith("--space /spaces/own.py:Mine")
+def test_how_to_go_on_names_the_space(folder: Path, tiny_splits: DataSplits) -> None:
+    (folder / "run.py").touch()
+    run = Run("search", None)
+    run.open_folder(RunSettings(space=f"{folder}/run.py:Mine", out=str(folder / "run")), "stripes", tiny_splits)
+    assert run.how_to_go_on() == f"go on with: kshot-ext search --resume {folder}/run --space {folder}/run.py:Mine"
 
 
 @pytest.mark.usefixtures("folder")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, search_command
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
@@ -53,9 +57,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run that was never stopped."""
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    assert search_command({"out": str(out)}, config, None) == EXIT_DONE
+    """Folder of a run that was never stopped, with a table of results at hand."""
+    out, table = tmp_path_factory.mktemp("runs") / "finished", config.with_name("table.json")
+    keys = ["".join(map(str, choices)) for choices in product(range(3), repeat=8)]
+    table.write_text(json.dumps({key: index for index, key in enumerate(keys)}))
+    assert search_command({"out": str(out), "truth": str(table)}, config, None) == EXIT_DONE
     return out
 
 
@@ -73,8 +79,11 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
         "loss.png",
         "metrics.jsonl",
         "model.pt",
+        "model.safetensors",
+        "ranking.png",
         "report.html",
         "results.json",
+        "run.json",
         "search.png",
         "settings.toml",
         "tensorboard",
@@ -103,6 +112,13 @@ def test_the_model_loads_without_this_package(finished: Path) -> None:
     command = [sys.executable, "-I", "-c", script, str(finished / "model.pt")]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.split() == [str(card["parameters"]), "2", "10"]
+
+
+def test_the_weights_are_there_without_a_pickle(finished: Path) -> None:
+    model = torch.load(finished / "model.pt", weights_only=False)
+    weights = load_file(finished / "model.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path) -> None:
@@ -148,6 +164,8 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
         ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
         ({"max_images": 20}, "digits: class '0': 2 images used, too few"),
         ({"max_images": 50}, "batch_size: expected at most"),
+        ({"device": "cuda"}, "device: expected one of this machine, got 'cuda'"),
+        ({"truth": "none.json"}, "none.json: cannot be read"),
     ],
 )
 def test_an_error_names_the_value_and_writes_nothing(
@@ -159,6 +177,7 @@ def test_an_error_names_the_value_and_writes_nothing(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert search_command(options, config, None) == EXIT_ERROR
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -176,6 +195,24 @@ def test_a_damaged_image_writes_nothing(
     assert search_command({"data": "pets"}, None, None) == EXIT_ERROR
     assert "pets/dog/3.png: damaged image" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_one_class_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    for number in range(8):
+        Image.new("L", (8, 8), number).save(tmp_path / "pets" / "cat" / f"{number}.png")
+    assert search_command({"data": "pets"}, None, None) == EXIT_ERROR
+    assert "at least 2 classes, got only 'cat'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_a_table_adds_the_rank_correlation(finished: Path) -> None:
+    text = re.sub(r"<[^>]*>", " ", (finished / "report.html").read_text())
+    assert re.search(r"Kendall&#x27;s tau\s+-?0\.\d{3}", text)
+    assert re.search(r"Pareto front\s+architecture", text)
 
 
 def test_a_run_is_not_resumed_with_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

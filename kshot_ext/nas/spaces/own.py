@@ -23,6 +23,11 @@ def is_own(name: str) -> bool:
     return file.endswith(".py") and class_name.isidentifier()
 
 
+def file_of(name: str) -> str:
+    """The ``FILE.py`` of a name ``FILE.py:CLASS``."""
+    return name.rpartition(":")[0]
+
+
 def with_absolute_path(name: str) -> str:
     """The same name for any working directory; names of other forms stay as they are."""
     if not is_own(name):
@@ -37,7 +42,7 @@ def load_own(name: str) -> type[SearchSpace]:
     Raises:
         ValueError: if the file cannot be read, or has no search space of that name.
     """
-    file, _, class_name = name.rpartition(":")
+    file, class_name = file_of(name), name.rpartition(":")[2]
     if not Path(file).is_file():
         raise ValueError(f"space: {file}: no such file")
     spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
