@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas.command import EXIT_ERROR, search_command
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_ERROR
 from kshot_ext.nas.evaluation import SupernetEvaluation
 from kshot_ext.nas.extras import MissingExtraError
 from kshot_ext.nas.limits import SearchLimits
