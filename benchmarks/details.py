@@ -15,7 +15,7 @@ from benchmarks.targets import reached
 from benchmarks.works import find_row
 from benchmarks.works.row import Row
 
-SAME = ("commit", "torch", "kshot_ext")  # of two environments whose figures may stand in one report
+SAME = ("commit", "torch")  # of two environments whose figures may stand in one report
 
 
 def part_details(part: Part, rates: Rates, machine: Machine) -> list[dict[str, Any]]:

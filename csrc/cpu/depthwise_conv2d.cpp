@@ -4,7 +4,7 @@
 //
 // and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
 // products over positions. Channels are the lanes; a task owns some samples and a range of channels, and goes
-// down the rows: those that a target row reads are in L1 when the next one reads them again, and the lines of
+// down the rows: those that a target row reads are in L2 when the next one reads them again, and the lines of
 // the row after them are asked for meanwhile. A target row is made in tiles (depthwise_tiles.h) from source
 // rows (depthwise_rows.h).
 //

@@ -33,8 +33,7 @@ struct GatherParameters {
   int32_t column_tiles, row_blocks;  // of the grid; classes with fewer places leave blocks out
   bool rows_outside;                 // whether blocks of the same places are neighbours
   bool per_sample;                   // whether code, gate or bias depend on the sample
-  int source_bytes;                  // width of one copy of the source
-  bool target_vectors;               // whether stores of 16 bytes fit the target
+  int source_bytes, target_bytes;    // width of one copy of the source, of one store
   DensePlaces classes[kMostClasses];
 };
 
@@ -70,7 +69,7 @@ class SourceLoader {
       : parameters_(parameters), places_(places), rows_(rows) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    with_copy_bytes<T>(parameters_.source_bytes, [&](auto bytes) {
+    CopyWidths::with<T>(parameters_.source_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kDepth / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
@@ -120,36 +119,32 @@ struct GatherMemory {
 };
 
 // Sums to targets, through gate and bias of the tile's channels. A thread owns neighbouring channels of every
-// so-many-th row.
+// so-many-th row: as many as one store takes, so that neighbouring threads fill sectors.
 template <class Shape>
 __device__ __forceinline__ void write_targets(const GatherParameters& parameters, const float* staging,
                                               const TargetOffset* targets, const float* gates,
                                               const float* biases, int first_column) {
   using T = typename Shape::T;
-  constexpr int kLanes = kVectorLanes<T>, kVectorsPerRow = Shape::kColumns / kLanes,
-                kRowsPerPass = Shape::kThreads / kVectorsPerRow;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kVectorsPerRow * kLanes;
-  const int channel = first_column + lane;
-  const int count = min(kLanes, parameters.target_channels - channel);
-  if (count <= 0) return;
-  float gate[kLanes], bias[kLanes];
-  load_vector<float, kLanes>(gate, gates + lane);
-  load_vector<float, kLanes>(bias, biases + lane);
+  StoreWidths::with<T>(parameters.target_bytes, [&](auto bytes) {
+    constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(T)),
+                  kStoresPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kStoresPerRow;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % kStoresPerRow * kLanes;
+    const int channel = first_column + lane;
+    if (channel >= parameters.target_channels) return;
+    float gate[kLanes], bias[kLanes];
+    load_vector<float, kLanes>(gate, gates + lane);
+    load_vector<float, kLanes>(bias, biases + lane);
 #pragma unroll 2
-  for (int r = thread / kVectorsPerRow; r < Shape::kRows; r += kRowsPerPass) {
-    const TargetOffset offset = targets[r];
-    if (offset < 0) continue;
-    float values[kLanes];
-    load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
+    for (int r = thread / kStoresPerRow; r < Shape::kRows; r += kRowsPerPass) {
+      const TargetOffset offset = targets[r];
+      if (offset < 0) continue;
+      float values[kLanes];
+      load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i) values[i] = fmaf(values[i], gate[i], bias[i]);
-    T* to = static_cast<T*>(parameters.target) + offset + channel;
-    if (parameters.target_vectors) {
-      store_vector<T, kLanes>(to, values);
-    } else {
-      store_first<T, kLanes>(to, values, count);
+      for (int i = 0; i < kLanes; ++i) values[i] = fmaf(values[i], gate[i], bias[i]);
+      store_vector<T, kLanes>(static_cast<T*>(parameters.target) + offset + channel, values);
     }
-  }
+  });
 }
 
 template <class Tile, bool transposed>

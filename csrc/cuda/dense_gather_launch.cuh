@@ -98,14 +98,12 @@ void launch_gather(DType dtype, bool allow_tf32, GatherParameters parameters, co
       parameters.code_stride != 0 || parameters.gate_stride != 0 || parameters.bias_stride != 0;
   dispatch_device_dtype_without_double(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const auto in_vectors = [](const void* data, int64_t channels) {
-      return copy_bytes(data, channels, sizeof(T)) == kVectorBytes;
-    };
-    parameters.source_bytes = copy_bytes(parameters.source, parameters.source_channels, sizeof(T));
-    parameters.target_vectors = in_vectors(parameters.target, parameters.target_channels);
-    parameters.weight.vectors =
-        in_vectors(weight.copies, geometry.in_channels) && in_vectors(weight.copies, weight.shot_stride) &&
-        in_vectors(weight.copies, weight.out_stride) && in_vectors(weight.copies, weight.tap_stride);
+    const auto in_vectors = [](int64_t elements) { return is_multiple(elements, kVectorLanes<T>); };
+    parameters.source_bytes = CopyWidths::widest(parameters.source, parameters.source_channels, sizeof(T));
+    parameters.target_bytes = StoreWidths::widest(parameters.target, parameters.target_channels, sizeof(T));
+    parameters.weight.vectors = is_vector_aligned(weight.copies) && in_vectors(geometry.in_channels) &&
+                                in_vectors(weight.shot_stride) && in_vectors(weight.out_stride) &&
+                                in_vectors(weight.tap_stride);
     if constexpr (std::is_same_v<T, float>) {
       if (!allow_tf32) return launch_gather_of<T, transposed, false>(parameters, classes, stream);
     }

@@ -35,7 +35,9 @@ struct PerSampleGradientParameters {
 
 constexpr int kHeldSamples = 4;  // whose gradients a thread keeps
 
-// One thread's elements of the tile: kLanes neighbouring columns of every so-many-th row.
+// One thread's elements of the tile: kLanes columns of every so-many-th row. They are neighbours where one
+// access takes them all; otherwise neighbouring threads own neighbouring columns, so that single elements
+// fill sectors.
 template <class Shape>
 class OwnElements {
  public:
@@ -47,13 +49,25 @@ class OwnElements {
   static __device__ __forceinline__ int row(int v) {
     return static_cast<int>(threadIdx.x) / kVectorsPerRow + v * kRowsPerPass;
   }
-  static __device__ __forceinline__ int column() {
-    return static_cast<int>(threadIdx.x) % kVectorsPerRow * kLanes;
+  static __device__ __forceinline__ int column(bool vectors) {
+    return static_cast<int>(threadIdx.x) % kVectorsPerRow * (vectors ? kLanes : 1);
+  }
+  // From the sums of a row of the tile.
+  static __device__ __forceinline__ void load(float (&to)[kLanes], const float* sums, bool vectors) {
+    sums += column(vectors);
+    if (vectors) {
+      load_vector<float, kLanes>(to, sums);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) to[i] = sums[i * kVectorsPerRow];
+    }
   }
 
   __device__ __forceinline__ OwnElements(const PerSampleGradientParameters& parameters, int first_row,
                                          int first_column)
-      : parameters_(parameters), row_(first_row + row(0)), column_(first_column + column()) {
+      : parameters_(parameters),
+        row_(first_row + row(0)),
+        column_(first_column + column(parameters.vectors)) {
     const PositionProducts& products = parameters.products;
     const int32_t rows_left = products.out_channels - row_;
     vectors_inside_ = rows_left <= 0 ? 0 : min(kVectors, (rows_left - 1) / kRowsPerPass + 1);
@@ -88,8 +102,9 @@ class OwnElements {
     } else {
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) {
-        if (column_ + i >= parameters_.products.places.reduction) continue;
-        const Place place = place_of_column(column_ + i);
+        const int32_t column = column_ + i * kVectorsPerRow;
+        if (column >= parameters_.products.places.reduction) continue;
+        const Place place = place_of_column(column);
 #pragma unroll
         for (int v = 0; v < kVectors; ++v) {
           if (v >= vectors_inside_) continue;
@@ -180,8 +195,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
 #pragma unroll
           for (int i = 0; i < Own::kLanes; ++i) gradients[slot][v][i] = gradients[slot - 1][v][i];
         }
-        load_vector<float, Own::kLanes>(gradients[0][v],
-                                        staging + Own::row(v) * kStagingStride<Shape> + Own::column());
+        Own::load(gradients[0][v], staging + Own::row(v) * kStagingStride<Shape>, parameters.vectors);
         const int row = first_row + Own::row(v);
         const float gate = parameters.gate != nullptr && used && row < parameters.products.out_channels
                                ? parameters.gate[sample * parameters.gate_stride + row]

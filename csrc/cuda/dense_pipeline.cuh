@@ -15,6 +15,10 @@ namespace {
 // Chunks of asynchronous copies under way, and the buffers that this takes.
 constexpr int kCopyLead = 2, kCopyBuffers = kCopyLead + 1;
 
+// Of copies to shared memory. One of 8 bytes touches the sectors that two of 4 do; its code in the loop over
+// chunks would take registers, and with them a block of a multiprocessor.
+using CopyWidths = AccessWidths<kVectorBytes, 4, 2>;
+
 // Starts a copy to shared memory of `bytes` at `from`, or of zeros; `from` may be read either way. Elements
 // of two bytes are too small for asynchronous copies.
 template <int bytes>
@@ -32,24 +36,6 @@ template <int bytes>
 constexpr int kCopiesInARow = bytes == kVectorBytes ? 4
                               : bytes == 2          ? 2
                                                     : 1;
-
-// Calls body(std::integral_constant<int, bytes>) with the width of one copy, one of {16, 4, 2}.
-template <class T, class Body>
-__device__ __forceinline__ void with_copy_bytes(int bytes, const Body& body) {
-  if (bytes == kVectorBytes) return body(std::integral_constant<int, kVectorBytes>{});
-  if constexpr (sizeof(T) < 4) {
-    if (bytes == 2) return body(std::integral_constant<int, 2>{});
-  }
-  body(std::integral_constant<int, 4>{});
-}
-
-// The widest copy for rows of `channels` elements at `data`.
-inline int copy_bytes(const void* data, int64_t channels, int64_t element_size) {
-  for (const int bytes : {kVectorBytes, 4}) {
-    if (channels * element_size % bytes == 0 && reinterpret_cast<uintptr_t>(data) % bytes == 0) return bytes;
-  }
-  return 2;
-}
 
 template <class Tile, class LeftLoader, class RightLoader>
 __device__ __forceinline__ void accumulate(Tile& tile, int chunks, LeftLoader& left_loader,

@@ -39,7 +39,7 @@ class GradLoader {
       : products_(products), range_(range), first_row_(first_row) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    with_copy_bytes<T>(products_.grad_bytes, [&](auto bytes) {
+    CopyWidths::with<T>(products_.grad_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kRows / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
@@ -73,7 +73,7 @@ class InputLoader {
   __device__ __forceinline__ InputLoader(const PositionProducts& products, const PositionRange& range,
                                          int first_column)
       : products_(products), range_(range) {
-    with_copy_bytes<T>(products_.input_bytes, [&](auto bytes) {
+    CopyWidths::with<T>(products_.input_bytes, [&](auto bytes) {
       constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(T));
       const int32_t column =
           first_column + static_cast<int>(threadIdx.x) % (Shape::kColumns / kLanes) * kLanes;
@@ -85,7 +85,7 @@ class InputLoader {
   }
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    with_copy_bytes<T>(products_.input_bytes, [&](auto bytes) {
+    CopyWidths::with<T>(products_.input_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;

@@ -18,8 +18,8 @@ inline PositionProducts position_products(const ConvGeometry& geometry, const vo
   products.in_channels = static_cast<int32_t>(geometry.in_channels);
   products.out_channels = static_cast<int32_t>(geometry.out_channels);
   products.kernel_width = static_cast<int32_t>(geometry.width.kernel);
-  products.grad_bytes = copy_bytes(grad, geometry.out_channels, element_size);
-  products.input_bytes = copy_bytes(input, geometry.in_channels, element_size);
+  products.grad_bytes = CopyWidths::widest(grad, geometry.out_channels, element_size);
+  products.input_bytes = CopyWidths::widest(input, geometry.in_channels, element_size);
   products.places = DensePlaces(forward_segments(geometry.height)[0], forward_segments(geometry.width)[0],
                                 geometry.in_channels);
   return products;

@@ -55,8 +55,8 @@ void dense_weight_gradient(const DenseWeightGradient& args, void* stream) {
   parameters.stretch = stretches.length;
   parameters.row_tiles = static_cast<int32_t>(stretches.row_tiles);
   parameters.column_tiles = static_cast<int32_t>(stretches.column_tiles);
-  parameters.vectors =
-      copy_bytes(parameters.sums, parameters.products.places.reduction, sizeof(float)) == kVectorBytes;
+  parameters.sums_bytes =
+      StoreWidths::widest(parameters.sums, parameters.products.places.reduction, sizeof(float));
   const dim3 grid(static_cast<unsigned>(stretches.count * stretches.row_tiles * stretches.column_tiles));
   dispatch_position_tile<kTile, kTile, 2, 2>(args.dtype, args.allow_tf32, [&](auto* type) {
     using Tile = std::remove_pointer_t<decltype(type)>;

@@ -18,7 +18,7 @@ struct WeightGradientParameters {
   float* sums;  // [splits, out_channels, reduction]
   int64_t positions, stretch;
   int32_t row_tiles, column_tiles;
-  bool vectors;  // whether stores of 16 bytes fit the reduction
+  int sums_bytes;  // width of one store of them
 };
 
 template <class Tile>
@@ -41,26 +41,21 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
                             static_cast<int32_t>(end - begin)};
   const float* staging = sum_positions<Tile>(products, range, first_row, first_column, memory);
 
-  constexpr int kLanes = 4, kVectorsPerRow = Shape::kColumns / kLanes,
-                kRowsPerPass = Shape::kThreads / kVectorsPerRow;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kVectorsPerRow * kLanes;
-  const int32_t column = first_column + lane, count = min(kLanes, products.places.reduction - column);
-  if (count <= 0) return;
+  StoreWidths::with<float>(parameters.sums_bytes, [&](auto bytes) {
+    constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(float)),
+                  kStoresPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kStoresPerRow;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % kStoresPerRow * kLanes;
+    const int32_t column = first_column + lane;
+    if (column >= products.places.reduction) return;
 #pragma unroll 1
-  for (int r = thread / kVectorsPerRow; r < Shape::kRows && first_row + r < products.out_channels;
-       r += kRowsPerPass) {
-    float values[kLanes];
-    load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
-    float* to =
-        parameters.sums +
-        (static_cast<int64_t>(split) * products.out_channels + first_row + r) * products.places.reduction +
-        column;
-    if (parameters.vectors) {
-      store_vector<float, kLanes>(to, values);
-    } else {
-      store_first<float, kLanes>(to, values, count);
+    for (int r = thread / kStoresPerRow; r < Shape::kRows && first_row + r < products.out_channels;
+         r += kRowsPerPass) {
+      float values[kLanes];
+      load_vector<float, kLanes>(values, staging + r * kStagingStride<Shape> + lane);
+      const int64_t row = static_cast<int64_t>(split) * products.out_channels + first_row + r;
+      store_vector<float, kLanes>(parameters.sums + row * products.places.reduction + column, values);
     }
-  }
+  });
 }
 
 // to[e] = sum_s from[s, e] for e < size, one thread an element.

@@ -1,4 +1,5 @@
-// Global memory in accesses of 16 bytes, elements converted to the type of sums on the way.
+// Global memory in accesses of 16 bytes, or as many as rows allow, elements converted to the type of sums on
+// the way.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,36 @@ inline bool is_multiple(int64_t value, int64_t of) {
 inline bool is_vector_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0;
 }
+
+// Widths that an access to rows may have, in bytes, the widest first.
+template <int... widths>
+struct AccessWidths {
+  // The widest that fits rows of `row` elements side by side at `data`.
+  static int widest(const void* data, int64_t row, int64_t element_size) {
+    for (const int bytes : {widths...}) {
+      if (is_multiple(row * element_size, bytes) && reinterpret_cast<uintptr_t>(data) % bytes == 0)
+        return bytes;
+    }
+    return static_cast<int>(element_size);
+  }
+
+  // Calls body(std::integral_constant<int, bytes>), for elements of type T.
+  template <class T, class Body>
+  static __device__ __forceinline__ void with(int bytes, const Body& body) {
+    (try_width<T, widths>(bytes, body), ...);
+  }
+
+ private:
+  template <class T, int width, class Body>
+  static __device__ __forceinline__ void try_width(int bytes, const Body& body) {
+    if constexpr (width >= static_cast<int>(sizeof(T))) {
+      if (bytes == width) body(std::integral_constant<int, width>{});
+    }
+  }
+};
+
+// Of results: neighbouring threads fill sectors whatever the width.
+using StoreWidths = AccessWidths<kVectorBytes, 8, 4, 2>;
 
 // Elements as they lie in memory, on their way through registers.
 template <size_t bytes>
@@ -134,7 +165,7 @@ __device__ __forceinline__ Words<lanes * sizeof(T)> pack(const Sum<T> (&from)[la
   return to;
 }
 
-// Access to memory aligned to the size of the elements or to 16 bytes.
+// Access to memory aligned to the size of all elements together, or to 16 bytes.
 template <class T, int lanes>
 __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) {
   unpack<T, lanes>(to, load_words<lanes * sizeof(T)>(from));
@@ -142,7 +173,11 @@ __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) 
 
 template <class T, int lanes>
 __device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
-  store_words(to, pack<T, lanes>(from));
+  if constexpr (lanes == 1) {
+    *to = from_sum<T>(from[0]);
+  } else {
+    store_words(to, pack<T, lanes>(from));
+  }
 }
 
 template <class T>

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.cost_table import CostTable
 from kshot_ext.nas.counting import Cost
 from kshot_ext.nas.plain_network import to_plain_network
@@ -69,8 +70,7 @@ class SearchSpace(ABC):
     ) -> None:
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape: expected (channels, height, width), each >= 1, got {image_shape}")
-        if num_classes < 2:
-            raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
+        check_at_least("num_classes", num_classes, 2)
         if not operations or not all(operations):
             raise ValueError(f"operations: expected one or more names for every layer, got {operations!r}")
         if widths is not None and not width_names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.space import NetworkShape, SearchSpace
 from kshot_ext.nas.width_ratios import scaled
 
@@ -133,6 +134,5 @@ def multiplied(stages: Sequence[Stage], channels: int, published: int) -> tuple[
     Raises:
         ValueError: if ``channels`` is below 1.
     """
-    if channels < 1:
-        raise ValueError(f"channels: expected at least 1, got {channels}")
+    check_at_least("channels", channels, 1)
     return tuple(Stage(scaled(stage.channels, channels / published), stage.depth, stage.stride) for stage in stages)

@@ -134,15 +134,15 @@ _FEW_BLOCKS = (
     "Where images are few and small, a block has one sample, to keep the device busy, and each block reads the"
     " dictionary of its channels: 33 KB for the layer of 232 channels in bfloat16, read 8 times. The L2 cache has it."
 )
-_ONE_BY_ONE = (
-    "Channels that are no multiple of 16 bytes (3, and 116 in bfloat16) are moved one by one, so that neighbouring"
-    " lanes store 8 channels apart."
+_NARROW_ROWS = (
+    "Where rows of channels are no multiple of 16 bytes (3, and 116 in bfloat16), results are stored in the widest"
+    " accesses of 8, 4 or 2 bytes that fit them, and weights are mixed element by element."
 )
 FAMILIES = (
     Family("mixing and SGD", ("dense", "depthwise"), _mixing, 1.15),
     Family("batch norm + ReLU, training", ("dense", "depthwise"), _batch_norm, 1.15),
     Family("depthwise convolution", ("depthwise",), _depthwise, 1.5, _FEW_BLOCKS),
-    Family("dense convolution", ("dense",), _dense, None, _ONE_BY_ONE),
+    Family("dense convolution", ("dense",), _dense, None, _NARROW_ROWS),
 )
 
 

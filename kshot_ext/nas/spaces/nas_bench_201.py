@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.blocks import Zero, conv_batch_norm
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.space import NetworkShape, SearchSpace
 from kshot_ext.nas.width_ratios import scaled
 
@@ -57,8 +58,7 @@ class NASBench201(SearchSpace):
             widths=widths,
         )
         self.channels = _CHANNELS if channels is None else channels
-        if self.channels < 1:
-            raise ValueError(f"channels: expected at least 1, got {channels}")
+        check_at_least("channels", self.channels, 1)
 
     def from_key(self, key: str) -> Architecture:
         """The architecture of a key in the form ``|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|``."""

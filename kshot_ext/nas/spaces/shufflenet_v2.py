@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from kshot_ext.nas.blocks import ShuffleUnit, conv_batch_norm, depthwise_batch_norm, pooled_classifier
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.staged_space import LayerShape, Stage, StagedSpace
 from kshot_ext.nas.width_ratios import scaled
 
@@ -46,8 +47,7 @@ class ShuffleNetV2(StagedSpace):
         widths: Sequence[float] | None = None,
     ) -> None:
         channels = _CHANNELS if channels is None else channels
-        if channels < 1:
-            raise ValueError(f"channels: expected at least 1, got {channels}")
+        check_at_least("channels", channels, 1)
         self.is_large = min(image_shape[1:]) >= _LEAST_LARGE_SIDE
         super().__init__(
             "shufflenet-v2",
