@@ -72,7 +72,7 @@ def lose_a_process(processes: DataParallel, out: Path) -> None:
         torch.save(trainer.state_dict(), out)
         trainer.train_epoch()
     if processes.rank == processes.size - 1:
-        trainer.simplex_optimizer.register_step_pre_hook(lambda *_: os._exit(9))
+        trainer.simplex_training.optimizer.register_step_pre_hook(lambda *_: os._exit(9))
     processes.follow(trainer)
 
 

@@ -97,8 +97,8 @@ def test_unusable_options_end_with_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path) -> None:
+    """SIGTERM, which batch systems send; Python itself makes SIGINT the interrupt that it has to become."""
     arguments = ["--epochs", "1000", "--channels", "4", "--max-images", "300", "--out", "run"]
     with subprocess.Popen(
         COMMAND + arguments,
@@ -110,7 +110,7 @@ def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, 
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; go on with: kshot-ext search --resume run" in errors

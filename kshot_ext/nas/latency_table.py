@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,7 +16,12 @@ from kshot_ext.nas.outline import outlines
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.space import SearchSpace
 
-_Part = Hashable  # "stem", "head", or the number of a layer
+
+class _Part(NamedTuple):
+    """A description, by which its time is kept, and what builds it."""
+
+    key: str
+    build: Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,10 @@ class LatencyTable:
 
     def __call__(self, architecture: Architecture) -> float:
         """Predicted milliseconds."""
-        shape = self.space.shape_of(architecture)
-        times = [self._time("stem", None, shape.stem, architecture)]
-        names = self.space.operation_names(architecture)
-        for layer, (operation, layer_shape) in enumerate(zip(names, shape.layers)):
-            times.append(self._time(layer, operation, layer_shape, architecture))
-        return sum(times) + self._time("head", None, shape.head, architecture)
+        parts = self._parts(architecture)
+        if any(part.key not in self.times for part in parts.values()):
+            self._time(architecture, parts)
+        return sum(self.times[part.key] for part in parts.values())
 
     def state_dict(self) -> dict[str, float]:
         """The times measured so far."""
@@ -96,40 +101,47 @@ class LatencyTable:
         errors = [abs(self(one) - time) / time for one, time in zip(architectures, measured)]
         return LatencyError(sum(errors) / len(errors), max(errors), len(errors))
 
-    def _time(self, part: _Part, operation: str | None, shape: Hashable, architecture: Architecture) -> float:
-        key = f"{part} {operation} {shape}"
-        if key not in self.times:
-            with seeded_by(torch.Generator().manual_seed(0)):
-                module = self._build(part, operation, shape)
-            calls = self._calls(part, architecture)
-            self.times[key] = sum(self._milliseconds(module.get_submodule(name), size) for name, size in calls)
-        return self.times[key]
+    def _parts(self, architecture: Architecture) -> dict[str, _Part]:
+        """The parts of a network in the order of its forward pass, by name."""
+        space, shape = self.space, self.space.shape_of(architecture)
+        parts = {"stem": _Part(f"stem {shape.stem}", partial(space.stem, shape.stem))}
+        for layer, (operation, inner) in enumerate(zip(space.operation_names(architecture), shape.layers)):
+            parts[str(layer)] = _Part(f"{layer} {operation} {inner}", partial(space.candidate, operation, inner))
+        return parts | {"head": _Part(f"head {shape.head}", partial(space.head, shape.head))}
 
-    def _build(self, part: _Part, operation: str | None, shape: Hashable) -> nn.Module:
-        if operation is not None:
-            return self.space.candidate(operation, shape)
-        return self.space.stem(shape) if part == "stem" else self.space.head(shape)
+    def _time(self, architecture: Architecture, parts: Mapping[str, _Part]) -> None:
+        """Time the parts that are not yet."""
+        calls = self._calls(architecture, parts)
+        for name, part in parts.items():
+            if part.key not in self.times:
+                with seeded_by(torch.Generator().manual_seed(0)):
+                    module = part.build()
+                self.times[part.key] = sum(
+                    self._milliseconds(module.get_submodule(inner), shape) for inner, shape in calls[name]
+                )
 
-    def _calls(self, part: _Part, architecture: Architecture) -> list[tuple[str, tuple[int, ...]]]:
-        """The outermost modules of a part that the network calls, by name in the part, each with its input's shape."""
-        shape, names = self.space.shape_of(architecture), self.space.operation_names(architecture)
+    def _calls(
+        self, architecture: Architecture, parts: Mapping[str, _Part]
+    ) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+        """Of each part the outermost modules that the network calls, by name in the part, with their input's shape."""
         with outlines():
-            stem, head = self._build("stem", None, shape.stem), self._build("head", None, shape.head)
-            layers = [self._build(*layer) for layer in zip(range(len(names)), names, shape.layers)]
-        calls: list[tuple[str, tuple[int, ...]]] = []
+            modules = {name: part.build() for name, part in parts.items()}
+        calls: dict[str, list[tuple[str, tuple[int, ...]]]] = {name: [] for name in parts}
         running: list[str] = []
 
-        def begin(name: str, input: torch.Tensor) -> None:
+        def begin(part: str, name: str, input: torch.Tensor) -> None:
             if not running:
-                calls.append((name, tuple(input.shape)))
+                calls[part].append((name, tuple(input.shape)))
             running.append(name)
 
         def end(*_: object) -> None:
             running.pop()
 
-        for name, module in {"stem": stem, "head": head, **dict(enumerate(layers))}[part].named_modules():
-            module.register_forward_pre_hook(lambda _, inputs, name=name: begin(name, inputs[0]))
-            module.register_forward_hook(end)
+        for part, whole in modules.items():
+            for name, module in whole.named_modules():
+                module.register_forward_pre_hook(lambda _, inputs, part=part, name=name: begin(part, name, inputs[0]))
+                module.register_forward_hook(end)
+        stem, *layers, head = modules.values()
         network = self.space.assemble(stem, layers, head).eval()
         network(torch.empty(self.batch_size, *self.space.image_shape, device="meta"))
         return calls

@@ -43,7 +43,7 @@ def save_state(path: Path, state: Any) -> None:
         {'epoch': 3, 'optimizer': {0: {'momentum': tensor([1., 1.])}}, 'betas': (0.9, 0.99)}
     """
     tensors: dict[str, Tensor] = {}
-    outline = json.dumps(_outline(state, "", tensors))
+    outline = json.dumps(_outline(state, "", tensors, set()))
     require("safetensors.torch").save_file(tensors, path, metadata={_STATE: outline})
 
 
@@ -61,33 +61,36 @@ def load_state(path: Path) -> Any:
         raise StateFileError(f"{path}: not a readable state ({type(error).__name__}: {error})") from error
 
 
-def _outline(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """The JSON form of a value: scalars as they are, all else a list that begins with the name of its kind."""
+def _outline(value: Any, place: str, tensors: dict[str, Tensor], places: set[int]) -> Any:
+    """The JSON form of a value: scalars as they are, all else a list that begins with the name of its kind.
+
+    Args:
+        value: part of the state.
+        place: its dotted path.
+        tensors: gets the tensors in it, by name.
+        places: gets the memory addresses of these.
+    """
     if isinstance(value, Tensor):
         name = place
         while name in tensors:  # {"a.b": x, "a": {"b": y}}
             name += "'"
         # The file holds no strides, but the layout decides which kernel runs and so the last bit of a result.
         plain = value.detach().cpu().contiguous()
-        tensors[name] = plain.clone() if _shares_memory(plain, tensors) else plain
+        # A weight that two layers share is another's too; the file holds it twice then.
+        tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in places else plain
+        places.add(plain.untyped_storage().data_ptr())
         return ["tensor", name, list(value.stride())]
     if isinstance(value, Mapping):
         return [
             "dict",
-            *([key, _outline(item, _joined(place, _key(key, place)), tensors)] for key, item in value.items()),
+            *([key, _outline(item, _joined(place, _key(key, place)), tensors, places)] for key, item in value.items()),
         ]
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return [kind, *(_outline(item, _joined(place, index), tensors) for index, item in enumerate(value))]
+        return [kind, *(_outline(item, _joined(place, index), tensors, places) for index, item in enumerate(value))]
     if type(value) in _SCALARS:
         return value
     raise TypeError(f"{place or 'state'}: expected tensors and plain values, got {type(value).__name__}")
-
-
-def _shares_memory(tensor: Tensor, others: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is another's too, as a weight that two layers share; the file holds it twice then."""
-    place = tensor.untyped_storage().data_ptr()
-    return any(place == other.untyped_storage().data_ptr() for other in others.values())
 
 
 def _key(key: Any, place: str) -> str | int:

@@ -37,6 +37,7 @@ population = 4
 generations = 2
 """
 STEPS_OF_ALL_STAGES = 8
+STOPPED_AT = (1, 3, 6, 11)  # before anything was saved, in training, in the search, at the last step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,20 +129,19 @@ def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path
     assert _results(again) == _results(finished)
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 4, STEPS_OF_ALL_STAGES])
-def test_a_stopped_run_goes_on_as_if_never_stopped(
+def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    stop_at: int,
 ) -> None:
+    """Each time the step that was not saved is done again."""
     save_checkpoint, saved = RunFolder.save_checkpoint, []
 
     def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
         saved.append(arguments)
-        if len(saved) == stop_at:
+        if len(saved) in STOPPED_AT:
             raise KeyboardInterrupt
         save_checkpoint(folder, *arguments)
 
@@ -149,7 +149,10 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
     assert search_command({"out": str(out)}, config, None) == EXIT_INTERRUPTED
     assert f"kshot-ext search --resume '{out}'" in capsys.readouterr().err
+    for _ in STOPPED_AT[1:]:
+        assert search_command({}, None, out) == EXIT_INTERRUPTED
     assert search_command({}, None, out) == EXIT_DONE
+    assert len(saved) == STEPS_OF_ALL_STAGES + len(STOPPED_AT)
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert _results(out) == _results(finished)
     model, expected = (torch.load(run / "model.pt", weights_only=False) for run in (out, finished))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas import ranking
+from kshot_ext.nas import rank_outputs, ranking
 from kshot_ext.nas.analyse_command import analyse_command
 from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.rank_command import rank_command
@@ -30,6 +30,8 @@ warmup_epochs = 1
 simplex_every = 1
 paths_per_simplex_step = 2
 """
+STEPS = 7  # two epochs, two evaluations of two architectures each; the third epoch, and two evaluations more
+STOPPED_AT = (4, 8)  # in the first evaluation, in the second
 NUMBERS = ("kendall_tau", "spearman_rho", "regret", "steps", "code_distance", "min_entry_share", "architectures")
 
 
@@ -132,21 +134,19 @@ def test_a_run_without_a_trained_epoch_is_not_analysed(
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "settings.toml"}
 
 
-@pytest.mark.parametrize("stop_at", [4, 7])
-def test_a_stopped_ranking_goes_on_as_if_never_stopped(
+def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     table: Path,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    stop_at: int,
 ) -> None:
     save_checkpoint, saved = RunFolder.save_checkpoint, []
 
     def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
         saved.append(arguments)
-        if len(saved) == stop_at:
+        if len(saved) in STOPPED_AT:
             raise KeyboardInterrupt
         save_checkpoint(folder, *arguments)
 
@@ -154,10 +154,13 @@ def test_a_stopped_ranking_goes_on_as_if_never_stopped(
     monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
     assert rank_command({"truth": str(table), "out": str(out)}, config, None) == EXIT_INTERRUPTED
     assert f"go on with: kshot-ext rank --resume {out}" in capsys.readouterr().err
+    assert rank_command({}, None, out) == EXIT_INTERRUPTED
     assert rank_command({}, None, out) == EXIT_DONE
+    assert len(saved) == STEPS + len(STOPPED_AT)
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
     entry = _entry(out / "ranking.json")
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     assert rank_command({}, None, out) == EXIT_DONE  # once more: the same entry, not another
     assert _entry(out / "ranking.json") == entry
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -93,13 +91,9 @@ def test_what_a_killed_process_left_is_removed(folder: RunFolder) -> None:
     assert (folder.path / "mine.txt").exists()
 
 
-def test_two_processes_cannot_work_on_one_run(folder: RunFolder) -> None:
-    script = (
-        "import pathlib, sys; from kshot_ext.nas.run_folder import RunFolder; "
-        "RunFolder(pathlib.Path(sys.argv[1]), 'search')"
-    )
-    command = [sys.executable, "-c", script, str(folder.path)]
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert "another process is working on this run" in second.stderr
+def test_a_run_is_held_by_one_at_a_time(folder: RunFolder) -> None:
+    """The lock belongs to the open file, so a second opening in this process is refused as one in another is."""
+    with pytest.raises(RunFolderError, match="another process is working on this run"):
+        RunFolder(folder.path, "search")
     folder.close()
-    assert subprocess.run(command).returncode == 0
+    RunFolder(folder.path, "search").close()

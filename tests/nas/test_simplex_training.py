@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kshot_ext.nas.code_settings import CodeSettings
+from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.gradient_steps import GradientSteps
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.simplex_training import SimplexTraining
@@ -35,7 +36,7 @@ def test_moves_only_the_simplex_net(make_training, images):
     training = make_training()
     weights = {name: p.detach().clone() for name, p in training.supernet.named_parameters()}
     codes = {name: p.detach().clone() for name, p in training.simplex_net.named_parameters()}
-    training.step(images, STEPS)
+    training.step(images, STEPS, DataParallel())
     assert all(torch.equal(weights[name], p) for name, p in training.supernet.named_parameters())
     assert not all(torch.equal(codes[name], p) for name, p in training.simplex_net.named_parameters())
     assert all(p.grad is None and p.requires_grad for p in training.supernet.parameters())
@@ -50,7 +51,7 @@ def test_balance_brings_an_entry_that_leads_back(make_training, images):
                 weight.copy_(weight[:1].expand_as(weight))
             training.simplex_net.output.bias[0] = 2.0
         for _ in range(3):
-            training.step(images, STEPS)
+            training.step(images, STEPS, DataParallel())
         shares.append(float(training.simplex_net.code(training.supernet.space.cheapest())[0]))
     assert shares[0] > 0.85
     assert shares[1] < shares[0] - 0.02
@@ -63,7 +64,7 @@ def test_learning_rate_ends_where_the_settings_say(make_training, images, rate_a
     rates = []
     for _ in range(10):
         rates.append(training.schedule.get_last_lr()[0])
-        training.step(images, STEPS)
+        training.step(images, STEPS, DataParallel())
     rates.append(training.schedule.get_last_lr()[0])
     assert rates[0] == 0.01
     assert rates == sorted(rates, reverse=True)
