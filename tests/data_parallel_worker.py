@@ -1,4 +1,7 @@
-"""One of the processes of test_data_parallel.py: `torchrun data_parallel_worker.py WORK OUT`."""
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT`.
+
+It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE
 from kshot_ext.nas.data import DataSplits, ImageSet
 from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.simplex_net import SimplexNet
@@ -26,6 +31,10 @@ EPOCHS = 3
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def join() -> DataParallel:
+    return DataParallel.from_environment(timeout=60)
 
 
 def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
@@ -52,8 +61,9 @@ def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
     return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
 
 
-def train(processes: DataParallel, out: Path) -> None:
+def train(folder: Path) -> None:
     """The leader trains from its own state; the others start from another one, which must not matter."""
+    processes = join()
     trainer = make_trainer(processes, seed=processes.rank)
     if not processes.leads:
         processes.follow(trainer)
@@ -61,24 +71,31 @@ def train(processes: DataParallel, out: Path) -> None:
         return
     with processes:
         reports = [trainer.train_epoch() for _ in range(EPOCHS)]
-    torch.save({"state": trainer.state_dict(), "reports": [asdict(report) for report in reports]}, out)
+    result = {"state": trainer.state_dict(), "reports": [asdict(report) for report in reports]}
+    torch.save(result, folder / "trained.pt")
 
 
-def lose_a_process(processes: DataParallel, out: Path) -> None:
+def search(folder: Path) -> None:
+    """What `torchrun -m kshot_ext search` does."""
+    assert search_command({"out": str(folder / "run")}, folder / "settings.toml", None) == EXIT_DONE
+
+
+def lose_a_process(folder: Path) -> None:
     """The last process dies, without a word, in the second epoch; the leader keeps the state of the first."""
+    processes = join()
     trainer = make_trainer(processes)
     if processes.leads:
         trainer.train_epoch()
-        torch.save(trainer.state_dict(), out)
+        torch.save(trainer.state_dict(), folder / "first_epoch.pt")
         trainer.train_epoch()
     if processes.rank == processes.size - 1:
         trainer.simplex_training.optimizer.register_step_pre_hook(lambda *_: os._exit(9))
     processes.follow(trainer)
 
 
-def one_step(processes: DataParallel, out: Path) -> None:
+def one_step(folder: Path) -> None:
     """Gradients of one dictionary step in float32, and what it hands to all_reduce, batch norm included."""
-    sent = [0]
+    processes, sent = join(), [0]
     all_reduce = dist.all_reduce
 
     def counted(tensor: torch.Tensor, **options: object) -> object:
@@ -104,17 +121,19 @@ def one_step(processes: DataParallel, out: Path) -> None:
     backward(*processes.part(images, labels))
     sum_gradients(supernet.parameters(), processes.group)
     together = gradients()
+    dist.all_reduce = all_reduce
+    processes.close(failed=True)  # the other does not listen for more
     optimizer.zero_grad()
     if processes.leads:
         synchronize_batch_norm(supernet, None)
         backward(images, labels, 1.0)
         dense = sum(gradient.numel() * gradient.element_size() for gradient in together.values())
         result = {"sent": sent[0], "dense": dense, "shots": shots, "together": together, "alone": gradients()}
-        torch.save(result, out)
+        torch.save(result, folder / "step.pt")
 
 
 if __name__ == "__main__":
-    work, out = sys.argv[1:]
+    folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    works = {"train": train, "lose_a_process": lose_a_process, "one_step": one_step}
-    works[work](DataParallel.from_environment(timeout=60), Path(out))
+    for work, os.environ["MASTER_PORT"] in zip((one_step, train, search, lose_a_process), ports, strict=True):
+        work(Path(folder))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import data_parallel_worker as worker
 import pytest
@@ -21,31 +22,63 @@ from kshot_ext.nas.data_parallel import DataParallel
 WORKER = Path(worker.__file__)
 
 
-def start(size: int, *arguments: str) -> list[subprocess.Popen]:
-    """Processes with the environment that torchrun would give them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    return [
+WORKS = 4
+SETTINGS = """
+shots = 2
+channels = 2
+max_images = 120
+epochs = 2
+[training]
+warmup_epochs = 0
+batch_size = 31
+[search]
+population = 2
+generations = 1
+[retrain]
+epochs = 1
+batch_size = 32
+"""
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes leave their results."""
+    path = tmp_path_factory.mktemp("together")
+    (path / "settings.toml").write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ended(folder: Path) -> list[Ended]:
+    """Two processes, with the environment that torchrun would give them, have done all works; the last one is lost."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(WORKS)]
+    ports = [str(free.getsockname()[1]) for free in sockets]
+    for free in sockets:
+        free.close()
+    processes = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), *arguments],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [sys.executable, str(WORKER), str(folder), *ports],
+            env=os.environ | {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(size)
+        for rank in "01"
     ]
-
-
-def outcomes(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
-    """Exit status and messages of each."""
     try:
-        messages = [process.communicate(timeout=150)[1] for process in processes]
+        printed = [process.communicate(timeout=200) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, message) for process, message in zip(processes, messages)]
+    return [Ended(process.returncode, *texts) for process, texts in zip(processes, printed)]
 
 
 def assert_close(one: object, other: object, path: str = "") -> None:
@@ -71,31 +104,45 @@ def alone() -> dict[str, object]:
     return {"state": trainer.state_dict(), "reports": reports}
 
 
-def test_processes_get_what_one_process_gets_from_the_joined_batch(tmp_path: Path, alone: dict[str, object]) -> None:
-    for code, message in outcomes(start(2, "train", str(tmp_path / "result.pt"))):
-        assert code == 0, message
-    together = torch.load(tmp_path / "result.pt")
-    assert together["reports"][-1]["simplex_loss"] is not None
-    assert_close(together, alone)
+def result(folder: Path, name: str, ended: list[Ended]) -> Any:
+    """What the leader saved."""
+    assert (folder / name).exists(), "\n".join(process.errors for process in ended)
+    return torch.load(folder / name)
 
 
-def test_a_step_sends_compact_gradients_and_gets_the_joined_batchs(tmp_path: Path) -> None:
-    for code, message in outcomes(start(2, "one_step", str(tmp_path / "step.pt"))):
-        assert code == 0, message
-    step = torch.load(tmp_path / "step.pt")
+def test_a_step_sends_compact_gradients_and_gets_the_joined_batchs(folder: Path, ended: list[Ended]) -> None:
+    step = result(folder, "step.pt", ended)
     assert step["dense"] / step["shots"] <= step["sent"] <= 1.2 / step["shots"] * step["dense"]
     assert_close(step["together"], step["alone"])
 
 
-def test_a_lost_process_ends_the_others_and_training_goes_on_from_the_last_state(
-    tmp_path: Path, alone: dict[str, object]
+def test_processes_get_what_one_process_gets_from_the_joined_batch(
+    folder: Path, ended: list[Ended], alone: dict[str, object]
 ) -> None:
-    (leader, message), (lost, _) = outcomes(start(2, "lose_a_process", str(tmp_path / "state.pt")))
-    assert lost == 9
-    assert leader not in (0, 9)
-    assert "LostProcessError: another process of this training has ended or did not answer in time" in message
+    together = result(folder, "trained.pt", ended)
+    assert together["reports"][-1]["simplex_loss"] is not None
+    assert_close(together, alone)
+
+
+def test_a_search_by_two_processes_has_one_run_folder(folder: Path, ended: list[Ended]) -> None:
+    leader, other = ended
+    assert leader.output.count("run folder:") == leader.output.count("report:") == 1, leader.errors
+    assert other.output == ""
+    assert {path.name for path in folder.iterdir() if path.suffix != ".pt"} == {"run", "settings.toml"}
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["stage"] == "supernet"] == [1, 2]
+
+
+def test_a_lost_process_ends_the_others_and_training_goes_on_from_the_last_state(
+    folder: Path, ended: list[Ended], alone: dict[str, object]
+) -> None:
+    leader, lost = ended
+    assert lost.status == 9, lost.errors
+    assert leader.status not in (0, 9)
+    message = "LostProcessError: another process of this training has ended or did not answer in time"
+    assert message in leader.errors
     resumed = worker.make_trainer(DataParallel(), seed=7)
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
+    resumed.load_state_dict(result(folder, "first_epoch.pt", ended))
     assert resumed.epoch == 1
     for _ in range(worker.EPOCHS - 1):
         resumed.train_epoch()
@@ -128,33 +175,3 @@ def test_batch_norm_of_another_kind_is_refused() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="layer '0': expected a KShotBatchNorm2d, got a BatchNorm2d"):
         synchronize_batch_norm(model, object())
-
-
-SETTINGS = """
-shots = 2
-channels = 4
-max_images = 200
-epochs = 2
-retrain_epochs = 1
-[training]
-warmup_epochs = 0
-batch_size = 31
-[search]
-population = 4
-generations = 1
-[retrain]
-batch_size = 32
-"""
-
-
-def test_the_command_under_torchrun(tmp_path: Path) -> None:
-    """Two processes, one run folder."""
-    (tmp_path / "settings.toml").write_text(SETTINGS)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "kshot_ext", "search", "--config", "settings.toml", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run folder:") == done.stdout.count("report:") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "settings.toml"]
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if record["stage"] == "supernet"] == [1, 2]
