@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.outline import outlines
+from kshot_ext.nas.outline import outlines, run_outline
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.space import SearchSpace
 
@@ -142,8 +142,7 @@ class LatencyTable:
                 module.register_forward_pre_hook(lambda _, inputs, part=part, name=name: begin(part, name, inputs[0]))
                 module.register_forward_hook(end)
         stem, *layers, head = modules.values()
-        network = self.space.assemble(stem, layers, head).eval()
-        network(torch.empty(self.batch_size, *self.space.image_shape, device="meta"))
+        run_outline(self.space.assemble(stem, layers, head), (self.batch_size, *self.space.image_shape))
         return calls
 
     @torch.no_grad()
