@@ -1,4 +1,4 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
@@ -27,7 +27,7 @@ from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
 from kshot_ext.optim import KShotSGD
 
-EPOCHS = 2
+EPOCHS = 3
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -66,36 +66,26 @@ def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
     return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
 
 
-def train(folder: Path) -> None:
-    """The leader trains from its own state; the others start from another one, which must not matter."""
-    processes = join()
-    trainer = make_trainer(processes, seed=processes.rank)
-    if not processes.leads:
-        processes.follow(trainer)
-        assert trainer.finished
-        return
-    with processes:
-        reports = [trainer.train_epoch() for _ in range(EPOCHS)]
-    result = {"state": trainer.state_dict(), "reports": [asdict(report) for report in reports]}
-    torch.save(result, folder / "trained.pt")
-
-
 def search(folder: Path) -> None:
     """What `torchrun -m kshot_ext search` does, but for the drawing, which takes as long as all else."""
     plots.to_png = lambda figure: b""
     assert search_command({"out": str(folder / "run")}, folder / "settings.toml", None) == EXIT_DONE
 
 
-def lose_a_process(folder: Path) -> None:
-    """The last process dies, without a word, in the second epoch; the leader keeps the state of the first."""
+def train_and_lose_a_process(folder: Path) -> None:
+    """The leader trains from its own state; the others start from another one, which must not matter.
+
+    In the last epoch the last process dies, without a word.
+    """
     processes = join()
-    trainer = make_trainer(processes)
+    trainer = make_trainer(processes, seed=processes.rank)
     if processes.leads:
-        trainer.train_epoch()
-        torch.save(trainer.state_dict(), folder / "first_epoch.pt")
+        reports = [asdict(trainer.train_epoch()) for _ in range(EPOCHS - 1)]
+        torch.save({"state": trainer.state_dict(), "reports": reports}, folder / "trained.pt")
         trainer.train_epoch()
     if processes.rank == processes.size - 1:
-        trainer.simplex_training.optimizer.register_step_pre_hook(lambda *_: os._exit(9))
+        optimizer = trainer.simplex_training.optimizer
+        optimizer.register_step_pre_hook(lambda *_: os._exit(9) if trainer.epoch == EPOCHS - 1 else None)
     processes.follow(trainer)
 
 
@@ -141,5 +131,5 @@ def one_step(folder: Path) -> None:
 if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    for work, os.environ["MASTER_PORT"] in zip((one_step, train, search, lose_a_process), ports, strict=True):
+    for work, os.environ["MASTER_PORT"] in zip((one_step, search, train_and_lose_a_process), ports, strict=True):
         work(Path(folder))

@@ -48,9 +48,11 @@ def search_command(
     run = Run("search", resume)
 
     def body(console: Console) -> None:
+        with users_errors():
+            processes = DataParallel.from_environment(options.get("device") or "cpu")
         with (
+            processes,
             ExitStack() as resources,
-            DataParallel.from_environment(options.get("device") or "cpu") as processes,
             ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
         ):
             if not processes.leads:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kshot_ext.distributed import all_reduce, broadcast, sum_gradients, synchronize_batch_norm
+from kshot_ext.nas.device import find_device
 from kshot_ext.nas.optimization import Tally
 
 _TIMEOUT_SECONDS = 600.0
@@ -65,12 +66,15 @@ class DataParallel:
             device: kind of device to train on. gloo connects CPUs; nccl connects CUDA devices, one for each process
                 of a machine.
             timeout: seconds after which a process that does not answer counts as lost.
+
+        Raises:
+            ValueError: if this machine lacks the device.
         """
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
         device = torch.device(device)
         if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            device = find_device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -100,6 +104,21 @@ class DataParallel:
             self._tell(False)
         dist.destroy_process_group(self.group)
         self.group, self.size = None, 1
+
+    def training_device(self, name: str) -> torch.device:
+        """The device that this process trains on, where the settings name one.
+
+        Raises:
+            ValueError: if this machine lacks it, or the processes were connected for another kind.
+        """
+        if self.group is None:
+            return find_device(name)
+        if torch.device(name).type != self.device.type:
+            raise ValueError(
+                f"device: the settings have {name!r}, but processes connect before these are read, and did so for "
+                f"{self.device.type!r}; expected --device {name} on the command line"
+            )
+        return self.device
 
     def prepare(self, supernet: nn.Module) -> None:
         """Let the supernet's batch norm use the statistics of all parts."""

@@ -13,7 +13,6 @@ from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
-from kshot_ext.nas.device import find_device
 from kshot_ext.nas.evaluation import SupernetEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
@@ -105,7 +104,7 @@ class SupernetJob(Generic[AnySettings]):
 
     def __init__(self, settings: AnySettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
         self.processes = processes or DataParallel()
-        device = find_device(settings.device) if self.processes.size == 1 else self.processes.device
+        device = self.processes.training_device(settings.device)
         self.settings = settings
         self.splits = splits.to(device)
         self.space = build_space(settings, splits.image_shape, splits.num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -17,12 +18,14 @@ import torch
 from torch import nn
 
 from kshot_ext.distributed import synchronize_batch_norm
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_ERROR
 from kshot_ext.nas.data_parallel import DataParallel
 
 WORKER = Path(worker.__file__)
 
 
-WORKS = 4
+WORKS = 3
 SETTINGS = """
 shots = 2
 channels = 2
@@ -99,9 +102,12 @@ def assert_close(one: object, other: object, path: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, object]:
+    """State and reports after all epochs but the last, and the last state."""
     trainer = worker.make_trainer(DataParallel())
-    reports = [asdict(trainer.train_epoch()) for _ in range(worker.EPOCHS)]
-    return {"state": trainer.state_dict(), "reports": reports}
+    reports = [asdict(trainer.train_epoch()) for _ in range(worker.EPOCHS - 1)]
+    before = {"state": copy.deepcopy(trainer.state_dict()), "reports": reports}
+    trainer.train_epoch()
+    return {"before": before, "state": trainer.state_dict()}
 
 
 def result(folder: Path, name: str, ended: list[Ended]) -> Any:
@@ -121,7 +127,7 @@ def test_processes_get_what_one_process_gets_from_the_joined_batch(
 ) -> None:
     together = result(folder, "trained.pt", ended)
     assert together["reports"][-1]["simplex_loss"] is not None
-    assert_close(together, alone)
+    assert_close(together, alone["before"])
 
 
 def test_a_search_by_two_processes_has_one_run_folder(folder: Path, ended: list[Ended]) -> None:
@@ -142,10 +148,9 @@ def test_a_lost_process_ends_the_others_and_training_goes_on_from_the_last_state
     message = "LostProcessError: another process of this training has ended or did not answer in time"
     assert message in leader.errors
     resumed = worker.make_trainer(DataParallel(), seed=7)
-    resumed.load_state_dict(result(folder, "first_epoch.pt", ended))
-    assert resumed.epoch == 1
-    for _ in range(worker.EPOCHS - 1):
-        resumed.train_epoch()
+    resumed.load_state_dict(result(folder, "trained.pt", ended)["state"])
+    resumed.train_epoch()
+    assert resumed.finished
     assert_close(resumed.state_dict(), alone["state"])
 
 
@@ -155,6 +160,26 @@ def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None
         assert processes.leads
         assert processes.size == 1
         assert processes.from_leader("text") == "text"
+
+
+def test_a_gpu_that_is_not_there_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert search_command({"device": "cuda", "out": str(tmp_path / "run")}, None, None) == EXIT_ERROR
+    assert "device: expected one of this machine, got 'cuda:1': torch finds no GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_connected_for_another_device_are_an_error() -> None:
+    processes = DataParallel()
+    assert processes.training_device("cpu") == torch.device("cpu")
+    processes.group = object()
+    assert processes.training_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"'cuda', but .* did so for 'cpu'; expected --device cuda on"):
+        processes.training_device("cuda")
 
 
 def test_parts_share_a_batch_out() -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kshot_ext.nas import outputs
 from kshot_ext.nas.command import search_command
 from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.run_folder import RunFolder
@@ -122,6 +123,13 @@ def test_the_weights_are_there_without_a_pickle(finished: Path) -> None:
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw nothing, which takes as long as all else."""
+    monkeypatch.setattr(outputs, "_draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert search_command({"out": str(again)}, finished / "settings.toml", None) == EXIT_DONE
@@ -129,6 +137,7 @@ def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path
     assert _results(again) == _results(finished)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     finished: Path,
@@ -163,7 +172,9 @@ def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     ("options", "message"),
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
-        ({"budget": "10"}, "no architecture"),
+        ({"budget": "10"}, "max_macs: no architecture of space nas-bench-macro has at most 10"),
+        ({"max_parameters": 10}, "limits: found no architecture"),
+        ({"max_latency": 1e-9}, "limits: found no architecture"),
         ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
         ({"max_images": 20}, "digits: class '0': 2 images used, too few"),
         ({"max_images": 50}, "batch_size: expected at most"),
@@ -216,6 +227,19 @@ def test_a_table_adds_the_rank_correlation(finished: Path) -> None:
     text = re.sub(r"<[^>]*>", " ", (finished / "report.html").read_text())
     assert re.search(r"Kendall&#x27;s tau\s+-?0\.\d{3}", text)
     assert re.search(r"Pareto front\s+architecture", text)
+
+
+def test_a_table_of_another_space_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.json").write_text('{"0120": 90.5}')
+    assert search_command({"truth": "table.json"}, None, None) == EXIT_ERROR
+    assert (
+        "table.json: key '0120': architecture: space nas-bench-macro has 8 layers, got 4 operations"
+        in capsys.readouterr().err
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 
 
 def test_a_run_is_not_resumed_with_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

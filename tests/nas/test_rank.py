@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.rank_command import rank_command
 from kshot_ext.nas.run_folder import RunFolder
 from kshot_ext.nas.state_file import load_state
+from kshot_ext.nas.training import SupernetTrainer
 
 SETTINGS = """
 shots = 2
@@ -29,6 +31,7 @@ checkpoints = 2
 warmup_epochs = 1
 simplex_every = 1
 paths_per_simplex_step = 2
+average_decay = 0.9
 """
 STEPS = 7  # two epochs, two evaluations of two architectures each; the third epoch, and two evaluations more
 STOPPED_AT = (4, 8)  # in the first evaluation, in the second
@@ -95,14 +98,38 @@ def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, ta
     assert _entry(finished / "ranking.json")["regret"] == pytest.approx(regret)
 
 
-def test_evaluating_on_the_way_changes_nothing(config: Path, table: Path, finished: Path, tmp_path: Path) -> None:
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a ranking does from now on, in order."""
+    calls: list[str] = []
+    train, evaluate, averaged = SupernetTrainer.train_epoch, ranking.Ranking.step, SupernetTrainer.averaged
+
+    @contextmanager
+    def recorded(trainer: SupernetTrainer) -> Iterator[None]:
+        calls.append("averages in")
+        with averaged(trainer):
+            yield
+        calls.append("averages out")
+
+    monkeypatch.setattr(SupernetTrainer, "averaged", recorded)
+    monkeypatch.setattr(SupernetTrainer, "train_epoch", lambda *args: calls.append("train") or train(*args))
+    monkeypatch.setattr(ranking.Ranking, "step", lambda *args: calls.append("evaluate") or evaluate(*args))
+    return calls
+
+
+def test_evaluating_on_the_way_changes_nothing(
+    config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sees the moving averages, which then give way to the weights."""
     options = {
         "truth": str(table),
         "checkpoints": 1,
         "out": str(tmp_path / "run"),
         "results": str(tmp_path / "all.json"),
     }
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    calls = _recorded(monkeypatch)
     assert rank_command(options, config, None) == EXIT_DONE
+    assert calls == ["train", "train", "train", "averages in", "evaluate", "evaluate", "averages out"]
     entry, expected = _entry(tmp_path / "run" / "ranking.json"), _entry(finished / "ranking.json")
     assert [entry[name] for name in NUMBERS] == [expected[name] for name in NUMBERS]
     assert _entry(tmp_path / "all.json") == entry
@@ -142,6 +169,7 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     save_checkpoint, saved = RunFolder.save_checkpoint, []
 
     def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
@@ -160,7 +188,6 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
     entry = _entry(out / "ranking.json")
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     assert rank_command({}, None, out) == EXIT_DONE  # once more: the same entry, not another
     assert _entry(out / "ranking.json") == entry
 

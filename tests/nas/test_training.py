@@ -210,7 +210,7 @@ EVERYTHING = (
     dataclasses.replace(
         SETTINGS, path_sampling="fair", average_decay=0.9, precision="bfloat16", simplex_rate_at_end=0.1
     ),
-    CodeSettings(per_layer=True, spread=1.0, free_share_at_start=0.0, temperature_at_start=2.0, fixed_epochs=1),
+    CodeSettings(per_layer=True, spread=1.0, free_share_at_start=0.0, temperature_at_start=2.0),
 )
 
 
