@@ -90,9 +90,10 @@ def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callab
 
 def _follow(processes: DataParallel, progress: ConsoleProgress) -> None:
     """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
-    settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
-    _, splits = load_data(settings, progress)
-    job = SearchJob(settings, splits, processes)
+    with users_errors():
+        settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
+        _, splits = load_data(settings, progress)
+        job = SearchJob(settings, splits, processes)
     with suitable_threads(splits.image_shape):
         job.follow()
 
