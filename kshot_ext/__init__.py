@@ -1,11 +1,12 @@
 """kshot_ext: fused operators and the whole search method for K-shot neural architecture search.
 
 `kshot_ext.functional` has the operators, `kshot_ext.nn` their modules, `kshot_ext.reference` their definition in
-plain PyTorch, `kshot_ext.optim` the optimiser for dictionaries, `kshot_ext.nas` the search method. Importing the
-package compiles nothing: the native kernels are built, once, by the first operator call.
+plain PyTorch, `kshot_ext.optim` the optimiser for dictionaries, `kshot_ext.distributed` training by several processes,
+`kshot_ext.nas` the search method. Importing the package compiles nothing: the native kernels are built, once, by the
+first operator call.
 """
 
-from kshot_ext import backend, functional, nn, optim, reference
+from kshot_ext import backend, distributed, functional, nn, optim, reference
 from kshot_ext.convert import convert, merge
 from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "backend",
     "convert",
+    "distributed",
     "functional",
     "merge",
     "narrow",

@@ -48,25 +48,49 @@ def info() -> None:
         raise typer.Exit(1)
 
 
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
+]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
+        "or FILE.py:CLASS, one of your own."
+    ),
+]
+Shots = Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)]
+Seed = Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)]
+Device = Annotated[str | None, typer.Option(help="cpu (default), cuda or cuda:N.")]
+Channels = Annotated[
+    int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
+]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
+]
+MaxImages = Annotated[
+    int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Run folder to create; default: runs/, then date, time, data and space.")
+]
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file with these settings and more; the command line wins over it.")
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
+
+
 @app.command()
 def search(
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
-    ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
-            "or FILE.py:CLASS, one of your own."
-        ),
-    ] = None,
+    data: Data = None,
+    space: Space = None,
     widths: Annotated[
         str | None,
         typer.Option(help="Search channel widths too: shares such as 0.5,0.75,1, or tenths such as 0.2-1."),
     ] = None,
-    shots: Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)] = None,
+    shots: Shots = None,
+    epochs: Epochs = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
     budget: Annotated[
         str | None,
@@ -74,44 +98,125 @@ def search(
             help="Most multiply-accumulates for one image: 1.5e6, 1.5M, or 60% of the largest network's; default 60%."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)] = None,
-    channels: Annotated[
-        int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
-    ] = None,
-    max_images: Annotated[
-        int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
-    ] = None,
-    out: Annotated[
+    truth: Annotated[
         Path | None,
-        typer.Option(help="Run folder to create; default: runs/, then date, time, data and space."),
+        typer.Option(help="JSON table of stand-alone accuracies; the report then tells the search's rank correlation."),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file with these settings and more; the command line wins over it."),
+    workers: Annotated[
+        int | None, typer.Option(help="Evaluate populations in this many processes, by Ray.", **_NUMBER)
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster that has the workers; default: this machine.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    channels: Channels = None,
+    image_size: ImageSize = None,
+    max_images: MaxImages = None,
+    out: Out = None,
+    config: Config = None,
+    resume: Resume = None,
 ) -> None:
     """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
     from kshot_ext.nas.command import search_command
 
     options = {
-        "data": None if data is None else str(data),
+        "data": _text(data),
         "space": space,
         "widths": widths,
         "shots": shots,
         "epochs": epochs,
         "retrain_epochs": retrain_epochs,
         "budget": budget,
+        "truth": _text(truth),
         "seed": seed,
+        "device": device,
         "channels": channels,
         "image_size": image_size,
         "max_images": max_images,
-        "out": None if out is None else str(out),
+        "out": _text(out),
     }
-    raise typer.Exit(search_command(options, config, resume))
+    raise typer.Exit(search_command(options, config, resume, workers, ray_address))
+
+
+@app.command()
+def rank(
+    data: Data = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="JSON table of stand-alone accuracies by architecture, such as NAS-Bench-Macro's."),
+    ] = None,
+    space: Space = None,
+    shots: Shots = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    architectures: Annotated[
+        int | None, typer.Option(help="How many architectures of the table to evaluate; default 300.", **_NUMBER)
+    ] = None,
+    checkpoints: Annotated[
+        int | None,
+        typer.Option(help="Evaluate at this many points of training, evenly spread; default 1, the end.", **_NUMBER),
+    ] = None,
+    device: Device = None,
+    channels: Channels = None,
+    image_size: ImageSize = None,
+    max_images: MaxImages = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON file of many runs' results to add this one's to, whose other runs stay.")
+    ] = None,
+    out: Out = None,
+    config: Config = None,
+    resume: Resume = None,
+) -> None:
+    """Train a supernet and compare how it ranks architectures with a table of their stand-alone accuracies."""
+    from kshot_ext.nas.rank_command import rank_command
+
+    options = {
+        "data": _text(data),
+        "truth": _text(truth),
+        "space": space,
+        "shots": shots,
+        "epochs": epochs,
+        "seed": seed,
+        "architectures": architectures,
+        "checkpoints": checkpoints,
+        "device": device,
+        "channels": channels,
+        "image_size": image_size,
+        "max_images": max_images,
+        "results": _text(results),
+        "out": _text(out),
+    }
+    raise typer.Exit(rank_command(options, config, resume))
+
+
+@app.command()
+def analyse(
+    run: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
+    space: Annotated[
+        str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
+    ] = None,
+) -> None:
+    """Tell how many dimensions a run's weights span, and whether its codes follow architectures."""
+    from kshot_ext.nas.analyse_command import analyse_command
+
+    raise typer.Exit(analyse_command(run, space))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    out: Annotated[Path | None, typer.Option(help="Page to write; default: compare-, then the runs' names.")] = None,
+) -> None:
+    """Show two runs side by side: settings that differ, results, numbers over time."""
+    from kshot_ext.nas.compare_command import compare_command
+
+    raise typer.Exit(compare_command(first, second, out))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def main() -> None:

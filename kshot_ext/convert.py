@@ -83,18 +83,18 @@ def convert(
     return converted
 
 
-def merge(model: nn.Module, code: Tensor) -> nn.Module:
-    """Copy a K-shot model as plain `torch.nn` layers that hold the effective weights under one code.
+def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
+    """Copy a K-shot model as plain `torch.nn` layers that hold the effective weights.
 
     Args:
         model: a module with K-shot layers, narrow ones (see `kshot_ext.narrow`) included; left untouched.
-        code: `[K]`.
+        code: `[K]`; default: the code that `kshot_ext.set_code` left in each layer.
 
     Returns:
-        A new module without K-shot layers: its outputs are those of `model` under `code`.
+        A new module without K-shot layers: its outputs are those of `model` under the code.
 
     Raises:
-        ValueError: if `code` is not of shape `[K]`, or `model` has no K-shot layer.
+        ValueError: if a code is not of shape `[K]` or missing, or `model` has no K-shot layer.
 
     Example:
         >>> kshot = convert(nn.Sequential(nn.Linear(4, 2)), num_shots=3)
@@ -103,24 +103,26 @@ def merge(model: nn.Module, code: Tensor) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    if code.dim() != 1:
-        raise ValueError(f"code must have shape [K]: a plain layer has one weight; got {list(code.shape)}")
-    mixed: dict[tuple[int, torch.Size], nn.Parameter] = {}
+    originals = dict(model.named_modules())  # a copy holds no code
+    mixed: dict[tuple[int, torch.Size, int], nn.Parameter] = {}
 
-    def mixed_parameter(dictionary: nn.Parameter, shape: torch.Size) -> nn.Parameter:
-        key = id(dictionary), shape
+    def mixed_parameter(dictionary: nn.Parameter, shape: torch.Size, code: Tensor) -> nn.Parameter:
+        if code.dim() != 1:
+            raise ValueError(f"code must have shape [K]: a plain layer has one weight; got {list(code.shape)}")
+        key = id(dictionary), shape, id(code)
         if key not in mixed:
             with torch.no_grad():
                 value = KF.effective_weight(dictionary, code.detach().to(dictionary.device))
             mixed[key] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
         return mixed[key]
 
-    def swap(_name: str, layer: nn.Module) -> nn.Module | None:
+    def swap(path: str, layer: nn.Module) -> nn.Module | None:
         if not isinstance(layer, KShotModule):
             return None
         plain = _empty_plain_layer(layer)
         for name, parameter in layer.named_parameters(recurse=False):
-            setattr(plain, name, mixed_parameter(parameter, getattr(plain, name).shape))
+            layer_code = originals[path].resolve_code(code)
+            setattr(plain, name, mixed_parameter(parameter, getattr(plain, name).shape, layer_code))
         for name, buffer in layer.named_buffers(recurse=False):
             setattr(plain, name, _leading(buffer, getattr(plain, name).shape))
         return plain.train(layer.training)

@@ -199,6 +199,43 @@ def test_changes_in_place_like_the_dense_tensor(change: Callable[[Tensor], objec
     torch.testing.assert_close(gradient.dense(), dense)
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("widths", [[(5, 3, False)], [(2, 3, True)], [(5, 3, False), (2, 3, True), (4, 1, True)]])
+def test_clipping_keeps_the_compact_form(
+    widths: list[tuple[int, int, bool]], foreach: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradient, weight, beside = compact(*widths), nn.Parameter(random(*SHAPE)), nn.Parameter(random(3))
+    dense = gradient.dense()
+    weight.grad, beside.grad = gradient, random(3)
+    expected = torch.cat([dense.flatten(), beside.grad]).norm()
+    monkeypatch.setattr(CompactGradient, "dense", lambda gradient: pytest.fail("the dense gradient was made"))
+    norm = torch.nn.utils.clip_grad_norm_([weight, beside], 0.5, foreach=foreach)
+    monkeypatch.undo()
+    torch.testing.assert_close(norm, expected)
+    torch.testing.assert_close(weight.grad.dense(), dense * 0.5 / expected)
+    assert len(weight.grad.uses) == len(widths)
+
+
+def test_the_norm_of_uses_that_cancel_out_is_a_number() -> None:
+    use = compact().uses[0]
+    assert CompactGradient(random(*SHAPE), (use, use.scaled(-1.0))).norm() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_gradient_scaler_keeps_the_compact_form_and_finds_what_overflowed() -> None:
+    gradient, found_inf, half = compact((5, 3, False), (2, 3, True)), torch.zeros(1), torch.tensor([0.5])
+    dense, codes = gradient.dense(), [use.code for use in gradient.uses]
+    original = gradient.uses[0].grad.clone()
+    keeps_values = gradient.clone()
+    torch._amp_foreach_non_finite_check_and_unscale_([gradient], found_inf, half)
+    assert found_inf.item() == 0
+    assert [use.code for use in gradient.uses] == codes
+    assert torch.equal(keeps_values.uses[0].grad, original)
+    torch.testing.assert_close(gradient.dense(), dense / 2)
+    gradient.uses[1].grad[0, 0, 0] = float("inf")
+    torch._amp_foreach_non_finite_check_and_unscale_([gradient, random(3)], found_inf, half)
+    assert found_inf.item() == 1
+
+
 def test_a_change_of_a_clone_leaves_the_original() -> None:
     gradient = compact()
     before = gradient.dense()

@@ -279,6 +279,22 @@ def test_convert_needs_a_layer_to_convert() -> None:
         kshot_ext.convert(nn.ReLU())
 
 
+def test_merge_takes_the_code_that_each_layer_holds() -> None:
+    """Layers of one model may have different codes, even if they share a dictionary."""
+    kshot = converted(TiedPerceptron(), CODE)
+    with torch.no_grad():
+        kshot.first.weight.copy_(torch.randn(3, 4, 4))
+    kshot_ext.set_code(kshot.first, FIRST)
+    kshot_ext.set_code(kshot.tied, CODE)
+    merged = kshot_ext.merge(kshot)
+    torch.testing.assert_close(merged.first.weight, kshot.first.weight[0])
+    expected = torch.einsum("k,koi->oi", CODE, kshot.tied.weight)
+    torch.testing.assert_close(merged.tied.weight, expected)
+    kshot_ext.set_code(kshot, None)
+    with pytest.raises(ValueError, match="KShotLinear needs a code of 3 entries"):
+        kshot_ext.merge(kshot)
+
+
 def test_merge_rejects() -> None:
     kshot = converted(plain_network(), CODE)
     with pytest.raises(ValueError, match=r"code must have shape \[K\]: a plain layer has one weight; got \[2, 3\]"):

@@ -45,6 +45,16 @@ class Architecture:
         """The same choices but for one width."""
         return replace(self, widths=(*self.widths[:position], width, *self.widths[position + 1 :]))
 
+    def short(self) -> str:
+        """All choices as digits (a is ten): the operations, then the widths.
+
+        Example:
+            >>> Architecture((0, 2, 10), widths=(1, 0)).short()
+            '02a 10'
+        """
+        parts = (self.operations, self.widths or ())
+        return " ".join("".join(f"{choice:x}" for choice in part) for part in parts).strip()
+
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""
         fields: dict[str, list[int]] = {"operations": list(self.operations)}

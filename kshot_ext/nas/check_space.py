@@ -62,8 +62,8 @@ def check_space(space: SearchSpace, generator: torch.Generator, *, num_random: i
 
 def _run_and_count(space: SearchSpace, architecture: Architecture, generator: torch.Generator) -> Cost:
     network = space.build(architecture, generator).eval()
-    with FlopCounterMode(display=False) as counter:
-        network.to("meta")(torch.empty(1, *space.image_shape, device="meta"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *space.image_shape))
     # The counter counts a multiply-accumulate as two operations.
     return Cost(counter.get_total_flops() // 2, _count_parameters(network))
 

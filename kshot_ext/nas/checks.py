@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 
 def check_at_least(name: str, value: float, minimum: float) -> None:
@@ -28,3 +29,18 @@ def check_between(name: str, value: float, minimum: float, maximum: float) -> No
     """
     if not (minimum <= value < maximum):
         raise ValueError(f"{name}: expected {minimum} or more and below {maximum}, got {value}")
+
+
+def check_one_of(name: str, value: str, legal: Collection[str]) -> None:
+    """Refuses a name that is none of the legal ones.
+
+    Raises:
+        ValueError: naming the setting, what it may be and what it is.
+
+    Example:
+        >>> check_one_of("precision", "int8", ["float32", "bfloat16"])
+        Traceback (most recent call last):
+        ValueError: precision: expected one of float32, bfloat16, got 'int8'
+    """
+    if value not in legal:
+        raise ValueError(f"{name}: expected one of {', '.join(legal)}, got {value!r}")

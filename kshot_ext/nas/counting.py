@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
+
+from kshot_ext.nas.outline import run_outline
 
 _COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _UNCOUNTED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
@@ -49,7 +50,7 @@ def count_positions(network: nn.Module, input_shape: Sequence[int]) -> Counter[n
 
     layers = [layer for layer in network.modules() if isinstance(layer, _COUNTED)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    network.eval()(torch.empty(1, *input_shape, device="meta"))
+    run_outline(network, (1, *input_shape))
     for hook in hooks:
         hook.remove()
     return positions

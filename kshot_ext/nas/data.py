@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +41,10 @@ class ImageSet:
         """Return the images at ``indices`` (int64 ``[M]``), in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
 
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the same images on a device; batches of them are made there."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class DataSplits:
@@ -69,6 +74,22 @@ class DataSplits:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def to(self, device: torch.device) -> DataSplits:
+        """Return the same images on a device."""
+        sets = (self.train, self.validation, self.test)
+        train, validation, test = (images.to(device) for images in sets)
+        mean, std = self.mean.to(device), self.std.to(device)
+        return replace(self, train=train, validation=validation, test=test, mean=mean, std=std)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all pixels, labels and class names, and of how they are divided."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for images in (self.train, self.validation, self.test):
+            for tensor in (images.images, images.labels):
+                digest.update(repr(tuple(tensor.shape)).encode())
+                digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

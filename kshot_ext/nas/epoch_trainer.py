@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kshot_ext.nas.batches import batches
 from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.gradient_steps import GradientSteps
 from kshot_ext.nas.optimization import OptimizationSettings
 
 
@@ -46,7 +47,7 @@ class EpochTrainer(ABC):
         generator: source of every random choice.
 
     Raises:
-        ValueError: if there are fewer images than one batch.
+        ValueError: if there are fewer images than one batch, or the device lacks the precision.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class EpochTrainer(ABC):
         self.settings = settings
         self.generator = generator
         self.epoch = 0
+        device = optimizer.param_groups[0]["params"][0].device
+        self.gradient_steps = GradientSteps(settings.precision, device)
         self.steps_per_epoch = len(images) // settings.batch_size
         if self.steps_per_epoch < 1:
             raise ValueError(
@@ -92,7 +95,8 @@ class EpochTrainer(ABC):
         """What is trained, and optimisers besides the first."""
 
     def _all_parts(self) -> dict[str, _Stateful]:
-        return {**self._parts(), "optimizer": self.optimizer, "schedule": self.schedule}
+        own = {"optimizer": self.optimizer, "schedule": self.schedule, "gradient_steps": self.gradient_steps}
+        return {**self._parts(), **own}
 
     def _steps(self, on_step: OnStep | None, step: Callable[[Tensor, Tensor], float]) -> None:
         """Runs one epoch of ``step(images, labels) -> loss``, moves the schedule, reports each step."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.batches import batches
 from kshot_ext.nas.calibration import Batches
+from kshot_ext.nas.data import ImageSet
 from kshot_ext.nas.export import extract
+from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.supernet import Supernet
+
+_BATCH_SIZE = 256
 
 
 @torch.no_grad()
@@ -46,8 +54,40 @@ def evaluate_architecture(
     Args:
         supernet: left unchanged.
         architecture: which network.
-        code: ``[K]``, mixes the weight copies.
+        code: ``[K]`` or ``[L, K]``, mixes the weight copies.
         calibration: batches of training images that the statistics are measured on.
         validation: batches that the accuracy is measured on.
     """
     return accuracy(extract(supernet, architecture, code, calibration), validation)
+
+
+@dataclass(frozen=True, eq=False)
+class SupernetEvaluation:
+    """Accuracy of any network of a trained supernet, as a function that can be sent to other processes.
+
+    Args:
+        supernet, simplex_net: give weights and codes; left unchanged.
+        calibration: training images that batch-norm statistics are measured on.
+        validation: images that the accuracy is measured on.
+        mean, std: float32 ``[C]``, of the images.
+    """
+
+    supernet: Supernet
+    simplex_net: SimplexNet
+    calibration: ImageSet
+    validation: ImageSet
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Share of the validation images that the architecture gets right."""
+        return evaluate_architecture(
+            self.supernet,
+            architecture,
+            self.simplex_net.code(architecture),
+            self._batches(self.calibration),
+            self._batches(self.validation),
+        )
+
+    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(images, _BATCH_SIZE, mean=self.mean, std=self.std)

@@ -22,14 +22,15 @@ def extract(
     Args:
         supernet: left unchanged.
         architecture: which network.
-        code: ``[K]``, mixes the weight copies.
+        code: ``[K]``, mixes the weight copies; or ``[L, K]``, one row for each searched layer.
         calibration: batches of training images to measure batch-norm statistics on; None keeps those of the
             supernet, which are a mixture over all paths.
 
     Raises:
         ValueError: if the architecture is not of the supernet's space or the code not of K entries.
     """
-    network = to_plain_network(merge(supernet.path(architecture), code))
+    with supernet.coded_path(architecture, code) as path:
+        network = to_plain_network(merge(path))
     if calibration is not None:
         network.load_state_dict(recalibrate_batch_norm(network, calibration), strict=False)
     return network

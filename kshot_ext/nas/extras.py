@@ -1,4 +1,4 @@
-"""The one door to the libraries of the ``search`` extra."""
+"""The one door to the libraries of the extras."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from types import ModuleType
 
 
 class MissingExtraError(ImportError):
-    """A library of the ``search`` extra is not installed."""
+    """A library of an extra is not installed."""
 
 
-def require(module: str) -> ModuleType:
-    """Import a module of the ``search`` extra on first use.
+def require(module: str, extra: str = "search") -> ModuleType:
+    """Import a module of an extra on first use.
 
     Args:
         module: dotted name, e.g. ``"matplotlib.figure"``.
+        extra: the extra whose installation brings it.
 
     Returns:
         The module itself (the last part of the dotted name).
@@ -33,5 +34,5 @@ def require(module: str) -> ModuleType:
         if error.name != library:
             raise
         raise MissingExtraError(
-            f"{library} is needed here and not installed; run: pip install 'kshot_ext[search]'"
+            f"{library} is needed here and not installed; run: pip install 'kshot_ext[{extra}]'"
         ) from error

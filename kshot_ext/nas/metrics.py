@@ -28,10 +28,11 @@ class MetricsLog:
         require("tensorboard")
         writer_class = require("torch.utils.tensorboard").SummaryWriter
         self._path = path
-        self.records = _whole_records(path) if path.exists() else []
+        self.records = read_records(path)
         for events in tensorboard.glob("events.out.tfevents.*"):
             events.unlink()
         self._writer = writer_class(str(tensorboard))
+        self._mirrored: set[tuple[str, int]] = set()
 
     def begin_stage(self, stage: str, done: int) -> None:
         """Forget the records of a stage beyond its first ``done`` steps: these will be done again.
@@ -57,6 +58,10 @@ class MetricsLog:
         self._writer.close()
 
     def _mirror(self, record: Mapping[str, Any]) -> None:
+        key = record["stage"], record["step"]
+        if key in self._mirrored:
+            return
+        self._mirrored.add(key)
         for name, value in record.items():
             if name not in _KEYS:
                 self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])
@@ -67,7 +72,10 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-def _whole_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a metrics file; none if there is no file."""
+    if not path.exists():
+        return []
     # What follows the last newline was torn off by the death of its writer.
     whole_lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in whole_lines]

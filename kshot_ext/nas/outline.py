@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _INITIALISED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
+_SHAPE_KEEPING = {
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.Hardsigmoid),
+}
 
 
 @contextmanager
@@ -30,6 +34,29 @@ def outlines() -> Iterator[None]:
             kind.reset_parameters = _unless_meta(kind.reset_parameters)
         with torch.device("meta"):
             yield
+
+
+def run_outline(network: nn.Module, input_shape: Sequence[int]) -> None:
+    """Runs a network of outlines, for the sake of hooks that look at shapes.
+
+    Normalisation and activations pass their input on: torch computes their shapes by slow Python code.
+
+    Args:
+        network: on the meta device.
+        input_shape: of the whole batch.
+    """
+    passed_over = [module for module in network.modules() if type(module) in _SHAPE_KEEPING]
+    for module in passed_over:
+        module.forward = _pass_on
+    try:
+        network.eval()(torch.empty(*input_shape, device="meta"))
+    finally:
+        for module in passed_over:
+            del module.forward
+
+
+def _pass_on(input: Tensor) -> Tensor:
+    return input
 
 
 def _unless_meta(reset: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from kshot_ext.nas import plots
-from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import atomic_path, write_text
+from kshot_ext.nas.page import Picture
 from kshot_ext.nas.pipeline import SearchJob
-from kshot_ext.nas.report import Picture, render_report
+from kshot_ext.nas.rank_correlation import RankCorrelation, rank_correlation
+from kshot_ext.nas.report import render_report, shown_correlation
 from kshot_ext.nas.results import RunResult
 from kshot_ext.nas.search import Evaluated
 from kshot_ext.nas.tables import as_table, flatten
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CODE_ROWS = 24
+_TIMED = 12
 _TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
 
 
@@ -50,12 +53,25 @@ def write_outputs(
     """
     write_text(folder / "architecture.json", _to_json(_network_card(data_name, job, result)))
     write_text(folder / "results.json", _to_json(asdict(result)))
+    network = network.cpu().eval()
     with atomic_path(folder / "model.pt") as temporary:
-        torch.save(network.eval(), temporary)
+        torch.save(network, temporary)
+    with atomic_path(folder / "model.safetensors") as temporary:
+        require("safetensors.torch").save_model(network, temporary)
     pictures = _draw(folder, job, result, records)
-    settings = flatten(as_table(job.settings))
-    facts = _facts(data_name, job)
-    page = render_report(f"K-shot search on {data_name}", facts, result, pictures, settings)
+    correlation = None
+    if job.truth is not None:
+        correlation, picture = _compare_with_truth(folder, job)
+        pictures += picture
+    page = render_report(
+        f"K-shot search on {data_name}",
+        _facts(data_name, job),
+        result,
+        job.search.pareto_front,
+        pictures,
+        flatten(as_table(job.settings)),
+        correlation,
+    )
     write_text(folder / "report.html", page)
     return folder / "report.html"
 
@@ -90,15 +106,13 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
 
 def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        path = folder / f"{name}.png"
-        plots.save_png(figure, path)
-        return Picture(path, heading, caption)
+        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     search = job.search
     shown = _evenly_by_cost(search.history, _CODE_ROWS)
     with torch.no_grad():
-        codes = job.simplex_net([item.architecture for item in shown])
-    code_labels = [_short(item.architecture) for item in shown]
+        codes = job.simplex_net([item.architecture for item in shown]).cpu()
+    code_labels = [item.architecture.short() for item in shown]
     operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
     return [
         picture(
@@ -128,9 +142,18 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
     ]
 
 
-def _short(architecture: Architecture) -> str:
-    parts = (architecture.operations, architecture.widths or ())
-    return " ".join("".join(f"{choice:x}" for choice in part) for part in parts).strip()
+def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation | None, list[Picture]]:
+    """How the search's accuracies rank the architectures that the table knows; nothing if it knows fewer than two."""
+    known = [item for item in job.search.history if item.architecture in job.truth]
+    if len(known) < 2:
+        return None, []
+    truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
+    correlation = rank_correlation(truth, accuracies)
+    tau = shown_correlation(correlation.kendall_tau)
+    figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")
+    png = plots.save_png(figure, folder / "ranking.png")
+    caption = "The architectures of the search that the table of results knows; a search's choice, no random sample."
+    return correlation, [Picture(png, "Ranking", caption)]
 
 
 def _evenly_by_cost(history: Sequence[Evaluated], count: int) -> list[Evaluated]:
@@ -143,7 +166,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
     splits, settings = job.splits, job.settings
     sizes = f"{len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,}"
     shape = "x".join(map(str, splits.image_shape))
-    return {
+    facts = {
         "data": f"{data_name}, {splits.num_classes} classes of {shape} images",
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
@@ -151,3 +174,10 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
+    if job.latency_table is not None:
+        error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
+        facts["latency"] = (
+            f"latency predicted from timed parts, {error.mean:.1%} off on average "
+            f"(at worst {error.worst:.1%}) for {error.networks} whole networks"
+        )
+    return facts

@@ -2,95 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.batches import batches
 from kshot_ext.nas.budget import Budget
-from kshot_ext.nas.data import DataSplits, ImageSet
-from kshot_ext.nas.datasets import load_splits, open_source
-from kshot_ext.nas.evaluation import evaluate_architecture
+from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.data_parallel import DataParallel
+from kshot_ext.nas.latency_table import LatencyTable
 from kshot_ext.nas.limits import SearchLimits
 from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.retrain import NetworkTrainer
 from kshot_ext.nas.run_folder import RunFolder
 from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_architectures
+from kshot_ext.nas.search import Evaluate
 from kshot_ext.nas.settings import RunSettings
-from kshot_ext.nas.simplex_net import SimplexNet
-from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.stages import RetrainStage, SearchStage, SupernetStage, run_stage
-from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.stages import RetrainStage, SearchStage, Stage, SupernetStage, run_stage
+from kshot_ext.nas.supernet_job import SupernetJob
 
-_CALIBRATION_IMAGES = 512
-_EVALUATION_BATCH = 256
 _RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-def load_data(settings: RunSettings, progress: ConsoleProgress) -> tuple[str, DataSplits]:
-    """Read the images that the settings name.
-
-    Returns:
-        The data's name and the images.
-
-    Raises:
-        DataError: if they cannot be used.
-    """
-    source = open_source(None if settings.data is None else Path(settings.data))
-    progress.start("read images", min(len(source), settings.max_images or len(source)))
-    splits = load_splits(
-        source,
-        generator=named_generator(settings.seed, "data"),
-        max_images=settings.max_images,
-        image_size=settings.image_size,
-        on_image=lambda done, total: progress.move(done),
-    )
-    return source.name, splits
-
-
-class SearchJob:
+class SearchJob(SupernetJob[RunSettings]):
     """Everything a run needs, checked before anything is written.
 
     Args:
         settings: what to do.
         splits: the images to do it with.
+        processes: those that train the supernet together; None for this one alone.
+        apply_to_all: evaluates a population; see `EvolutionSearch`.
 
     Raises:
         ValueError: if settings, images and space do not fit together, or no network meets the budget.
     """
 
-    def __init__(self, settings: RunSettings, splits: DataSplits) -> None:
-        self.settings = settings
-        self.splits = splits
-        self.space = create_space(
-            settings.space,
-            image_shape=splits.image_shape,
-            num_classes=splits.num_classes,
-            channels=settings.channels,
-            widths=settings.width_ratios,
-        )
+    def __init__(
+        self,
+        settings: RunSettings,
+        splits: DataSplits,
+        processes: DataParallel | None = None,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+    ) -> None:
+        super().__init__(settings, splits, processes)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
-        limits = SearchLimits(max_macs=self.max_macs)
-        self.supernet = Supernet(self.space, settings.shots, self._generator("supernet"))
-        self.simplex_net = SimplexNet(self.space, settings.shots, self._generator("simplex-net"))
-        trainer = SupernetTrainer(
-            self.supernet, self.simplex_net, splits, settings.training, self._generator("training")
-        )
-        self._supernet_stage = SupernetStage(trainer)
+        timed = settings.max_latency is not None or "latency" in settings.search.costs
+        self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
+        limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
+        self._supernet_stage = SupernetStage(self.trainer)
         self._search_stage = SearchStage(
-            self._supernet_accuracy, self.space, limits, settings.search, self._generator("search")
+            self.supernet_accuracy, self.space, limits, settings.search, self.generator("search"), apply_to_all
         )
         self.search = self._search_stage.work
-        order = torch.randperm(len(splits.train), generator=self._generator("calibration"))
-        self._calibration_images = splits.train.subset(order[:_CALIBRATION_IMAGES])
         self._rehearse(limits)
 
     def run(self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> tuple[RunResult, nn.Module]:
@@ -104,15 +70,18 @@ class SearchJob:
         Returns:
             What was found, and the winner, trained from scratch.
         """
-        seconds = {
-            stage.name: run_stage(stage, folder, metrics, progress)
-            for stage in (self._supernet_stage, self._search_stage)
-        }
+        seconds = {}
+
+        def run(stage: Stage) -> None:
+            seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+
+        run(self._supernet_stage)
+        self.processes.close()
+        run(self._search_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
             trainer = self._retraining(title, architecture)
-            stage = RetrainStage(title, trainer)
-            seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+            run(RetrainStage(title, trainer))
             return trainer.network, self._describe(title, architecture, trainer)
 
         best = self.search.best.architecture
@@ -120,31 +89,24 @@ class SearchJob:
         _, random = retrain("random", self._rival(best))
         return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds), network
 
-    def _generator(self, purpose: str) -> torch.Generator:
-        return named_generator(self.settings.seed, purpose)
+    def follow(self) -> None:
+        """Help another process, which does the run, to train the supernet.
+
+        Raises:
+            LostProcessError: if a process has ended too early.
+        """
+        self.processes.follow(self.trainer)
 
     def _rehearse(self, limits: SearchLimits) -> None:
         """Bring to light now what would otherwise stop a later stage."""
-        generator = self._generator("rehearsal")
+        generator = self.generator("rehearsal")
         random_architectures(self.space, limits, self.settings.search.population, generator)
         self._retraining("rehearsal", self.space.cheapest())
-
-    def _supernet_accuracy(self, architecture: Architecture) -> float:
-        return evaluate_architecture(
-            self.supernet,
-            architecture,
-            self.simplex_net.code(architecture),
-            self._batches(self._calibration_images),
-            self._batches(self.splits.validation),
-        )
-
-    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(images, _EVALUATION_BATCH, mean=self.splits.mean, std=self.splits.std)
 
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""
         macs = self.space.count_macs(winner)
-        generator = self._generator("rival")
+        generator = self.generator("rival")
         *near, widest = _RIVAL_TOLERANCES
         for tolerance in near:
             with suppress(ValueError):  # Nothing so near; look further away.
@@ -152,8 +114,8 @@ class SearchJob:
         return random_architecture_of_equal_budget(self.space, macs, widest, generator, {winner})
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
-        generator = self._generator(f"retraining of {title}")
-        network = self.space.build(architecture, generator)
+        generator = self.generator(f"retraining of {title}")
+        network = self.space.build(architecture, generator).to(self.splits.mean.device)
         return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
 
     def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
@@ -165,6 +127,6 @@ class SearchJob:
             widths=None if architecture.widths is None else self.space.ratios(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
-            supernet_accuracy=self._supernet_accuracy(architecture),
+            supernet_accuracy=self.supernet_accuracy(architecture),
             test_accuracy=trainer.test_accuracy(),
         )

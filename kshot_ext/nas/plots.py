@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,25 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8F98"
 _OPERATION_COLOURS = ("#C9CED6", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442")
+_LINES = (_BLUE, _GREEN, _ORANGE, _RED, _GREY)
 _INK = "#24292F"
 _LEAST_CODE_REACH = 0.02
 """Codes that differ by less than this look alike in the heat map, rather than noise looking like structure."""
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def save_png(figure: Figure, path: Path) -> bytes:
+    """Write a figure as PNG, atomically, and return the file's content."""
+    content = to_png(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, bbox_inches="tight", facecolor="white")
+        temporary.write_bytes(content)
+    return content
 
 
 def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
@@ -39,15 +50,12 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
         records: lines of ``metrics.jsonl``; those with a ``loss`` are drawn.
         titles: legend of each stage, by its name in the records.
     """
-    figure, axes = _figure(7, 4)
-    for (stage, title), colour in zip(titles.items(), (_BLUE, _GREEN, _GREY)):
-        points = [(record["step"], record["loss"]) for record in records if record["stage"] == stage]
-        axes.plot(*zip(*points), color=colour, label=title, marker="o", markersize=3, linewidth=1.8)
-    axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    curves = {
+        title: [(record["step"], record["loss"]) for record in records if record["stage"] == stage]
+        for stage, title in titles.items()
+    }
+    figure = plot_curves(curves, "epoch", "training loss")
+    figure.axes[0].set_ylim(bottom=0)
     return figure
 
 
@@ -68,13 +76,48 @@ def plot_search(history: Sequence[Evaluated], front: Sequence[Evaluated], result
     return figure
 
 
+def plot_ranking(truth: Sequence[float], accuracies: Sequence[float], legend: str) -> Figure:
+    """Draw accuracy in the supernet against that in the table, a dot per architecture.
+
+    Args:
+        truth: accuracies in the table, in its unit.
+        accuracies: in the supernet, 0 to 1.
+        legend: what is said about them.
+    """
+    figure, axes = _figure(6, 4.6)
+    axes.scatter(truth, [100 * accuracy for accuracy in accuracies], s=16, color=_BLUE, alpha=0.6, label=legend)
+    axes.set_xlabel("accuracy in the table")
+    axes.set_ylabel("validation accuracy in the supernet (%)")
+    figure.legend(frameon=False, loc="outside upper center")
+    return figure
+
+
+def plot_curves(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> Figure:
+    """Draw lines with a marker at each point.
+
+    Args:
+        curves: ``(x, y)`` pairs of each line, by its legend.
+        x_label, y_label: of the axes.
+    """
+    figure, axes = _figure(7, 4)
+    for index, (title, points) in enumerate(curves.items()):
+        colour = _LINES[index % len(_LINES)]
+        axes.plot(*zip(*points), color=colour, label=title, marker="o", markersize=3, linewidth=1.8)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False)
+    return figure
+
+
 def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     """Draw simplex codes as a heat map: a row per architecture, a column per shot.
 
     Args:
-        codes: ``[M, K]``.
+        codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn.
         labels: name of each row.
     """
+    codes = codes if codes.dim() == 2 else codes.mean(dim=1)
     rows, shots = codes.shape
     equal = 1 / shots
     reach = max(float((codes - equal).abs().max()), _LEAST_CODE_REACH)
@@ -91,7 +134,7 @@ def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
 
 
 def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Sequence[str]) -> Figure:
-    """Draw networks as rows of layers, coloured by operation.
+    """Draw networks as rows of layers, coloured by operation; below them the widths, where they are searched.
 
     Args:
         networks: one row each.
@@ -130,10 +173,20 @@ def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Se
                     arrowprops={"arrowstyle": "-"},
                 )
         axes.text(-0.1, -row + 0.4, network.title, ha="right", va="center", fontweight="bold")
+        _draw_widths(axes, row, network.widths or (), layers)
     axes.set_xlim(-0.9, layers + 2)
-    axes.set_ylim(-len(networks) + 1, 0.8)
+    axes.set_ylim(-len(networks) + 0.8, 0.8)
     axes.axis("off")
     return figure
+
+
+def _draw_widths(axes: Axes, row: int, widths: Sequence[float], layers: int) -> None:
+    """A bar and a number for each width, below its layer where there is one for each, else evenly spread."""
+    step = layers / max(len(widths), 1)
+    for position, width in enumerate(widths):
+        left = 1.06 + step * position
+        axes.plot([left, left + width * (step - 0.18)], [-row + 0.03] * 2, color=_INK, linewidth=3)
+        axes.text(left, -row - 0.03, f"{width:g}", ha="left", va="top", fontsize=7, color=_INK)
 
 
 def _points(evaluated: Sequence[Evaluated]) -> tuple[list[float], list[float]]:

@@ -13,7 +13,7 @@ from kshot_ext.nas.batches import batches
 from kshot_ext.nas.data import DataSplits, ImageSet
 from kshot_ext.nas.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.evaluation import accuracy
-from kshot_ext.nas.optimization import OptimizationSettings, Tally
+from kshot_ext.nas.optimization import OptimizationSettings, Tally, decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +61,9 @@ class NetworkTrainer(EpochTrainer):
     ) -> None:
         self.network = network
         optimizer = torch.optim.SGD(
-            network.parameters(),
+            decay_groups(network, settings.weight_decay, decay_norms=settings.decay_norms),
             lr=settings.learning_rate,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             nesterov=True,
         )
         super().__init__(_joined(splits.train, splits.validation), optimizer, splits, settings, generator)
@@ -82,11 +81,11 @@ class NetworkTrainer(EpochTrainer):
         learning_rate = float(self.schedule.get_last_lr()[0])
 
         def step(images: Tensor, labels: Tensor) -> float:
-            logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            with self.gradient_steps.autocast():
+                logits = self.network(images)
+                loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+            self.gradient_steps.backward(loss)
+            self.gradient_steps.step(self.optimizer, clip_norm=self.settings.clip_norm)
             return tally.add(loss, logits, labels)
 
         self.network.train()

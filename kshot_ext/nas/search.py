@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,20 @@ import numpy as np
 import torch
 
 from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.baselines import evolved_children, random_children
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.extras import require
+from kshot_ext.nas.latency_table import LatencyTable
 from kshot_ext.nas.limits import SearchLimits, repair
+from kshot_ext.nas.pareto import Evaluated, costs_of, pareto_front
 from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.sampling import random_architectures
 from kshot_ext.nas.space import SearchSpace, operation_shares
+
+Evaluate = Callable[[Architecture], float]
+
+_METHODS = ("nsga2", "evolution", "random")
+_COSTS = ("macs", "parameters", "latency")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,8 @@ class SearchSettings:
         population: architectures per generation, at least 2.
         generations: number of generations, the random first one included, at least 1.
         mutation_probability: chance of each choice (operation or width) to be drawn anew in a child.
+        method: ``"nsga2"``, or to compare with, ``"evolution"`` of the most accurate, or ``"random"`` search.
+        objectives: what NSGA-II weighs against accuracy, separated by commas: ``macs``, ``parameters``, ``latency``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -34,28 +44,22 @@ class SearchSettings:
     population: int = 20
     generations: int = 8
     mutation_probability: float = 0.15
+    method: str = "nsga2"
+    objectives: str = "macs"
 
     def __post_init__(self) -> None:
         check_at_least("population", self.population, 2)
         check_at_least("generations", self.generations, 1)
         check_between("mutation_probability", self.mutation_probability, 0, 1)
+        if self.method not in _METHODS:
+            raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {self.method!r}")
+        if not set(self.costs) <= set(_COSTS) or len(set(self.costs)) < len(self.costs):
+            raise ValueError(f"objectives: expected different ones of {', '.join(_COSTS)}, got {self.objectives!r}")
 
-
-@dataclass(frozen=True)
-class Evaluated:
-    """An architecture with its score and cost.
-
-    Args:
-        architecture: what was evaluated.
-        accuracy: its score, 0 to 1.
-        macs: multiply-accumulates for one image.
-        parameters: trainable numbers of its plain network.
-    """
-
-    architecture: Architecture
-    accuracy: float
-    macs: int
-    parameters: int
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives besides accuracy, by name."""
+        return tuple(name.strip() for name in self.objectives.split(","))
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class GenerationReport:
 
 
 class EvolutionSearch:
-    """NSGA-II over accuracy (up) and multiply-accumulates (down) within hard limits, a generation at a time.
+    """NSGA-II over accuracy (up) and costs (down) within hard limits, a generation at a time; or a plainer method.
 
     No architecture is evaluated twice, and none that breaks a limit is evaluated at all.
 
@@ -86,27 +90,37 @@ class EvolutionSearch:
         evaluate: gives an architecture's accuracy, 0 to 1.
         space: the space to search.
         limits: limits that every evaluated architecture meets.
-        settings: population, generations, mutation.
+        settings: population, generations, mutation, method, objectives.
         generator: source of every random choice.
+        apply_to_all: applies ``evaluate`` to a population, in order: `map`, or what shares the work out as
+            :class:`kshot_ext.nas.ray_map.RayMap` does.
+
+    Attributes:
+        on_evaluated: called after each evaluation.
 
     Raises:
-        ValueError: if no architecture meets the limits.
+        ValueError: if no architecture meets the limits, or latency is an objective and ``limits`` cannot tell it.
     """
 
     def __init__(
         self,
-        evaluate: Callable[[Architecture], float],
+        evaluate: Evaluate,
         space: SearchSpace,
         limits: SearchLimits,
         settings: SearchSettings,
         generator: torch.Generator,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
     ) -> None:
         limits.check_reachable(space)
+        if "latency" in settings.costs and limits.latency is None:
+            raise ValueError("objectives: latency needs limits.latency, which tells an architecture's milliseconds")
         self.evaluate = evaluate
         self.space = space
         self.limits = limits
         self.settings = settings
         self.generator = generator
+        self.apply_to_all = apply_to_all
+        self.on_evaluated: Callable[[], None] = lambda: None
         self.generation = 0
         self._results: dict[Architecture, Evaluated] = {}
         self._population: list[Architecture] = []
@@ -130,8 +144,8 @@ class EvolutionSearch:
 
     @property
     def pareto_front(self) -> tuple[Evaluated, ...]:
-        """The evaluated architectures that no other beats at equal or lower cost, cheapest first."""
-        return pareto_front(self.history)
+        """The evaluated architectures that no other beats at equal or lower costs, cheapest first."""
+        return pareto_front(self.history, self.settings.costs)
 
     def step(self) -> GenerationReport:
         """Runs one generation.
@@ -142,7 +156,7 @@ class EvolutionSearch:
         if self.finished:
             raise RuntimeError(f"step: the search has finished its {self.settings.generations} generations")
         known = len(self._results)
-        self._population = self._evolve() if self._population else self._first_population()
+        self._population = self._next_population() if self._population else self._first_population()
         self.generation += 1
         population = [self._results[architecture] for architecture in self._population]
         return GenerationReport(
@@ -158,8 +172,10 @@ class EvolutionSearch:
         return {
             "generation": self.generation,
             "population": [architecture.to_json() for architecture in self._population],
-            "results": [(result.architecture.to_json(), result.accuracy) for result in self.history],
+            # Latencies too: another process would not measure the same.
+            "results": [(result.architecture.to_json(), result.accuracy, result.latency) for result in self.history],
             "generator": self.generator.get_state(),
+            "latencies": self._latency_table.state_dict() if self._latency_table else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -171,14 +187,38 @@ class EvolutionSearch:
         self.generation = state["generation"]
         self._population = [Architecture.from_json(text) for text in state["population"]]
         self._results = {}
-        for text, accuracy in state["results"]:
-            self._record(Architecture.from_json(text), accuracy)
+        for text, accuracy, latency in state["results"]:
+            self._record(Architecture.from_json(text), accuracy, latency)
         self.generator.set_state(state["generator"])
+        if self._latency_table and state["latencies"] is not None:
+            self._latency_table.load_state_dict(state["latencies"])
+
+    @property
+    def _latency_table(self) -> LatencyTable | None:
+        return self.limits.latency if isinstance(self.limits.latency, LatencyTable) else None
 
     def _first_population(self) -> list[Architecture]:
         population = random_architectures(self.space, self.limits, self.settings.population, self.generator)
         self._evaluate_all(population)
         return population
+
+    def _next_population(self) -> list[Architecture]:
+        if self.settings.method == "nsga2":
+            return self._evolve()
+        size = self.settings.population
+        best = sorted(self.history, key=lambda result: (-result.accuracy, result.macs))[:size]
+        parents = [result.architecture for result in best]
+        how = {
+            "repair": lambda child: repair(child, self.space, self.limits, self.generator),
+            "is_known": self._results.__contains__,
+            "generator": self.generator,
+        }
+        if self.settings.method == "evolution":
+            children = evolved_children(parents, self.space, size, self.settings.mutation_probability, **how)
+        else:
+            children = random_children(self.space, size, **how)
+        self._evaluate_all(children)
+        return children or self._population
 
     def _evolve(self) -> list[Architecture]:
         require("pymoo")
@@ -204,28 +244,15 @@ class EvolutionSearch:
 
     def _objectives(self, architectures: Sequence[Architecture]) -> np.ndarray:
         results = [self._results[architecture] for architecture in architectures]
-        return np.array([(-result.accuracy, result.macs) for result in results], dtype=np.float64)
+        rows = [(-result.accuracy, *costs_of(result, self.settings.costs)) for result in results]
+        return np.array(rows, dtype=np.float64)
 
     def _evaluate_all(self, architectures: Sequence[Architecture]) -> None:
-        for architecture in architectures:
-            self._record(architecture, self.evaluate(architecture))
+        for architecture, accuracy in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):
+            latency = None if self.limits.latency is None else self.limits.latency(architecture)
+            self._record(architecture, accuracy, latency)
+            self.on_evaluated()
 
-    def _record(self, architecture: Architecture, accuracy: float) -> None:
+    def _record(self, architecture: Architecture, accuracy: float, latency: float | None) -> None:
         cost = self.space.cost(architecture)
-        self._results[architecture] = Evaluated(architecture, accuracy, cost.macs, cost.parameters)
-
-
-def pareto_front(results: Sequence[Evaluated]) -> tuple[Evaluated, ...]:
-    """The results that no other beats in accuracy at equal or lower cost, cheapest first.
-
-    Example:
-        >>> path = Architecture((0,))
-        >>> results = [Evaluated(path, 0.9, 30, 1), Evaluated(path, 0.7, 20, 1), Evaluated(path, 0.8, 10, 1)]
-        >>> [result.macs for result in pareto_front(results)]
-        [10, 30]
-    """
-    front: list[Evaluated] = []
-    for result in sorted(results, key=lambda result: (result.macs, -result.accuracy)):
-        if not front or result.accuracy > front[-1].accuracy:
-            front.append(result)
-    return tuple(front)
+        self._results[architecture] = Evaluated(architecture, accuracy, cost.macs, cost.parameters, latency)

@@ -1,28 +1,44 @@
-"""All settings of ``kshot-ext search``."""
+"""All settings of the commands that run something."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kshot_ext.nas.budget import Budget
+from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.code_settings import CodeSettings
+from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.retrain import RetrainSettings
 from kshot_ext.nas.search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training import TrainingSettings
+from kshot_ext.nas.training_settings import TrainingSettings
 from kshot_ext.nas.width_ratios import parse_ratios
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
-_LEAST = {"image_size": 4, "max_images": 1, "channels": 1, "shots": 1, "seed": 0}
+_LEAST = {
+    "image_size": 4,
+    "max_images": 1,
+    "channels": 1,
+    "shots": 1,
+    "max_parameters": 1,
+    "max_latency": 0,
+    "seed": 0,
+    "architectures": 2,
+    "checkpoints": 1,
+}
+
+AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What a run does. A settings file has these names as keys, and the last three as tables.
+class SupernetSettings:
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last two
+    as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
@@ -32,10 +48,12 @@ class RunSettings:
         channels: width of the network's first layer; None for what suits the image size.
         widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
         shots: number K of weight copies.
-        budget: most multiply-accumulates; see `Budget`.
+        truth: JSON table of stand-alone accuracies to compare the supernet's with, see `read_truth`; None for none.
         seed: decides everything random.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         out: the run folder; None for a name from the date, the data and the space.
-        training, search, retrain: settings of the three kinds of stage.
+        codes: how architectures' codes are formed.
+        training: settings of supernet training.
 
     Raises:
         ValueError: if a value is out of range.
@@ -48,20 +66,20 @@ class RunSettings:
     channels: int | None = None
     widths: str | None = None
     shots: int = 4
-    budget: str | int | float = "60%"
+    truth: str | None = None
     seed: int = 0
+    device: str = "cpu"
     out: str | None = None
+    codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    search: SearchSettings = field(default_factory=SearchSettings)
-    retrain: RetrainSettings = field(default_factory=RetrainSettings)
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and not least <= value < 2**63:
                 raise ValueError(f"{name}: expected {least} or more, got {value}")
         check_space_name(self.space)
-        Budget.parse(self.budget)
+        check_device_name(self.device)
         if self.widths is not None:
             parse_ratios(self.widths)
 
@@ -71,7 +89,58 @@ class RunSettings:
         return None if self.widths is None else parse_ratios(self.widths)
 
 
-def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, Any]) -> RunSettings:
+@dataclass(frozen=True)
+class RunSettings(SupernetSettings):
+    """What ``kshot-ext search`` does.
+
+    Args:
+        budget: most multiply-accumulates; see `Budget`.
+        max_parameters: most parameters; None for no limit.
+        max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
+        search, retrain: settings of these kinds of stage, tables in a file.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    budget: str | int | float = "60%"
+    max_parameters: int | None = None
+    max_latency: float | None = None
+    search: SearchSettings = field(default_factory=SearchSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Budget.parse(self.budget)
+
+
+@dataclass(frozen=True)
+class RankSettings(SupernetSettings):
+    """What ``kshot-ext rank`` does; ``truth`` must be given, and there are no widths, as tables have none.
+
+    Args:
+        architectures: how many architectures of the table are evaluated.
+        checkpoints: at how many points of training, evenly spread, the last one at its end.
+        held_out: share of the images that architectures are evaluated on, if the data has no validation part.
+        results: JSON file that gathers the results of many runs, to add this one's to; None for the run folder's only.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    architectures: int = 300
+    checkpoints: int = 1
+    held_out: float = 0.1
+    results: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("held_out", self.held_out, 0.001, 1)
+        if self.widths is not None:
+            raise ValueError(f"widths: a table of results has none, so expected none here, got {self.widths!r}")
+
+
+def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
     """Merge settings: options win over the file, the file over the base.
 
     ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``.
@@ -98,11 +167,12 @@ def gather_settings(base: RunSettings, file: Path | None, options: Mapping[str, 
             "which settings read from a file must not do by themselves"
         )
     # A run may be resumed from another working directory.
-    data = None if settings.data is None else str(Path(settings.data).resolve())
-    return replace(settings, data=data, space=with_absolute_path(settings.space))
+    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results")}
+    absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    return replace(settings, **absolute, space=with_absolute_path(settings.space))
 
 
-def check_same(saved: RunSettings, asked: RunSettings, place: str) -> None:
+def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> None:
     """Raise `SettingsError` listing every difference between a run's settings and those asked for now."""
     before, after = flatten(as_table(saved)), flatten(as_table(asked))
     differences = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +10,21 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.checks import check_at_least
+from kshot_ext.nas.code_settings import CodeForm, CodeSettings
+from kshot_ext.nas.cost_waves import CostWaves
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.space import SearchSpace
 
 
 class SimplexNet(nn.Module):
-    """``code(a) = softmax(W2 relu(W1 onehot(a) + b1) + b2)``, one code per architecture for all its layers.
+    """Codes by a network of one hidden layer, formed as :class:`CodeSettings` says from
+
+        logits(a) = W2 relu(W1 onehot(a) + b1) + b2
 
     Where the space searches widths, a second branch reads them: ``V onehot(widths)`` is added inside the relu.
 
-    W2 and b2 start at zero, so an untrained simplex-net gives every architecture the equal code 1/K.
+    W2 and b2 start at zero, so an untrained simplex-net gives every architecture the equal code 1/K, or, with a
+    ``spread``, the one that starts from its cost.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
     Args:
@@ -28,6 +32,7 @@ class SimplexNet(nn.Module):
         num_shots: K, the length of a code, at least 1.
         generator: source of the initial weights.
         hidden_features: width of the hidden layer.
+        settings: how codes are formed; the default is one code per path, ``softmax(logits)``.
 
     Example:
         >>> from kshot_ext.nas.spaces import create_space
@@ -37,59 +42,69 @@ class SimplexNet(nn.Module):
         [[0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25]]
     """
 
+    free_share: Tensor
+    temperature: Tensor
+
     def __init__(
-        self, space: SearchSpace, num_shots: int, generator: torch.Generator, hidden_features: int = 100
+        self,
+        space: SearchSpace,
+        num_shots: int,
+        generator: torch.Generator,
+        hidden_features: int = 100,
+        settings: CodeSettings | None = None,
     ) -> None:
         super().__init__()
         check_at_least("num_shots", num_shots, 1)
         check_at_least("hidden_features", hidden_features, 1)
         self.space = space
         self.num_shots = num_shots
+        self.settings = settings or CodeSettings()
         num_inputs = space.encode(space.cheapest()).numel()
+        num_codes = space.num_layers if self.settings.per_layer else 1
         with seeded_by(generator):
             self.operation_branch = nn.Linear(num_inputs, hidden_features)
-            self.output = nn.Linear(hidden_features, num_shots)
+            self.output = nn.Linear(hidden_features, num_codes * num_shots)
             self.width_branch = None
             if space.widths is not None:
                 num_inputs = space.encode_widths(space.cheapest()).numel()
                 self.width_branch = nn.Linear(num_inputs, hidden_features, bias=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        spread = self.settings.spread
+        self.start = CostWaves(space, num_shots, spread, generator) if spread > 0 else None
+        # Buffers, so that a checkpoint knows them; the final form is what a trained one has.
+        for name, value in self.settings.form_at(1)._asdict().items():
+            self.register_buffer(name, torch.tensor(value))
+
+    def set_form(self, form: CodeForm) -> None:
+        """Forms codes like this from now on; training does it, so that they part by degrees."""
+        self.free_share.fill_(form.free_share)
+        self.temperature.fill_(form.temperature)
 
     def forward(self, architectures: Sequence[Architecture]) -> Tensor:
-        """Codes of M architectures, float32 ``[M, K]``: no entry is negative and each row sums to 1."""
-        encoded = torch.stack([self.space.encode(architecture) for architecture in architectures])
-        hidden = self.operation_branch(encoded.flatten(1))
+        """Codes of M architectures: no entry is negative and each row sums to 1.
+
+        Returns:
+            float32 ``[M, K]``; with codes per layer ``[M, L, K]``.
+        """
+        hidden = self.operation_branch(self._encoded(self.space.encode, architectures))
         if self.width_branch is not None:
-            encoded = torch.stack([self.space.encode_widths(architecture) for architecture in architectures])
-            hidden = hidden + self.width_branch(encoded.flatten(1))
-        return self.output(torch.relu(hidden)).softmax(dim=1)
+            hidden = hidden + self.width_branch(self._encoded(self.space.encode_widths, architectures))
+        logits = self.output(torch.relu(hidden)).unflatten(1, (-1, self.num_shots))  # [M, 1 or L, K]
+        if self.start is not None:
+            logits = logits + self.start(architectures)[:, None]
+        free = (logits / self.temperature).softmax(dim=2)
+        codes = torch.lerp(torch.full_like(free, 1 / self.num_shots), free, self.free_share)
+        return codes if self.settings.per_layer else codes[:, 0]
 
     @torch.no_grad()
     def code(self, architecture: Architecture) -> Tensor:
-        """The code of one architecture, float32 ``[K]``, without gradient."""
+        """The code of one architecture, float32 ``[K]`` or, with codes per layer, ``[L, K]``; without gradient."""
         return self([architecture])[0]
 
-
-def imbalance(codes: Tensor) -> Tensor:
-    """How unequally the K entries share the codes of many architectures: ``log K - entropy(mean code)``.
-
-    An entry that leads gets more of the gradient, and so leads more, until it holds all the weight. This penalty
-    acts on the mean code only: codes may still differ from one architecture to the next. (The balance term of
-    mixture-of-experts training, Shazeer et al., ICLR 2017, in the form of an entropy.)
-
-    Args:
-        codes: ``[M, K]``, rows on the simplex.
-
-    Returns:
-        Scalar, 0 for equal shares up to ``log K`` for one entry that takes all; differentiable.
-
-    Example:
-        >>> imbalance(torch.eye(4))
-        tensor(0.)
-    """
-    share = codes.mean(dim=0)
-    return math.log(codes.shape[1]) - torch.special.entr(share).sum()
+    def _encoded(self, encode: Callable[[Architecture], Tensor], architectures: Sequence[Architecture]) -> Tensor:
+        encoded = torch.stack([encode(architecture) for architecture in architectures])
+        return encoded.flatten(1).to(self.output.weight.device)
 
 
 @dataclass(frozen=True)
@@ -97,8 +112,8 @@ class CodeStatistics:
     """How the codes of random architectures spread; a spread near 0 means that K-shot has become one-shot.
 
     Args:
-        distance: mean L1 distance between the codes of two architectures, 0 to 2.
-        entry_shares: mean share of each of the K entries, summing to 1.
+        distance: mean L1 distance between the codes of two architectures, 0 to 2; of all layers' codes on average.
+        entry_shares: mean share of each of the K entries, summing to 1; over all layers.
     """
 
     distance: float
@@ -119,6 +134,6 @@ def code_statistics(
     """
     check_at_least("num_architectures", num_architectures, 2)
     codes = simplex_net([space.sample(generator) for _ in range(num_architectures)])
-    return CodeStatistics(
-        distance=float(torch.pdist(codes, p=1).mean()), entry_shares=tuple(codes.mean(dim=0).tolist())
-    )
+    rows = codes.reshape(num_architectures, -1, simplex_net.num_shots)  # [M, 1 or L, K]
+    distance = torch.pdist(rows.flatten(1), p=1).mean() / rows.shape[1]
+    return CodeStatistics(float(distance), tuple(rows.mean(dim=(0, 1)).tolist()))

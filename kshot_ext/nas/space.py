@@ -141,6 +141,22 @@ class SearchSpace(ABC):
         operations, widths = tuple(genes[: self.num_layers]), tuple(genes[self.num_layers :])
         return Architecture(operations, widths or None)
 
+    def from_key(self, key: str) -> Architecture:
+        """The architecture that a published table of results means by a key: here, a digit per layer (a is ten).
+
+        Raises:
+            ValueError: if the key is not of this form, or not of this space.
+        """
+        try:
+            architecture = Architecture(tuple(int(digit, 16) for digit in key))
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: expected a digit for each of {self.num_layers} layers") from error
+        try:
+            self.validate(architecture)
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: {error}") from error
+        return architecture
+
     def sample(self, generator: torch.Generator) -> Architecture:
         """An architecture drawn uniformly: each choice independently of the others."""
         return self.from_genes([int(torch.randint(count, (), generator=generator)) for count in self.num_choices])
@@ -203,21 +219,6 @@ class SearchSpace(ABC):
     def largest(self) -> Architecture:
         """The architecture with the most multiply-accumulates."""
         return self._pick_by_macs(max)
-
-    def cheaper_neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """The architectures with fewer multiply-accumulates that differ in one operation, or in one width by as
-        little as makes a difference."""
-        macs = self.count_macs(architecture)
-        shape = self.shape_of(architecture)
-        neighbours = []
-        for layer, current in enumerate(architecture.operations):
-            costs = [self._costs.layer(layer, choice, shape).macs for choice in range(len(self._operations[layer]))]
-            neighbours += [architecture.with_operation(layer, i) for i, c in enumerate(costs) if c < costs[current]]
-        for position, current in enumerate(architecture.widths or ()):
-            narrower = (architecture.with_width(position, width) for width in reversed(range(current)))
-            cheaper = next((other for other in narrower if self.count_macs(other) < macs), None)
-            neighbours += [] if cheaper is None else [cheaper]
-        return neighbours
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
         """The network of one architecture with new weights, in plain ``torch.nn`` layers.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from kshot_ext.nas.metrics import MetricsLog
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.retrain import NetworkTrainer
 from kshot_ext.nas.run_folder import Checkpoint, RunFolder
-from kshot_ext.nas.search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search import Evaluate, EvolutionSearch, SearchSettings
 from kshot_ext.nas.space import SearchSpace
 from kshot_ext.nas.training import SupernetTrainer
 
@@ -60,10 +61,15 @@ class Stage(ABC):
 
 
 class SupernetStage(Stage):
-    """Supernet training; a step is an epoch."""
+    """Supernet training; a step is an epoch.
 
-    def __init__(self, trainer: SupernetTrainer) -> None:
-        super().__init__("supernet", "train supernet", trainer, trainer.settings.epochs)
+    Args:
+        trainer: what trains.
+        until: epoch to stop at for now; default: the last.
+    """
+
+    def __init__(self, trainer: SupernetTrainer, until: int | None = None) -> None:
+        super().__init__("supernet", "train supernet", trainer, until or trainer.settings.epochs)
 
     @property
     def done(self) -> int:
@@ -86,29 +92,23 @@ class SearchStage(Stage):
 
     def __init__(
         self,
-        evaluate: Callable[[Architecture], float],
+        evaluate: Evaluate,
         space: SearchSpace,
         limits: SearchLimits,
         settings: SearchSettings,
         generator: torch.Generator,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
     ) -> None:
-        def evaluate_and_move(architecture: Architecture) -> float:
-            accuracy = evaluate(architecture)
-            self._evaluated += 1
-            self._on_move(self.done + min(self._evaluated / settings.population, 1))
-            return accuracy
-
-        search = EvolutionSearch(evaluate_and_move, space, limits, settings, generator)
+        search = EvolutionSearch(evaluate, space, limits, settings, generator, apply_to_all)
         super().__init__("search", "search", search, settings.generations)
-        self._evaluated = 0
-        self._on_move: Callable[[float], None] = lambda position: None
 
     @property
     def done(self) -> int:
         return self.work.generation
 
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
-        self._evaluated, self._on_move = 0, on_move
+        evaluated = count(1)
+        self.work.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / self.work.settings.population, 1))
         report = self.work.step()
         values = {
             "best_accuracy": report.best.accuracy,

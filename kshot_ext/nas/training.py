@@ -5,62 +5,30 @@ Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets",
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.checks import check_at_least, check_between
+from kshot_ext.nas.code_settings import CodeForm
 from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data_parallel import DataParallel
 from kshot_ext.nas.epoch_trainer import EpochTrainer, OnStep
-from kshot_ext.nas.optimization import OptimizationSettings, Tally
-from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics, imbalance
+from kshot_ext.nas.optimization import Tally, decay_groups
+from kshot_ext.nas.path_sampling import PATH_SAMPLINGS
+from kshot_ext.nas.simplex_net import CodeStatistics, SimplexNet, code_statistics
+from kshot_ext.nas.simplex_training import SimplexTraining
 from kshot_ext.nas.space import operation_shares
-from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.supernet import Supernet, path_loss
+from kshot_ext.nas.training_settings import TrainingSettings
+from kshot_ext.nas.weight_average import WeightAverage
 from kshot_ext.optim import KShotSGD
-
-_BALANCED_CODES = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings(OptimizationSettings):
-    """How supernet and simplex-net are trained; see :class:`OptimizationSettings` for the supernet's part.
-
-    ``learning_rate`` and ``weight_decay`` are those of the mixed weight under equal codes, whatever K is.
-
-    Args:
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal.
-        simplex_learning_rate: of the simplex-net's Adam.
-        simplex_every: dictionary steps between two simplex steps.
-        paths_per_simplex_step: paths whose losses one simplex step averages.
-        held_out_share: share of the training images that only simplex steps see.
-        balance: weight of the term that keeps every copy in use, see `imbalance`.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    epochs: int = 50
-    warmup_epochs: int = 5
-    simplex_learning_rate: float = 3e-3
-    simplex_every: int = 8
-    paths_per_simplex_step: int = 4
-    held_out_share: float = 0.2
-    balance: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least("warmup_epochs", self.warmup_epochs, 0)
-        check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
-        check_at_least("simplex_every", self.simplex_every, 1)
-        check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
-        check_between("held_out_share", self.held_out_share, 0.01, 1)
-        check_at_least("balance", self.balance, 0)
 
 
 @dataclass(frozen=True)
@@ -89,20 +57,25 @@ class EpochReport:
 class SupernetTrainer(EpochTrainer):
     """Alternates dictionary steps and simplex steps, an epoch at a time.
 
-    A dictionary step trains one uniformly drawn path under its code, which is held fixed. A simplex step
-    trains only the simplex-net, on several paths. It uses training images held out from the dictionary steps:
-    on images that the weights have fitted, codes would be rewarded for memorising; and the validation images
+    A dictionary step trains one or several paths, see `path_sampling`, under their codes, which are held fixed. A
+    simplex step trains only the simplex-net, on several paths. It uses training images held out from the dictionary
+    steps: on images that the weights have fitted, codes would be rewarded for memorising; and the validation images
     stay unseen, so that they can choose between architectures.
 
+    First all codes are equal (warm-up), then they are those that the simplex-net starts with (``fixed_epochs``), then
+    it is trained; see :class:`kshot_ext.nas.code_settings.CodeSettings`.
+
     Args:
-        supernet: trained in place.
-        simplex_net: trained in place.
+        supernet: trained in place; if an average is kept, it holds that at the end.
+        simplex_net: as the supernet.
         splits: only ``train`` is used.
         settings: see :class:`TrainingSettings`.
         generator: source of every random choice.
+        processes: those that share each batch; None for this one alone.
 
     Raises:
-        ValueError: if supernet and simplex-net differ in K, or there are too few training images.
+        ValueError: if supernet and simplex-net differ in K, there are too few training images, or the device lacks the
+            precision.
     """
 
     settings: TrainingSettings
@@ -114,49 +87,74 @@ class SupernetTrainer(EpochTrainer):
         splits: DataSplits,
         settings: TrainingSettings,
         generator: torch.Generator,
+        processes: DataParallel | None = None,
     ) -> None:
-        if supernet.num_shots != simplex_net.num_shots:
+        num_shots = supernet.num_shots
+        if num_shots != simplex_net.num_shots:
             raise ValueError(
-                f"simplex_net: expected codes of {supernet.num_shots} entries, as the supernet keeps copies, "
+                f"simplex_net: expected codes of {num_shots} entries, as the supernet keeps copies, "
                 f"got {simplex_net.num_shots}"
             )
+        self.processes = processes or DataParallel()
+        self.processes.prepare(supernet)
         self.supernet = supernet
         self.simplex_net = simplex_net
-        self.simplex_optimizer = torch.optim.Adam(simplex_net.parameters(), lr=settings.simplex_learning_rate)
         optimizer = KShotSGD(
-            supernet.parameters(),
+            decay_groups(supernet, settings.weight_decay / num_shots, decay_norms=settings.decay_norms),
             # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
-            lr=supernet.num_shots * settings.learning_rate,
+            lr=num_shots * settings.learning_rate,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay / supernet.num_shots,
             nesterov=True,
         )
+        # And the gradient of K copies is shorter by the square root of that.
+        self._clip_norm = settings.clip_norm / math.sqrt(num_shots)
         images, self.held_out = _hold_out(splits.train, settings.held_out_share)
         super().__init__(images, optimizer, splits, settings, generator)
+        self._warm_up_steps = settings.warmup_epochs * self.steps_per_epoch
+        self._total_steps = settings.epochs * self.steps_per_epoch
+        self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
+        num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))
+        self.simplex_training = SimplexTraining(supernet, simplex_net, settings, num_simplex_steps, generator)
+        self.average: WeightAverage | None = None
+        if settings.average_decay > 0:
+            modules = {"supernet": supernet, "simplex_net": simplex_net}
+            trained = {f"{role}.{name}": p for role, m in modules.items() for name, p in m.named_parameters()}
+            self.average = WeightAverage(trained, settings.average_decay)
 
     def train_epoch(self, on_step: OnStep | None = None) -> EpochReport:
         """Trains for one epoch.
 
         Args:
-            on_step: called after each dictionary step.
+            on_step: called after each dictionary step; with several processes its loss is that of this one's part.
 
         Raises:
             RuntimeError: if training has finished.
         """
-        tally, simplex_losses, paths = Tally(), [], []
+        self.processes.announce(self)
+        tally, simplex_losses = Tally(), []
+        paths: list[Architecture] = []
         held_out = self._endless_held_out_batches()
         learning_rate = float(self.schedule.get_last_lr()[0]) / self.supernet.num_shots
-        warm = self.epoch >= self.settings.warmup_epochs
+        steps = itertools.count(self.epoch * self.steps_per_epoch)
 
         def step(images: Tensor, labels: Tensor) -> float:
-            paths.append(self.supernet.space.sample(self.generator))
-            loss = self._dictionary_step(paths[-1], images, labels, tally)
-            if warm and len(paths) % self.settings.simplex_every == 0:
+            number = next(steps)
+            self.simplex_net.set_form(self._code_form(number))
+            drawn = PATH_SAMPLINGS[self.settings.path_sampling](self.supernet.space, self.generator)
+            paths.extend(drawn)
+            loss = self._dictionary_step(drawn, images, labels, tally)
+            if self._has_simplex_step(number):
                 simplex_losses.append(self._simplex_step(held_out))
+            if self.average is not None:
+                self.average.count_step()
             return loss
 
         self.supernet.train()
         self._steps(on_step, step)
+        tally = self.processes.joined(tally)
+        self.simplex_net.set_form(self._code_form(next(steps)))
+        if self.finished and self.average is not None:
+            self.average.swap()
         return EpochReport(
             epoch=self.epoch,
             loss=tally.loss,
@@ -167,43 +165,57 @@ class SupernetTrainer(EpochTrainer):
             operation_shares=operation_shares(self.supernet.space, paths),
         )
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """The context in which networks are to be evaluated before training has finished.
+
+        Inside, supernet and simplex-net hold their averages, if these are kept; after the last epoch they hold them
+        anyway.
+        """
+        return nullcontext() if self.average is None or self.finished else self.average.in_place()
+
     def _parts(self) -> dict[str, Any]:
-        return {
+        parts = {
             "supernet": self.supernet,
             "simplex_net": self.simplex_net,
-            "simplex_optimizer": self.simplex_optimizer,
+            "simplex_optimizer": self.simplex_training.optimizer,
+            "simplex_schedule": self.simplex_training.schedule,
         }
+        return parts if self.average is None else {**parts, "average": self.average}
 
     def _endless_held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self._random_batches(self.held_out)
 
-    def _loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.supernet(images, path, code)
-        return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing), logits
+    def _has_simplex_step(self, number: int) -> bool:
+        """Whether a simplex step follows the dictionary step of this number, counted from 0 at the very start."""
+        return number >= self._first_trained and (number + 1) % self.settings.simplex_every == 0
 
-    def _dictionary_step(self, path: Architecture, images: Tensor, labels: Tensor, tally: Tally) -> float:
-        loss, logits = self._loss(path, self.simplex_net.code(path), images, labels)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return tally.add(loss, logits, labels)
+    def _code_form(self, number: int) -> CodeForm:
+        """How codes are formed at a dictionary step."""
+        progress = (number - self._warm_up_steps) / max(self._total_steps - self._warm_up_steps, 1)
+        form = self.simplex_net.settings.form_at(max(progress, 0))
+        return form if progress >= 0 else form._replace(free_share=0.0)
+
+    def _dictionary_step(self, paths: list[Architecture], images: Tensor, labels: Tensor, tally: Tally) -> float:
+        losses = []
+        images, labels, share = self.processes.part(images, labels)
+        smoothing = self.settings.label_smoothing
+        for path in paths:
+            code = self.simplex_net.code(path)
+            with self.gradient_steps.autocast():
+                loss, logits = path_loss(self.supernet, path, code, images, labels, smoothing)
+            self.gradient_steps.backward(share * loss)
+            losses.append(tally.add(loss, logits, labels))
+        self.processes.sum_gradients(self.supernet.parameters())
+        if self.average is not None:
+            self.average.before_change(p for p in self.supernet.parameters() if p.grad is not None)
+        self.gradient_steps.step(self.optimizer, clip_norm=self._clip_norm)
+        return sum(losses) / len(losses)
 
     def _simplex_step(self, held_out: Iterator[tuple[Tensor, Tensor]]) -> float:
-        num_paths = self.settings.paths_per_simplex_step
-        tally = Tally()
-        with _frozen(self.supernet):
-            for _ in range(num_paths):
-                path = self.supernet.space.sample(self.generator)
-                images, labels = next(held_out)
-                loss, logits = self._loss(path, self.simplex_net([path])[0], images, labels)
-                (loss / num_paths).backward()
-                tally.add(loss, logits, labels)
-        codes = self.simplex_net([self.supernet.space.sample(self.generator) for _ in range(_BALANCED_CODES)])
-        (self.settings.balance * imbalance(codes)).backward()
-        self.simplex_optimizer.step()
-        self.simplex_optimizer.zero_grad()
-        return tally.loss
+        if self.average is not None:
+            self.average.before_change(self.simplex_net.parameters())
+        return self.simplex_training.step(held_out, self.gradient_steps, self.processes)
 
 
 def _hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
@@ -211,13 +223,3 @@ def _hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     marks = (torch.arange(len(images) + 1) * share).floor()
     is_held_out = marks.diff() > 0
     return images.subset((~is_held_out).nonzero()[:, 0]), images.subset(is_held_out.nonzero()[:, 0])
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient is computed for the module's parameters; gradients still flow through it."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
 
 
 class KShotBatchNorm2d(KShotModule):
@@ -19,10 +21,16 @@ class KShotBatchNorm2d(KShotModule):
     Args:
         num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
 
+    Attributes:
+        process_group: processes whose joined batch gives the statistics in training; None for this one's alone. See
+            `kshot_ext.distributed.synchronize_batch_norm`. Copies and pickles are without.
+
     Example:
         >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
         torch.Size([4, 8, 5, 5])
     """
+
+    process_group: dist.ProcessGroup | None = None
 
     def __init__(
         self,
@@ -73,24 +81,31 @@ class KShotBatchNorm2d(KShotModule):
             self.num_batches_tracked.add_(1)
             if momentum is None:  # cumulative average, as torch.nn.BatchNorm2d does
                 momentum = 1.0 / float(self.num_batches_tracked)
-        return KF.batch_norm_act(
+        training = self.training or not self.track_running_stats
+        synchronized = training and self.process_group is not None
+        where = {"group": self.process_group} if synchronized else {"training": training}
+        return (synchronized_batch_norm_act if synchronized else KF.batch_norm_act)(
             input,
             self.weight,
             self.bias,
             self.running_mean,
             self.running_var,
             code=code,
-            training=self.training,
             momentum=momentum if momentum is not None else 0.0,
             eps=self.eps,
             activation=activation,
             residual=residual,
+            **where,
         )
 
     def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
         layer = super().narrowed(plain)
         layer.num_features = plain.num_features
+        layer.process_group = self.process_group
         return layer
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
 
     def extra_repr(self) -> str:
         return (

@@ -75,8 +75,8 @@ def batch_norm_act(
             eps=eps, activation=activation, residual=residual,
         )  # fmt: skip
     channels = input.shape[1]
-    weight = _active_affine(weight, code, channels)
-    bias = _active_affine(bias, code, channels)
+    weight = active_affine(weight, code, channels)
+    bias = active_affine(bias, code, channels)
     mean = None if running_mean is None else leading(running_mean, channels)
     var = None if running_var is None else leading(running_var, channels)
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
@@ -166,7 +166,7 @@ def _check_channels(name: str, tensor: Tensor, channels: int) -> None:
         raise ValueError(f"{name} must cover the {channels} channels of input, got shape {list(tensor.shape)}")
 
 
-def _active_affine(parameter: Tensor | None, code: Tensor | None, channels: int) -> Tensor | None:
+def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int) -> Tensor | None:
     """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
     if parameter is None:
         return None

@@ -40,10 +40,39 @@ def test_repair_narrows_down_to_the_least_that_there_is(genes, seed):
     assert NARROWABLE.count_macs(repaired) == limits.max_macs
 
 
-def test_repair_that_finds_nothing_cheaper_nearby_takes_the_cheapest(monkeypatch):
-    monkeypatch.setattr(type(SPACE), "cheaper_neighbours", lambda space, architecture: [])
-    repaired = repair(SPACE.largest(), SPACE, SearchLimits(LEAST), torch.Generator().manual_seed(0))
-    assert repaired == SPACE.cheapest()
+def test_repair_that_finds_nothing_better_nearby_starts_from_the_cheapest():
+    """All have the latency 2 but for the cheapest, which no way of small steps leads to."""
+    limits = SearchLimits(max_latency=1, latency=lambda architecture: 1 + (architecture != SPACE.cheapest()))
+    assert repair(SPACE.largest(), SPACE, limits, torch.Generator().manual_seed(0)) == SPACE.cheapest()
+
+
+def milliseconds(architecture):
+    """A device on which the third operation is quick and the second slow."""
+    return sum((1, 3, 0.5)[operation] for operation in architecture.operations)
+
+
+@settings(deadline=None, max_examples=40)
+@given(operations=st.tuples(*[st.integers(0, 2)] * 8), seed=st.integers(0, 2**32))
+def test_repair_meets_several_limits_at_once(operations, seed):
+    cheapest = SPACE.cost(SPACE.cheapest())
+    limits = SearchLimits(2 * cheapest.macs, int(1.5 * cheapest.parameters), 8.5, milliseconds)
+    architecture = Architecture(operations)
+    repaired = repair(architecture, SPACE, limits, torch.Generator().manual_seed(seed))
+    cost = SPACE.cost(repaired)
+    assert cost.macs <= limits.max_macs
+    assert cost.parameters <= limits.max_parameters
+    assert milliseconds(repaired) <= 8.5
+    assert not limits.admit(SPACE, SPACE.largest())
+
+
+def test_limits_that_exclude_each_other_are_refused():
+    fastest = 8 * 0.5
+    SearchLimits(max_latency=fastest, latency=milliseconds).check_reachable(SPACE)
+    with pytest.raises(ValueError, match=r"at most 4\.0 milliseconds; the nearest has .* milliseconds"):
+        SearchLimits(LEAST, max_latency=fastest, latency=milliseconds).check_reachable(SPACE)
+    fewest = SPACE.count_parameters(SPACE.cheapest())
+    with pytest.raises(ValueError, match=f"at most {fewest // 2:,} parameters; the nearest"):
+        SearchLimits(max_parameters=fewest // 2).check_reachable(SPACE)
 
 
 def test_no_limit_admits_everything():
@@ -59,3 +88,7 @@ def test_unreachable_budget_names_the_range_on_offer():
 def test_rejects_a_budget_below_one():
     with pytest.raises(ValueError, match=r"max_macs.*got 0"):
         SearchLimits(0)
+    with pytest.raises(ValueError, match=r"max_parameters.*got 0"):
+        SearchLimits(max_parameters=0)
+    with pytest.raises(ValueError, match="max_latency: expected latency too"):
+        SearchLimits(max_latency=3)

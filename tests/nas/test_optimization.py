@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from kshot_ext.nas.optimization import OptimizationSettings, Tally
+from kshot_ext.convert import convert
+from kshot_ext.nas.optimization import OptimizationSettings, Tally, decay_groups
 
 
 @pytest.mark.parametrize(
@@ -18,11 +20,25 @@ from kshot_ext.nas.optimization import OptimizationSettings, Tally
         ({"momentum": 1.0}, r"momentum.*got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"precision": "int8"}, "precision: expected one of float32, bfloat16, float16, got 'int8'"),
     ],
 )
 def test_rejects_settings_out_of_range(changed, message):
     with pytest.raises(ValueError, match=message):
         OptimizationSettings(**({"epochs": 1} | changed))
+
+
+def test_biases_and_norm_parameters_do_not_decay():
+    plain = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
+    for module in (plain, convert(plain, 4)):
+        weights = {module[0].weight, module[3].weight}
+        decaying, others = decay_groups(module, 0.1, decay_norms=False)
+        assert set(decaying["params"]) == weights
+        assert set(others["params"]) == set(module.parameters()) - weights
+        assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+        assert [group["weight_decay"] for group in decay_groups(module, 0.1, decay_norms=True)] == [0.1, 0.1]
+    assert len(decay_groups(nn.BatchNorm2d(3), 0.1, decay_norms=False)) == 1
 
 
 def test_tally_weighs_batches_by_their_images():

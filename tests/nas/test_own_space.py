@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, _how_to_go_on, search_command
-from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.analyse_command import analyse_command
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.rank_command import rank_command
 from kshot_ext.nas.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.own import load_own
@@ -19,8 +23,8 @@ SPACE, CHECK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMAND = re.search(r"```\nkshot-ext search --space (\S+) --widths (\S+)\n```", PAGE)
 MINIATURE = """
 shots = 2
-channels = 4
-max_images = 200
+channels = 2
+max_images = 120
 epochs = 1
 retrain_epochs = 1
 [training]
@@ -29,7 +33,7 @@ batch_size = 32
 [retrain]
 batch_size = 32
 [search]
-population = 3
+population = 2
 generations = 2
 """
 
@@ -85,17 +89,40 @@ def test_a_missing_file_or_class_is_named(name: str, message: str, capsys: pytes
     assert not Path("run").exists()
 
 
-def test_a_settings_file_cannot_run_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "hostile.py").write_text("from pathlib import Path; Path('executed').touch()")
+HOSTILE = "from pathlib import Path; Path('executed').touch()"
+
+
+@pytest.mark.parametrize("command", [search_command, rank_command])
+def test_a_settings_file_cannot_run_code(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: Callable[..., int]
+) -> None:
+    (folder / "hostile.py").write_text(HOSTILE)
     (folder / "hostile.toml").write_text('space = "hostile.py:Space"')
-    assert search_command({"out": "run"}, folder / "hostile.toml", None) == EXIT_ERROR
+    assert command({"out": "run"}, folder / "hostile.toml", None) == EXIT_ERROR
     assert "expected --space hostile.py:Space on the command line" in capsys.readouterr().err
+    assert not Path("run").exists()
     assert not Path("executed").exists()
 
 
-def test_how_to_go_on_names_the_space(folder: Path) -> None:
-    run = RunFolder.create(folder / "run", RunSettings(space="/spaces/own.py:Mine"))
-    assert _how_to_go_on(run).endswith("--space /spaces/own.py:Mine")
+def test_a_run_folder_cannot_run_code(
+    folder: Path, tiny_splits: DataSplits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "hostile.py").write_text(HOSTILE)
+    space = f"{folder}/hostile.py:Space"
+    run = Run("search", None).open_folder(RunSettings(space=space, out="run"), "stripes", tiny_splits)
+    run.close()
+    assert search_command({}, None, run.path) == EXIT_ERROR
+    assert f"expected --space {space} on the command line" in capsys.readouterr().err
+    assert analyse_command(run.path) == EXIT_ERROR
+    assert f"expected --space {space}, as this runs that file" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+
+def test_how_to_go_on_names_the_space(folder: Path, tiny_splits: DataSplits) -> None:
+    (folder / "run.py").touch()
+    run = Run("search", None)
+    run.open_folder(RunSettings(space=f"{folder}/run.py:Mine", out=str(folder / "run")), "stripes", tiny_splits)
+    assert run.how_to_go_on() == f"go on with: kshot-ext search --resume {folder}/run --space {folder}/run.py:Mine"
 
 
 @pytest.mark.usefixtures("folder")

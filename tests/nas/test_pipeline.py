@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from kshot_ext.nas.command import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, search_command
+from kshot_ext.nas import outputs
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
@@ -33,6 +38,7 @@ population = 4
 generations = 2
 """
 STEPS_OF_ALL_STAGES = 8
+STOPPED_AT = (1, 3, 6, 11)  # before anything was saved, in training, in the search, at the last step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,9 +59,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run that was never stopped."""
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    assert search_command({"out": str(out)}, config, None) == EXIT_DONE
+    """Folder of a run that was never stopped, with a table of results at hand."""
+    out, table = tmp_path_factory.mktemp("runs") / "finished", config.with_name("table.json")
+    keys = ["".join(map(str, choices)) for choices in product(range(3), repeat=8)]
+    table.write_text(json.dumps({key: index for index, key in enumerate(keys)}))
+    assert search_command({"out": str(out), "truth": str(table)}, config, None) == EXIT_DONE
     return out
 
 
@@ -73,8 +81,11 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
         "loss.png",
         "metrics.jsonl",
         "model.pt",
+        "model.safetensors",
+        "ranking.png",
         "report.html",
         "results.json",
+        "run.json",
         "search.png",
         "settings.toml",
         "tensorboard",
@@ -105,6 +116,20 @@ def test_the_model_loads_without_this_package(finished: Path) -> None:
     assert output.split() == [str(card["parameters"]), "2", "10"]
 
 
+def test_the_weights_are_there_without_a_pickle(finished: Path) -> None:
+    model = torch.load(finished / "model.pt", weights_only=False)
+    weights = load_file(finished / "model.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw nothing, which takes as long as all else."""
+    monkeypatch.setattr(outputs, "_draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert search_command({"out": str(again)}, finished / "settings.toml", None) == EXIT_DONE
@@ -112,20 +137,20 @@ def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path
     assert _results(again) == _results(finished)
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 4, STEPS_OF_ALL_STAGES])
-def test_a_stopped_run_goes_on_as_if_never_stopped(
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    stop_at: int,
 ) -> None:
+    """Each time the step that was not saved is done again."""
     save_checkpoint, saved = RunFolder.save_checkpoint, []
 
     def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
         saved.append(arguments)
-        if len(saved) == stop_at:
+        if len(saved) in STOPPED_AT:
             raise KeyboardInterrupt
         save_checkpoint(folder, *arguments)
 
@@ -133,7 +158,10 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
     assert search_command({"out": str(out)}, config, None) == EXIT_INTERRUPTED
     assert f"kshot-ext search --resume '{out}'" in capsys.readouterr().err
+    for _ in STOPPED_AT[1:]:
+        assert search_command({}, None, out) == EXIT_INTERRUPTED
     assert search_command({}, None, out) == EXIT_DONE
+    assert len(saved) == STEPS_OF_ALL_STAGES + len(STOPPED_AT)
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert _results(out) == _results(finished)
     model, expected = (torch.load(run / "model.pt", weights_only=False) for run in (out, finished))
@@ -144,10 +172,14 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(
     ("options", "message"),
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
-        ({"budget": "10"}, "no architecture"),
+        ({"budget": "10"}, "max_macs: no architecture of space nas-bench-macro has at most 10"),
+        ({"max_parameters": 10}, "limits: found no architecture"),
+        ({"max_latency": 1e-9}, "limits: found no architecture"),
         ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
         ({"max_images": 20}, "digits: class '0': 2 images used, too few"),
         ({"max_images": 50}, "batch_size: expected at most"),
+        ({"device": "cuda"}, "device: expected one of this machine, got 'cuda'"),
+        ({"truth": "none.json"}, "none.json: cannot be read"),
     ],
 )
 def test_an_error_names_the_value_and_writes_nothing(
@@ -159,6 +191,7 @@ def test_an_error_names_the_value_and_writes_nothing(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert search_command(options, config, None) == EXIT_ERROR
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -176,6 +209,37 @@ def test_a_damaged_image_writes_nothing(
     assert search_command({"data": "pets"}, None, None) == EXIT_ERROR
     assert "pets/dog/3.png: damaged image" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_one_class_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    for number in range(8):
+        Image.new("L", (8, 8), number).save(tmp_path / "pets" / "cat" / f"{number}.png")
+    assert search_command({"data": "pets"}, None, None) == EXIT_ERROR
+    assert "at least 2 classes, got only 'cat'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_a_table_adds_the_rank_correlation(finished: Path) -> None:
+    text = re.sub(r"<[^>]*>", " ", (finished / "report.html").read_text())
+    assert re.search(r"Kendall&#x27;s tau\s+-?0\.\d{3}", text)
+    assert re.search(r"Pareto front\s+architecture", text)
+
+
+def test_a_table_of_another_space_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.json").write_text('{"0120": 90.5}')
+    assert search_command({"truth": "table.json"}, None, None) == EXIT_ERROR
+    assert (
+        "table.json: key '0120': architecture: space nas-bench-macro has 8 layers, got 4 operations"
+        in capsys.readouterr().err
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
 
 
 def test_a_run_is_not_resumed_with_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,17 @@
 """Evolution on a table of known scores, where the best architectures are known too."""
 
+import dataclasses
+import io
 from collections import Counter
 from itertools import product
 
 import pytest
+import torch
 
 from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.limits import SearchLimits
-from kshot_ext.nas.search import Evaluated, EvolutionSearch, SearchSettings, pareto_front
+from kshot_ext.nas.pareto import Evaluated, pareto_front
+from kshot_ext.nas.search import EvolutionSearch, SearchSettings
 from kshot_ext.nas.spaces import create_space
 
 SETTINGS = SearchSettings(population=16, generations=12)
@@ -105,6 +109,72 @@ def test_pareto_front_of_a_known_table():
     assert [(result.accuracy, result.macs) for result in front] == [(0.5, 10), (0.7, 20), (0.9, 40)]
 
 
+def test_pareto_front_over_several_costs():
+    path = Architecture((0,))
+    rows = [(0.9, 9, 5, 1.0), (0.8, 9, 4, 1.0), (0.8, 9, 6, 0.5), (0.8, 9, 6, 0.7), (0.7, 1, 9, 9.0), (0.6, 9, 9, 9.0)]
+    front = pareto_front([Evaluated(path, *row) for row in rows], ("macs", "parameters", "latency"))
+    assert {dataclasses.astuple(result)[1:] for result in front} == {rows[0], rows[1], rows[2], rows[4]}
+
+
+def slow(architecture):
+    """Milliseconds on a device that is slow in what `score` likes least."""
+    return sum(2.0 - operation / 2 for operation in architecture.operations)
+
+
+def test_weighs_accuracy_against_any_costs(tiny_space, seeded):
+    limits = SearchLimits(max_parameters=tiny_space.count_parameters(tiny_space.largest()) // 2, latency=slow)
+    settings = SearchSettings(population=12, generations=6, objectives="parameters, latency")
+    search = finished(EvolutionSearch(score, tiny_space, limits, settings, seeded(0)))
+    assert all(result.parameters <= limits.max_parameters for result in search.history)
+    assert all(result.latency == slow(result.architecture) for result in search.history)
+    survivors = [search._results[architecture] for architecture in search._population]
+    assert min(result.parameters for result in survivors) == min(result.parameters for result in search.history)
+    assert min(result.latency for result in survivors) == min(result.latency for result in search.history)
+    file = io.BytesIO()
+    torch.save(search.state_dict(), file)
+    file.seek(0)
+    resumed = EvolutionSearch(None, tiny_space, limits, settings, seeded(0))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert resumed.history == search.history
+    with pytest.raises(ValueError, match=r"latency needs limits\.latency"):
+        EvolutionSearch(score, tiny_space, SearchLimits(), settings, seeded(0))
+
+
+@pytest.mark.parametrize("method", ["evolution", "random"])
+def test_baselines_keep_the_budget_and_evaluate_nothing_twice(method, tiny_space, limits, seeded):
+    settings = dataclasses.replace(SETTINGS, method=method)
+    runs = []
+    for _ in range(2):
+        calls = Counter()
+        search = EvolutionSearch(
+            lambda a, calls=calls: calls.update([a]) or score(a), tiny_space, limits, settings, seeded(1)
+        )
+        runs.append(finished(search))
+        assert set(calls.values()) == {1}
+        assert len(calls) == SETTINGS.population * SETTINGS.generations
+    assert runs[0].history == runs[1].history
+    assert max(result.macs for result in search.history) <= limits.max_macs
+
+
+def test_evolution_finds_better_than_random_search_with_as_many_evaluations(tiny_space, limits, seeded):
+    means = {}
+    for method in ("nsga2", "evolution", "random"):
+        settings = dataclasses.replace(SETTINGS, method=method)
+        search = finished(EvolutionSearch(score, tiny_space, limits, settings, seeded(2)))
+        best = sorted(result.accuracy for result in search.history)[-10:]
+        means[method] = sum(best) / len(best)
+    assert means["evolution"] > means["random"] + 0.01
+    assert means["nsga2"] > means["random"] + 0.01
+
+
+@pytest.mark.parametrize("method", ["evolution", "random"])
+def test_baselines_end_when_the_space_is_used_up(method, tiny_space, seeded):
+    few = SearchLimits(sorted({tiny_space.count_macs(Architecture(o)) for o in product(range(3), repeat=8)})[3])
+    settings = SearchSettings(population=4, generations=12, method=method)
+    search = finished(EvolutionSearch(score, tiny_space, few, settings, seeded(0)))
+    assert len(search.history) < 4 * 12
+
+
 def test_front_of_a_search_is_not_dominated(tiny_space, limits, seeded):
     search = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(7)))
     for result in search.pareto_front:
@@ -134,6 +204,9 @@ def test_misuse_is_refused(tiny_space, limits, seeded):
     [
         ({"population": 1}, "population: expected at least 2, got 1"),
         ({"generations": 0}, "generations: expected at least 1, got 0"),
+        ({"method": "luck"}, "method: expected one of nsga2, evolution, random, got 'luck'"),
+        ({"objectives": "macs,size"}, "objectives: expected different ones of macs, parameters, latency"),
+        ({"objectives": "macs,macs"}, "objectives: expected different ones"),
         ({"mutation_probability": 1.5}, "mutation_probability.*got 1.5"),
     ],
 )

@@ -1,9 +1,8 @@
-import math
-
 import pytest
 import torch
 
-from kshot_ext.nas.simplex_net import SimplexNet, code_statistics, imbalance
+from kshot_ext.nas.code_settings import CodeForm, CodeSettings
+from kshot_ext.nas.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.spaces import create_space
 
 
@@ -49,26 +48,56 @@ def test_code_reads_the_widths_too(seeded):
     assert codes.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
 
 
-def test_imbalance_looks_at_the_mean_code_only():
-    specialised, equal = torch.eye(4), torch.full((4, 4), 0.25)
-    assert imbalance(specialised) == pytest.approx(0, abs=1e-6)
-    assert imbalance(equal) == pytest.approx(0, abs=1e-6)
-    assert imbalance(torch.eye(4)[:1]) == pytest.approx(math.log(4))
-    assert imbalance(torch.tensor([[0.7, 0.3]])) > imbalance(torch.tensor([[0.6, 0.4]])) > 0
-
-
-def test_descending_the_imbalance_evens_the_shares(tiny_space, seeded):
-    simplex_net = SimplexNet(tiny_space, 3, seeded(0))
-    with torch.no_grad():
-        simplex_net.output.bias[0] = 2.0
+def test_an_equal_part_bounds_the_codes(opinionated, tiny_space, seeded):
     paths = [tiny_space.sample(seeded(seed)) for seed in range(20)]
-    optimizer = torch.optim.Adam(simplex_net.parameters(), lr=0.01)
-    before = imbalance(simplex_net(paths)).item()
-    for _ in range(40):
-        imbalance(simplex_net(paths)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert imbalance(simplex_net(paths)) < 0.1 * before
+    free = opinionated(paths)
+    opinionated.set_form(CodeForm(free_share=0.3, temperature=1.0))
+    torch.testing.assert_close(opinionated(paths), 0.7 / 3 + 0.3 * free)
+    opinionated.set_form(CodeForm(free_share=0.0, temperature=1.0))
+    assert torch.equal(opinionated(paths), torch.full((20, 3), 1 / 3))
+
+
+def test_temperature_divides_the_logits(opinionated, tiny_space, seeded):
+    paths = [tiny_space.sample(seeded(seed)) for seed in range(20)]
+    sharp = opinionated(paths)
+    opinionated.set_form(CodeForm(free_share=1.0, temperature=2.0))
+    roots = sharp.sqrt()
+    torch.testing.assert_close(opinionated(paths), roots / roots.sum(dim=1, keepdim=True))
+
+
+def test_the_form_is_part_of_the_state(opinionated, tiny_space, seeded):
+    opinionated.set_form(CodeForm(free_share=0.3, temperature=2.0))
+    other = SimplexNet(tiny_space, 3, seeded(5))
+    other.load_state_dict(opinionated.state_dict())
+    assert torch.equal(other.code(tiny_space.largest()), opinionated.code(tiny_space.largest()))
+
+
+def test_codes_per_layer(tiny_space, seeded):
+    simplex_net = SimplexNet(tiny_space, 3, seeded(0), settings=CodeSettings(per_layer=True))
+    paths = [tiny_space.sample(seeded(seed)) for seed in range(5)]
+    torch.testing.assert_close(simplex_net(paths), torch.full((5, 8, 3), 1 / 3))
+    torch.nn.init.normal_(simplex_net.output.weight, generator=seeded(1))
+    codes = simplex_net(paths).detach()
+    torch.testing.assert_close(codes.sum(dim=2), torch.ones(5, 8))
+    assert torch.pdist(codes[0]).min() > 1e-4
+    torch.testing.assert_close(simplex_net.code(paths[2]), codes[2])
+    statistics = code_statistics(simplex_net, tiny_space, seeded(2), num_architectures=20)
+    generator = seeded(2)
+    codes = simplex_net([tiny_space.sample(generator) for _ in range(20)]).detach()
+    distance = sum(float(torch.pdist(codes[:, layer], p=1).mean()) for layer in range(8)) / 8
+    assert statistics.distance == pytest.approx(distance, rel=1e-5)
+    assert statistics.entry_shares == pytest.approx(codes.mean(dim=(0, 1)).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_spread_starts_codes_from_the_cost(tiny_space, seeded, per_layer):
+    settings = CodeSettings(spread=2.0, per_layer=per_layer)
+    simplex_net = SimplexNet(tiny_space, 4, seeded(0), settings=settings)
+    assert simplex_net.code(tiny_space.cheapest()).argmax(dim=-1).unique().tolist() == [0]
+    assert simplex_net.code(tiny_space.largest()).argmax(dim=-1).unique().tolist() == [3]
+    statistics = code_statistics(simplex_net, tiny_space, seeded(2))
+    assert statistics.distance > 0.1
+    assert min(statistics.entry_shares) > 0.25 / 4
 
 
 def test_statistics_measure_spread_and_shares(tiny_space, opinionated, seeded):

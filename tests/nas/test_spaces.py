@@ -128,7 +128,7 @@ def test_cells_of_nas_bench_201_are_wired_as_published(seeded):
 @pytest.mark.usefixtures("native_backend", "one_thread")
 def test_networks_cost_and_compute_what_space_and_supernet_say(name, widths, seeded):
     space = create_space(name, image_shape=(3, 32, 32), num_classes=10, channels=TINY_CHANNELS[name], widths=widths)
-    check_space(space, seeded(0), num_random=6)
+    check_space(space, seeded(0), num_random=3)
 
 
 @pytest.mark.parametrize(("side", "last_side"), [(224, 7), (32, 4)])
@@ -166,8 +166,7 @@ def test_more_width_costs_more(name, seeded):
     assert space.count_macs(space.cheapest()) < space.count_macs(space.largest())
     architecture = Architecture(space.largest().operations, (1,) * space.num_widths)
     macs = space.count_macs(architecture)
-    neighbours = [other for other in space.cheaper_neighbours(architecture) if other.widths != architecture.widths]
-    assert len(neighbours) == space.num_widths
+    neighbours = [architecture.with_width(position, 0) for position in range(space.num_widths)]
     assert all(space.count_macs(other) < macs for other in neighbours)
 
 

@@ -3,9 +3,10 @@ import copy
 import pytest
 import torch
 
+from kshot_ext.nas.export import extract
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nn import KShotModule
+from kshot_ext.nn import KShotBatchNorm2d, KShotModule
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -30,6 +31,69 @@ def test_one_hot_code_is_the_plain_network_of_that_copy(supernet, tiny_space, se
     code = torch.eye(3)[shot]
     expected = copy_of(supernet, shot, architecture)(IMAGES)
     torch.testing.assert_close(supernet(IMAGES, architecture, code), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_layer_may_have_a_code_of_its_own(supernet, tiny_space, seeded):
+    """One-hot rows pick the copy of each layer; stem and head, which have no row, use the mean."""
+    supernet, images, generator = supernet.double(), IMAGES.double(), seeded(5)
+    with torch.no_grad():
+        for parameter in supernet.parameters():  # the signal of the initial ones fades over the layers
+            parameter += torch.randn(parameter.shape, generator=generator)
+    architecture = tiny_space.largest()
+    rows = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    path = supernet.path(architecture)
+    plain = tiny_space.build(architecture, seeded(9)).double()
+    weights = {}
+    for name, parameter in path.named_parameters():
+        part = name.partition(".")[0]
+        row = rows[int(part.removeprefix("layer"))] if part.startswith("layer") else rows.mean(dim=0)
+        weights[name] = torch.einsum("k,k...->...", row, parameter.detach())
+    plain.load_state_dict(weights | dict(path.named_buffers()))
+    output = supernet(images, architecture, rows)
+    torch.testing.assert_close(output, plain.eval()(images))
+    torch.testing.assert_close(extract(supernet, architecture, rows).eval()(images), output)
+    assert not torch.allclose(supernet(images, architecture, rows.mean(dim=0)), output, rtol=0.01)
+
+
+def test_equal_rows_are_one_code_and_each_row_gets_its_gradient(supernet, tiny_space):
+    architecture, code = tiny_space.largest(), torch.tensor([0.2, 0.3, 0.5])
+    expected = supernet(IMAGES, architecture, code)
+    rows = code.repeat(8, 1).requires_grad_()
+    torch.testing.assert_close(supernet(IMAGES, architecture, rows), expected, rtol=1e-4, atol=1e-5)
+    code.requires_grad_()
+    supernet(IMAGES, architecture, code).square().mean().backward()
+    supernet(IMAGES, architecture, rows).square().mean().backward()
+    torch.testing.assert_close(rows.grad.sum(dim=0), code.grad, rtol=1e-3, atol=1e-5)
+    assert rows.grad.abs().sum(dim=1).min() > 0
+
+
+def test_refuses_rows_that_are_not_one_for_each_layer(supernet, tiny_space):
+    with pytest.raises(ValueError, match=r"code: expected \[3\], or one row for each of 8 layers, got \[6, 3\]"):
+        supernet(IMAGES, tiny_space.largest(), torch.full((6, 3), 1 / 3))
+
+
+def test_batch_norm_may_stay_out_of_the_mix(tiny_space, seeded):
+    """All codes then use the mean of its copies, whose gradients are equal: they move as one would."""
+    supernet = Supernet(tiny_space, 3, seeded(0), mixed_batch_norm=False)
+    architecture, code = tiny_space.largest(), torch.tensor([0.7, 0.1, 0.2])
+    norms = [module for module in supernet.path(architecture).modules() if isinstance(module, KShotBatchNorm2d)]
+    output = supernet(IMAGES, architecture, code)
+    network = extract(supernet, architecture, code).train()
+    torch.testing.assert_close(network(IMAGES), output, rtol=1e-4, atol=1e-5)
+    output.square().mean().backward()
+    for norm in norms:
+        torch.testing.assert_close(norm.weight.grad, norm.weight.grad[:1].expand_as(norm.weight))
+        with torch.no_grad():
+            norm.weight.copy_(norm.weight.mean(dim=0).expand_as(norm.weight))
+    torch.testing.assert_close(supernet(IMAGES, architecture, code), output, rtol=1e-4, atol=1e-5)
+    assert supernet.path(architecture).get_submodule("stem.0").weight.grad[0].norm() > 0
+
+
+def test_the_perturbation_is_a_setting(tiny_space, seeded):
+    small, large = (
+        Supernet(tiny_space, 2, seeded(0), perturbation=size).get_parameter("stem.0.weight") for size in (0.01, 1.0)
+    )
+    torch.testing.assert_close(100 * (small[1] - small[0]), large[1] - large[0], rtol=1e-3, atol=1e-4)
 
 
 def test_equal_copies_make_the_code_irrelevant(supernet, tiny_space):

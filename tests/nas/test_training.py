@@ -1,13 +1,19 @@
 import copy
+import dataclasses
 import io
+import math
 
 import pytest
 import torch
 
+from kshot_ext.nas.code_settings import CodeSettings
+from kshot_ext.nas.optimization import Tally
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.nas.supernet import Supernet, path_loss
+from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.training_settings import TrainingSettings
+from kshot_ext.nn import KShotConv2d
 
 SETTINGS = TrainingSettings(
     epochs=4, batch_size=8, warmup_epochs=1, simplex_every=2, paths_per_simplex_step=2, held_out_share=0.25
@@ -16,9 +22,9 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture
 def make_trainer(tiny_space, tiny_splits, seeded):
-    def make(seed=0, settings=SETTINGS):
-        supernet = Supernet(tiny_space, 2, seeded(seed))
-        simplex_net = SimplexNet(tiny_space, 2, seeded(seed + 1))
+    def make(seed=0, settings=SETTINGS, codes=None, space=tiny_space):
+        supernet = Supernet(space, 2, seeded(seed))
+        simplex_net = SimplexNet(space, 2, seeded(seed + 1), settings=codes)
         return SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(seed + 2))
 
     return make
@@ -63,33 +69,6 @@ def test_warm_up_keeps_codes_equal_and_later_epochs_part_them(make_trainer):
     assert trained.codes.distance > 0
 
 
-def test_simplex_steps_move_only_the_simplex_net(make_trainer):
-    trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, warmup_epochs=0, simplex_every=1))
-    trainer.supernet.train()
-    weights = {name: p.detach().clone() for name, p in trainer.supernet.named_parameters()}
-    codes = weights_of(trainer.simplex_net)
-    trainer._simplex_step(trainer._endless_held_out_batches())
-    assert equal(weights, dict(trainer.supernet.named_parameters()))
-    assert not equal(codes, trainer.simplex_net.state_dict())
-    assert all(p.grad is None and p.requires_grad for p in trainer.supernet.parameters())
-
-
-def test_balance_brings_an_entry_that_leads_back(make_trainer):
-    shares = []
-    for balance in (0.0, 1.0):
-        trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, balance=balance))
-        with torch.no_grad():
-            for weight in trainer.supernet.parameters():  # equal copies: the data has no opinion on the code
-                weight.copy_(weight[:1].expand_as(weight))
-            trainer.simplex_net.output.bias[0] = 2.0
-        held_out = trainer._endless_held_out_batches()
-        for _ in range(3):
-            trainer._simplex_step(held_out)
-        shares.append(float(trainer.simplex_net.code(trainer.supernet.space.cheapest())[0]))
-    assert shares[0] > 0.85
-    assert shares[1] < shares[0] - 0.02
-
-
 def test_dictionary_steps_leave_the_simplex_net_alone(make_trainer, tiny_splits):
     trainer = make_trainer(settings=TrainingSettings(epochs=1, batch_size=8, warmup_epochs=1))
     weights, codes = weights_of(trainer.supernet), weights_of(trainer.simplex_net)
@@ -107,16 +86,143 @@ def test_simplex_steps_use_images_that_dictionary_steps_never_see(make_trainer, 
     assert held_out.isdisjoint(trained_on)
 
 
-def test_resumed_training_equals_an_uninterrupted_one(make_trainer):
-    whole = make_trainer()
-    reports = [whole.train_epoch() for _ in range(4)]
-    first = make_trainer()
+def test_codes_stay_fixed_for_the_first_epochs_and_their_free_share_grows(make_trainer):
+    codes = CodeSettings(spread=2.0, fixed_epochs=1, free_share_at_start=0.0, free_share=0.5, temperature_at_start=4.0)
+    trainer = make_trainer(codes=codes)
+    start = {name: p.detach().clone() for name, p in trainer.simplex_net.named_parameters()}
+    reports = [trainer.train_epoch()]
+    assert reports[0].codes.distance == 0
+    assert float(trainer.simplex_net.temperature) == 4
+    reports.append(trainer.train_epoch())
+    assert equal(start, dict(trainer.simplex_net.named_parameters()))
+    assert float(trainer.simplex_net.free_share) == pytest.approx(0.5 / 3)
+    reports += [trainer.train_epoch(), trainer.train_epoch()]
+    assert not equal(start, dict(trainer.simplex_net.named_parameters()))
+    assert [report.simplex_loss is None for report in reports] == [True, True, False, False]
+    assert (float(trainer.simplex_net.free_share), float(trainer.simplex_net.temperature)) == (0.5, 1.0)
+    distances = [report.codes.distance for report in reports]
+    assert distances == sorted(distances)
+    assert distances[1] > 0
+
+
+def test_warm_up_has_equal_codes_whatever_the_simplex_net_says(make_trainer):
+    trainer, codes = make_trainer(codes=CodeSettings(spread=3.0)), []
+    forward = trainer.supernet.forward
+    trainer.supernet.forward = lambda images, path, code: codes.append(code) or forward(images, path, code)
+    trainer.train_epoch()
+    assert torch.equal(torch.stack(codes), torch.full((len(codes), 2), 0.5))
+    codes.clear()
+    trainer.train_epoch()
+    assert not torch.allclose(codes[0], torch.full((2,), 0.5))
+
+
+def test_simplex_steps_are_counted_over_the_whole_training(make_trainer):
+    """Four dictionary steps an epoch, the first epoch without: after steps 5, 10, 15."""
+    settings = dataclasses.replace(SETTINGS, simplex_every=5)
+    reports = [trainer.train_epoch() for trainer in [make_trainer(settings=settings)] for _ in range(4)]
+    assert [report.simplex_loss is None for report in reports] == [True, False, False, False]
+    rarely = make_trainer(settings=dataclasses.replace(SETTINGS, simplex_every=16))
+    assert [rarely.train_epoch().simplex_loss is None for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_the_gradient_is_clipped_as_that_of_the_mixed_weight(make_trainer, tiny_splits, clip_norm):
+    trainer = make_trainer(settings=dataclasses.replace(SETTINGS, clip_norm=clip_norm, weight_decay=0.0))
+    images = (tiny_splits.train.images[:8].float() / 255, tiny_splits.train.labels[:8])
+    trainer._dictionary_step([trainer.supernet.space.largest()], *images, Tally())
+    gradient = torch.cat([state["momentum_buffer"].flatten() for state in trainer.optimizer.state.values()])
+    if clip_norm:
+        assert float(gradient.norm()) == pytest.approx(clip_norm / math.sqrt(2), rel=1e-4)
+    else:
+        assert float(gradient.norm()) > 0.1
+
+
+@pytest.mark.parametrize(("sampling", "count"), [("uniform", 1), ("fair", 3), ("sandwich", 4)])
+def test_a_step_adds_up_the_gradients_of_its_paths(make_trainer, tiny_splits, monkeypatch, sampling, count):
+    settings = dataclasses.replace(SETTINGS, path_sampling=sampling, clip_norm=0.0, weight_decay=0.0)
+    trainer, drawn = make_trainer(settings=settings), []
+    images, labels = tiny_splits.train.images[:8].float() / 255, tiny_splits.train.labels[:8]
+    step = trainer._dictionary_step
+    monkeypatch.setattr(trainer, "_dictionary_step", lambda paths, *_: drawn.append(paths) or pytest.fail("drawn"))
+    with pytest.raises(pytest.fail.Exception):
+        trainer.train_epoch()
+    assert len(drawn[0]) == count
+    expected = copy.deepcopy(trainer.supernet).eval()
+    for path in drawn[0]:
+        path_loss(expected, path, torch.full((2,), 0.5), images, labels, settings.label_smoothing)[0].backward()
+    trainer.supernet.eval()  # so that batch norm keeps no trace of the order
+    step(drawn[0], images, labels, Tally())
+    for (name, parameter), other in zip(trainer.supernet.named_parameters(), expected.parameters()):
+        found = trainer.optimizer.state[parameter].get("momentum_buffer")
+        assert (found is None) == (other.grad is None), name
+        if found is not None:
+            torch.testing.assert_close(found, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_of_all_steps_is_what_training_ends_with(make_trainer):
+    settings = dataclasses.replace(SETTINGS, average_decay=0.9)
+    trainer, plain = make_trainer(settings=settings), make_trainer()
+    modules = torch.nn.ModuleList([plain.supernet, plain.simplex_net])
+    average = [p.detach().clone() for p in modules.parameters()]
+
+    def follow(_):
+        average_steps.append(None)
+        kept = min(0.9, (1 + len(average_steps)) / (10 + len(average_steps)))
+        for mean, parameter in zip(average, modules.parameters()):
+            mean.lerp_(parameter.detach(), 1 - kept)
+
+    average_steps = []
+    for epoch in range(4):
+        plain.train_epoch(follow)
+        trainer.train_epoch()
+        ours = torch.nn.ModuleList([trainer.supernet, trainer.simplex_net])
+        if epoch < 3:
+            assert equal(plain.supernet.state_dict(), trainer.supernet.state_dict())
+            assert equal(plain.simplex_net.state_dict(), trainer.simplex_net.state_dict())
+        with trainer.averaged():
+            for mean, parameter in zip(average, ours.parameters()):
+                torch.testing.assert_close(parameter.detach(), mean, rtol=1e-4, atol=1e-5)
+    assert not equal(plain.supernet.state_dict(), trainer.supernet.state_dict())
+
+
+def test_mixed_precision_trains_float32_weights(make_trainer):
+    trainer, dtypes = make_trainer(settings=dataclasses.replace(SETTINGS, precision="bfloat16")), []
+    first = next(m for m in trainer.supernet.modules() if isinstance(m, KShotConv2d))
+    first.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    reports = [trainer.train_epoch() for _ in range(2)]
+    assert set(dtypes) == {torch.bfloat16}
+    assert {p.dtype for p in trainer.supernet.parameters()} == {torch.float32}
+    assert all(math.isfinite(report.loss) for report in reports)
+    assert reports[1].simplex_loss is not None
+    with pytest.raises(ValueError, match="float16 needs a CUDA device"):
+        make_trainer(settings=dataclasses.replace(SETTINGS, precision="float16"))
+
+
+def test_weights_decay_as_the_mixed_weight_does_and_others_do_not(make_trainer):
+    decays = {True: [2e-3, 2e-3], False: [2e-3, 0.0]}
+    for decay_norms, expected in decays.items():
+        settings = dataclasses.replace(SETTINGS, weight_decay=4e-3, decay_norms=decay_norms)
+        groups = make_trainer(settings=settings).optimizer.param_groups
+        assert [group["weight_decay"] for group in groups] == expected
+
+
+EVERYTHING = (
+    dataclasses.replace(
+        SETTINGS, path_sampling="fair", average_decay=0.9, precision="bfloat16", simplex_rate_at_end=0.1
+    ),
+    CodeSettings(per_layer=True, spread=1.0, free_share_at_start=0.0, temperature_at_start=2.0),
+)
+
+
+@pytest.mark.parametrize(("settings", "codes"), [(SETTINGS, None), EVERYTHING], ids=["default", "everything"])
+def test_resumed_training_equals_an_uninterrupted_one(make_trainer, settings, codes):
+    whole = make_trainer(settings=settings, codes=codes)
     for _ in range(2):
-        first.train_epoch()
-    state = through_a_file(first.state_dict())
-    resumed = make_trainer(seed=50)
+        whole.train_epoch()
+    state = through_a_file(whole.state_dict())
+    resumed = make_trainer(seed=50, settings=settings, codes=codes)
     resumed.load_state_dict(state)
-    assert [resumed.train_epoch() for _ in range(2)] == reports[2:]
+    assert [resumed.train_epoch() for _ in range(2)] == [whole.train_epoch() for _ in range(2)]
     assert resumed.finished
     assert equal(whole.supernet.state_dict(), resumed.supernet.state_dict())
     assert equal(whole.simplex_net.state_dict(), resumed.simplex_net.state_dict())
@@ -166,7 +272,9 @@ def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
         ({"simplex_every": 0}, "simplex_every"),
         ({"paths_per_simplex_step": 0}, "paths_per_simplex_step"),
         ({"held_out_share": 1.0}, "held_out_share"),
-        ({"balance": -1.0}, "balance"),
+        ({"simplex_rate_at_end": 1.1}, "simplex_rate_at_end"),
+        ({"average_decay": 1.0}, "average_decay"),
+        ({"path_sampling": "best"}, "path_sampling: expected one of uniform, fair, sandwich, got 'best'"),
     ],
 )
 def test_rejects_settings_out_of_range(changed, message):

@@ -9,7 +9,8 @@ from kshot_ext.nas.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.search import EvolutionSearch, SearchSettings
 from kshot_ext.nas.simplex_net import SimplexNet
 from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.training_settings import TrainingSettings
 
 
 def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):

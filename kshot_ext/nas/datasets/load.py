@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from kshot_ext.nas.datasets.decode import fit_square
 from kshot_ext.nas.datasets.memory import check_memory
 from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
 
-HELD_OUT_SHARE = 0.2
-"""Share of the training images split off for each of validation and test, where the source has none."""
+HELD_OUT_SHARES: Mapping[Part, float] = {Part.VALIDATION: 0.2, Part.TEST: 0.2}
+"""Share of the training images split off for each part, where the source has none."""
 
 
 def load_splits(
@@ -23,17 +23,20 @@ def load_splits(
     generator: torch.Generator,
     max_images: int | None = None,
     image_size: int | None = None,
+    held_out: Mapping[Part, float] = HELD_OUT_SHARES,
     on_image: Callable[[int, int], None] | None = None,
 ) -> DataSplits:
     """Decode a source into training, validation and test images.
 
-    A part that the source lacks is split off its training images, the same share of every class.
+    A part that the source lacks is split off its training images, the same share of every class. Parts that
+    ``held_out`` does not name are left out, and empty in the result.
 
     Args:
         source: what to load.
         generator: decides the subset and the division.
         max_images: most images to use, the same share of every class; default all.
         image_size: side in pixels to which every image is scaled and cut; default: as they are.
+        held_out: share of the training images to split off for each part, where the source has none.
         on_image: called after each image with the number done and their total.
 
     Raises:
@@ -41,10 +44,11 @@ def load_splits(
             ``image_size``, or the images do not fit into memory.
     """
     parts = torch.tensor([list(Part).index(part) for part in source.parts])
-    chosen = _choose(source.labels, parts, max_images, generator)
+    wanted = [index for index, part in enumerate(Part) if part is Part.TRAIN or part in held_out]
+    chosen = _choose(source.labels, parts, wanted, max_images, generator)
     labels, parts = source.labels[chosen], parts[chosen]
-    parts = _divide(labels, parts, generator)
-    _check_every_class_in_every_part(labels, parts, source)
+    parts = _divide(labels, parts, held_out, generator)
+    _check_every_class_in_every_part(labels, parts, wanted, source)
     images = ImageSet(_decode(source, chosen.tolist(), image_size, on_image), labels)
     train, validation, test = (images.subset((parts == part).nonzero()[:, 0]) for part in range(len(Part)))
     mean, std = channel_statistics(train.images)
@@ -68,31 +72,35 @@ def _group_quantiles(groups: Tensor, generator: torch.Generator) -> Tensor:
     return quantiles
 
 
-def _choose(labels: Tensor, parts: Tensor, max_images: int | None, generator: torch.Generator) -> Tensor:
-    if max_images is None or max_images >= len(labels):
-        return torch.arange(len(labels))
-    quantiles = _group_quantiles(labels * len(Part) + parts, generator)
-    return quantiles.argsort(stable=True)[:max_images].sort().values
+def _choose(
+    labels: Tensor, parts: Tensor, wanted: list[int], max_images: int | None, generator: torch.Generator
+) -> Tensor:
+    usable = torch.isin(parts, torch.tensor(wanted)).nonzero()[:, 0]
+    if max_images is None or max_images >= len(usable):
+        return usable
+    quantiles = _group_quantiles((labels * len(Part) + parts)[usable], generator)
+    return usable[quantiles.argsort(stable=True)[:max_images].sort().values]
 
 
-def _divide(labels: Tensor, parts: Tensor, generator: torch.Generator) -> Tensor:
-    train, *held_out = range(len(Part))
-    in_train = (parts == train).nonzero()[:, 0]
+def _divide(labels: Tensor, parts: Tensor, held_out: Mapping[Part, float], generator: torch.Generator) -> Tensor:
+    in_train = (parts == list(Part).index(Part.TRAIN)).nonzero()[:, 0]
     quantiles = _group_quantiles(labels[in_train], generator)
     divided = parts.clone()
-    missing = [part for part in held_out if not (parts == part).any()]
-    for position, part in enumerate(missing):
-        start = position * HELD_OUT_SHARE
-        divided[in_train[(quantiles >= start) & (quantiles < start + HELD_OUT_SHARE)]] = part
+    start = 0.0
+    for part, share in held_out.items():
+        index = list(Part).index(part)
+        if not (parts == index).any():
+            divided[in_train[(quantiles >= start) & (quantiles < start + share)]] = index
+            start += share
     return divided
 
 
-def _check_every_class_in_every_part(labels: Tensor, parts: Tensor, source: ImageSource) -> None:
+def _check_every_class_in_every_part(labels: Tensor, parts: Tensor, wanted: list[int], source: ImageSource) -> None:
     for label, name in enumerate(source.class_names):
         present = parts[labels == label]
-        for index, part in enumerate(Part):
+        for index in wanted:
             if not (present == index).any():
-                expected = f"too few for a {part.value} part (4 or more divide well)"
+                expected = f"too few for a {list(Part)[index].value} part (4 or more divide well)"
                 raise DataError(f"{source.name}: class {name!r}: {len(present)} images used, {expected}")
 
 

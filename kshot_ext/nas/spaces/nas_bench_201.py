@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from kshot_ext.nas.architecture import Architecture
 from kshot_ext.nas.blocks import Zero, conv_batch_norm
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.space import NetworkShape, SearchSpace
@@ -58,6 +59,16 @@ class NASBench201(SearchSpace):
         )
         self.channels = _CHANNELS if channels is None else channels
         check_at_least("channels", self.channels, 1)
+
+    def from_key(self, key: str) -> Architecture:
+        """The architecture of a key in the form ``|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|``."""
+        edges = [edge for node in key.split("+") for edge in node.strip("|").split("|")]
+        names, starts = zip(*(edge.rpartition("~")[::2] for edge in edges))
+        if starts != tuple(str(start) for start, _ in _EDGES) or not set(names) <= set(_OPERATIONS):
+            raise ValueError(f"key {key!r}: expected the form |nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+        architecture = Architecture(tuple(map(_OPERATIONS.index, names)))
+        self.validate(architecture)
+        return architecture
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))

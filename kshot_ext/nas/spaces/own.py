@@ -5,14 +5,27 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from kshot_ext.nas.space import SearchSpace
+
+_PREFIX = "own_space_"
+
+
+def own_modules() -> list[ModuleType]:
+    """The modules of all files loaded so far; no import statement finds them."""
+    return [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
 
 
 def is_own(name: str) -> bool:
     """Whether a name has the form ``FILE.py:CLASS``."""
     file, _, class_name = name.rpartition(":")
     return file.endswith(".py") and class_name.isidentifier()
+
+
+def file_of(name: str) -> str:
+    """The ``FILE.py`` of a name ``FILE.py:CLASS``."""
+    return name.rpartition(":")[0]
 
 
 def with_absolute_path(name: str) -> str:
@@ -29,10 +42,10 @@ def load_own(name: str) -> type[SearchSpace]:
     Raises:
         ValueError: if the file cannot be read, or has no search space of that name.
     """
-    file, _, class_name = name.rpartition(":")
+    file, class_name = file_of(name), name.rpartition(":")[2]
     if not Path(file).is_file():
         raise ValueError(f"space: {file}: no such file")
-    spec = importlib.util.spec_from_file_location(f"own_space_{Path(file).stem}", file)
+    spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)

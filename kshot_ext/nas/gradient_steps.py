@@ -1,0 +1,66 @@
+"""Optimiser steps in mixed precision, with a bound on the gradient."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class GradientSteps:
+    """Forward passes in a precision, and optimiser steps on gradients that are scaled, checked and clipped as needed.
+
+    In ``float16`` small gradients would vanish, so the loss is multiplied by a factor, which adapts, and the gradient
+    divided by it before a step; a step whose gradient is not finite is left out (Micikevicius et al., "Mixed Precision
+    Training", ICLR 2018). Dictionaries keep their compact gradients through all of it.
+
+    Args:
+        precision: one of ``PRECISIONS``.
+        device: where the network is.
+
+    Raises:
+        ValueError: for ``float16`` on another device than CUDA.
+    """
+
+    def __init__(self, precision: str, device: torch.device) -> None:
+        if precision == "float16" and device.type != "cuda":
+            raise ValueError(f"precision: float16 needs a CUDA device, got {device}; bfloat16 works here")
+        self._dtype = PRECISIONS[precision]
+        self._device = device
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass and its loss."""
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device.type, self._dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of a loss to that of others since the last step."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, optimizer: Optimizer, *, clip_norm: float = 0.0) -> None:
+        """One step of an optimiser, whose gradients are then forgotten.
+
+        Args:
+            optimizer: all of its parameters count in the norm.
+            clip_norm: largest Euclidean norm of the gradient, 0 for no limit.
+        """
+        self._scaler.unscale_(optimizer)
+        if clip_norm > 0:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, clip_norm, foreach=True)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._scaler.load_state_dict(state)

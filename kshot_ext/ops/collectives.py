@@ -1,0 +1,65 @@
+"""Sums over the processes of one training; every exchange between them goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the training has ended or does not answer."""
+
+
+def all_reduce(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Replace a contiguous tensor by its sum over the processes of a group, and return it.
+
+    Raises:
+        LostProcessError: if another process has ended, or does not answer within the group's timeout.
+    """
+    with _loss_explained():
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+def broadcast(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Replace a contiguous tensor by that of the group's first process, and return it.
+
+    Raises:
+        LostProcessError: as for `all_reduce`.
+    """
+    with _loss_explained():
+        dist.broadcast(tensor, group=group, group_src=0)
+    return tensor
+
+
+def summed(values: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The sum over the processes of a group as a new tensor, differentiable.
+
+    Every process gets the sum S, so that its own values receive sum_r dL_r/dS, the sum over all processes' losses.
+    """
+    return _Sum.apply(values, group)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return all_reduce(values.clone(memory_format=torch.contiguous_format), group)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return all_reduce(grad.clone(memory_format=torch.contiguous_format), ctx.group), None
+
+
+@contextmanager
+def _loss_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch's backends raise this, or kinds of it, for closed connections and timeouts
+        raise LostProcessError(
+            f"another process of this training has ended or did not answer in time ({error})"
+        ) from error

@@ -1,0 +1,135 @@
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT`.
+
+It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+
+from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
+from kshot_ext.nas import plots
+from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.command import search_command
+from kshot_ext.nas.command_frame import EXIT_DONE
+from kshot_ext.nas.data import DataSplits, ImageSet
+from kshot_ext.nas.data_parallel import DataParallel
+from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.optim import KShotSGD
+
+EPOCHS = 3
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def join() -> DataParallel:
+    return DataParallel.from_environment(timeout=60)
+
+
+def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
+    """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
+
+    In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step, and
+    Adam makes a step of any gradient but zero.
+    """
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
+    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
+    splits = DataSplits(
+        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
+    )
+    settings = TrainingSettings(
+        epochs=EPOCHS,
+        batch_size=7,
+        learning_rate=0.01,
+        warmup_epochs=1,
+        simplex_every=2,
+        paths_per_simplex_step=2,
+        held_out_share=0.25,
+    )
+    supernet, simplex_net = (
+        network(space, 3, seeded(seed + place)).double() for place, network in enumerate((Supernet, SimplexNet))
+    )
+    for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):
+        reader.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
+    return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
+
+
+def search(folder: Path) -> None:
+    """What `torchrun -m kshot_ext search` does, but for the drawing, which takes as long as all else."""
+    plots.to_png = lambda figure: b""
+    assert search_command({"out": str(folder / "run")}, folder / "settings.toml", None) == EXIT_DONE
+
+
+def train_and_lose_a_process(folder: Path) -> None:
+    """The leader trains from its own state; the others start from another one, which must not matter.
+
+    In the last epoch the last process dies, without a word.
+    """
+    processes = join()
+    trainer = make_trainer(processes, seed=processes.rank)
+    if processes.leads:
+        reports = [asdict(trainer.train_epoch()) for _ in range(EPOCHS - 1)]
+        torch.save({"state": trainer.state_dict(), "reports": reports}, folder / "trained.pt")
+        trainer.train_epoch()
+    if processes.rank == processes.size - 1:
+        optimizer = trainer.simplex_training.optimizer
+        optimizer.register_step_pre_hook(lambda *_: os._exit(9) if trainer.epoch == EPOCHS - 1 else None)
+    processes.follow(trainer)
+
+
+def one_step(folder: Path) -> None:
+    """Gradients of one dictionary step in float32, and what it hands to all_reduce, batch norm included."""
+    processes, sent = join(), [0]
+    all_reduce = dist.all_reduce
+
+    def counted(tensor: torch.Tensor, **options: object) -> object:
+        sent[0] += tensor.numel() * tensor.element_size()
+        return all_reduce(tensor, **options)
+
+    dist.all_reduce = counted
+    shots = 8
+    space = create_space("nas-bench-macro", image_shape=(3, 8, 8), num_classes=10, channels=16)
+    supernet = Supernet(space, shots, seeded(0))
+    optimizer = KShotSGD(supernet.parameters(), lr=0.1)
+    images, labels = torch.randn(9, 3, 8, 8, generator=seeded(0)), torch.arange(9)
+    path = Architecture((2, 1, 0, 2, 1, 0, 2, 1))
+
+    def backward(images: torch.Tensor, labels: torch.Tensor, share: float) -> None:
+        logits = supernet(images, path, torch.full((shots,), 1 / shots))
+        (share * cross_entropy(logits, labels)).backward()
+
+    def gradients() -> dict[str, torch.Tensor]:
+        return {name: p.grad.clone().dense() for name, p in supernet.named_parameters() if p.grad is not None}
+
+    synchronize_batch_norm(supernet, processes.group)
+    backward(*processes.part(images, labels))
+    sum_gradients(supernet.parameters(), processes.group)
+    together = gradients()
+    dist.all_reduce = all_reduce
+    processes.close(failed=True)  # the other does not listen for more
+    optimizer.zero_grad()
+    if processes.leads:
+        synchronize_batch_norm(supernet, None)
+        backward(images, labels, 1.0)
+        dense = sum(gradient.numel() * gradient.element_size() for gradient in together.values())
+        result = {"sent": sent[0], "dense": dense, "shots": shots, "together": together, "alone": gradients()}
+        torch.save(result, folder / "step.pt")
+
+
+if __name__ == "__main__":
+    folder, *ports = sys.argv[1:]
+    torch.set_num_threads(1)
+    for work, os.environ["MASTER_PORT"] in zip((one_step, search, train_and_lose_a_process), ports, strict=True):
+        work(Path(folder))

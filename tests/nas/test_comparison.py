@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR
+from kshot_ext.nas.compare_command import compare_command
+from kshot_ext.nas.comparison import compare_runs
+from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.run_card import RunCard
+from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
+
+
+def _run(path: Path, splits: DataSplits, command: str, settings: SupernetSettings) -> Path:
+    RunFolder.create(path, settings, RunCard.new(command, settings, "stripes", splits)).close()
+    return path
+
+
+@pytest.fixture
+def ranked(tmp_path: Path, tiny_splits: DataSplits) -> tuple[Path, Path]:
+    """Two rankings that differ in the number of shots; the second is not finished."""
+    runs = [
+        _run(tmp_path / f"shots{shots}", tiny_splits, "rank", gather_settings(RankSettings(), None, {"shots": shots}))
+        for shots in (1, 8)
+    ]
+    entry = {"run": "a", "kendall_tau": 0.123456789, "spearman_rho": None, "steps": 1875, "curve": []}
+    (runs[0] / "ranking.json").write_text(json.dumps({"runs": [entry]}))
+    lines = [{"stage": "supernet", "step": step, "loss": 2 / step} for step in (1, 2)]
+    (runs[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (runs[1] / "metrics.jsonl").write_text(json.dumps(lines[0]) + '\n{"stage": "su')
+    return runs[0], runs[1]
+
+
+def test_what_differs_is_shown_and_what_agrees_is_not(ranked: tuple[Path, Path]) -> None:
+    comparison = compare_runs(*ranked)
+    assert comparison.names == ("shots1", "shots8")
+    assert comparison.settings == {"shots": ("1", "8")}
+    assert comparison.results["Kendall's tau"] == ("0.123457", "-")
+    assert comparison.results["Spearman's rho"] == ("-", "-")
+    assert comparison.results["dictionary steps"] == ("1,875", "-")
+    assert comparison.curves == {
+        "Training loss of the supernet": {"shots1": [(1, 2.0), (2, 1.0)], "shots8": [(1, 2.0)]}
+    }
+
+
+def test_runs_of_different_commands(ranked: tuple[Path, Path], tmp_path: Path, tiny_splits: DataSplits) -> None:
+    search = _run(tmp_path / "other" / "shots1", tiny_splits, "search", RunSettings())
+    comparison = compare_runs(ranked[0], search)
+    assert comparison.names == (str(ranked[0]), str(search))
+    assert comparison.settings["command"] == ("rank", "search")
+    assert comparison.settings["budget"] == ("-", "60%")
+
+
+def test_a_page_and_tables(
+    ranked: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compare_command(*ranked) == EXIT_DONE
+    assert "0.123457" in capsys.readouterr().out
+    page = (tmp_path / "compare-shots1-shots8.html").read_text()
+    for text in ("0.123457", "Training loss of the supernet", "data:image/png", "shots8"):
+        assert text in page
+    assert compare_command(*ranked) == EXIT_ERROR
+    assert "compare-shots1-shots8.html: exists already; choose another --out" in capsys.readouterr().err
+
+
+def test_no_run_and_damaged_runs_are_errors(
+    ranked: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compare_command(ranked[0], tmp_path) == EXIT_ERROR
+    assert "not a run folder" in capsys.readouterr().err
+    (ranked[0] / "ranking.json").write_text('{"runs": []}')
+    assert compare_command(*ranked) == EXIT_ERROR
+    assert "ranking.json: damaged results" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.html")) == []

@@ -1,0 +1,251 @@
+"""`kshot-ext rank` in miniature: begun, stopped, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from kshot_ext.nas import rank_outputs, ranking
+from kshot_ext.nas.analyse_command import analyse_command
+from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
+from kshot_ext.nas.rank_command import rank_command
+from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.state_file import load_state
+from kshot_ext.nas.training import SupernetTrainer
+
+SETTINGS = """
+shots = 2
+channels = 4
+max_images = 200
+epochs = 3
+architectures = 4
+checkpoints = 2
+[training]
+warmup_epochs = 1
+simplex_every = 1
+paths_per_simplex_step = 2
+average_decay = 0.9
+"""
+STEPS = 7  # two epochs, two evaluations of two architectures each; the third epoch, and two evaluations more
+STOPPED_AT = (4, 8)  # in the first evaluation, in the second
+NUMBERS = ("kendall_tau", "spearman_rho", "regret", "steps", "code_distance", "min_entry_share", "architectures")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of 81 architectures: the first four layers vary."""
+    path = tmp_path_factory.mktemp("truth") / "table.json"
+    keys = ["".join(map(str, choices)) + "1111" for choices in product(range(3), repeat=4)]
+    path.write_text(json.dumps({key: {"mean_acc": 50 + index / 7} for index, key in enumerate(keys)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "miniature.toml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_steps() -> Iterator[None]:
+    """Two architectures between two checkpoints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_ARCHITECTURES_PER_STEP", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a ranking that was never stopped."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert rank_command({"truth": str(table), "out": str(out)}, config, None) == EXIT_DONE
+    return out
+
+
+def _entry(file: Path) -> dict[str, object]:
+    (entry,) = json.loads(file.read_text())["runs"]
+    return entry
+
+
+def test_the_run_folder_holds_everything(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"ranking.json", "ranking.png", "correlation.png", "codes.png", "report.html", "evaluated.json"}
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    # 180 training images less a fifth for simplex steps make 4 batches of 32: 2 epochs, then 3, of 4 steps.
+    assert [(r["step"], r["steps"]) for r in records if r["stage"] == "ranking"] == [(2, 8), (3, 12)]
+    entry = _entry(finished / "ranking.json")
+    assert (entry["shots"], entry["seed"], entry["steps"], entry["architectures"]) == (2, 0, 12, 4)
+    assert [point["steps"] for point in entry["curve"]] == [8, 12]
+    assert "Kendall&#x27;s tau" in (finished / "report.html").read_text()
+
+
+def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, table: Path) -> None:
+    evaluated = json.loads((finished / "evaluated.json").read_text())
+    truth = json.loads(table.read_text())
+    assert len({item["architecture"] for item in evaluated}) == 4
+    assert all(item["truth"] == truth[item["architecture"]]["mean_acc"] for item in evaluated)
+    best = max(item["accuracy"] for item in evaluated)
+    tied = [item["truth"] for item in evaluated if item["accuracy"] == best]
+    regret = max(item["truth"] for item in evaluated) - sum(tied) / len(tied)
+    assert _entry(finished / "ranking.json")["regret"] == pytest.approx(regret)
+
+
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a ranking does from now on, in order."""
+    calls: list[str] = []
+    train, evaluate, averaged = SupernetTrainer.train_epoch, ranking.Ranking.step, SupernetTrainer.averaged
+
+    @contextmanager
+    def recorded(trainer: SupernetTrainer) -> Iterator[None]:
+        calls.append("averages in")
+        with averaged(trainer):
+            yield
+        calls.append("averages out")
+
+    monkeypatch.setattr(SupernetTrainer, "averaged", recorded)
+    monkeypatch.setattr(SupernetTrainer, "train_epoch", lambda *args: calls.append("train") or train(*args))
+    monkeypatch.setattr(ranking.Ranking, "step", lambda *args: calls.append("evaluate") or evaluate(*args))
+    return calls
+
+
+def test_evaluating_on_the_way_changes_nothing(
+    config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sees the moving averages, which then give way to the weights."""
+    options = {
+        "truth": str(table),
+        "checkpoints": 1,
+        "out": str(tmp_path / "run"),
+        "results": str(tmp_path / "all.json"),
+    }
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    calls = _recorded(monkeypatch)
+    assert rank_command(options, config, None) == EXIT_DONE
+    assert calls == ["train", "train", "train", "averages in", "evaluate", "evaluate", "averages out"]
+    entry, expected = _entry(tmp_path / "run" / "ranking.json"), _entry(finished / "ranking.json")
+    assert [entry[name] for name in NUMBERS] == [expected[name] for name in NUMBERS]
+    assert _entry(tmp_path / "all.json") == entry
+    states = [load_state(run / "checkpoints" / "supernet.safetensors") for run in (tmp_path / "run", finished)]
+    weights, others = (state["state"]["supernet"] for state in states)
+    assert all(map(torch.equal, weights.values(), others.values()))
+
+
+def test_a_run_is_analysed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyse_command(finished) == EXIT_DONE
+    assert "rank of the weights of 256 paths" in capsys.readouterr().out
+    analysis = json.loads((finished / "analysis" / "analysis.json").read_text())
+    assert analysis["epoch"] == 3
+    assert 1 <= analysis["whole"]["rank"] <= 2
+    assert len(analysis["distances"]["operations"]) == 8
+    files = {"analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png"}
+    assert {path.name for path in (finished / "analysis").iterdir()} == files
+
+
+def test_a_run_without_a_trained_epoch_is_not_analysed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "settings.toml"):
+        shutil.copy(finished / name, tmp_path)
+    assert analyse_command(tmp_path) == EXIT_ERROR
+    assert "no epoch of supernet training is saved yet" in capsys.readouterr().err
+    assert analyse_command(tmp_path / "none") == EXIT_ERROR
+    assert "none: not a run folder" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "settings.toml"}
+
+
+def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
+    config: Path,
+    table: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    save_checkpoint, saved = RunFolder.save_checkpoint, []
+
+    def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
+        saved.append(arguments)
+        if len(saved) in STOPPED_AT:
+            raise KeyboardInterrupt
+        save_checkpoint(folder, *arguments)
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
+    assert rank_command({"truth": str(table), "out": str(out)}, config, None) == EXIT_INTERRUPTED
+    assert f"go on with: kshot-ext rank --resume {out}" in capsys.readouterr().err
+    assert rank_command({}, None, out) == EXIT_INTERRUPTED
+    assert rank_command({}, None, out) == EXIT_DONE
+    assert len(saved) == STEPS + len(STOPPED_AT)
+    assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
+    entry = _entry(out / "ranking.json")
+    assert rank_command({}, None, out) == EXIT_DONE  # once more: the same entry, not another
+    assert _entry(out / "ranking.json") == entry
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"truth": None}, "truth: expected a table of stand-alone accuracies: --truth FILE"),
+        ({"truth": "none.json"}, "none.json: cannot be read (No such file or directory)"),
+        ({"architectures": 100}, "architectures: expected at most the 81 of the table, got 100"),
+        ({"architectures": 1}, "architectures: expected 2 or more, got 1"),
+        ({"space": "nas-bench-201"}, "key '00001111': expected the form |nor_conv_3x3~0|"),
+        ({"space": "shufflenet-v2", "image_size": 16}, "space shufflenet-v2 has 20 layers, got 8 operations"),
+        ({"results": "none/all.json"}, "there is no folder"),
+        ({"device": "tpu"}, "device: expected cpu, cuda or cuda:N, got 'tpu'"),
+    ],
+)
+def test_an_error_names_the_value_and_writes_nothing(
+    config: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert rank_command({"truth": str(table)} | options, config, None) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_is_not_there_is_an_error(
+    config: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert rank_command({"truth": str(table), "device": "cuda"}, config, None) == EXIT_ERROR
+    assert "device: expected one of this machine, got 'cuda': torch finds no GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ranking_goes_on_only_with_what_it_began_with(
+    finished: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+    def refuses(message: str, **options: object) -> None:
+        assert rank_command(options, None, finished) == EXIT_ERROR
+        assert message in capsys.readouterr().err
+
+    refuses("shots is 2 in the run, 3 asked", shots=3)
+    content = table.read_text()
+    table.write_text(content.replace("50.0", "49.0"))
+    refuses(f"truth: {table} is not what the run began with")
+    table.write_text(content)
+    settings = finished / "settings.toml"
+    settings.write_text(settings.read_text().replace("epochs = 3", "epochs = 4"))
+    refuses("its settings were changed since the run began")
+    settings.write_bytes(before[settings])
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.run_card import RunCard, RunCardError
+from kshot_ext.nas.settings import RunSettings
+
+
+def _with_another_pixel(splits: DataSplits) -> DataSplits:
+    images = splits.validation.images.clone()
+    images[3, 0, 2, 1] ^= 1
+    return replace(splits, validation=replace(splits.validation, images=images))
+
+
+def _with_another_label(splits: DataSplits) -> DataSplits:
+    labels = splits.train.labels.clone()
+    labels[0] = (labels[0] + 1) % 3
+    return replace(splits, train=replace(splits.train, labels=labels))
+
+
+def _divided_otherwise(splits: DataSplits) -> DataSplits:
+    return replace(splits, validation=splits.test, test=splits.validation)
+
+
+def _with_another_class_name(splits: DataSplits) -> DataSplits:
+    return replace(splits, class_names=("one", "two", "four"))
+
+
+@pytest.mark.parametrize(
+    "change", [_with_another_pixel, _with_another_label, _divided_otherwise, _with_another_class_name]
+)
+def test_other_images_are_noticed(tiny_splits: DataSplits, change) -> None:
+    settings = RunSettings(data="/photos.zip")
+    card = RunCard.new("search", settings, "photos", tiny_splits)
+    card.check_continues(settings, tiny_splits)
+    with pytest.raises(RunCardError, match=r"data: /photos\.zip is not what the run began with"):
+        card.check_continues(settings, change(tiny_splits))
+
+
+def test_other_settings_are_noticed(tiny_splits: DataSplits) -> None:
+    card = RunCard.new("search", RunSettings(), "digits", tiny_splits)
+    with pytest.raises(RunCardError, match="its settings were changed since the run began"):
+        card.check_continues(RunSettings(seed=1), tiny_splits)
+
+
+def test_another_file_of_an_own_space_is_noticed(tiny_splits: DataSplits, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("class Space: ...")
+    settings = RunSettings(space=f"{tmp_path / 'my.py'}:Space")
+    card = RunCard.new("search", settings, "digits", tiny_splits)
+    card.check_continues(settings, tiny_splits)
+    (tmp_path / "my.py").write_text("class Space: wider = True")
+    with pytest.raises(RunCardError, match=r"space: .*my\.py:Space is not what the run began with"):
+        card.check_continues(settings, tiny_splits)
+
+
+def test_a_card_comes_back(tiny_splits: DataSplits) -> None:
+    card = RunCard.new("rank", RunSettings(), "digits", tiny_splits)
+    assert RunCard.from_json(card.to_json()) == card
+    assert card.run != RunCard.new("rank", RunSettings(), "digits", tiny_splits).run
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "a", "image_shape": 3}'])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(RunCardError, match="expected the JSON object of a run"):
+        RunCard.from_json(text)

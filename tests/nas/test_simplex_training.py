@@ -1,0 +1,91 @@
+import itertools
+
+import pytest
+import torch
+
+from kshot_ext.nas.code_settings import CodeSettings
+from kshot_ext.nas.data_parallel import DataParallel
+from kshot_ext.nas.gradient_steps import GradientSteps
+from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.simplex_training import SimplexTraining
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.training_settings import TrainingSettings
+
+STEPS = GradientSteps("float32", torch.device("cpu"))
+SETTINGS = TrainingSettings(paths_per_simplex_step=2, simplex_learning_rate=0.01)
+
+
+@pytest.fixture
+def make_training(tiny_space, seeded):
+    def make(codes=None, settings=SETTINGS, space=tiny_space):
+        supernet = Supernet(space, 2, seeded(0)).train()
+        simplex_net = SimplexNet(space, 2, seeded(1), settings=codes)
+        return SimplexTraining(supernet, simplex_net, settings, 10, seeded(2))
+
+    return make
+
+
+@pytest.fixture
+def images(tiny_splits):
+    batch = tiny_splits.train.images[:8].float() / 255, tiny_splits.train.labels[:8]
+    return itertools.repeat(batch)
+
+
+def test_moves_only_the_simplex_net(make_training, images):
+    training = make_training()
+    weights = {name: p.detach().clone() for name, p in training.supernet.named_parameters()}
+    codes = {name: p.detach().clone() for name, p in training.simplex_net.named_parameters()}
+    training.step(images, STEPS, DataParallel())
+    assert all(torch.equal(weights[name], p) for name, p in training.supernet.named_parameters())
+    assert not all(torch.equal(codes[name], p) for name, p in training.simplex_net.named_parameters())
+    assert all(p.grad is None and p.requires_grad for p in training.supernet.parameters())
+
+
+def test_balance_brings_an_entry_that_leads_back(make_training, images):
+    shares = []
+    for balance in (0.0, 1.0):
+        training = make_training(CodeSettings(balance=balance))
+        with torch.no_grad():
+            for weight in training.supernet.parameters():  # equal copies: the data has no opinion on the code
+                weight.copy_(weight[:1].expand_as(weight))
+            training.simplex_net.output.bias[0] = 2.0
+        for _ in range(3):
+            training.step(images, STEPS, DataParallel())
+        shares.append(float(training.simplex_net.code(training.supernet.space.cheapest())[0]))
+    assert shares[0] > 0.85
+    assert shares[1] < shares[0] - 0.02
+
+
+@pytest.mark.parametrize(("rate_at_end", "last"), [(1.0, 0.01), (0.0, 0.0), (0.5, 0.005)])
+def test_learning_rate_ends_where_the_settings_say(make_training, images, rate_at_end, last):
+    settings = TrainingSettings(paths_per_simplex_step=1, simplex_learning_rate=0.01, simplex_rate_at_end=rate_at_end)
+    training = make_training(settings=settings)
+    rates = []
+    for _ in range(10):
+        rates.append(training.schedule.get_last_lr()[0])
+        training.step(images, STEPS, DataParallel())
+    rates.append(training.schedule.get_last_lr()[0])
+    assert rates[0] == 0.01
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(last, abs=1e-9)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_codes_of_different_widths_part(make_training, per_layer):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
+    distances = []
+    for separation in (0.0, 10.0):
+        training = make_training(CodeSettings(per_layer=per_layer, width_separation=separation), space=space)
+        torch.nn.init.normal_(training.simplex_net.output.weight, std=0.05, generator=torch.Generator().manual_seed(3))
+        for _ in range(30):
+            training.penalty().backward()
+            training.optimizer.step()
+            training.optimizer.zero_grad()
+        path = space.cheapest()
+        narrow, half, full = (space.from_genes([*path.operations, *w]) for w in ([0] * 8, [0] * 4 + [1] * 4, [1] * 8))
+        codes = training.simplex_net([narrow, half, full]).detach()
+        distances.append([float((codes[0] - other).square().sum(-1).mean()) for other in codes[1:]])
+    (_, apart_without), (half_way, apart) = distances
+    assert apart > apart_without + 0.1
+    assert apart > half_way
