@@ -118,7 +118,7 @@ def search(
     resume: Resume = None,
 ) -> None:
     """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
-    from kshot_ext.nas.command import search_command
+    from kshot_ext.nas.commands.search import search_command
 
     options = {
         "data": _text(data),
@@ -169,7 +169,7 @@ def rank(
     resume: Resume = None,
 ) -> None:
     """Train a supernet and compare how it ranks architectures with a table of their stand-alone accuracies."""
-    from kshot_ext.nas.rank_command import rank_command
+    from kshot_ext.nas.commands.rank import rank_command
 
     options = {
         "data": _text(data),
@@ -198,7 +198,7 @@ def analyse(
     ] = None,
 ) -> None:
     """Tell how many dimensions a run's weights span, and whether its codes follow architectures."""
-    from kshot_ext.nas.analyse_command import analyse_command
+    from kshot_ext.nas.commands.analyse import analyse_command
 
     raise typer.Exit(analyse_command(run, space))
 
@@ -210,7 +210,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Page to write; default: compare-, then the runs' names.")] = None,
 ) -> None:
     """Show two runs side by side: settings that differ, results, numbers over time."""
-    from kshot_ext.nas.compare_command import compare_command
+    from kshot_ext.nas.commands.compare import compare_command
 
     raise typer.Exit(compare_command(first, second, out))
 

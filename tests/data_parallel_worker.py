@@ -15,16 +15,16 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
-from kshot_ext.nas import plots
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.command import search_command
-from kshot_ext.nas.command_frame import EXIT_DONE
-from kshot_ext.nas.data import DataSplits, ImageSet
-from kshot_ext.nas.data_parallel import DataParallel
-from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.commands.frame import EXIT_DONE
+from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer, TrainingSettings
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer, TrainingSettings
 from kshot_ext.optim import KShotSGD
 
 EPOCHS = 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kshot_ext.nas.data import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
 from kshot_ext.nas.spaces import create_space
 
 

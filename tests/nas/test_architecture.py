@@ -1,6 +1,6 @@
 import pytest
 
-from kshot_ext.nas.architecture import Architecture
+from kshot_ext.nas.spaces.architecture import Architecture
 
 
 @pytest.mark.parametrize("architecture", [Architecture((0, 2, 1)), Architecture((1, 0), widths=(3, 4))])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kshot_ext.nas.augmentation import Augmentation
+from kshot_ext.nas.datasets.augmentation import Augmentation
 
 
 def _images(batch: int = 64) -> torch.Tensor:

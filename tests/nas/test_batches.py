@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from kshot_ext.nas.augmentation import Augmentation
-from kshot_ext.nas.batches import batches
-from kshot_ext.nas.data import ImageSet, channel_statistics
+from kshot_ext.nas.datasets.augmentation import Augmentation
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.splits import ImageSet, channel_statistics
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from kshot_ext.nas.budget import Budget
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.budget import Budget
 
 
 @pytest.mark.parametrize(

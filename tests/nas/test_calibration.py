@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.calibration import recalibrate_batch_norm
+from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
 
 
 @pytest.fixture

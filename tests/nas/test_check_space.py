@@ -3,11 +3,11 @@
 import pytest
 from torch import nn
 
-from kshot_ext.nas.blocks import conv_batch_norm
-from kshot_ext.nas.check_space import check_space
-from kshot_ext.nas.counting import Cost
-from kshot_ext.nas.space import SearchSpace
-from kshot_ext.nas.staged_space import Stage, StagedSpace
+from kshot_ext.nas.networks.check_space import check_space
+from kshot_ext.nas.spaces.blocks import conv_batch_norm
+from kshot_ext.nas.spaces.counting import Cost
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
 
 
 class Plain(StagedSpace):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kshot_ext.nas.code_analysis import code_distances, dictionary_factors, spectrum
-from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.reporting.code_analysis import code_distances, dictionary_factors, spectrum
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nn import KShotLinear
 
 

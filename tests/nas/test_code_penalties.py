@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from kshot_ext.nas.code_penalties import imbalance, width_mismatch
-from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.training.code_penalties import imbalance, width_mismatch
 
 
 def test_imbalance_looks_at_the_mean_code_only():

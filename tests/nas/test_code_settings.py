@@ -1,6 +1,6 @@
 import pytest
 
-from kshot_ext.nas.code_settings import CodeForm, CodeSettings
+from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
 
 
 def test_default_is_the_plain_softmax_at_all_times():

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR
-from kshot_ext.nas.compare_command import compare_command
-from kshot_ext.nas.comparison import compare_runs
-from kshot_ext.nas.data import DataSplits
-from kshot_ext.nas.run_card import RunCard
-from kshot_ext.nas.run_folder import RunFolder
-from kshot_ext.nas.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
+from kshot_ext.nas.commands.compare import compare_command
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.reporting.comparison import compare_runs
+from kshot_ext.nas.runs.run_card import RunCard
+from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
 
 
 def _run(path: Path, splits: DataSplits, command: str, settings: SupernetSettings) -> Path:

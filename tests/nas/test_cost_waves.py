@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kshot_ext.nas.cost_waves import CostWaves
+from kshot_ext.nas.networks.cost_waves import CostWaves
 
 SHOTS = 4
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.counting import Cost, cost_of, count_positions
-from kshot_ext.nas.outline import outlines
+from kshot_ext.nas.spaces.counting import Cost, cost_of, count_positions
+from kshot_ext.nas.spaces.outline import outlines
 
 
 def measure(build, input_shape):

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from kshot_ext.distributed import synchronize_batch_norm
-from kshot_ext.nas.command import search_command
-from kshot_ext.nas.command_frame import EXIT_ERROR
-from kshot_ext.nas.data_parallel import DataParallel
+from kshot_ext.nas.commands.frame import EXIT_ERROR
+from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.training.data_parallel import DataParallel
 
 WORKER = Path(worker.__file__)
 

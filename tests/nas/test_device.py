@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kshot_ext.nas.data import DataSplits
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.device import find_device
-from kshot_ext.nas.settings import RunSettings
-from kshot_ext.nas.supernet_job import SupernetJob
+from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.supernet_job import SupernetJob
 
 
 def test_the_cpu_is_always_there() -> None:

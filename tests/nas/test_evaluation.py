@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.batches import batches
-from kshot_ext.nas.calibration import recalibrate_batch_norm
-from kshot_ext.nas.evaluation import accuracy, evaluate_architecture
-from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
+from kshot_ext.nas.networks.evaluation import accuracy, evaluate_architecture
+from kshot_ext.nas.networks.supernet import Supernet
 
 
 class Lookup(nn.Module):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.batches import batches
-from kshot_ext.nas.export import extract
-from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.networks.supernet import Supernet
 
 CODE = torch.tensor([0.2, 0.3, 0.5])
 

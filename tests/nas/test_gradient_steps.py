@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.gradient_steps import GradientSteps
+from kshot_ext.nas.training.gradient_steps import GradientSteps
 
 CPU = torch.device("cpu")
 

@@ -29,9 +29,9 @@ ATTEMPTS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-import kshot_ext.nas.nsga2, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
-from kshot_ext.nas import plots
-from kshot_ext.nas.command import search_command
+import kshot_ext.nas.search.nsga2, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
+from kshot_ext.nas.reporting import plots
+from kshot_ext.nas.commands.search import search_command
 
 plots.to_png = lambda figure: b""  # drawing takes long and has no state
 torch.set_num_threads(1)

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.limits import SearchLimits, repair
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits, repair
 
 SPACE = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
 LEAST, MOST = SPACE.count_macs(SPACE.cheapest()), SPACE.count_macs(SPACE.largest())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kshot_ext.nas.metrics import MetricsLog
+from kshot_ext.nas.runs.metrics import MetricsLog
 
 
 def _open(folder: Path) -> MetricsLog:

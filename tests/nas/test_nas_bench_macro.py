@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.counting import Cost
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.counting import Cost
 
 # Operation of each layer, multiply-accumulates, parameters.
 PUBLISHED = [

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kshot_ext.convert import convert
-from kshot_ext.nas.optimization import OptimizationSettings, Tally, decay_groups
+from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
 
 
 @pytest.mark.parametrize(

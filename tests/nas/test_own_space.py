@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.analyse_command import analyse_command
-from kshot_ext.nas.command import search_command
-from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, Run
-from kshot_ext.nas.data import DataSplits
-from kshot_ext.nas.rank_command import rank_command
-from kshot_ext.nas.settings import RunSettings
+from kshot_ext.nas.commands.analyse import analyse_command
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.rank import rank_command
+from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.own import load_own
 

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from kshot_ext.cli import app
-from kshot_ext.nas.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

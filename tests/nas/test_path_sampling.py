@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from kshot_ext.nas.path_sampling import fair_paths, sandwich_paths, uniform_path
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.training.path_sampling import fair_paths, sandwich_paths, uniform_path
 
 
 @pytest.fixture(scope="module")

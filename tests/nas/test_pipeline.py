@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kshot_ext.nas import outputs
-from kshot_ext.nas.command import search_command
-from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
-from kshot_ext.nas.run_folder import RunFolder
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
+from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.reporting import search_outputs as outputs
+from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
 SETTINGS = """

@@ -4,8 +4,8 @@ import sys
 import torch
 from torch import nn
 
-from kshot_ext.nas.plain_network import to_plain_network
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.plain_network import to_plain_network
 
 LOAD_WITHOUT_THE_PACKAGE = """
 import sys

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kshot_ext.nas import plots
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search import Evaluated, pareto_front
+from kshot_ext.nas.reporting import plots
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.search.evolution_search import Evaluated, pareto_front
+from kshot_ext.nas.spaces.architecture import Architecture
 
 HISTORY = [Evaluated(Architecture((index,)), 0.5 + 0.03 * (index % 4), 10**6 * index, 1) for index in range(1, 9)]
 

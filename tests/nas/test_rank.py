@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas import rank_outputs, ranking
-from kshot_ext.nas.analyse_command import analyse_command
-from kshot_ext.nas.command_frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
-from kshot_ext.nas.rank_command import rank_command
-from kshot_ext.nas.run_folder import RunFolder
-from kshot_ext.nas.state_file import load_state
-from kshot_ext.nas.training import SupernetTrainer
+from kshot_ext.nas.commands.analyse import analyse_command
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
+from kshot_ext.nas.commands.rank import rank_command
+from kshot_ext.nas.ranking import ranking
+from kshot_ext.nas.reporting import rank_outputs
+from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.state_file import load_state
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 SETTINGS = """
 shots = 2

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from kshot_ext.nas.rank_correlation import RankCorrelation, rank_correlation
+from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
 
 
 def test_equals_the_definition() -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas.command import search_command
-from kshot_ext.nas.command_frame import EXIT_ERROR
-from kshot_ext.nas.evaluation import SupernetEvaluation
+from kshot_ext.nas.commands.frame import EXIT_ERROR
+from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.extras import MissingExtraError
-from kshot_ext.nas.limits import SearchLimits
-from kshot_ext.nas.ray_map import RayMap
-from kshot_ext.nas.search import EvolutionSearch, SearchSettings
-from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.networks.evaluation import SupernetEvaluation
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.ray_map import RayMap
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
+from kshot_ext.nas.spaces.limits import SearchLimits
 
 OWN_SPACE = """
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro

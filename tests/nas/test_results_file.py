@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.results_file import ResultsFileError, add_result, check_results_file
+from kshot_ext.nas.runs.results_file import ResultsFileError, add_result, check_results_file
 
 
 def _names(path: Path) -> list[str]:

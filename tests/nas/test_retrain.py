@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kshot_ext.nas.retrain import NetworkTrainer, RetrainSettings
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 
 SETTINGS = RetrainSettings(epochs=3, batch_size=8)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.data import DataSplits
-from kshot_ext.nas.run_card import RunCard, RunCardError
-from kshot_ext.nas.settings import RunSettings
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.runs.run_card import RunCard, RunCardError
+from kshot_ext.nas.runs.settings import RunSettings
 
 
 def _with_another_pixel(splits: DataSplits) -> DataSplits:

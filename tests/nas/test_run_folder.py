@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas.data import DataSplits
-from kshot_ext.nas.run_card import RunCard
-from kshot_ext.nas.run_folder import Checkpoint, RunFolder, RunFolderError
-from kshot_ext.nas.settings import RankSettings, RunSettings, gather_settings
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.runs.run_card import RunCard
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
-from kshot_ext.nas.limits import SearchLimits
-from kshot_ext.nas.sampling import random_architecture_of_equal_budget, random_architectures
+from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget, random_architectures
 
 
 def test_architectures_differ_and_meet_the_budget(tiny_space, seeded):
@@ -28,6 +28,6 @@ def test_equal_budget_is_within_tolerance_and_not_the_excluded_one(tiny_space, s
 
 
 def test_impossible_budget_names_the_nearest(tiny_space, seeded, monkeypatch):
-    monkeypatch.setattr("kshot_ext.nas.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
+    monkeypatch.setattr("kshot_ext.nas.spaces.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
     with pytest.raises(ValueError, match=r"in 50 random tries; the nearest has \d"):
         random_architecture_of_equal_budget(tiny_space, 10**9, 0.01, seeded(0))

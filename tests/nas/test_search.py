@@ -8,11 +8,11 @@ from itertools import product
 import pytest
 import torch
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.limits import SearchLimits
-from kshot_ext.nas.pareto import Evaluated, pareto_front
-from kshot_ext.nas.search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
 
 SETTINGS = SearchSettings(population=16, generations=12)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.settings import RunSettings, check_same, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, check_same, gather_settings
 from kshot_ext.nas.tables import SettingsError
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from kshot_ext.nas.code_settings import CodeForm, CodeSettings
-from kshot_ext.nas.simplex_net import SimplexNet, code_statistics
+from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
+from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.spaces import create_space
 
 

@@ -3,14 +3,14 @@ import itertools
 import pytest
 import torch
 
-from kshot_ext.nas.code_settings import CodeSettings
-from kshot_ext.nas.data_parallel import DataParallel
-from kshot_ext.nas.gradient_steps import GradientSteps
-from kshot_ext.nas.simplex_net import SimplexNet
-from kshot_ext.nas.simplex_training import SimplexTraining
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training_settings import TrainingSettings
+from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.gradient_steps import GradientSteps
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_training import SimplexTraining
 
 STEPS = GradientSteps("float32", torch.device("cpu"))
 SETTINGS = TrainingSettings(paths_per_simplex_step=2, simplex_learning_rate=0.01)

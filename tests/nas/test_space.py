@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.space import NetworkShape, SearchSpace, operation_shares
 from kshot_ext.nas.spaces import create_space, space_names
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace, operation_shares
 
 
 @pytest.fixture

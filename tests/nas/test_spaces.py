@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.check_space import check_space
-from kshot_ext.nas.counting import Cost
+from kshot_ext.nas.networks.check_space import check_space
 from kshot_ext.nas.spaces import create_space, space_names
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.counting import Cost
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
-from kshot_ext.nas.staged_space import Stage, StagedSpace
+from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
 
 TENTHS = tuple(tenths / 10 for tenths in range(2, 11))
 TINY_CHANNELS = {"nas-bench-macro": 3, "mobilenet-v2-se": 5, "shufflenet-v2": 3, "nas-bench-201": 3}

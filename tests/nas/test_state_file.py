@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kshot_ext.nas.state_file import StateFileError, load_state, save_state
+from kshot_ext.nas.runs.state_file import StateFileError, load_state, save_state
 
 
 def _round_trip(tmp_path: Path, state: Any) -> Any:

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from kshot_ext.nas.export import extract
+from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet
 from kshot_ext.nn import KShotBatchNorm2d, KShotModule
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from kshot_ext.nas.code_settings import CodeSettings
-from kshot_ext.nas.data import DataSplits
-from kshot_ext.nas.data_parallel import DataParallel
-from kshot_ext.nas.settings import SupernetSettings
-from kshot_ext.nas.space import SearchSpace
-from kshot_ext.nas.supernet_job import SupernetJob, build_networks
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.runs.settings import SupernetSettings
+from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.data_parallel import DataParallel
 
 
 def test_networks_are_made_as_the_settings_say(tiny_space: SearchSpace) -> None:

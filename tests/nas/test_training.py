@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from kshot_ext.nas.code_settings import CodeSettings
-from kshot_ext.nas.optimization import Tally
-from kshot_ext.nas.simplex_net import SimplexNet
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.supernet import Supernet, path_loss
-from kshot_ext.nas.training import SupernetTrainer
-from kshot_ext.nas.training_settings import TrainingSettings
+from kshot_ext.nas.training.optimization import Tally
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 from kshot_ext.nn import KShotConv2d
 
 SETTINGS = TrainingSettings(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.code_settings import CodeSettings
-from kshot_ext.nas.path_sampling import PATH_SAMPLINGS
-from kshot_ext.nas.settings import RunSettings, gather_settings
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.space import SearchSpace
+from kshot_ext.nas.runs.truth import TruthError, read_truth
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.truth import TruthError, read_truth
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
 
 
 def _table(tmp_path: Path, content: object) -> Path:

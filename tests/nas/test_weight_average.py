@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.weight_average import WeightAverage
+from kshot_ext.nas.training.weight_average import WeightAverage
 
 
 def walk(average, parameters, steps, generator):

@@ -1,16 +1,16 @@
 """The whole method in miniature: train the supernet, search it, extract and retrain what it found."""
 
-from kshot_ext.nas.batches import batches
-from kshot_ext.nas.evaluation import evaluate_architecture
-from kshot_ext.nas.export import extract
-from kshot_ext.nas.limits import SearchLimits
-from kshot_ext.nas.retrain import NetworkTrainer, RetrainSettings
-from kshot_ext.nas.sampling import random_architecture_of_equal_budget
-from kshot_ext.nas.search import EvolutionSearch, SearchSettings
-from kshot_ext.nas.simplex_net import SimplexNet
-from kshot_ext.nas.supernet import Supernet
-from kshot_ext.nas.training import SupernetTrainer
-from kshot_ext.nas.training_settings import TrainingSettings
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.networks.evaluation import evaluate_architecture
+from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 
 def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):

@@ -1,6 +1,6 @@
 import pytest
 
-from kshot_ext.nas.width_ratios import parse_ratios, scaled
+from kshot_ext.nas.spaces.width_ratios import parse_ratios, scaled
 
 
 @pytest.mark.parametrize(

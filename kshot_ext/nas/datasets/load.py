@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.augmentation import Augmentation
-from kshot_ext.nas.data import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.augmentation import Augmentation
 from kshot_ext.nas.datasets.decode import fit_square
 from kshot_ext.nas.datasets.memory import check_memory
 from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
+from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
 
 HELD_OUT_SHARES: Mapping[Part, float] = {Part.VALIDATION: 0.2, Part.TEST: 0.2}
 """Share of the training images split off for each part, where the source has none."""

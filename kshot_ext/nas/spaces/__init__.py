@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kshot_ext.nas.space import SearchSpace
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
 from kshot_ext.nas.spaces.own import is_own, load_own
 from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
+from kshot_ext.nas.spaces.space import SearchSpace
 
 _SPACES = {
     "nas-bench-macro": NASBenchMacro,

@@ -12,9 +12,15 @@ from itertools import product
 
 from torch import nn
 
-from kshot_ext.nas.blocks import InvertedResidual, conv_batch_norm, depthwise_batch_norm, identity, pooled_classifier
-from kshot_ext.nas.staged_space import LayerShape, Stage, StagedSpace, multiplied
-from kshot_ext.nas.width_ratios import scaled
+from kshot_ext.nas.spaces.blocks import (
+    InvertedResidual,
+    conv_batch_norm,
+    depthwise_batch_norm,
+    identity,
+    pooled_classifier,
+)
+from kshot_ext.nas.spaces.staged_space import LayerShape, Stage, StagedSpace, multiplied
+from kshot_ext.nas.spaces.width_ratios import scaled
 
 _CHANNELS = 32
 _STEM_CHANNELS = 16

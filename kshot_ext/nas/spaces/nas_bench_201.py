@@ -11,11 +11,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from kshot_ext.nas.architecture import Architecture
-from kshot_ext.nas.blocks import Zero, conv_batch_norm
 from kshot_ext.nas.checks import check_at_least
-from kshot_ext.nas.space import NetworkShape, SearchSpace
-from kshot_ext.nas.width_ratios import scaled
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.blocks import Zero, conv_batch_norm
+from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
+from kshot_ext.nas.spaces.width_ratios import scaled
 
 _CHANNELS = 16
 _STAGE_FACTORS = (1, 2, 4)

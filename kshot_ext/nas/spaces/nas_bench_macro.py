@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kshot_ext.nas.blocks import InvertedResidual, conv_batch_norm, identity, pooled_classifier
-from kshot_ext.nas.staged_space import LayerShape, Stage, StagedSpace, multiplied
+from kshot_ext.nas.spaces.blocks import InvertedResidual, conv_batch_norm, identity, pooled_classifier
+from kshot_ext.nas.spaces.staged_space import LayerShape, Stage, StagedSpace, multiplied
 
 _CHANNELS = 32
 _STAGES = (Stage(64, 2, 2), Stage(128, 3, 2), Stage(256, 3, 2))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from kshot_ext.nas.space import SearchSpace
+from kshot_ext.nas.spaces.space import SearchSpace
 
 _PREFIX = "own_space_"
 

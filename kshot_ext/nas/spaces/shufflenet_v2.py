@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kshot_ext.nas.blocks import ShuffleUnit, conv_batch_norm, depthwise_batch_norm, pooled_classifier
 from kshot_ext.nas.checks import check_at_least
-from kshot_ext.nas.staged_space import LayerShape, Stage, StagedSpace
-from kshot_ext.nas.width_ratios import scaled
+from kshot_ext.nas.spaces.blocks import ShuffleUnit, conv_batch_norm, depthwise_batch_norm, pooled_classifier
+from kshot_ext.nas.spaces.staged_space import LayerShape, Stage, StagedSpace
+from kshot_ext.nas.spaces.width_ratios import scaled
 
 _CHANNELS = 16
 _STAGES = (Stage(64, 4, 2), Stage(160, 4, 2), Stage(320, 8, 2), Stage(640, 4, 2))

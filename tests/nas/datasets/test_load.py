@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kshot_ext.nas.augmentation import Augmentation
-from kshot_ext.nas.data import DataSplits, channel_statistics
 from kshot_ext.nas.datasets import DataError, load_splits, memory, open_source
+from kshot_ext.nas.datasets.augmentation import Augmentation
 from kshot_ext.nas.datasets.source import ImageSource, Part
+from kshot_ext.nas.datasets.splits import DataSplits, channel_statistics
 
 
 def _source(counts: tuple[int, ...], parts: tuple[Part, ...] | None = None) -> ImageSource:

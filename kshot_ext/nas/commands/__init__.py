@@ -1,0 +1,1 @@
+"""The commands of `kshot-ext`, behind the parsing of their arguments."""

@@ -1,0 +1,150 @@
+"""What ``kshot-ext analyse`` does: the theory of K-shot weights, made visible for one run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from kshot_ext.nas.commands.frame import exit_status, tell, users_errors
+from kshot_ext.nas.files import write_text
+from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
+from kshot_ext.nas.randomness import named_generator
+from kshot_ext.nas.reporting import page, plots
+from kshot_ext.nas.reporting.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
+from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.runs.run_folder import RunRecord
+from kshot_ext.nas.runs.trained import load_trained
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.own import with_absolute_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PATHS = 256
+_PATHS_FOR_STATISTICS = 1000
+_CODE_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a trained supernet and its codes span.
+
+    Args:
+        epoch: epochs trained.
+        whole: spectrum of the weights of all layers together.
+        layers: spectrum of each layer's, by name.
+        codes: spread of codes over random architectures.
+        distances: of codes by distances of architectures.
+    """
+
+    epoch: int
+    whole: Spectrum
+    layers: dict[str, Spectrum]
+    codes: CodeStatistics
+    distances: CodeDistances
+
+
+def analyse_command(run: Path, space: str | None = None) -> int:
+    """Analyse a run, finished or not; writes ``RUN/analysis/`` and prints the main numbers.
+
+    Args:
+        run: the run folder.
+        space: ``FILE.py:CLASS``, if the run's space is one's own.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+
+    def body(console: Console) -> None:
+        with users_errors("matplotlib", "safetensors"):
+            record = RunRecord(run)
+            analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
+        report = _write(record, analysis, shown, codes)
+        table = Table(title=f"{run.name}, K = {record.settings.shots}", show_header=False)
+        for row in _summary(analysis).items():
+            table.add_row(*row)
+        console.print(table)
+        tell(console, f"report: {report}")
+
+    return exit_status(body, lambda: "nothing of the run was changed")
+
+
+def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[Architecture], Tensor]:
+    """The analysis, and some architectures with their codes, cheapest first."""
+    space, supernet, simplex_net, epoch = load_trained(record, own_space)
+    generator = named_generator(record.settings.seed, "analysis")
+    paths = [space.sample(generator) for _ in range(_PATHS)]
+    codes = simplex_net(paths).detach()
+    factors = dictionary_factors(supernet)
+    analysis = Analysis(
+        epoch=epoch,
+        whole=spectrum(codes, factors),
+        layers={name: spectrum(codes, {name: factor}) for name, factor in factors.items()},
+        codes=code_statistics(simplex_net, space, generator, _PATHS_FOR_STATISTICS),
+        distances=code_distances(simplex_net, space, generator),
+    )
+    shown = sorted(paths[:_CODE_ROWS], key=space.count_macs)
+    return analysis, shown, simplex_net(shown).detach()
+
+
+def _summary(analysis: Analysis) -> dict[str, str]:
+    whole, codes = analysis.whole, analysis.codes
+    return {
+        "epochs trained": str(analysis.epoch),
+        f"rank of the weights of {_PATHS} paths": f"{whole.rank} of {len(whole.singular_values)}",
+        "effective rank": f"{whole.effective_rank:.3f}",
+        "distance of codes": f"{codes.distance:.4f}",
+        "least share of a copy": f"{min(codes.entry_shares):.4f}",
+    }
+
+
+def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], codes: Tensor) -> Path:
+    folder = record.path / "analysis"
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "analysis.json", json.dumps(asdict(analysis), indent=2) + "\n")
+
+    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
+        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
+
+    values = analysis.whole.singular_values
+    spectrum_curve = {"all layers": [(index, value / values[0]) for index, value in enumerate(values, start=1)]}
+    distance_curves = {
+        f"{kind} that differ": list(enumerate(distances, start=1))
+        for kind, distances in asdict(analysis.distances).items()
+        if distances
+    }
+    labels = [architecture.short() for architecture in shown]
+    pictures = [
+        picture(
+            "spectrum",
+            plots.plot_curves(spectrum_curve, "number", "singular value, as a share of the first"),
+            "What the weights span",
+            f"Singular values of the matrix of the weights of {_PATHS} random paths: only one if all share a weight.",
+        ),
+        picture(
+            "codes", plots.plot_codes(codes, labels), "Simplex codes", "Random architectures; digits are their choices."
+        ),
+        picture(
+            "distances",
+            plots.plot_curves(distance_curves, "choices that differ", "mean L1 distance of codes"),
+            "Codes follow architectures",
+            "Random pairs that differ in so many choices of operations, or of widths, and in nothing else.",
+        ),
+    ]
+    heads = ("layer", "rank", "effective rank")
+    rows = [(name, str(layer.rank), f"{layer.effective_rank:.3f}") for name, layer in analysis.layers.items()]
+    parts = [
+        page.tiles(_summary(analysis)),
+        page.figures(pictures),
+        page.heading("Layers"),
+        page.details(f"Rank of each of {len(rows)} layers", page.table(heads, rows)),
+    ]
+    lead = f"{record.settings.shots} weight copies, space {record.settings.space}, seed {record.settings.seed}"
+    write_text(folder / "analysis.html", page.render_page(f"What run {record.path.name} learned to mix", lead, parts))
+    return folder / "analysis.html"

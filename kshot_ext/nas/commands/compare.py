@@ -1,0 +1,65 @@
+"""What ``kshot-ext compare`` does: two runs side by side, on the terminal and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
+from kshot_ext.nas.files import write_text
+from kshot_ext.nas.reporting import page, plots
+from kshot_ext.nas.reporting.comparison import Comparison, compare_runs
+from kshot_ext.nas.reporting.page import Picture
+
+
+def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
+    """Compare two runs; writes a page and prints tables.
+
+    Args:
+        first, second: run folders.
+        out: HTML file to write, which must not exist; None for one of the runs' names in the working directory.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+
+    def body(console: Console) -> None:
+        with users_errors("matplotlib"):
+            comparison = compare_runs(first, second)
+        file = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
+        if file.exists():
+            raise CommandError(f"{file}: exists already; choose another --out")
+        write_text(file, _page(comparison))
+        _print(console, "settings that differ", comparison.names, comparison.settings)
+        _print(console, "results", comparison.names, comparison.results)
+        tell(console, f"page: {file}")
+
+    return exit_status(body, lambda: "nothing was written")
+
+
+def _page(comparison: Comparison) -> str:
+    pictures = [
+        Picture(plots.to_png(plots.plot_curves(runs, "epoch or generation", heading.lower())), heading, "")
+        for heading, runs in comparison.curves.items()
+    ]
+    first, second = comparison.names
+    tables = {"Settings that differ": comparison.settings, "Results": comparison.results}
+    parts = []
+    for heading, values in tables.items():
+        rows = [(name, *pair) for name, pair in values.items()]
+        parts += [page.heading(heading), page.table(("", first, second), rows)]
+    return page.render_page(f"{first} and {second}", "two runs side by side", [*parts, page.figures(pictures)])
+
+
+def _print(console: Console, title: str, names: tuple[str, str], values: Mapping[str, tuple[str, str]]) -> None:
+    table = Table(title=title)
+    table.add_column("")
+    for name in names:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for name, pair in values.items():
+        table.add_row(name, *map(escape, pair))
+    console.print(table)

@@ -1,0 +1,57 @@
+"""What ``kshot-ext rank`` does with its options: gather settings, run the job, tell the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kshot_ext.nas.commands.frame import Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.ranking.rank_job import RankJob
+from kshot_ext.nas.reporting.rank_outputs import summary, write_ranking
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.runs.supernet_job import load_data
+
+_LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
+
+
+def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path | None) -> int:
+    """Run or resume a ranking, and print its result.
+
+    Args:
+        options: settings given on the command line, by name; None for those not given.
+        config: settings file, or None.
+        resume: run folder to go on with, or None to begin a new one.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+    run = Run("rank", resume)
+
+    def body(console: Console) -> None:
+        with ConsoleProgress(console) as progress:
+            with users_errors(*_LIBRARIES):
+                settings = run.settings(RankSettings(), config, options)
+                data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
+                job = RankJob(settings, splits)
+                folder = run.open_folder(settings, data_name, splits)
+            tell(console, f"run folder: {folder.path}")
+            metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
+            with suitable_threads(splits.image_shape):
+                result = job.run(folder, metrics, progress)
+        with users_errors():
+            report = write_ranking(folder, job, result, metrics.records)
+        metrics.close()
+        table = Table(title=f"ranking, K = {settings.shots}, seed {settings.seed}", show_header=False)
+        for row in summary(result).items():
+            table.add_row(*row)
+        console.print(table)
+        tell(console, f"report: {report}")
+
+    return exit_status(body, run.how_to_go_on)

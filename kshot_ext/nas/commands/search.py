@@ -1,0 +1,110 @@
+"""What ``kshot-ext search`` does with its options: gather settings, run the job, tell the user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.reporting.search_outputs import write_outputs
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.search_job import SearchJob
+from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.search.ray_map import RayMap
+from kshot_ext.nas.tables import as_table, override
+from kshot_ext.nas.training.data_parallel import DataParallel
+
+_LIBRARIES = ("matplotlib", "pymoo", "safetensors", "scipy", "tensorboard")
+
+
+def search_command(
+    options: Mapping[str, Any],
+    config: Path | None,
+    resume: Path | None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> int:
+    """Run or resume the main job, and print its result; under ``torchrun`` the supernet is trained by all processes.
+
+    Args:
+        options: settings given on the command line, by name; None for those not given.
+        config: settings file, or None.
+        resume: run folder to go on with, or None to begin a new one.
+        workers: processes of Ray that evaluate populations; None for this process without Ray.
+        ray_address: of a running cluster that has them; None for this machine.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+    run = Run("search", resume)
+
+    def body(console: Console) -> None:
+        with users_errors():
+            processes = DataParallel.from_environment(options.get("device") or "cpu")
+        with (
+            processes,
+            ExitStack() as resources,
+            ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
+        ):
+            if not processes.leads:
+                _follow(processes, progress)
+                return
+            with users_errors(*_LIBRARIES):
+                apply_to_all = resources.enter_context(_evaluators(workers, ray_address))
+                settings = run.settings(RunSettings(), config, options)
+                processes.from_leader(json.dumps(as_table(settings)))
+                data_name, splits = load_data(settings, progress)
+                job = SearchJob(settings, splits, processes, apply_to_all)
+                folder = run.open_folder(settings, data_name, splits)
+            tell(console, f"run folder: {folder.path}")
+            metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
+            with suitable_threads(splits.image_shape):
+                result, network = job.run(folder, metrics, progress)
+        report = write_outputs(folder.path, data_name, job, result, network, metrics.records)
+        metrics.close()
+        _print_result(console, result, report)
+
+    return exit_status(body, run.how_to_go_on)
+
+
+@contextmanager
+def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callable[..., Iterable[float]]]:
+    """What evaluates a population: `map`, or the workers of Ray."""
+    if workers is None:
+        if ray_address is not None:
+            raise CommandError("ray_address: expected workers too, their number on the cluster")
+        yield map
+        return
+    with RayMap(workers, ray_address) as ray_map:
+        yield ray_map
+
+
+def _follow(processes: DataParallel, progress: ConsoleProgress) -> None:
+    """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
+    with users_errors():
+        settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
+        _, splits = load_data(settings, progress)
+        job = SearchJob(settings, splits, processes)
+    with suitable_threads(splits.image_shape):
+        job.follow()
+
+
+def _print_result(console: Console, result: RunResult, report: Path) -> None:
+    table = Table(title="trained from scratch")
+    table.add_column("network")
+    for column in ("test accuracy", "multiply-accumulates", "parameters"):
+        table.add_column(column, justify="right")
+    for network in result.networks:
+        numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
+        table.add_row(network.title, *numbers)
+    console.print(table)
+    tell(console, f"report: {report}")

@@ -1,0 +1,113 @@
+"""Images in memory: one labelled set, and the three sets that a search needs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kshot_ext.nas.datasets.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images.
+
+    Args:
+        images: uint8 ``[N, C, H, W]``.
+        labels: int64 ``[N]``, class indices.
+
+    Raises:
+        ValueError: if a shape or dtype is not as above.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            got = f"{self.images.dtype} {list(self.images.shape)}"
+            raise ValueError(f"images: expected uint8 [N, C, H, W], got {got}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            got = f"{self.labels.dtype} {list(self.labels.shape)}"
+            raise ValueError(f"labels: expected int64 [{len(self.images)}], got {got}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """Return the images at ``indices`` (int64 ``[M]``), in that order."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Return the same images on a device; batches of them are made there."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """The images of one search: trained on, selected on, and reported on.
+
+    Args:
+        train, validation, test: three disjoint sets of equal image shape.
+        class_names: name of each class index.
+        mean, std: float32 ``[C]``, of the training images divided by 255.
+        augmentation: variation that suits the training images; None for none.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    augmentation: Augmentation | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to(self, device: torch.device) -> DataSplits:
+        """Return the same images on a device."""
+        sets = (self.train, self.validation, self.test)
+        train, validation, test = (images.to(device) for images in sets)
+        mean, std = self.mean.to(device), self.std.to(device)
+        return replace(self, train=train, validation=validation, test=test, mean=mean, std=std)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all pixels, labels and class names, and of how they are divided."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for images in (self.train, self.validation, self.test):
+            for tensor in (images.images, images.labels):
+                digest.update(repr(tuple(tensor.shape)).encode())
+                digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per channel of ``images / 255``.
+
+    A channel that never changes gets the standard deviation 1, so that dividing by it stays harmless.
+
+    Args:
+        images: uint8 ``[N, C, H, W]``.
+
+    Returns:
+        Two float32 tensors ``[C]``.
+    """
+    # Exact integer counts per grey value need no float copy of the whole set.
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    share = counts.double() / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    variance = (share * (values - mean[:, None]) ** 2).sum(1)
+    std = torch.where(variance > 0, variance.sqrt(), 1.0)
+    return mean.float(), std.float()

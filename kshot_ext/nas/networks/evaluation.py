@@ -1,0 +1,93 @@
+"""Accuracy of networks, on their own or inside the supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.networks.calibration import Batches
+from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.spaces.architecture import Architecture
+
+_BATCH_SIZE = 256
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, batches: Batches) -> float:
+    """Share of images whose highest score is at their label, in evaluation mode.
+
+    Args:
+        network: from images to scores ``[B, num_classes]``; its mode is restored afterwards.
+        batches: images float32 ``[B, C, H, W]`` and labels int64 ``[B]``.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    was_training = network.training
+    network.eval()
+    correct = total = 0
+    for images, labels in batches:
+        correct += int((network(images).argmax(dim=1) == labels).sum())
+        total += len(labels)
+    network.train(was_training)
+    if total == 0:
+        raise ValueError("batches: expected at least one image to score the network on, got none")
+    return correct / total
+
+
+def evaluate_architecture(
+    supernet: Supernet,
+    architecture: Architecture,
+    code: Tensor,
+    calibration: Batches,
+    validation: Batches,
+) -> float:
+    """Accuracy of one network of a supernet, with inherited weights and its own batch-norm statistics.
+
+    Args:
+        supernet: left unchanged.
+        architecture: which network.
+        code: ``[K]`` or ``[L, K]``, mixes the weight copies.
+        calibration: batches of training images that the statistics are measured on.
+        validation: batches that the accuracy is measured on.
+    """
+    return accuracy(extract(supernet, architecture, code, calibration), validation)
+
+
+@dataclass(frozen=True, eq=False)
+class SupernetEvaluation:
+    """Accuracy of any network of a trained supernet, as a function that can be sent to other processes.
+
+    Args:
+        supernet, simplex_net: give weights and codes; left unchanged.
+        calibration: training images that batch-norm statistics are measured on.
+        validation: images that the accuracy is measured on.
+        mean, std: float32 ``[C]``, of the images.
+    """
+
+    supernet: Supernet
+    simplex_net: SimplexNet
+    calibration: ImageSet
+    validation: ImageSet
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Share of the validation images that the architecture gets right."""
+        return evaluate_architecture(
+            self.supernet,
+            architecture,
+            self.simplex_net.code(architecture),
+            self._batches(self.calibration),
+            self._batches(self.validation),
+        )
+
+    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(images, _BATCH_SIZE, mean=self.mean, std=self.std)

@@ -1,0 +1,36 @@
+"""A network of the supernet on its own, to be used like any other PyTorch network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kshot_ext.convert import merge
+from kshot_ext.nas.networks.calibration import Batches, recalibrate_batch_norm
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.plain_network import to_plain_network
+
+
+def extract(
+    supernet: Supernet, architecture: Architecture, code: Tensor, calibration: Batches | None = None
+) -> torch.fx.GraphModule:
+    """One network of a supernet on its own, with its effective weights, in plain ``torch.nn`` layers.
+
+    Its outputs are those of ``supernet(images, architecture, code)`` with the same batch-norm statistics.
+
+    Args:
+        supernet: left unchanged.
+        architecture: which network.
+        code: ``[K]``, mixes the weight copies; or ``[L, K]``, one row for each searched layer.
+        calibration: batches of training images to measure batch-norm statistics on; None keeps those of the
+            supernet, which are a mixture over all paths.
+
+    Raises:
+        ValueError: if the architecture is not of the supernet's space or the code not of K entries.
+    """
+    with supernet.coded_path(architecture, code) as path:
+        network = to_plain_network(merge(path))
+    if calibration is not None:
+        network.load_state_dict(recalibrate_batch_norm(network, calibration), strict=False)
+    return network

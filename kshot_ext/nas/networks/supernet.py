@@ -1,0 +1,177 @@
+"""The K-shot supernet: K copies of every candidate operation's weights, mixed per path by a simplex code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot_ext.convert import convert
+from kshot_ext.narrow import narrow
+from kshot_ext.nas.randomness import seeded_by
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.outline import outlines
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nn import KShotBatchNorm2d, KShotModule
+from kshot_ext.nn.code import set_code
+
+_MOST_VIEWS = 1024
+"""Narrow parts kept for the next time: to make one takes about as long as a step of a tiny network's layer."""
+
+
+class Supernet(nn.Module):
+    """All networks of a space at once, each with weights ``w(a) = sum_k code_k(a) * weight[k]``.
+
+    Every layer starts as one plain layer and K - 1 slightly perturbed copies of it. K independent starts
+    would shrink the mixed weights by 1/sqrt(K), and equal ones would never part. A narrower network uses the leading
+    channels of the full one's layers, through the operators' widths: nothing is copied.
+    Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
+
+    Args:
+        space: the space whose networks it holds.
+        num_shots: K, the number of weight copies, at least 1.
+        generator: source of the initial weights.
+        perturbation: size of the copies' perturbation relative to the root mean square of the weight.
+        mixed_batch_norm: whether batch norm's scales and offsets are mixed by the code; else all codes get the mean
+            of the copies, which learns as a single one would.
+
+    Example:
+        >>> from kshot_ext.nas.spaces import create_space
+        >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10)
+        >>> supernet = Supernet(space, 2, torch.Generator().manual_seed(0))
+        >>> supernet(torch.zeros(3, 1, 8, 8), space.cheapest(), torch.tensor([0.5, 0.5])).shape
+        torch.Size([3, 10])
+    """
+
+    stem: nn.Module
+    layers: nn.ModuleList
+    head: nn.Module
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_shots: int,
+        generator: torch.Generator,
+        *,
+        perturbation: float = 0.1,
+        mixed_batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.num_shots = num_shots
+        self.mixed_batch_norm = mixed_batch_norm
+        self._views: dict[tuple[nn.Module, Hashable], nn.Module] = {}
+        with seeded_by(generator):
+            plain = nn.ModuleDict(
+                {
+                    "stem": space.stem(space.full_shape.stem),
+                    "layers": nn.ModuleList(_candidates(space, layer) for layer in range(space.num_layers)),
+                    "head": space.head(space.full_shape.head),
+                }
+            )
+        plain.to(memory_format=torch.channels_last)  # as the image batches are
+        converted = convert(plain, num_shots, perturbation=perturbation, generator=generator)
+        for role, kshot in converted.named_children():
+            self.add_module(role, kshot)
+
+    def path(self, architecture: Architecture) -> nn.Module:
+        """The network of one architecture, made of this supernet's own K-shot modules, or narrow views of them.
+
+        Raises:
+            ValueError: if the architecture is not of the space.
+        """
+        return self.space.assemble(*self._parts(architecture))
+
+    @contextmanager
+    def coded_path(self, architecture: Architecture, code: Tensor) -> Iterator[nn.Module]:
+        """The network of one architecture, whose modules hold the code inside the context.
+
+        Args:
+            architecture: the path.
+            code: as in :meth:`forward`.
+
+        Raises:
+            ValueError: if the architecture is not of the space, or the code of another shape.
+        """
+        if code.dim() == 2 and len(code) != self.space.num_layers:
+            raise ValueError(
+                f"code: expected [{self.num_shots}], or one row for each of {self.space.num_layers} layers, "
+                f"got {list(code.shape)}"
+            )
+        stem, layers, head = self._parts(architecture)
+        path = self.space.assemble(stem, layers, head)
+        try:
+            set_code(path, code if code.dim() == 1 else code.mean(dim=0))
+            if code.dim() == 2:
+                for layer, row in zip(layers, code.unbind()):
+                    _set_code_of(KShotModule, layer, row)
+            if not self.mixed_batch_norm:
+                _set_code_of(KShotBatchNorm2d, path, code.new_full((self.num_shots,), 1 / self.num_shots))
+            yield path
+        finally:
+            set_code(path, None)  # a code kept in a module would keep its graph alive
+
+    def forward(self, images: Tensor, architecture: Architecture, code: Tensor) -> Tensor:
+        """Class scores by one path; no other path is computed.
+
+        Args:
+            images: float32 ``[N, C, H, W]``.
+            architecture: the path.
+            code: ``[K]``, mixes the weight copies of all its layers; or ``[L, K]``, a row for each searched layer,
+                the stem and the head then use their mean.
+
+        Returns:
+            ``[N, num_classes]``, differentiable in the images, the path's weights and the code.
+        """
+        with self.coded_path(architecture, code) as path:
+            return path(images)
+
+    def _parts(self, architecture: Architecture) -> tuple[nn.Module, list[nn.Module], nn.Module]:
+        """Stem, layers and head of a path."""
+        space = self.space
+        space.validate(architecture)
+        full, shape = space.full_shape, space.shape_of(architecture)
+        chosen = [candidates[choice] for candidates, choice in zip(self.layers, architecture.operations)]
+        builders = [partial(space.candidate, name) for name in space.operation_names(architecture)]
+        layers = [self._view(*layer) for layer in zip(chosen, full.layers, shape.layers, builders)]
+        stem = self._view(self.stem, full.stem, shape.stem, space.stem)
+        return stem, layers, self._view(self.head, full.head, shape.head, space.head)
+
+    def _view(
+        self, part: nn.Module, full: Hashable, wanted: Hashable, build: Callable[[Hashable], nn.Module]
+    ) -> nn.Module:
+        """A part of the network at the wanted shape: itself, or a view on its leading channels."""
+        if wanted == full:
+            return part
+        key = part, wanted
+        if key not in self._views:
+            with outlines():
+                plain = build(wanted)
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.pop(next(iter(self._views)))
+            self._views[key] = narrow(part, plain)
+        return self._views[key].train(part.training)
+
+
+def path_loss(
+    supernet: Supernet, path: Architecture, code: Tensor, images: Tensor, labels: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of one path on a batch, and its class scores ``[N, num_classes]``."""
+    logits = supernet(images, path, code)
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+
+
+def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:
+    shape = space.full_shape.layers[layer]
+    return nn.ModuleList(space.candidate(operation, shape) for operation in space.operations(layer))
+
+
+def _set_code_of(kind: type[KShotModule], model: nn.Module, code: Tensor) -> None:
+    """Gives the code to the modules of one kind, if there are any."""
+    for module in model.modules():
+        if isinstance(module, kind):
+            set_code(module, code)

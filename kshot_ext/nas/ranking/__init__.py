@@ -1,0 +1,1 @@
+"""How well a supernet ranks architectures."""

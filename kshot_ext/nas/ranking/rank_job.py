@@ -1,0 +1,166 @@
+"""The job of ``kshot-ext rank``: train a supernet, and compare how it ranks architectures with a published table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
+from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.results_file import check_results_file
+from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.runs.stages import SupernetStage, run_stage
+from kshot_ext.nas.runs.supernet_job import SupernetJob
+from kshot_ext.nas.spaces.architecture import Architecture
+
+_ARCHITECTURES_FOR_CODES = 1000
+_LEAST_CODE_DISTANCE = 0.1
+_LEAST_ENTRY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class RankedArchitecture:
+    """An architecture of the table.
+
+    Args:
+        architecture: which.
+        truth: its accuracy in the table.
+        accuracy: its accuracy in the supernet at the end of training, 0 to 1.
+    """
+
+    architecture: Architecture
+    truth: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class RankPoint:
+    """The ranking at one point of training, after ``epoch`` epochs and ``steps`` dictionary steps."""
+
+    epoch: int
+    steps: int
+    correlation: RankCorrelation
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What a ranking run found.
+
+    Args:
+        points: rankings over training, the last one at its end.
+        architectures: all that were evaluated.
+        codes: how codes spread over random architectures, at the end.
+        seconds: time of each stage.
+    """
+
+    points: tuple[RankPoint, ...]
+    architectures: tuple[RankedArchitecture, ...]
+    codes: CodeStatistics
+    seconds: dict[str, float]
+
+    @property
+    def final(self) -> RankPoint:
+        return self.points[-1]
+
+    @property
+    def used_all_shots(self) -> bool:
+        """Whether codes differ and every copy is in use; else this was a one-shot supernet, whatever its K.
+
+        The bar: a mean L1 distance of codes of at least 0.1, and for each entry a mean share of at least 0.25/K.
+        """
+        shares = self.codes.entry_shares
+        in_use = min(shares) >= _LEAST_ENTRY_SHARE / len(shares)
+        return self.codes.distance >= _LEAST_CODE_DISTANCE and in_use
+
+
+class RankJob(SupernetJob[RankSettings]):
+    """Everything a ranking run needs, checked before anything is written.
+
+    Args:
+        settings: what to do.
+        splits: the images to do it with; there need be no test images.
+
+    Raises:
+        ValueError: if settings, images, space and table do not fit together.
+    """
+
+    def __init__(self, settings: RankSettings, splits: DataSplits) -> None:
+        if settings.truth is None:
+            raise ValueError("truth: expected a table of stand-alone accuracies: --truth FILE")
+        if settings.results is not None:
+            check_results_file(Path(settings.results))
+        super().__init__(settings, splits)
+        self.architectures = choose_architectures(
+            self.space, self.truth, settings.architectures, self.generator("ranking")
+        )
+
+    @property
+    def epochs_ranked(self) -> tuple[int, ...]:
+        """Epochs after which architectures are evaluated, evenly spread; the last one is the end."""
+        epochs, count = self.settings.training.epochs, self.settings.checkpoints
+        return tuple(dict.fromkeys(-(-epochs * point // count) for point in range(1, count + 1)))
+
+    def run(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> RankResult:
+        """Train and evaluate, or what is left of it; a checkpoint follows every step.
+
+        Args:
+            folder: where checkpoints are and go.
+            metrics: where each step's numbers go.
+            progress: where they are shown.
+        """
+        seconds: dict[str, float] = {}
+        points: list[RankPoint] = []
+        # A point is recorded only when all its evaluations are saved, so none is recorded too early.
+        metrics.begin_stage("ranking", self.settings.training.epochs)
+        recorded = {record["step"] for record in metrics.records if record["stage"] == "ranking"}
+        for epoch in self.epochs_ranked:
+            ranking = Ranking(self.architectures, self.supernet_accuracy)
+            training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
+            # This stage begins from its checkpoint, so what evaluation does to averages is undone.
+            seconds[training.name] = run_stage(training, folder, metrics, progress)
+            with self.trainer.averaged():
+                seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
+            points.append(RankPoint(epoch, epoch * self.trainer.steps_per_epoch, ranking.compare(self.truth)))
+            if epoch not in recorded:
+                metrics.record("ranking", epoch, _numbers(points[-1]))
+        ranked = (
+            RankedArchitecture(a, self.truth[a], score) for a, score in zip(self.architectures, ranking.accuracies)
+        )
+        codes = code_statistics(
+            self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
+        )
+        return RankResult(tuple(points), tuple(ranked), codes, seconds)
+
+
+def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
+    """The run's entry in a file of results, see `kshot_ext.nas.runs.results_file.add_result`."""
+    settings = job.settings
+    return {
+        "run": run,
+        "shots": settings.shots,
+        "seed": settings.seed,
+        "steps": result.final.steps,
+        **asdict(result.final.correlation),
+        "architectures": len(result.architectures),
+        "code_distance": result.codes.distance,
+        "min_entry_share": min(result.codes.entry_shares),
+        "seconds": round(sum(result.seconds.values()), 1),
+        "space": job.space.name,
+        "image_shape": job.space.image_shape,
+        "channels": settings.channels,
+        "epochs": settings.training.epochs,
+        "batch_size": settings.training.batch_size,
+        "validation_images": len(job.splits.validation),
+        "curve": [{"steps": point.steps, **asdict(point.correlation)} for point in result.points],
+    }
+
+
+def _numbers(point: RankPoint) -> dict[str, float]:
+    values = {"steps": point.steps, **asdict(point.correlation)}
+    return {name: value for name, value in values.items() if value is not None}

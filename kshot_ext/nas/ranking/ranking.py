@@ -1,0 +1,90 @@
+"""Evaluating many architectures in a supernet and comparing the ranking with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
+from kshot_ext.nas.runs.stages import Stage
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
+
+_ARCHITECTURES_PER_STEP = 10
+
+
+def choose_architectures(
+    space: SearchSpace, truth: Mapping[Architecture, float], count: int, generator: torch.Generator
+) -> list[Architecture]:
+    """Different random architectures of a table; the same ones in whatever order the table lists them.
+
+    Raises:
+        ValueError: if the table has fewer.
+    """
+    if count > len(truth):
+        raise ValueError(f"architectures: expected at most the {len(truth)} of the table, got {count}")
+    ordered = sorted(truth, key=space.genes)
+    return [ordered[index] for index in torch.randperm(len(ordered), generator=generator)[:count].tolist()]
+
+
+class Ranking:
+    """Evaluates architectures, some at a time; complete in its ``state_dict``.
+
+    Args:
+        architectures: what to evaluate.
+        evaluate: gives an architecture's accuracy, 0 to 1.
+    """
+
+    def __init__(self, architectures: Sequence[Architecture], evaluate: Callable[[Architecture], float]) -> None:
+        self.architectures = tuple(architectures)
+        self._evaluate = evaluate
+        self.accuracies: list[float] = []
+
+    @property
+    def num_steps(self) -> int:
+        """Number of calls of :meth:`step` in all."""
+        return -(-len(self.architectures) // _ARCHITECTURES_PER_STEP)
+
+    @property
+    def steps_done(self) -> int:
+        """Number of calls of :meth:`step` so far."""
+        return -(-len(self.accuracies) // _ARCHITECTURES_PER_STEP)
+
+    def step(self, on_move: Callable[[float], None]) -> None:
+        """Evaluate the next few architectures; ``on_move`` is told the position in steps, fractions included."""
+        begin = len(self.accuracies)
+        for architecture in self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]:
+            self.accuracies.append(self._evaluate(architecture))
+            on_move(len(self.accuracies) / _ARCHITECTURES_PER_STEP)
+
+    def compare(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
+        """The ranking against the truth, when all are evaluated."""
+        return rank_correlation([truth[architecture] for architecture in self.architectures], self.accuracies)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs: plain values."""
+        return {"accuracies": list(self.accuracies)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where :meth:`state_dict` was taken, of a ranking of the same architectures."""
+        self.accuracies = list(state["accuracies"])
+
+
+class RankingStage(Stage):
+    """Evaluation after an epoch of training."""
+
+    headline = ("mean_accuracy",)
+
+    def __init__(self, epoch: int, ranking: Ranking) -> None:
+        super().__init__(f"evaluation-{epoch}", f"evaluate after epoch {epoch}", ranking, ranking.num_steps)
+
+    @property
+    def done(self) -> int:
+        return self.work.steps_done
+
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        self.work.step(on_move)
+        accuracies = self.work.accuracies
+        return {"evaluated": len(accuracies), "mean_accuracy": sum(accuracies) / len(accuracies)}

@@ -1,0 +1,138 @@
+"""The files that a finished ranking run leaves for its user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kshot_ext.nas.files import write_text
+from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
+from kshot_ext.nas.reporting import page, plots
+from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.reporting.report import correlation_facts, seconds_by_stage, shown_correlation
+from kshot_ext.nas.runs.results_file import add_result
+from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.tables import as_table, flatten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CODE_ROWS = 24
+
+
+def write_ranking(
+    folder: RunFolder[RankSettings],
+    job: RankJob,
+    result: RankResult,
+    records: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write the results, the figures and the report.
+
+    Args:
+        folder: the run folder.
+        job: the finished job.
+        result: what it found.
+        records: lines of ``metrics.jsonl``.
+
+    Returns:
+        Path of ``report.html``.
+    """
+    path = folder.path
+    entry = ranking_entry(folder.card.run, job, result)
+    evaluated = [
+        {"architecture": item.architecture.short(), "truth": item.truth, "accuracy": item.accuracy}
+        for item in result.architectures
+    ]
+    write_text(path / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
+    pictures = _draw(path, job, result, records)
+    write_text(path / "report.html", _report(folder, job, result, pictures))
+    add_result(path / "ranking.json", entry)
+    if job.settings.results is not None:
+        add_result(Path(job.settings.results), entry)
+    return path / "report.html"
+
+
+def summary(result: RankResult) -> dict[str, str]:
+    """The numbers of a ranking run for people."""
+    correlation = result.final.correlation
+    verdict = "yes" if result.used_all_shots else "no: codes are alike, or a copy is hardly used"
+    return {
+        "Kendall's tau": shown_correlation(correlation.kendall_tau),
+        "Spearman's rho": shown_correlation(correlation.spearman_rho),
+        "regret of the best-ranked": f"{correlation.regret:.3f}",
+        "architectures": f"{len(result.architectures):,}",
+        "dictionary steps": f"{result.final.steps:,}",
+        "distance of codes": f"{result.codes.distance:.3f}",
+        "least share of a copy": f"{min(result.codes.entry_shares):.4f}",
+        "all copies in use": verdict if len(result.codes.entry_shares) > 1 else "one copy",
+    }
+
+
+def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
+        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
+
+    truth, accuracies = zip(*((item.truth, item.accuracy) for item in result.architectures))
+    tau = shown_correlation(result.final.correlation.kendall_tau)
+    shown = job.architectures[:_CODE_ROWS]
+    codes = job.simplex_net(shown).detach().cpu()
+    pictures = [
+        picture(
+            "ranking",
+            plots.plot_ranking(truth, accuracies, f"{len(truth)} architectures, Kendall's tau {tau}"),
+            "Ranking",
+            "Accuracy with the supernet's weights against accuracy when trained alone.",
+        ),
+        picture(
+            "loss",
+            plots.plot_losses(records, {"supernet": "supernet"}),
+            "Training",
+            "Loss of the supernet's sampled paths.",
+        ),
+        picture(
+            "codes",
+            plots.plot_codes(codes, [architecture.short() for architecture in shown]),
+            "Simplex codes",
+            "How architectures mix the weight copies; digits are each layer's operation.",
+        ),
+    ]
+    curves = {
+        name: [
+            (point.steps, value) for point in result.points if (value := getattr(point.correlation, field)) is not None
+        ]
+        for name, field in (("Kendall's tau", "kendall_tau"), ("Spearman's rho", "spearman_rho"))
+    }
+    if all(len(points) > 1 for points in curves.values()):
+        figure = plots.plot_curves(curves, "dictionary steps", "rank correlation")
+        pictures.insert(1, picture("correlation", figure, "Correlation over training", "At each point of training."))
+    return pictures
+
+
+def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, pictures: Sequence[Picture]) -> str:
+    splits, settings = job.splits, job.settings
+    shape = "x".join(map(str, splits.image_shape))
+    facts = {
+        "data": f"{folder.card.data_name}, {splits.num_classes} classes of {shape} images",
+        "images": f"{len(splits.train):,} for training, {len(splits.validation):,} for evaluation",
+        "space": job.space.name,
+        "shots": f"{settings.shots} weight copies",
+        "table": Path(settings.truth).name,
+        "seed": f"seed {settings.seed}",
+    }
+    return page.render_page(
+        f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
+        "; ".join(facts.values()),
+        [
+            page.tiles(summary(result)),
+            page.figures(pictures),
+            page.heading("Details"),
+            page.details("Rank correlation", correlation_facts(result.final.correlation), is_open=True),
+            page.details("What was run", page.facts(facts)),
+            page.details("Settings", page.facts(flatten(as_table(settings)))),
+            page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),
+            page.details("Environment", page.facts(page.environment())),
+        ],
+    )

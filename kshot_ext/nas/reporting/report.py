@@ -1,0 +1,119 @@
+"""The page about a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.search.evolution_search import Evaluated
+
+_LOADING = """import torch
+# Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
+network = torch.load("model.pt", weights_only=False)"""
+
+
+def render_report(
+    title: str,
+    facts: Mapping[str, str],
+    result: RunResult,
+    front: Sequence[Evaluated],
+    pictures: Sequence[Picture],
+    settings: Mapping[str, Any],
+    correlation: RankCorrelation | None = None,
+) -> str:
+    """Return the page; all text is escaped, and pictures are part of it.
+
+    Args:
+        title: heading.
+        facts: what was run, one row each.
+        result: what was found.
+        front: the Pareto front of the search, cheapest first.
+        pictures: figures, in order.
+        settings: settings by dotted name.
+        correlation: how the search's ranking compares with a table of results; None without one.
+    """
+    return page.render_page(
+        title,
+        "; ".join(facts.values()),
+        [
+            _tiles(result),
+            page.heading("Winner against random"),
+            _comparison(result),
+            page.heading("Pareto front"),
+            _front(front),
+            *([] if correlation is None else [page.heading("Rank correlation"), correlation_facts(correlation)]),
+            page.figures(pictures),
+            page.heading("Use the network"),
+            page.code(_LOADING),
+            page.heading("Details"),
+            page.details("What was run", page.facts(facts), is_open=True),
+            page.details("Settings", page.facts(settings)),
+            page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),
+            page.details("Environment", page.facts(page.environment())),
+        ],
+    )
+
+
+def correlation_facts(correlation: RankCorrelation) -> str:
+    """Return the numbers of a comparison with a table of results."""
+    return page.facts(
+        {
+            "Kendall's tau": shown_correlation(correlation.kendall_tau),
+            "Spearman's rho": shown_correlation(correlation.spearman_rho),
+            "regret of the best-ranked, in the table's unit": f"{correlation.regret:.3f}",
+        }
+    )
+
+
+def shown_correlation(value: float | None) -> str:
+    """Return a correlation for people."""
+    return "undefined: all are equal" if value is None else f"{value:.3f}"
+
+
+def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:
+    """Return the times for people."""
+    return {stage: f"{value:,.1f}" for stage, value in seconds.items()}
+
+
+def _tiles(result: RunResult) -> str:
+    winner = result.winner
+    return page.tiles(
+        {
+            "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
+            "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
+            "parameters": f"{winner.parameters:,}",
+            "seconds in all": f"{sum(result.seconds.values()):,.0f}",
+        }
+    )
+
+
+def _comparison(result: RunResult) -> str:
+    heads = ("network", "test accuracy", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    rows = [
+        (
+            network.title,
+            f"{network.test_accuracy:.2%}",
+            f"{network.supernet_accuracy:.2%}",
+            f"{network.macs:,}",
+            f"{network.parameters:,}",
+        )
+        for network in result.networks
+    ]
+    note = (
+        "Both were trained from scratch in the same way and tested on images that no stage had seen. "
+        f"The budget was {result.max_macs:,} multiply-accumulates for one image."
+    )
+    return page.table(heads, rows) + page.note(note)
+
+
+def _front(front: Sequence[Evaluated]) -> str:
+    heads = ("architecture", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    rows = [
+        (item.architecture.short(), f"{item.accuracy:.2%}", f"{item.macs:,}", f"{item.parameters:,}") for item in front
+    ]
+    legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
+    return page.table(heads, rows) + page.note(legend)

@@ -1,0 +1,1 @@
+"""Runs: settings, jobs, stages, and their state on disk."""

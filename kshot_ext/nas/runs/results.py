@@ -1,0 +1,53 @@
+"""What a run found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kshot_ext.nas.spaces.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class RetrainedNetwork:
+    """One architecture, trained from scratch.
+
+    Args:
+        title: ``"winner"`` of the search, or ``"random"`` of equal budget.
+        architecture: its choices.
+        operations: name of the operation chosen in each layer.
+        macs: multiply-accumulates for one image.
+        parameters: number of trainable numbers.
+        supernet_accuracy: share of validation images right with the supernet's weights.
+        test_accuracy: share of test images right after training from scratch.
+        widths: chosen share of the full width of each width searched; None if none are.
+    """
+
+    title: str
+    architecture: Architecture
+    operations: tuple[str, ...]
+    macs: int
+    parameters: int
+    supernet_accuracy: float
+    test_accuracy: float
+    widths: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Both networks, what they had to keep to, and what it took.
+
+    Args:
+        winner, random: the networks compared.
+        max_macs: the budget.
+        seconds: time of each stage.
+    """
+
+    winner: RetrainedNetwork
+    random: RetrainedNetwork
+    max_macs: int
+    seconds: Mapping[str, float]
+
+    @property
+    def networks(self) -> tuple[RetrainedNetwork, RetrainedNetwork]:
+        return self.winner, self.random

@@ -1,0 +1,197 @@
+"""All settings of the commands that run something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.device import check_device_name
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.search.evolution_search import SearchSettings
+from kshot_ext.nas.spaces import check_space_name
+from kshot_ext.nas.spaces.budget import Budget
+from kshot_ext.nas.spaces.own import is_own, with_absolute_path
+from kshot_ext.nas.spaces.width_ratios import parse_ratios
+from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.training.retrain import RetrainSettings
+from kshot_ext.nas.training.settings import TrainingSettings
+
+_SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
+_LEAST = {
+    "image_size": 4,
+    "max_images": 1,
+    "channels": 1,
+    "shots": 1,
+    "max_parameters": 1,
+    "max_latency": 0,
+    "seed": 0,
+    "architectures": 2,
+    "checkpoints": 1,
+}
+
+AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
+
+
+@dataclass(frozen=True)
+class SupernetSettings:
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last two
+    as tables.
+
+    Args:
+        data: image folder, zip of one, or npz; None for scikit-learn's digits.
+        image_size: side in pixels to which images are scaled and cut; None to leave them.
+        max_images: most images to use; None for all.
+        space: name of the search space, or ``FILE.py:CLASS``.
+        channels: width of the network's first layer; None for what suits the image size.
+        widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
+        shots: number K of weight copies.
+        truth: JSON table of stand-alone accuracies to compare the supernet's with, see `read_truth`; None for none.
+        seed: decides everything random.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        out: the run folder; None for a name from the date, the data and the space.
+        codes: how architectures' codes are formed.
+        training: settings of supernet training.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    data: str | None = None
+    image_size: int | None = None
+    max_images: int | None = None
+    space: str = "nas-bench-macro"
+    channels: int | None = None
+    widths: str | None = None
+    shots: int = 4
+    truth: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    out: str | None = None
+    codes: CodeSettings = field(default_factory=CodeSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name, None)
+            if value is not None and not least <= value < 2**63:
+                raise ValueError(f"{name}: expected {least} or more, got {value}")
+        check_space_name(self.space)
+        check_device_name(self.device)
+        if self.widths is not None:
+            parse_ratios(self.widths)
+
+    @property
+    def width_ratios(self) -> tuple[float, ...] | None:
+        """The widths as numbers; None to search operations only."""
+        return None if self.widths is None else parse_ratios(self.widths)
+
+
+@dataclass(frozen=True)
+class RunSettings(SupernetSettings):
+    """What ``kshot-ext search`` does.
+
+    Args:
+        budget: most multiply-accumulates; see `Budget`.
+        max_parameters: most parameters; None for no limit.
+        max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
+        search, retrain: settings of these kinds of stage, tables in a file.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    budget: str | int | float = "60%"
+    max_parameters: int | None = None
+    max_latency: float | None = None
+    search: SearchSettings = field(default_factory=SearchSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Budget.parse(self.budget)
+
+
+@dataclass(frozen=True)
+class RankSettings(SupernetSettings):
+    """What ``kshot-ext rank`` does; ``truth`` must be given, and there are no widths, as tables have none.
+
+    Args:
+        architectures: how many architectures of the table are evaluated.
+        checkpoints: at how many points of training, evenly spread, the last one at its end.
+        held_out: share of the images that architectures are evaluated on, if the data has no validation part.
+        results: JSON file that gathers the results of many runs, to add this one's to; None for the run folder's only.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    architectures: int = 300
+    checkpoints: int = 1
+    held_out: float = 0.1
+    results: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("held_out", self.held_out, 0.001, 1)
+        if self.widths is not None:
+            raise ValueError(f"widths: a table of results has none, so expected none here, got {self.widths!r}")
+
+
+def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+    """Merge settings: options win over the file, the file over the base.
+
+    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``.
+
+    Args:
+        base: what holds where neither says anything.
+        file: a TOML file, or None.
+        options: settings by name; those that are None are not given.
+
+    A space of one's own is code, which only the command line may ask to run: files of settings come from anywhere.
+
+    Raises:
+        SettingsError: if the file cannot be read, a name or value is illegal, or the space of a file or of the base is
+            one of one's own that the options do not name.
+    """
+    settings = base
+    if file is not None:
+        settings = override(settings, _without_short_names(read_toml(file), str(file)), str(file))
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = override(settings, _without_short_names(given, "command line"), "command line")
+    if is_own(settings.space) and given.get("space") is None:
+        raise SettingsError(
+            f"space: expected --space {settings.space} on the command line: it runs that file, "
+            "which settings read from a file must not do by themselves"
+        )
+    # A run may be resumed from another working directory.
+    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results")}
+    absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    return replace(settings, **absolute, space=with_absolute_path(settings.space))
+
+
+def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> None:
+    """Raise `SettingsError` listing every difference between a run's settings and those asked for now."""
+    before, after = flatten(as_table(saved)), flatten(as_table(asked))
+    differences = [
+        f"{name} is {before.get(name)!r} in the run, {after.get(name)!r} asked"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if differences:
+        raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
+
+
+def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    expanded = dict(changes)
+    for short_name, (table, name) in _SHORT_NAMES.items():
+        if short_name not in expanded:
+            continue
+        value = expanded.pop(short_name)
+        inner = expanded.get(table, {})
+        if not isinstance(inner, Mapping) or name in inner:
+            raise SettingsError(f"{origin}: {short_name} is short for {table}.{name}; expected one of them")
+        expanded[table] = {**inner, name: value}
+    return expanded

@@ -1,0 +1,167 @@
+"""The stages of a run: pieces of work that advance step by step and can be stopped after any step."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder
+from kshot_ext.nas.search.evolution_search import Evaluate, EvolutionSearch, SearchSettings
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.epoch_trainer import OnStep
+from kshot_ext.nas.training.retrain import NetworkTrainer
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+
+
+class Stage(ABC):
+    """Work of ``total`` steps.
+
+    Args:
+        name: identifies it in the run folder.
+        title: names it for people.
+        work: what does the steps; keeps all state.
+        total: number of steps.
+
+    Attributes:
+        headline: which of a step's numbers are shown while it runs.
+    """
+
+    headline: tuple[str, ...] = ("loss", "accuracy")
+
+    def __init__(self, name: str, title: str, work: Any, total: int) -> None:
+        self.name = name
+        self.title = title
+        self.work = work
+        self.total = total
+
+    @property
+    @abstractmethod
+    def done(self) -> int:
+        """Number of steps done."""
+
+    @abstractmethod
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        """Do one step.
+
+        Args:
+            on_move: called with the position within the stage, in steps, fractions included.
+
+        Returns:
+            Numbers to record.
+        """
+
+
+class SupernetStage(Stage):
+    """Supernet training; a step is an epoch.
+
+    Args:
+        trainer: what trains.
+        until: epoch to stop at for now; default: the last.
+    """
+
+    def __init__(self, trainer: SupernetTrainer, until: int | None = None) -> None:
+        super().__init__("supernet", "train supernet", trainer, until or trainer.settings.epochs)
+
+    @property
+    def done(self) -> int:
+        return self.work.epoch
+
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        report = self.work.train_epoch(_epoch_position(self.done, on_move))
+        values = {"loss": report.loss, "accuracy": report.accuracy, "learning_rate": report.learning_rate}
+        if report.simplex_loss is not None:
+            values["simplex_loss"] = report.simplex_loss
+        values["code_distance"] = report.codes.distance
+        values |= {f"entry_share_{k}": share for k, share in enumerate(report.codes.entry_shares, start=1)}
+        return values | {f"share_{name}": share for name, share in report.operation_shares.items()}
+
+
+class SearchStage(Stage):
+    """Evolution; a step is a generation. Takes what `EvolutionSearch` takes."""
+
+    headline = ("best_accuracy", "mean_accuracy")
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        space: SearchSpace,
+        limits: SearchLimits,
+        settings: SearchSettings,
+        generator: torch.Generator,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+    ) -> None:
+        search = EvolutionSearch(evaluate, space, limits, settings, generator, apply_to_all)
+        super().__init__("search", "search", search, settings.generations)
+
+    @property
+    def done(self) -> int:
+        return self.work.generation
+
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        evaluated = count(1)
+        self.work.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / self.work.settings.population, 1))
+        report = self.work.step()
+        values = {
+            "best_accuracy": report.best.accuracy,
+            "best_macs": report.best.macs,
+            "mean_accuracy": report.mean_accuracy,
+            "evaluated": len(report.evaluated),
+        }
+        return values | {f"share_{name}": share for name, share in report.operation_shares.items()}
+
+
+class RetrainStage(Stage):
+    """Training of one network from scratch; a step is an epoch."""
+
+    def __init__(self, title: str, trainer: NetworkTrainer) -> None:
+        super().__init__(f"retrain-{title}", f"retrain {title}", trainer, trainer.settings.epochs)
+
+    @property
+    def done(self) -> int:
+        return self.work.epoch
+
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        report = self.work.train_epoch(_epoch_position(self.done, on_move))
+        return {"loss": report.loss, "accuracy": report.accuracy, "learning_rate": report.learning_rate}
+
+
+def _epoch_position(epoch: int, on_move: Callable[[float], None]) -> OnStep:
+    return lambda report: on_move(epoch + report.step / report.num_steps)
+
+
+def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> float:
+    """Bring a stage to its end, from where an earlier process left it; a checkpoint follows every step.
+
+    Args:
+        stage: what to do.
+        folder: where checkpoints are and go.
+        metrics: where each step's numbers go.
+        progress: where they are shown.
+
+    Returns:
+        Seconds that the stage took, in all processes together.
+    """
+    seconds = 0.0
+    checkpoint = folder.load_checkpoint(stage.name)
+    if checkpoint is not None:
+        stage.work.load_state_dict(checkpoint.state)
+        seconds = checkpoint.seconds
+    metrics.begin_stage(stage.name, stage.done)
+    progress.start(stage.title, stage.total, stage.done)
+    while stage.done < stage.total:
+        started = time.perf_counter()
+        values = stage.step(progress.move)
+        seconds += time.perf_counter() - started
+        metrics.record(stage.name, stage.done, values)
+        folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds))
+        progress.finish_step(stage.done, {name: values[name] for name in stage.headline})
+    return seconds

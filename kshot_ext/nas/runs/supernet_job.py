@@ -1,0 +1,130 @@
+"""What every job with a supernet has: images, space, supernet, simplex-net, and accuracies of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic
+
+import torch
+
+from kshot_ext.nas.datasets import load_splits, open_source
+from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
+from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.evaluation import SupernetEvaluation
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.randomness import named_generator
+from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings
+from kshot_ext.nas.runs.truth import read_truth
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+
+_CALIBRATION_IMAGES = 512
+
+
+def load_data(
+    settings: SupernetSettings, progress: ConsoleProgress, held_out: Mapping[Part, float] = HELD_OUT_SHARES
+) -> tuple[str, DataSplits]:
+    """Read the images that the settings name.
+
+    Args:
+        settings: which images, and how.
+        progress: where it is shown.
+        held_out: see `load_splits`.
+
+    Returns:
+        The data's name and the images.
+
+    Raises:
+        DataError: if they cannot be used.
+    """
+    source = open_source(None if settings.data is None else Path(settings.data))
+    progress.start("read images", min(len(source), settings.max_images or len(source)))
+    splits = load_splits(
+        source,
+        generator=named_generator(settings.seed, "data"),
+        max_images=settings.max_images,
+        image_size=settings.image_size,
+        held_out=held_out,
+        on_image=lambda done, total: progress.move(done),
+    )
+    return source.name, splits
+
+
+def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
+    """The space that the settings name, for images of a shape.
+
+    Raises:
+        ValueError: if settings and images do not fit together.
+    """
+    return create_space(
+        settings.space,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        channels=settings.channels,
+        widths=settings.width_ratios,
+    )
+
+
+def build_networks(settings: SupernetSettings, space: SearchSpace) -> tuple[Supernet, SimplexNet]:
+    """Untrained supernet and simplex-net, as the settings' seed makes them."""
+    supernet = Supernet(
+        space,
+        settings.shots,
+        named_generator(settings.seed, "supernet"),
+        perturbation=settings.codes.perturbation,
+        mixed_batch_norm=settings.codes.mixed_batch_norm,
+    )
+    generator = named_generator(settings.seed, "simplex-net")
+    return supernet, SimplexNet(space, settings.shots, generator, settings=settings.codes)
+
+
+class SupernetJob(Generic[AnySettings]):
+    """A supernet with all that is needed to train it and to evaluate its paths.
+
+    Args:
+        settings: what to do, and on which device.
+        splits: the images to do it with, on any device.
+        processes: those that train the supernet together, each on its own device; None for this one alone.
+
+    Attributes:
+        space, supernet, simplex_net, trainer: made from these.
+        supernet_accuracy: share of validation images that an architecture gets right with the supernet's weights, after
+            batch-norm recalibration.
+        truth: accuracy of architectures trained on their own, by the settings' table; None without one.
+
+    Raises:
+        ValueError: if settings, images, space and table do not fit together, or the device is not there.
+    """
+
+    def __init__(self, settings: AnySettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
+        self.processes = processes or DataParallel()
+        device = self.processes.training_device(settings.device)
+        self.settings = settings
+        self.splits = splits.to(device)
+        self.space = build_space(settings, splits.image_shape, splits.num_classes)
+        self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
+        supernet, simplex_net = build_networks(settings, self.space)
+        self.supernet, self.simplex_net = supernet.to(device), simplex_net.to(device)
+        self.trainer = SupernetTrainer(
+            self.supernet,
+            self.simplex_net,
+            self.splits,
+            settings.training,
+            self.generator("training"),
+            self.processes,
+        )
+        order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
+        calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
+        self.supernet_accuracy = SupernetEvaluation(
+            self.supernet, self.simplex_net, calibration, self.splits.validation, self.splits.mean, self.splits.std
+        )
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of its own for one purpose, decided by the run's seed."""
+        return named_generator(self.settings.seed, purpose)

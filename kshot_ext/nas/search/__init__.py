@@ -1,0 +1,1 @@
+"""Search for architectures with a trained supernet."""

@@ -1,0 +1,84 @@
+"""Costs of all networks of a space, added up from parts that are measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kshot_ext.nas.spaces.counting import Cost, cost_of, count_positions
+from kshot_ext.nas.spaces.outline import outlines
+
+if TYPE_CHECKING:
+    from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
+
+_Part = Hashable  # "stem", "head", or (layer, operation)
+
+
+class CostTable:
+    """Costs of the parts of a space's networks.
+
+    A run of one full network for each operation tells at how many positions every layer works. The cost of a
+    part at any width then follows from the sizes of its weights.
+
+    Args:
+        space: whose parts.
+
+    Raises:
+        ValueError: if the operations of a layer give outputs of different shapes.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._positions: dict[_Part, dict[str, int]] = {}
+        self._costs: dict[tuple[_Part, Hashable], Cost] = {}
+        output_shapes: dict[int, tuple[int, ...]] = {}
+        most = max(len(space.operations(layer)) for layer in range(space.num_layers))
+        for choice in range(most):
+            self._measure_positions(choice, output_shapes)
+
+    def outer(self, shape: NetworkShape) -> Cost:
+        """Cost of stem and head together."""
+        return self._cost("stem", shape.stem) + self._cost("head", shape.head)
+
+    def layer(self, layer: int, operation: int, shape: NetworkShape) -> Cost:
+        """Cost of one operation of one layer."""
+        return self._cost((layer, operation), shape.layers[layer])
+
+    def _cost(self, part: _Part, shape: Hashable) -> Cost:
+        if (part, shape) not in self._costs:
+            with outlines():
+                module = self._build(part, shape)
+            self._costs[part, shape] = cost_of(module, self._positions[part])
+        return self._costs[part, shape]
+
+    def _build(self, part: _Part, shape: Hashable) -> nn.Module:
+        if part == "stem":
+            return self._space.stem(shape)
+        if part == "head":
+            return self._space.head(shape)
+        layer, operation = part
+        return self._space.candidate(self._space.operations(layer)[operation], shape)
+
+    def _measure_positions(self, choice: int, output_shapes: dict[int, tuple[int, ...]]) -> None:
+        """Runs the full network whose layers all use one choice, or their last one if they offer fewer."""
+        space, shape = self._space, self._space.full_shape
+        choices = [min(choice, len(space.operations(layer)) - 1) for layer in range(space.num_layers)]
+        with outlines():
+            stem, head = self._build("stem", shape.stem), self._build("head", shape.head)
+            layers = [self._build(part, shape.layers[part[0]]) for part in enumerate(choices)]
+        for index, layer in enumerate(layers):
+            layer.register_forward_hook(lambda *call, index=index: self._check_shape(index, call[-1], output_shapes))
+        positions = count_positions(space.assemble(stem, layers, head), space.image_shape)
+        for part, module in {"stem": stem, "head": head, **dict(zip(enumerate(choices), layers))}.items():
+            self._positions[part] = {
+                name: positions[layer] for name, layer in module.named_modules() if layer in positions
+            }
+
+    def _check_shape(self, layer: int, output: torch.Tensor, output_shapes: dict[int, tuple[int, ...]]) -> None:
+        shape = tuple(output.shape[1:])
+        if output_shapes.setdefault(layer, shape) != shape:
+            shapes = f"{output_shapes[layer]} and {shape}"
+            raise ValueError(f"layer {layer} of space {self._space.name}: its operations give the shapes {shapes}")

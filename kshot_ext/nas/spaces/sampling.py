@@ -1,0 +1,77 @@
+"""Random architectures under conditions; every search for one ends after a stated number of tries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits, repair
+from kshot_ext.nas.spaces.space import SearchSpace
+
+_TRIES_PER_ARCHITECTURE = 200
+_TRIES_FOR_EQUAL_BUDGET = 20_000
+
+
+def random_architectures(
+    space: SearchSpace, limits: SearchLimits, count: int, generator: torch.Generator
+) -> list[Architecture]:
+    """Different random architectures that all meet the limits.
+
+    Args:
+        space: the space to draw from.
+        limits: limits to meet; an architecture beyond them is repaired.
+        count: how many.
+        generator: source of the random choices.
+
+    Raises:
+        ValueError: if no architecture meets the limits, or too few do.
+    """
+    limits.check_reachable(space)
+    found: dict[Architecture, None] = {}
+    for _ in range(_TRIES_PER_ARCHITECTURE * count):
+        found[repair(space.sample(generator), space, limits, generator)] = None
+        if len(found) == count:
+            return list(found)
+    raise ValueError(
+        f"expected {count} different architectures of space {space.name} within {limits}, "
+        f"found only {len(found)} in {_TRIES_PER_ARCHITECTURE * count} tries: "
+        "raise the limit or take a smaller population"
+    )
+
+
+def random_architecture_of_equal_budget(
+    space: SearchSpace,
+    macs: int,
+    tolerance: float,
+    generator: torch.Generator,
+    exclude: Collection[Architecture] = (),
+) -> Architecture:
+    """A random architecture that costs about as much as another one, to compare a search result with.
+
+    Args:
+        space: the space to draw from.
+        macs: multiply-accumulates to come near to.
+        tolerance: largest accepted difference, as a share of ``macs``, e.g. 0.05.
+        generator: source of the random choices.
+        exclude: architectures not wanted, such as the search result itself.
+
+    Raises:
+        ValueError: if no such architecture turned up; the message tells the nearest count that did.
+    """
+    nearest: int | None = None
+    for _ in range(_TRIES_FOR_EQUAL_BUDGET):
+        architecture = space.sample(generator)
+        if architecture in exclude:
+            continue
+        count = space.count_macs(architecture)
+        if abs(count - macs) <= tolerance * macs:
+            return architecture
+        if nearest is None or abs(count - macs) < abs(nearest - macs):
+            nearest = count
+    raise ValueError(
+        f"found no architecture of space {space.name} with {macs:,} multiply-accumulates give or take "
+        f"{tolerance:.1%} in {_TRIES_FOR_EQUAL_BUDGET} random tries; the nearest has "
+        f"{'none' if nearest is None else f'{nearest:,}'}: raise the tolerance"
+    )

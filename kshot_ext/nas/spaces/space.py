@@ -1,0 +1,277 @@
+"""What a method must know about a search space: layers of choices, the network around them, their cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot_ext.nas.checks import check_at_least
+from kshot_ext.nas.randomness import seeded_by
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.cost_table import CostTable
+from kshot_ext.nas.spaces.counting import Cost
+from kshot_ext.nas.spaces.plain_network import to_plain_network
+from kshot_ext.nas.spaces.width_ratios import check_ratios
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What the parts of a network must know to be built at chosen widths: channels, strides and the like.
+
+    Args:
+        stem, head: of these parts.
+        layers: of each searched layer.
+    """
+
+    stem: Hashable
+    layers: tuple[Hashable, ...]
+    head: Hashable
+
+
+class SearchSpace(ABC):
+    """A network with a stem, searched layers that each offer several operations, and a head.
+
+    A space of your own defines :meth:`network_shape` and, in plain ``torch.nn``, :meth:`stem`, :meth:`candidate`
+    and :meth:`head`; :class:`kshot_ext.nas.spaces.staged_space.StagedSpace` does most of that for networks in stages.
+    The shape of a layer's output must not depend on the operation chosen.
+
+    With ``widths`` the space also offers channel widths: one choice for each of ``width_names``. A narrower network
+    uses the leading channels of the full one, so each part must have the same layers at all widths, with at
+    most as many channels, and more at larger ratios.
+
+    Args:
+        name: the space's name, for messages and run folders.
+        image_shape: ``(channels, height, width)`` of the images.
+        num_classes: number of classes, at least 2.
+        operations: names of the operations that each layer offers, one sequence per layer.
+        width_names: what can be narrowed; in a chain of layers usually each layer.
+        widths: shares of the full width to choose from, rising to 1; None to search no widths.
+
+    Raises:
+        ValueError: if a size is out of range or a layer offers nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        operations: Sequence[Sequence[str]],
+        width_names: Sequence[str] = (),
+        widths: Sequence[float] | None = None,
+    ) -> None:
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape: expected (channels, height, width), each >= 1, got {image_shape}")
+        check_at_least("num_classes", num_classes, 2)
+        if not operations or not all(operations):
+            raise ValueError(f"operations: expected one or more names for every layer, got {operations!r}")
+        if widths is not None and not width_names:
+            raise ValueError(f"widths: space {name} has nothing that can be narrowed, got {tuple(widths)}")
+        self.name = name
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.width_names = tuple(width_names)
+        self.widths = None if widths is None else check_ratios(widths)
+        self._operations = tuple(tuple(names) for names in operations)
+
+    @abstractmethod
+    def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
+        """What the parts are built from, for one ratio, above 0 and at most 1, per width name."""
+
+    @abstractmethod
+    def stem(self, shape: Hashable) -> nn.Module:
+        """A new module from the images ``[N, *image_shape]`` to the input of the first layer."""
+
+    @abstractmethod
+    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+        """A new module for one operation of a layer."""
+
+    @abstractmethod
+    def head(self, shape: Hashable) -> nn.Module:
+        """A new module from the last layer's output to class scores ``[N, num_classes]``."""
+
+    def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
+        """The network of one path, made of the given modules: of new ones or of a supernet's."""
+        named = {f"layer{index}": layer for index, layer in enumerate(layers)}
+        return nn.Sequential(OrderedDict(stem=stem, **named, head=head))
+
+    @property
+    def num_layers(self) -> int:
+        """Number of searched layers."""
+        return len(self._operations)
+
+    @property
+    def num_widths(self) -> int:
+        """Number of widths to choose; 0 if the space searches none."""
+        return 0 if self.widths is None else len(self.width_names)
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Number of choices of each gene: the layers' operations, then the widths."""
+        return (*map(len, self._operations), *[len(self.widths or ())] * self.num_widths)
+
+    def operations(self, layer: int) -> tuple[str, ...]:
+        """Names of the operations that a layer offers."""
+        return self._operations[layer]
+
+    def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
+        """Name of the operation chosen in each layer."""
+        return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))
+
+    def ratios(self, architecture: Architecture) -> tuple[float, ...]:
+        """The chosen ratio for each of ``width_names``; all 1 where no widths are searched."""
+        if architecture.widths is None:
+            return (1.0,) * len(self.width_names)
+        return tuple(self.widths[width] for width in architecture.widths)
+
+    def genes(self, architecture: Architecture) -> tuple[int, ...]:
+        """All choices of an architecture in a row, for methods that treat them alike."""
+        return (*architecture.operations, *(architecture.widths or ()))
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        """The architecture whose :meth:`genes` these are."""
+        operations, widths = tuple(genes[: self.num_layers]), tuple(genes[self.num_layers :])
+        return Architecture(operations, widths or None)
+
+    def from_key(self, key: str) -> Architecture:
+        """The architecture that a published table of results means by a key: here, a digit per layer (a is ten).
+
+        Raises:
+            ValueError: if the key is not of this form, or not of this space.
+        """
+        try:
+            architecture = Architecture(tuple(int(digit, 16) for digit in key))
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: expected a digit for each of {self.num_layers} layers") from error
+        try:
+            self.validate(architecture)
+        except ValueError as error:
+            raise ValueError(f"key {key!r}: {error}") from error
+        return architecture
+
+    def sample(self, generator: torch.Generator) -> Architecture:
+        """An architecture drawn uniformly: each choice independently of the others."""
+        return self.from_genes([int(torch.randint(count, (), generator=generator)) for count in self.num_choices])
+
+    def validate(self, architecture: Architecture) -> None:
+        """Checks that an architecture belongs to this space.
+
+        Raises:
+            ValueError: naming the layer or the width, and the legal values.
+        """
+        if len(architecture.operations) != self.num_layers:
+            raise ValueError(
+                f"architecture: space {self.name} has {self.num_layers} layers, "
+                f"got {len(architecture.operations)} operations"
+            )
+        for layer, (operation, names) in enumerate(zip(architecture.operations, self._operations)):
+            if operation >= len(names):
+                raise ValueError(f"operations[{layer}]: expected one of {_legal(names)}, got {operation}")
+        if self.widths is None:
+            if architecture.widths is not None:
+                raise ValueError(f"architecture: space {self.name} searches no widths, got {architecture.widths}")
+            return
+        if architecture.widths is None or len(architecture.widths) != self.num_widths:
+            raise ValueError(
+                f"architecture: space {self.name} needs {self.num_widths} widths, got {architecture.widths}"
+            )
+        for name, width in zip(self.width_names, architecture.widths):
+            if width >= len(self.widths):
+                raise ValueError(f"width of {name}: expected one of {_legal(self.widths)}, got {width}")
+
+    def encode(self, architecture: Architecture) -> Tensor:
+        """One-hot rows, float32 ``[num_layers, most operations of a layer]``: what the simplex-net reads."""
+        self.validate(architecture)
+        return F.one_hot(torch.tensor(architecture.operations), max(map(len, self._operations))).float()
+
+    def encode_widths(self, architecture: Architecture) -> Tensor:
+        """One-hot rows, float32 ``[num_widths, number of ratios]``, in a space that searches widths."""
+        self.validate(architecture)
+        return F.one_hot(torch.tensor(architecture.widths), len(self.widths)).float()
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Multiply-accumulates for one image and parameters of an architecture's plain network."""
+        self.validate(architecture)
+        shape = self.shape_of(architecture)
+        layers = (self._costs.layer(layer, choice, shape) for layer, choice in enumerate(architecture.operations))
+        return sum(layers, start=self._costs.outer(shape))
+
+    def count_macs(self, architecture: Architecture) -> int:
+        """Multiply-accumulates of an architecture for one image; see :func:`kshot_ext.nas.spaces.counting.cost_of`."""
+        return self.cost(architecture).macs
+
+    def count_parameters(self, architecture: Architecture) -> int:
+        """Number of trainable numbers in an architecture's plain network."""
+        return self.cost(architecture).parameters
+
+    def cheapest(self) -> Architecture:
+        """The architecture with the fewest multiply-accumulates."""
+        return self._pick_by_macs(min)
+
+    def largest(self) -> Architecture:
+        """The architecture with the most multiply-accumulates."""
+        return self._pick_by_macs(max)
+
+    def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
+        """The network of one architecture with new weights, in plain ``torch.nn`` layers.
+
+        Args:
+            architecture: a member of this space.
+            generator: source of the initial weights.
+
+        Returns:
+            A network from ``[N, *image_shape]`` to ``[N, num_classes]`` that needs only torch to be loaded.
+        """
+        self.validate(architecture)
+        shape = self.shape_of(architecture)
+        with seeded_by(generator):
+            layers = [self.candidate(*chosen) for chosen in zip(self.operation_names(architecture), shape.layers)]
+            network = to_plain_network(self.assemble(self.stem(shape.stem), layers, self.head(shape.head)))
+        return network.to(memory_format=torch.channels_last)  # as the image batches are
+
+    def shape_of(self, architecture: Architecture) -> NetworkShape:
+        """What the parts of an architecture's network are built from."""
+        return self.full_shape if architecture.widths is None else self.network_shape(self.ratios(architecture))
+
+    @cached_property
+    def full_shape(self) -> NetworkShape:
+        """What the parts of the full network are built from, the one that narrower ones are cut from."""
+        return self.network_shape((1.0,) * len(self.width_names))
+
+    def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
+        widths = None if self.widths is None else (pick(range(len(self.widths))),) * self.num_widths
+        shape = self.shape_of(Architecture((0,) * self.num_layers, widths))
+        return Architecture(
+            tuple(
+                pick(range(len(names)), key=lambda choice, layer=layer: self._costs.layer(layer, choice, shape).macs)
+                for layer, names in enumerate(self._operations)
+            ),
+            widths,
+        )
+
+    @cached_property
+    def _costs(self) -> CostTable:
+        return CostTable(self)
+
+
+def _legal(values: Sequence[object]) -> str:
+    return ", ".join(f"{index} ({value})" for index, value in enumerate(values))
+
+
+def operation_shares(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, float]:
+    """Share of each operation's name among the choices of the architectures; a drift to one is a warning.
+
+    Returns:
+        Shares by name, all names of the space, summing to 1.
+    """
+    counts = Counter(name for architecture in architectures for name in space.operation_names(architecture))
+    names = dict.fromkeys(name for layer in range(space.num_layers) for name in space.operations(layer))
+    return {name: counts[name] / max(counts.total(), 1) for name in names}

@@ -1,0 +1,1 @@
+"""Training of supernets, simplex-nets and single networks."""

@@ -1,0 +1,110 @@
+"""What training a supernet and training one network share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.training.gradient_steps import PRECISIONS
+from kshot_ext.nn import KShotModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationSettings:
+    """Nesterov SGD whose learning rate falls to zero along half a cosine, on a smoothed cross-entropy.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images per step, at least 2 (batch norm needs them).
+        learning_rate: at the start.
+        momentum: Nesterov momentum, above 0 and below 1.
+        weight_decay: L2 penalty on weights.
+        decay_norms: whether it also acts on biases and the parameters of norm layers.
+        label_smoothing: share of the target spread evenly over the classes, below 1.
+        clip_norm: largest Euclidean norm of a step's gradient; 0 for no limit.
+        precision: of convolutions and matrix products: ``float32``, ``bfloat16`` or, on CUDA only, ``float16``.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    decay_norms: bool = False
+    label_smoothing: float = 0.1
+    clip_norm: float = 5.0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_at_least("epochs", self.epochs, 1)
+        check_at_least("batch_size", self.batch_size, 2)
+        check_at_least("learning_rate", self.learning_rate, 0)
+        check_between("momentum", self.momentum, 1e-6, 1)
+        check_at_least("weight_decay", self.weight_decay, 0)
+        check_between("label_smoothing", self.label_smoothing, 0, 1)
+        check_at_least("clip_norm", self.clip_norm, 0)
+        check_one_of("precision", self.precision, PRECISIONS)
+
+
+def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:
+    """A module's parameters in groups for an optimiser: weights, which decay, then biases and norm parameters.
+
+    The second kind sets offsets and scales, which do not make a network larger than its data (He et al., "Bag of
+    Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019). It is told by having a single
+    number per channel, in a K-shot layer one for each copy.
+
+    Args:
+        module: each of its parameters lands in one group.
+        weight_decay: of the first group.
+        decay_norms: whether the second group decays as well.
+
+    Returns:
+        Groups as optimisers take them; an empty one is left out.
+
+    Example:
+        >>> groups = decay_groups(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), 0.1, decay_norms=False)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+        [(1, 0.1), (3, 0.0)]
+    """
+    weights: dict[nn.Parameter, None] = {}
+    others: dict[nn.Parameter, None] = {}
+    for layer in module.modules():
+        for parameter in layer.parameters(recurse=False):
+            dim = parameter.dim() - isinstance(layer, KShotModule)
+            (weights if dim > 1 else others)[parameter] = None
+    groups = [
+        {"params": list(weights), "weight_decay": weight_decay},
+        {"params": list(others), "weight_decay": weight_decay if decay_norms else 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass
+class Tally:
+    """Running mean of loss and accuracy over the images of an epoch."""
+
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> float:
+        """Counts a batch: mean loss, scores ``[B, num_classes]``, labels ``[B]``. Returns the loss."""
+        value = loss.item()
+        self.images += len(labels)
+        self.loss_sum += value * len(labels)
+        self.correct += int((logits.argmax(dim=1) == labels).sum())
+        return value
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.images
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.images

@@ -1,0 +1,105 @@
+"""Trains one network from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.networks.evaluation import accuracy
+from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
+from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainSettings(OptimizationSettings):
+    """How a found network is trained from scratch."""
+
+    epochs: int = 20
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True)
+class RetrainReport:
+    """One epoch of a network's training.
+
+    Args:
+        epoch: its number, from 1.
+        loss: mean cross-entropy.
+        accuracy: share of training images it got right while training on them.
+        learning_rate: at the epoch's start.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+class NetworkTrainer(EpochTrainer):
+    """Trains a network on all images that are not test images, an epoch at a time.
+
+    The validation images have done their work when the architecture is chosen, so they are trained on too.
+
+    Args:
+        network: from images to scores ``[N, num_classes]``; trained in place.
+        splits: where the images come from.
+        settings: see :class:`RetrainSettings`.
+        generator: source of every random choice.
+
+    Raises:
+        ValueError: if there are fewer images than one batch.
+    """
+
+    def __init__(
+        self, network: nn.Module, splits: DataSplits, settings: RetrainSettings, generator: torch.Generator
+    ) -> None:
+        self.network = network
+        optimizer = torch.optim.SGD(
+            decay_groups(network, settings.weight_decay, decay_norms=settings.decay_norms),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=True,
+        )
+        super().__init__(_joined(splits.train, splits.validation), optimizer, splits, settings, generator)
+
+    def train_epoch(self, on_step: OnStep | None = None) -> RetrainReport:
+        """Trains for one epoch.
+
+        Args:
+            on_step: called after each step.
+
+        Raises:
+            RuntimeError: if training has finished.
+        """
+        tally = Tally()
+        learning_rate = float(self.schedule.get_last_lr()[0])
+
+        def step(images: Tensor, labels: Tensor) -> float:
+            with self.gradient_steps.autocast():
+                logits = self.network(images)
+                loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+            self.gradient_steps.backward(loss)
+            self.gradient_steps.step(self.optimizer, clip_norm=self.settings.clip_norm)
+            return tally.add(loss, logits, labels)
+
+        self.network.train()
+        self._steps(on_step, step)
+        return RetrainReport(self.epoch, tally.loss, tally.accuracy, learning_rate)
+
+    def test_accuracy(self) -> float:
+        """Share of the test images that the network gets right now."""
+        test = batches(self.splits.test, self.settings.batch_size, mean=self.splits.mean, std=self.splits.std)
+        return accuracy(self.network, test)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network}
+
+
+def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    return ImageSet(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))

@@ -1,0 +1,55 @@
+"""Settings of supernet training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.training.optimization import OptimizationSettings
+from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(OptimizationSettings):
+    """How supernet and simplex-net are trained; see :class:`OptimizationSettings` for the supernet's part.
+
+    ``learning_rate``, ``weight_decay`` and ``clip_norm`` are those of the mixed weight under equal codes, whatever
+    K is. How codes are formed is a matter of :class:`kshot_ext.nas.networks.code_settings.CodeSettings`.
+
+    Args:
+        path_sampling: which paths a dictionary step trains: ``uniform``, ``fair`` or ``sandwich``, see
+            :mod:`kshot_ext.nas.training.path_sampling`. A step of several paths takes as many times longer.
+        average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
+            them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
+            every weight once more.
+        warmup_epochs: epochs before the first simplex step; until then all codes are equal.
+        simplex_learning_rate: of the simplex-net's Adam, at its first step.
+        simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
+        simplex_every: dictionary steps between two simplex steps.
+        paths_per_simplex_step: paths whose losses one simplex step averages.
+        held_out_share: share of the training images that only simplex steps see.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    epochs: int = 50
+    path_sampling: str = "uniform"
+    average_decay: float = 0.0
+    warmup_epochs: int = 5
+    simplex_learning_rate: float = 3e-3
+    simplex_rate_at_end: float = 1.0
+    simplex_every: int = 8
+    paths_per_simplex_step: int = 4
+    held_out_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("path_sampling", self.path_sampling, PATH_SAMPLINGS)
+        check_between("average_decay", self.average_decay, 0, 1)
+        check_at_least("warmup_epochs", self.warmup_epochs, 0)
+        check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
+        check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
+        check_at_least("simplex_every", self.simplex_every, 1)
+        check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
+        check_between("held_out_share", self.held_out_share, 0.01, 1)
