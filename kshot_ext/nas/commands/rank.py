@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kshot_ext.nas.commands.frame import Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_job import RankJob
@@ -17,6 +17,7 @@ from kshot_ext.nas.reporting.rank_outputs import summary, write_ranking
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.training.data_parallel import started_processes
 
 _LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
 
@@ -35,6 +36,8 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
     run = Run("rank", resume)
 
     def body(console: Console) -> None:
+        if (started_processes() or 1) > 1:
+            raise CommandError("rank runs in one process: start it without torchrun, or with one process")
         with ConsoleProgress(console) as progress:
             with users_errors(*_LIBRARIES):
                 settings = run.settings(RankSettings(), config, options)

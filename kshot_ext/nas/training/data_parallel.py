@@ -29,6 +29,13 @@ class _Trainer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+def started_processes() -> int | None:
+    """How many processes ``torchrun`` started, this one included; None without it."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    return int(os.environ["WORLD_SIZE"])
+
+
 class DataParallel:
     """The processes that train one supernet together, each on its part of every batch; or this process alone.
 
@@ -70,7 +77,7 @@ class DataParallel:
         Raises:
             ValueError: if this machine lacks the device.
         """
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        if started_processes() is None:
             return cls()
         device = torch.device(device)
         if device.type == "cuda":

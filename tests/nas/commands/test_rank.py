@@ -231,6 +231,17 @@ def test_a_gpu_that_is_not_there_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_processes_are_refused(
+    config: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert rank_command({"truth": str(table)}, config, None) == EXIT_ERROR
+    assert "rank runs in one process" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ranking_goes_on_only_with_what_it_began_with(
     finished: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
 
 def test_the_settings_are_legal(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.own import load_own
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own_space.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "own_space.md").read_text()
 SPACE, CHECK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMAND = re.search(r"```\nkshot-ext search --space (\S+) --widths (\S+)\n```", PAGE)
 MINIATURE = """
