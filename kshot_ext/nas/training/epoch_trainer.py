@@ -102,21 +102,21 @@ class EpochTrainer(ABC):
         """Runs one epoch of ``step(images, labels) -> loss``, moves the schedule, reports each step."""
         if self.finished:
             raise RuntimeError(f"train_epoch: training has finished its {self.settings.epochs} epochs")
-        for number, (images, labels) in enumerate(self._random_batches(self.images), 1):
+        for number, (images, labels) in enumerate(self._random_batches(self.images, self.generator), 1):
             loss = step(images, labels)
             self.schedule.step()
             if on_step is not None:
                 on_step(StepReport(number, self.steps_per_epoch, loss))
         self.epoch += 1
 
-    def _random_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def _random_batches(self, images: ImageSet, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""
         return batches(
             images,
             min(self.settings.batch_size, len(images)),
             mean=self.splits.mean,
             std=self.splits.std,
-            generator=self.generator,
+            generator=generator,
             augment=self.splits.augmentation,
             drop_last=True,
         )

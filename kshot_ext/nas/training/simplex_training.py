@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class SimplexTraining:
         simplex_net: trained in place; its settings have the weights of the other terms.
         settings: learning rate, paths per step, label smoothing.
         num_steps: how many steps there will be; the learning rate falls over them.
-        generator: draws the paths.
+        generator: draws the paths; part of the state.
     """
 
     def __init__(
@@ -81,6 +82,20 @@ class SimplexTraining:
         gradient_steps.step(self.optimizer)
         self.schedule.step()
         return processes.joined(tally).loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs besides the simplex-net: tensors and plain values."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where :meth:`state_dict` was taken."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
 
     def penalty(self) -> Tensor:
         """The terms of the loss that look at codes only, on the codes of random paths."""

@@ -19,6 +19,7 @@ from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.networks.code_settings import CodeForm
 from kshot_ext.nas.networks.simplex_net import CodeStatistics, SimplexNet, code_statistics
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
+from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import operation_shares
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -70,7 +71,8 @@ class SupernetTrainer(EpochTrainer):
         simplex_net: as the supernet.
         splits: only ``train`` is used.
         settings: see :class:`TrainingSettings`.
-        generator: source of every random choice.
+        generator: source of every random choice. Dictionary steps and simplex steps have a stream each, so that a seed
+            gives the same paths and batches whatever K and codes are: runs can be compared in pairs.
         processes: those that share each batch; None for this one alone.
 
     Raises:
@@ -114,7 +116,9 @@ class SupernetTrainer(EpochTrainer):
         self._total_steps = settings.epochs * self.steps_per_epoch
         self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))
-        self.simplex_training = SimplexTraining(supernet, simplex_net, settings, num_simplex_steps, generator)
+        self.simplex_training = SimplexTraining(
+            supernet, simplex_net, settings, num_simplex_steps, torch.Generator().manual_seed(draw_seed(generator))
+        )
         self.average: WeightAverage | None = None
         if settings.average_decay > 0:
             modules = {"supernet": supernet, "simplex_net": simplex_net}
@@ -177,17 +181,18 @@ class SupernetTrainer(EpochTrainer):
         parts = {
             "supernet": self.supernet,
             "simplex_net": self.simplex_net,
-            "simplex_optimizer": self.simplex_training.optimizer,
-            "simplex_schedule": self.simplex_training.schedule,
+            "simplex_training": self.simplex_training,
         }
         return parts if self.average is None else {**parts, "average": self.average}
 
     def _endless_held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            yield from self._random_batches(self.held_out)
+            yield from self._random_batches(self.held_out, self.simplex_training.generator)
 
     def _has_simplex_step(self, number: int) -> bool:
         """Whether a simplex step follows the dictionary step of this number, counted from 0 at the very start."""
+        if self.supernet.num_shots == 1:  # there is one code only
+            return False
         return number >= self._first_trained and (number + 1) % self.settings.simplex_every == 0
 
     def _code_form(self, number: int) -> CodeForm:

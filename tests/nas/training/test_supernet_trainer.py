@@ -233,6 +233,31 @@ def test_seed_decides_everything(make_trainer):
     assert reports[0] == reports[1] != reports[2]
 
 
+def test_a_seed_draws_the_same_paths_and_batches_for_every_number_of_shots_and_form_of_codes(
+    tiny_space, tiny_splits, seeded
+):
+    """Else a comparison of K with one copy would also compare two random orders."""
+
+    def drawn(num_shots, codes=None, **changes):
+        supernet = Supernet(tiny_space, num_shots, seeded(0))
+        simplex_net = SimplexNet(tiny_space, num_shots, seeded(1), settings=codes)
+        settings = dataclasses.replace(SETTINGS, **changes)
+        trainer, seen = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2)), []
+        step = trainer._dictionary_step
+        trainer._dictionary_step = lambda paths, images, labels, tally: (
+            seen.append((paths, images.sum().item(), labels.tolist())) or step(paths, images, labels, tally)
+        )
+        reports = [trainer.train_epoch() for _ in range(3)]
+        return seen, [report.simplex_loss is None for report in reports]
+
+    one, without_steps = drawn(1)
+    assert without_steps == [True, True, True]  # one copy has one code, and nothing to train
+    many, without_steps = drawn(3, CodeSettings(per_layer=True, spread=1.0), simplex_every=1, paths_per_simplex_step=3)
+    assert without_steps == [True, False, False]
+    assert one == many
+    assert len(one) == 12
+
+
 def test_training_lowers_the_loss(tiny_splits, seeded):
     # Two channels at a high rate explode: whole layers die and batch norm divides by nothing. Tiny batches make each
     # run depend on rounding, so the mean of several runs counts.
