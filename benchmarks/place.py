@@ -29,6 +29,7 @@ PRECISIONS = {
     "float32": Precision(torch.float32, False, 1e-3),
     "tf32": Precision(torch.float32, True, 5e-3),
     "bfloat16": Precision(torch.bfloat16, False, 3e-2),
+    "float16": Precision(torch.float16, False, 1e-2),
 }
 
 

@@ -14,7 +14,7 @@ from benchmarks.works.conv_operands import conv_operands
     ("device", "precision", "message"),
     [
         ("mps", "float32", "expected device cpu or cuda, got 'mps'"),
-        ("cuda", "float16", "expected precision float32, tf32, bfloat16, got 'float16'"),
+        ("cuda", "float8", "expected precision float32, tf32, bfloat16, float16, got 'float8'"),
         ("cpu", "tf32", "tf32 needs device cuda"),
     ],
 )

@@ -12,6 +12,7 @@ from benchmarks.works import WORKS
 PLACES = [
     Place("cpu"),
     Place("cpu", "bfloat16"),
+    Place("cpu", "float16"),
     Place("cuda"),
     Place("cuda", "tf32"),
     Place("cuda", "bfloat16"),
