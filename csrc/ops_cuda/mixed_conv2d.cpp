@@ -265,10 +265,13 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
                                      bool need_gate) {
   const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
-  const Tensor g = problem.laid_out(grad), none = none_like(input);
+  const Tensor g = problem.laid_out(grad);
+  const auto none = [&] {
+    return none_like(input);
+  };  // a tensor of its own each time: results share no memory
   const Launch launch(input);
-  const Tensor grad_input = need_input ? input_gradient(problem, g, depthwise, allow_tf32, launch) : none;
-  MixedGradients result{grad_input, none, none, none, none};
+  const Tensor grad_input = need_input ? input_gradient(problem, g, depthwise, allow_tf32, launch) : none();
+  MixedGradients result{grad_input, none(), none(), none(), none()};
   if (needs.parameters() && problem.per_sample() && !depthwise) {
     std::tie(std::get<2>(result), std::get<3>(result)) =
         per_sample_gradients(problem, weight, g, allow_tf32, launch);

@@ -8,6 +8,7 @@ from torch import Tensor
 from kshot_ext import backend
 from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.window import Window
 
 
@@ -105,10 +106,10 @@ def _fake_backward(
     none = lambda: code.new_empty(0)  # noqa: E731
     like = lambda x: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
     memory_format = _memory_format(input, depthwise)
-    shape = (grad.shape[1], 1 if depthwise else input.shape[1], *weight.shape[3:])
+    widths = (grad.shape[1], 1 if depthwise else input.shape[1])
     return (
         torch.empty_like(input, memory_format=memory_format) if need_input else none(),
-        weight.new_empty(shape) if need_effective else none(),
+        fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
         torch.empty_like(weight) if need_weight else none(),
         like(code) if need_code else none(),
         like(gate) if need_gate else none(),

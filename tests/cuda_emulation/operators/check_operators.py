@@ -247,7 +247,8 @@ def test_operators_as_torch_checks_them() -> None:
         arguments = (x, dictionary, codes, None, leaf(out), out, *window, depthwise, False)
         torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d.default, arguments, test_utils=tests)
         grad = torch.randn(2, out, 5, 5)
-        backward = (grad, x, dictionary, codes, None, *window, depthwise, False, True, True)
+        needs = (True, codes.dim() == 1, True, True, False)  # input, effective, weight, code, gate
+        backward = (grad, x, dictionary, codes, None, *window, depthwise, False, *needs)
         torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d_backward.default, backward, test_utils=tests[:2])
 
 

@@ -260,9 +260,9 @@ def test_a_seed_draws_the_same_paths_and_batches_for_every_number_of_shots_and_f
 
 def test_training_lowers_the_loss(tiny_splits, seeded):
     # Two channels at a high rate explode: whole layers die and batch norm divides by nothing. Tiny batches make each
-    # run depend on rounding, so the mean of several runs counts.
+    # run depend on rounding, so the mean of several runs counts: single ones ended at 0.64 to 0.77 of where they began.
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=8)
-    settings = TrainingSettings(epochs=40, batch_size=12, warmup_epochs=40, learning_rate=0.02)
+    settings = TrainingSettings(epochs=40, batch_size=12, warmup_epochs=40, learning_rate=0.1)
     first = last = 0.0
     for seed in (0, 10, 20):
         supernet, simplex_net = Supernet(space, 2, seeded(seed)), SimplexNet(space, 2, seeded(seed + 1))
