@@ -24,7 +24,8 @@ epochs = 1
 batch_size = 32
 """
 
-# All runs are children of one process that has done no work of its own, so that the libraries are imported once.
+# All runs are children of one process that has done no work of its own, so that the libraries are imported once. When
+# they are killed is counted in lines of their log, not in seconds: the first run may take longer than the others.
 ATTEMPTS = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -46,14 +47,20 @@ def begin(out):
         os._exit(status)
     return child
 
-started = time.monotonic()
+def lines(run):
+    path = folder / run / "metrics.jsonl"
+    return path.read_bytes().count(b"\\n") if path.exists() else 0
+
 assert os.waitpid(begin(folder / "whole"), 0)[1] == 0
-seconds = time.monotonic() - started
-for _ in range(kills):
-    child = begin(folder / "killed")
-    time.sleep(moments.uniform(0.1, 0.9) * seconds)
-    os.kill(child, signal.SIGKILL)
-    print("killed", os.waitpid(child, 0)[1] == signal.SIGKILL)
+for line in sorted(moments.sample(range(1, lines("whole") - 1), kills)):
+    child, ended = begin(folder / "killed"), 0
+    while lines("killed") < line and not ended:
+        time.sleep(0.002)
+        ended, _ = os.waitpid(child, os.WNOHANG)
+    time.sleep(moments.uniform(0, 0.05))
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        print("killed", os.waitpid(child, 0)[1] == signal.SIGKILL)
 assert os.waitpid(begin(folder / "killed"), 0)[1] == 0
 """
 KILLS = 2
