@@ -1,6 +1,7 @@
 // What the convolution operators share: geometry from arguments, channels_last tensors, the split into tasks.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "common/conv_geometry.h"
@@ -22,12 +23,37 @@ inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t he
   return empty_strided(sizes, channels_last_strides(sizes), like.scalar_type(), like);
 }
 
-// Whether `weight` is a dictionary [K, C_out, C_in/groups, KH, KW] with all channels that a call uses.
-inline void check_covers(const Tensor& weight, const Tensor& input, int64_t out_channels, bool depthwise) {
+// What mixed_conv2d takes on every backend: a dictionary with all channels that the call uses, codes and
+// biases of matching shapes, everything on one device.
+inline void check_operands(const Tensor& input, const Tensor& weight, const Tensor& code,
+                           const std::optional<Tensor>& bias, int64_t out_channels, bool depthwise) {
   STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
                       (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
                                  : input.size(1) <= weight.size(2)),
                   "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
+  STD_TORCH_CHECK(weight.device() == input.device() && sum_type_of(weight) == sum_type_of(input),
+                  "weight must be on the input's device, and float64 only if that is");
+  const bool per_sample = code.dim() == 2;
+  STD_TORCH_CHECK(code.device() == input.device() && code.scalar_type() == sum_type_of(input) &&
+                      (per_sample ? code.size(0) == input.size(0) : code.dim() == 1) &&
+                      code.size(code.dim() - 1) == weight.size(0),
+                  "code must be [K] or [N, K] of the sum type with N, K = ", input.size(0), ", ",
+                  weight.size(0));
+  if (!bias) return;
+  STD_TORCH_CHECK(
+      bias->device() == input.device() &&
+          (bias->dim() == 1 || (bias->dim() == 2 && per_sample && bias->size(0) == input.size(0))) &&
+          bias->size(bias->dim() - 1) == out_channels,
+      "bias must be [C_out'] or, with a code per sample, [N, C_out'] with N, C_out' = ", input.size(0), ", ",
+      out_channels);
+}
+
+// `grad` as the gradient of an output of this geometry.
+inline void check_gradient(const Tensor& grad, const Tensor& input, const ConvGeometry& geometry) {
+  STD_TORCH_CHECK(grad.device() == input.device() && grad.scalar_type() == input.scalar_type() &&
+                      sizes_of(grad) == Sizes({geometry.batch, geometry.out_channels, geometry.height.output,
+                                               geometry.width.output}),
+                  "the output's gradient must have its shape, dtype and device");
 }
 
 // `kernel`, `stride` and `dilation` are (height, width); `padding` is (top, bottom, left, right).

@@ -24,39 +24,23 @@ Tensor repeated(const Tensor& vector, int64_t times) {
 }
 
 // The checked geometry of a call.
-ConvGeometry geometry_of(const Tensor& input, const Tensor& weight, const Tensor& code, int64_t out_channels,
-                         bool depthwise, const std::vector<int64_t>& stride,
-                         const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation) {
+ConvGeometry geometry_of(const Tensor& input, const Tensor& weight, const Tensor& code,
+                         const std::optional<Tensor>& bias, int64_t out_channels, bool depthwise,
+                         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                         const std::vector<int64_t>& dilation) {
   constexpr auto kFloat32 = torch::headeronly::ScalarType::Float;
-  check_covers(weight, input, out_channels, depthwise);
+  check_operands(input, weight, code, bias, out_channels, depthwise);
   STD_TORCH_CHECK(depthwise || (input.scalar_type() == kFloat32 && weight.scalar_type() == kFloat32),
                   "dense convolutions of the CPU take float32");
-  STD_TORCH_CHECK(sum_type_of(weight) == sum_type_of(input) && code.scalar_type() == sum_type_of(input),
-                  "code must be of the sum type, and weight float64 only if input is");
-  STD_TORCH_CHECK((code.dim() == 1 || (code.dim() == 2 && code.size(0) == input.size(0))) &&
-                      code.size(code.dim() - 1) == weight.size(0),
-                  "code must be [K] or [N, K] with N, K = ", input.size(0), ", ", weight.size(0));
   return conv_geometry(input, out_channels, {weight.size(3), weight.size(4)}, stride, padding, dilation);
 }
 
 // The bias as the kernels take it: in the input's dtype, and dense with a code per sample one for each
 // sample.
-std::optional<Tensor> checked_bias(const std::optional<Tensor>& bias, const Tensor& input, bool per_sample,
-                                   const ConvGeometry& geometry) {
+std::optional<Tensor> bias_for(const std::optional<Tensor>& bias, const Tensor& input, bool per_sample) {
   if (!bias) return std::nullopt;
-  const int64_t rank = bias->dim();
-  STD_TORCH_CHECK((rank == 1 || (rank == 2 && bias->size(0) == geometry.batch)) &&
-                      bias->size(rank - 1) == geometry.out_channels,
-                  "bias must be [C_out'] or [N, C_out'] with C_out' = ", geometry.out_channels);
   const Tensor result = as_contiguous(in_dtype(*bias, input.scalar_type()));
-  return rank == 1 && per_sample ? repeated(result, geometry.batch) : result;
-}
-
-void check_gradient(const Tensor& grad, const Tensor& input, const ConvGeometry& geometry) {
-  STD_TORCH_CHECK(grad.scalar_type() == input.scalar_type() &&
-                      sizes_of(grad) == Sizes({geometry.batch, geometry.out_channels, geometry.height.output,
-                                               geometry.width.output}),
-                  "the output's gradient must have its shape and dtype");
+  return bias->dim() == 1 && per_sample ? repeated(result, input.size(0)) : result;
 }
 
 Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
@@ -68,8 +52,8 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     std::vector<int64_t> dilation, bool depthwise, bool /*allow_tf32*/) {
   const Tensor x = as_channels_last(input);
   const ConvGeometry geometry =
-      geometry_of(x, weight, code, out_channels, depthwise, stride, padding, dilation);
-  const std::optional<Tensor> addend = checked_bias(bias, x, code.dim() == 2 && !depthwise, geometry);
+      geometry_of(x, weight, code, bias, out_channels, depthwise, stride, padding, dilation);
+  const std::optional<Tensor> addend = bias_for(bias, x, code.dim() == 2 && !depthwise);
   if (depthwise) {
     const DepthwiseMixture mixture(weight, code, gate, out_channels);
     return depthwise_forward(x, mixture.by_tap(x.scalar_type()), addend, geometry);
@@ -94,7 +78,8 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
                                      bool need_input, bool need_effective, bool need_weight, bool need_code,
                                      bool need_gate) {
   const Tensor x = as_channels_last(input), g = as_channels_last(grad);
-  const ConvGeometry geometry = geometry_of(x, weight, code, g.size(1), depthwise, stride, padding, dilation);
+  const ConvGeometry geometry =
+      geometry_of(x, weight, code, std::nullopt, g.size(1), depthwise, stride, padding, dilation);
   check_gradient(g, x, geometry);
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
   if (depthwise) {

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/sum_of_parts.h"
 
 namespace kshot {
 namespace {
@@ -158,7 +159,7 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
   });
   const int64_t over[] = {0};
   return {tasks.groups > 1 ? torch::stable::sum(sums, over) : torch::stable::select(sums, 0, 0),
-          torch::stable::sum(dots, over)};
+          sum_of_parts(dots, 0)};
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ Tensor leading(Tensor dictionary, int64_t out_channels, int64_t in_channels) {
   return torch::stable::narrow(narrow, 2, 0, in_channels);
 }
 
-// Dictionary, code and gate, checked and laid out, and what both directions know of the convolution.
+// Operands that check_operands has seen, laid out, and what both directions know of the convolution.
 class ConvProblem {
  public:
   ConvProblem(const Tensor& input, const Tensor& weight, const Tensor& code,
@@ -41,15 +41,9 @@ class ConvProblem {
         code_(as_contiguous(code)),
         geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
                                 window.padding, window.dilation)) {
-    const auto sum_type = sum_type_of(input);
-    STD_TORCH_CHECK(code.scalar_type() == sum_type && code.device() == input.device() &&
-                        code.size(code.dim() - 1) == weight.size(0) &&
-                        (code.dim() == 1 || (code.dim() == 2 && code.size(0) == input.size(0))),
-                    "code must be [K] or [N, K] of the sum type with N, K = ", input.size(0), ", ",
-                    weight.size(0));
     if (!gate) return;
     STD_TORCH_CHECK(
-        gate->scalar_type() == sum_type && gate->device() == input.device() &&
+        gate->scalar_type() == sum_type_of(input) && gate->device() == input.device() &&
             gate->size(gate->dim() - 1) == out_channels &&
             (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == input.size(0))),
         "gate must be [C_out'] or, with a code per sample, [N, C_out'] of the sum type");
@@ -102,9 +96,6 @@ class ConvProblem {
   // What the call uses of the dictionary in the kernels' layout and dtype: the dictionary itself, or a copy
   // of that part alone.
   static Tensor active_part(const Tensor& weight, const Tensor& input, int64_t out_channels, bool depthwise) {
-    check_covers(weight, input, out_channels, depthwise);
-    STD_TORCH_CHECK(weight.device() == input.device() && sum_type_of(weight) == sum_type_of(input),
-                    "weight must be on the input's device, and float64 only if that is");
     const auto wanted = [&](const Tensor& tensor) {
       const Sizes sizes = sizes_of(tensor);
       return depthwise ? contiguous_strides(sizes) : Dictionary::inner_channels_last(sizes, 2);
@@ -134,6 +125,7 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     const std::optional<Tensor>& bias,  // [C_out'] or [N, C_out'], mixed and gated
                     int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
                     std::vector<int64_t> dilation, bool depthwise, bool allow_tf32) {
+  check_operands(input, weight, code, bias, out_channels, depthwise);
   const ConvProblem problem(input, weight, code, gate, out_channels, {stride, padding, dilation}, depthwise);
   const ConvGeometry& geometry = problem.geometry();
   Tensor output = problem.new_image(out_channels, geometry.height.output, geometry.width.output);
@@ -263,7 +255,9 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
                                      std::vector<int64_t> dilation, bool depthwise, bool allow_tf32,
                                      bool need_input, bool need_effective, bool need_weight, bool need_code,
                                      bool need_gate) {
+  check_operands(input, weight, code, std::nullopt, grad.size(1), depthwise);
   const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
+  check_gradient(grad, input, problem.geometry());
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
   const Tensor g = problem.laid_out(grad);
   const auto none = [&] {

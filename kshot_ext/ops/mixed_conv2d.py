@@ -103,16 +103,17 @@ def _fake_backward(
     grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32,
     need_input, need_effective, need_weight, need_code, need_gate,
 ):  # fmt: skip
-    none = lambda: code.new_empty(0)  # noqa: E731
-    like = lambda x: torch.empty_like(x, memory_format=torch.contiguous_format)  # noqa: E731
+    def none():  # a tensor of its own each time: results share no memory
+        return code.new_empty(0)
+
     memory_format = _memory_format(input, depthwise)
     widths = (grad.shape[1], 1 if depthwise else input.shape[1])
     return (
         torch.empty_like(input, memory_format=memory_format) if need_input else none(),
         fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
         torch.empty_like(weight) if need_weight else none(),
-        like(code) if need_code else none(),
-        like(gate) if need_gate else none(),
+        torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none(),
+        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else none(),
     )
 
 

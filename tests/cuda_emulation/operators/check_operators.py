@@ -260,12 +260,23 @@ def test_operators_as_torch_checks_them() -> None:
         ({"weight": lambda: torch.rand(3, 6, 3, 3, 3)}, "covers the active channels"),
         ({"weight": lambda: torch.rand(3, 6, 4, 3, 3).double()}, "float64 only if that is"),
         ({"gate": lambda: torch.rand(5)}, "gate must be"),
+        ({"bias": lambda: torch.rand(5)}, "bias must be"),
+        ({"bias": lambda: torch.rand(2, 6)}, "with a code per sample"),
     ],
 )
 def test_wrong_arguments_of_the_operator(change: dict[str, Callable[[], Tensor]], message: str) -> None:
-    right = {"input": torch.rand(2, 4, 5, 5), "weight": torch.rand(3, 6, 4, 3, 3), "code": torch.rand(3), "gate": None}
-    given = right | {name: make() for name, make in change.items()}
+    right = {"input": torch.rand(2, 4, 5, 5), "weight": torch.rand(3, 6, 4, 3, 3), "code": torch.rand(3)}
+    given = right | {"gate": None, "bias": None} | {name: make() for name, make in change.items()}
     with pytest.raises(RuntimeError, match=message):
         torch.ops.kshot_ext.mixed_conv2d(
-            *given.values(), None, 6, [1, 1], [1, 1, 1, 1], [1, 1], depthwise=False, allow_tf32=False
+            *given.values(), 6, [1, 1], [1, 1, 1, 1], [1, 1], depthwise=False, allow_tf32=False
         )
+
+
+def test_wrong_gradient_of_the_operator() -> None:
+    images, weight, code = torch.rand(2, 4, 5, 5), torch.rand(3, 6, 4, 3, 3), torch.rand(3)
+    with pytest.raises(RuntimeError, match="the output's gradient must have its shape"):
+        torch.ops.kshot_ext.mixed_conv2d_backward(
+            torch.rand(2, 6, 5, 4), images, weight, code, None, [1, 1], [1, 1, 1, 1], [1, 1], False, False,
+            *[True] * 3, *[False] * 2,
+        )  # fmt: skip
