@@ -1,9 +1,12 @@
 """A search small enough for unit tests: 48 striped 8x8 images of three classes, two-channel networks."""
 
+from collections.abc import Callable, Collection
+
 import pytest
 import torch
 
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
 
@@ -33,3 +36,28 @@ def tiny_space():
 def seeded():
     """Makes generators: ``seeded(3)``."""
     return lambda seed: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def stop_before_saves(monkeypatch: pytest.MonkeyPatch) -> Callable[[Collection[int]], list[int]]:
+    """Interrupts a run before it saves: ``saves = stop_before_saves({3, 5})`` does so the third and fifth time.
+
+    The list that it returns grows with each attempt.
+    """
+    save_checkpoint, saves = RunFolder.save_checkpoint, []
+
+    def save_or_stop(folder: RunFolder, *arguments: object) -> None:
+        saves.append(len(saves) + 1)
+        if saves[-1] in stopped_at:
+            raise KeyboardInterrupt
+        save_checkpoint(folder, *arguments)
+
+    stopped_at: Collection[int] = ()
+
+    def stop(at: Collection[int]) -> list[int]:
+        nonlocal stopped_at
+        stopped_at = at
+        monkeypatch.setattr(RunFolder, "save_checkpoint", save_or_stop)
+        return saves
+
+    return stop

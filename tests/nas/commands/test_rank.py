@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,6 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.ranking import ranking
 from kshot_ext.nas.reporting import rank_outputs
-from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.state_file import load_state
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
@@ -168,24 +167,17 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    stop_before_saves: Callable[[Collection[int]], list[int]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
-    save_checkpoint, saved = RunFolder.save_checkpoint, []
-
-    def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
-        saved.append(arguments)
-        if len(saved) in STOPPED_AT:
-            raise KeyboardInterrupt
-        save_checkpoint(folder, *arguments)
-
     out = tmp_path / "run"
-    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
+    saves = stop_before_saves(STOPPED_AT)
     assert rank_command({"truth": str(table), "out": str(out)}, config, None) == EXIT_INTERRUPTED
     assert f"go on with: kshot-ext rank --resume {out}" in capsys.readouterr().err
     assert rank_command({}, None, out) == EXIT_INTERRUPTED
     assert rank_command({}, None, out) == EXIT_DONE
-    assert len(saved) == STEPS + len(STOPPED_AT)
+    assert len(saves) == STEPS + len(STOPPED_AT)
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
     entry = _entry(out / "ranking.json")

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.reporting import search_outputs as outputs
-from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
 SETTINGS = """
@@ -142,26 +141,18 @@ def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     finished: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stop_before_saves: Callable[[Collection[int]], list[int]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each time the step that was not saved is done again."""
-    save_checkpoint, saved = RunFolder.save_checkpoint, []
-
-    def stop_before_saving(folder: RunFolder, *arguments: object) -> None:
-        saved.append(arguments)
-        if len(saved) in STOPPED_AT:
-            raise KeyboardInterrupt
-        save_checkpoint(folder, *arguments)
-
     out = tmp_path / "my run"
-    monkeypatch.setattr(RunFolder, "save_checkpoint", stop_before_saving)
+    saves = stop_before_saves(STOPPED_AT)
     assert search_command({"out": str(out)}, config, None) == EXIT_INTERRUPTED
     assert f"kshot-ext search --resume '{out}'" in capsys.readouterr().err
     for _ in STOPPED_AT[1:]:
         assert search_command({}, None, out) == EXIT_INTERRUPTED
     assert search_command({}, None, out) == EXIT_DONE
-    assert len(saved) == STEPS_OF_ALL_STAGES + len(STOPPED_AT)
+    assert len(saves) == STEPS_OF_ALL_STAGES + len(STOPPED_AT)
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert _results(out) == _results(finished)
     model, expected = (torch.load(run / "model.pt", weights_only=False) for run in (out, finished))
