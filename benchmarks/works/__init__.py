@@ -13,6 +13,7 @@ from benchmarks.works.per_sample_code import per_sample_code_rows
 from benchmarks.works.row import Row
 from benchmarks.works.sgd import sgd_rows
 from benchmarks.works.shared_code import shared_code_rows
+from benchmarks.works.supernet_training import supernet_training_rows
 from benchmarks.works.training_step import training_step_rows
 from benchmarks.works.widths import width_rows
 
@@ -44,6 +45,7 @@ WORKS = {
         Work("batch_norm", batch_norm_rows, SHARED_SETS),
         Work("sgd", sgd_rows, ("nas_bench_macro",), ("float32", "tf32")),  # weights to be trained stay in float32
         Work("training_step", training_step_rows, ("nas_bench_macro",)),
+        Work("supernet_training", supernet_training_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16")),
     )
 }
 

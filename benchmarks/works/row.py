@@ -16,7 +16,7 @@ class Row:
 
     Args:
         name: unique within work and layer set.
-        kind: targets select rows by it: "dense", "depthwise", "batch norm", "update" or "step".
+        kind: targets select rows by it: "dense", "depthwise", "batch norm", "update", "step" or "training".
         geometry: the shape, for people.
         count: how often the network has it.
         contest: builds operands and forms in a place; on the CPU in float32 unless told otherwise.
