@@ -43,11 +43,10 @@ def row_details(row: Row, result: RowResult, rates: Rates, machine: Machine) -> 
 
 
 def means(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Geometric means of speedups, per precision, comparison and layer set."""
-    precisions = dict.fromkeys(part.precision for part in parts)
+    """Geometric means of speedups, per comparison, layer set and precision."""
     return [
         {
-            "precision": precision,
+            "precision": line.precision,
             "comparison": line.target.title,
             "layer_set": line.layer_set,
             "speedup": line.speedup,
@@ -56,8 +55,7 @@ def means(parts: Sequence[Part]) -> list[dict[str, Any]]:
             "slowest_row": line.worst_row,
             "memory": line.memory,
         }
-        for precision in precisions
-        for line in reached([part for part in parts if part.precision == precision])
+        for line in reached(parts)
     ]
 
 

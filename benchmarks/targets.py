@@ -38,6 +38,7 @@ class Reached:
 
     target: Target
     layer_set: str
+    precision: str
     speedup: float
     weighted: float
     worst: float
@@ -87,6 +88,7 @@ def reached(parts: Sequence[Part]) -> list[Reached]:
                 Reached(
                     target,
                     part.layer_set,
+                    part.precision,
                     mean_speedup(rows, target.rival),
                     weighted_mean_speedup(rows, target.rival),
                     slowest.rivals[target.rival].speedup.median,

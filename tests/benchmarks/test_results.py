@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.measure import Rival, RowResult, Timed
 from benchmarks.place import Place
+from benchmarks.report import target_table
 from benchmarks.results import Part, file_name, load_document, load_parts, save_part, save_sections
 from benchmarks.targets import reached
 from benchmarks.timing import Ratio
@@ -96,3 +97,9 @@ def test_target_takes_mean_and_worst_of_its_kind():
 def test_memory_target(peaks, met):
     (line,) = reached([part("sgd", "a", [2.5], "update", peaks)])
     assert line.met is met
+
+
+def test_tables_tell_precisions_apart():
+    parts = [part("sgd", "a", [2.5], "update", precision=precision) for precision in ("float32", "bfloat16")]
+    (_, layer_sets, *_) = target_table(reached(parts)).columns
+    assert list(layer_sets.cells) == ["a", "a, bfloat16"]
