@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
@@ -41,7 +41,7 @@ class EpochTrainer(ABC):
 
     Args:
         images: what one epoch goes through.
-        optimizer: its learning rate falls to zero along half a cosine.
+        optimizer: its learning rate is the highest; it moves as the settings say.
         splits: mean, standard deviation and augmentation of the images.
         settings: epochs and batch size.
         generator: source of every random choice.
@@ -71,7 +71,8 @@ class EpochTrainer(ABC):
             raise ValueError(
                 f"batch_size: expected at most the {len(images)} images trained on, got {settings.batch_size}"
             )
-        self.schedule = CosineAnnealingLR(optimizer, settings.epochs * self.steps_per_epoch)
+        num_steps = settings.epochs * self.steps_per_epoch
+        self.schedule = LambdaLR(optimizer, lambda step: settings.learning_rate_factor(step, num_steps))
 
     @property
     def finished(self) -> bool:

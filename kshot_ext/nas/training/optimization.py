@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from kshot_ext.nn import KShotModule
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationSettings:
-    """Nesterov SGD whose learning rate falls to zero along half a cosine, on a smoothed cross-entropy.
+    """Nesterov SGD whose learning rate may rise, then falls to zero along half a cosine, on a smoothed cross-entropy.
 
     Args:
         epochs: passes over the training images.
         batch_size: images per step, at least 2 (batch norm needs them).
-        learning_rate: at the start.
+        learning_rate: at the start, or the end of the rise.
+        rise_steps: steps over which the learning rate rises to it evenly first. Small batches and short trainings start
+            roughly without: which operations fare well may then be decided by luck in the first hundred steps.
         momentum: Nesterov momentum, above 0 and below 1.
         weight_decay: L2 penalty on weights.
         decay_norms: whether it also acts on biases and the parameters of norm layers.
@@ -34,6 +37,7 @@ class OptimizationSettings:
     epochs: int
     batch_size: int = 32
     learning_rate: float = 0.1
+    rise_steps: int = 0
     momentum: float = 0.9
     weight_decay: float = 4e-5
     decay_norms: bool = False
@@ -45,11 +49,22 @@ class OptimizationSettings:
         check_at_least("epochs", self.epochs, 1)
         check_at_least("batch_size", self.batch_size, 2)
         check_at_least("learning_rate", self.learning_rate, 0)
+        check_at_least("rise_steps", self.rise_steps, 0)
         check_between("momentum", self.momentum, 1e-6, 1)
         check_at_least("weight_decay", self.weight_decay, 0)
         check_between("label_smoothing", self.label_smoothing, 0, 1)
         check_at_least("clip_norm", self.clip_norm, 0)
         check_one_of("precision", self.precision, PRECISIONS)
+
+    def learning_rate_factor(self, step: int, num_steps: int) -> float:
+        """What the learning rate is multiplied with at a step, counted from 0, of a training of so many.
+
+        Example:
+            >>> settings = OptimizationSettings(epochs=1, rise_steps=3)
+            >>> [round(settings.learning_rate_factor(step, 8), 2) for step in range(9)]
+            [0.25, 0.48, 0.64, 0.69, 0.5, 0.31, 0.15, 0.04, 0.0]
+        """
+        return min((step + 1) / (self.rise_steps + 1), 1) * (1 + math.cos(math.pi * step / num_steps)) / 2
 
 
 def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:

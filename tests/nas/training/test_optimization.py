@@ -16,6 +16,7 @@ from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, dec
         ({"learning_rate": -0.1}, r"learning_rate.*got -0.1"),
         ({"learning_rate": math.nan}, r"learning_rate.*got nan"),
         ({"learning_rate": math.inf}, r"learning_rate.*got inf"),
+        ({"rise_steps": -1}, "rise_steps: expected at least 0, got -1"),
         ({"momentum": 0.0}, r"momentum.*got 0.0"),
         ({"momentum": 1.0}, r"momentum.*got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay"),
@@ -27,6 +28,16 @@ from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, dec
 def test_rejects_settings_out_of_range(changed, message):
     with pytest.raises(ValueError, match=message):
         OptimizationSettings(**({"epochs": 1} | changed))
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    plain, rising = OptimizationSettings(epochs=1), OptimizationSettings(epochs=1, rise_steps=4)
+    factors = [rising.learning_rate_factor(step, 100) for step in range(101)]
+    falling = [plain.learning_rate_factor(step, 100) for step in range(101)]
+    assert falling == pytest.approx([math.cos(math.pi * step / 200) ** 2 for step in range(101)])
+    assert factors[:4] == pytest.approx([share * fall for share, fall in zip((0.2, 0.4, 0.6, 0.8), falling)])
+    assert factors[4:] == falling[4:]
+    assert (falling[0], falling[100]) == (1.0, 0.0)
 
 
 def test_biases_and_norm_parameters_do_not_decay():
