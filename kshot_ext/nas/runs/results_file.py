@@ -20,7 +20,7 @@ def check_results_file(path: Path) -> None:
     Raises:
         ResultsFileError: if not.
     """
-    _read(path)
+    read_results(path)
     if not path.parent.is_dir():
         raise ResultsFileError(f"{path}: there is no folder {path.parent}")
 
@@ -46,11 +46,16 @@ def add_result(path: Path, entry: Mapping[str, Any]) -> None:
         [1, 8]
     """
     with locked_folder(path.parent):
-        others = [run for run in _read(path) if run.get("run") != entry["run"]]
+        others = [run for run in read_results(path) if run.get("run") != entry["run"]]
         write_text(path, json.dumps({"runs": [*others, dict(entry)]}, indent=2, ensure_ascii=False) + "\n")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file of results; none if there is no file.
+
+    Raises:
+        ResultsFileError: if the file is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

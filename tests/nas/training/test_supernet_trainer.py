@@ -46,6 +46,14 @@ def through_a_file(state):
     return torch.load(file, weights_only=True)
 
 
+def test_the_learning_rate_of_the_copies_rises_as_settings_say(make_trainer):
+    trainer = make_trainer(settings=dataclasses.replace(SETTINGS, rise_steps=9))
+    assert trainer.train_epoch().learning_rate == pytest.approx(SETTINGS.learning_rate / 10)
+    factor = trainer.settings.learning_rate_factor(trainer.steps_per_epoch, SETTINGS.epochs * trainer.steps_per_epoch)
+    assert trainer.train_epoch().learning_rate == pytest.approx(SETTINGS.learning_rate * factor)
+    assert 0.1 < factor < 0.5
+
+
 def test_reports_each_step_and_epoch(make_trainer):
     trainer, steps = make_trainer(), []
     report = trainer.train_epoch(steps.append)

@@ -1,0 +1,118 @@
+"""Whether K copies rank architectures better than one: `python -m benchmarks.ranking`.
+
+Gathers the runs that `kshot-ext rank --config benchmarks/ranking.toml --results benchmarks/results/ranking.json` left.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare import RESULTS
+from benchmarks.plot import save_figure
+from kshot_ext.nas.runs.results_file import read_results
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Kendall's tau of K copies above that of one copy, over runs of equal seeds.
+
+    Args:
+        seeds: of which there is a run with either.
+        mean: mean difference.
+        standard_error: of the mean; None with a single seed.
+    """
+
+    seeds: tuple[int, ...]
+    mean: float
+    standard_error: float | None
+
+
+def by_shots(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """Runs of each K, in the order of their seeds."""
+    ordered = sorted(runs, key=lambda run: (run["shots"], run["seed"]))
+    return {shots: list(group) for shots, group in groupby(ordered, key=lambda run: run["shots"])}
+
+
+def gain(runs: Sequence[Run], shots: int) -> Gain | None:
+    """The gain of `shots` copies; None where no seed has been run with both."""
+    taus = {(run["shots"], run["seed"]): run["kendall_tau"] for run in runs}
+    seeds = tuple(sorted(seed for k, seed in taus if k == shots and (1, seed) in taus))
+    if not seeds:
+        return None
+    differences = [taus[shots, seed] - taus[1, seed] for seed in seeds]
+    error = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None
+    return Gain(seeds, statistics.mean(differences), error)
+
+
+def run_table(runs: Sequence[Run]) -> Table:
+    """A line for each run."""
+    table = Table(title="Ranking against the published table")
+    columns = {
+        "K": "{shots}",
+        "seed": "{seed}",
+        "steps": "{steps:,}",
+        "tau": "{kendall_tau:.3f}",
+        "rho": "{spearman_rho:.3f}",
+        "regret": "{regret:.2f}",
+        "code distance": "{code_distance:.2f}",
+        "least share": "{min_entry_share:.3f}",
+        "minutes": "{minutes:.0f}",
+    }
+    for column in columns:
+        table.add_column(column, justify="right")
+    for group in by_shots(runs).values():
+        for run in group:
+            table.add_row(*(text.format(**run, minutes=run["seconds"] / 60) for text in columns.values()))
+        table.add_section()
+    return table
+
+
+def plot(runs: Sequence[Run]) -> Figure:
+    """Kendall's tau over steps, a line for each run and a colour for each K."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for index, (shots, group) in enumerate(by_shots(runs).items()):
+        for run in group:
+            steps, taus = zip(*((point["steps"], point["kendall_tau"]) for point in run["curve"]))
+            label = f"K = {shots}" if run is group[0] else None
+            axes.plot(steps, taus, color=f"C{index}", marker="o", markersize=4, alpha=0.8, label=label)
+    axes.set_xlabel("dictionary steps")
+    axes.set_ylabel("Kendall's tau")
+    axes.legend(frameon=False)
+    return figure
+
+
+def main(
+    results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "ranking.json",
+    out: Annotated[Path, typer.Option(help="Plot.")] = RESULTS / "ranking.png",
+) -> None:
+    """Print all runs and what several copies gain over one, and plot them."""
+    runs = read_results(results)
+    if not runs:
+        raise typer.BadParameter(f"{results}: expected runs of kshot-ext rank, got none")
+    console = Console()
+    console.print(run_table(runs))
+    for shots in by_shots(runs):
+        found = gain(runs, shots) if shots > 1 else None
+        if found is not None:
+            error = "" if found.standard_error is None else f", standard error {found.standard_error:.3f}"
+            console.print(f"tau of K = {shots} above K = 1: {found.mean:+.3f}{error}, seeds {found.seeds}")
+    save_figure(plot(runs), out)
+    console.print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
