@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.environment import environment
-from benchmarks.machine import Machine, machine
-from benchmarks.measure import Settings, measure
+from benchmarks.measuring.environment import environment
+from benchmarks.measuring.machine import Machine, machine
+from benchmarks.measuring.measure import Settings, measure
+from benchmarks.measuring.timing import noise
 from benchmarks.networks import layer_sets
 from benchmarks.place import PRECISIONS, Place
-from benchmarks.plot import plot_speedups
-from benchmarks.report import noise_line, row_table, target_table
-from benchmarks.results import Part, file_name, load_parts, save_part
-from benchmarks.targets import reached
-from benchmarks.timing import noise
+from benchmarks.reporting.plot import plot_speedups
+from benchmarks.reporting.report import noise_line, row_table, target_table
+from benchmarks.reporting.results import Part, file_name, load_parts, save_part
+from benchmarks.reporting.targets import reached
 from benchmarks.works import WORKS
 
 RESULTS = Path(__file__).resolve().parent / "results"

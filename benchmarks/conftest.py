@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.cases import TIMER, Case
-from benchmarks.check import check_values
-from benchmarks.machine import machine
+from benchmarks.measuring.check import check_values
+from benchmarks.measuring.machine import machine
 
 ROUNDS, WARM_UP_ROUNDS = 10, 2
 

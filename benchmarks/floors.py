@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from benchmarks.compare import RESULTS, DeviceName, PrecisionName, asked_machine
 from benchmarks.cost import least_time
 from benchmarks.forms import Form
-from benchmarks.machine import Machine
-from benchmarks.measure import RowResult
+from benchmarks.measuring.machine import Machine
+from benchmarks.measuring.measure import RowResult
 from benchmarks.networks import layer_sets
-from benchmarks.results import Part, file_name, load_parts
+from benchmarks.reporting.results import Part, file_name, load_parts
 from benchmarks.works import WORKS
 from benchmarks.works.row import FLOAT32_BYTES, Row
 

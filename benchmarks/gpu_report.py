@@ -10,16 +10,16 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks import gpu
 from benchmarks.compare import QUICK_PAIRS, RESULTS, PrecisionName, SetName, WorkName, asked_parts, measure_part
-from benchmarks.details import is_complete, means, part_details
-from benchmarks.environment import environment
 from benchmarks.floors import measured_rates
-from benchmarks.machine import Machine, machine
-from benchmarks.measure import Settings
+from benchmarks.measuring import gpu
+from benchmarks.measuring.environment import environment
+from benchmarks.measuring.machine import Machine, machine
+from benchmarks.measuring.measure import Settings
 from benchmarks.place import Place
-from benchmarks.plot import plot_speedups
-from benchmarks.results import file_name, load_document, load_parts, save_part, save_sections
+from benchmarks.reporting.details import is_complete, means, part_details
+from benchmarks.reporting.plot import plot_speedups
+from benchmarks.reporting.results import file_name, load_document, load_parts, save_part, save_sections
 
 PRECISIONS = [PrecisionName.tf32, PrecisionName.bfloat16]
 INCOMPLETE, REFUSED = 1, 2  # exit codes

@@ -10,15 +10,15 @@ import typer
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmarks.check import available
 from benchmarks.compare import RESULTS
-from benchmarks.environment import environment
 from benchmarks.forms import Contest
 from benchmarks.layers import ConvLayer
-from benchmarks.machine import Host
-from benchmarks.plot import save_figure
-from benchmarks.results import write_json
-from benchmarks.timing import interleave, repeats_for, screen
+from benchmarks.measuring.check import available
+from benchmarks.measuring.environment import environment
+from benchmarks.measuring.machine import Host
+from benchmarks.measuring.timing import interleave, repeats_for, screen
+from benchmarks.reporting.plot import save_figure
+from benchmarks.reporting.results import write_json
 from benchmarks.works.per_sample_code import per_sample_code_contest
 from benchmarks.works.shared_code import shared_code_contest
 from benchmarks.works.widths import width_contest

@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.environment import environment
+from benchmarks.measuring.environment import environment
 from benchmarks.place import CPU
-from benchmarks.results import write_json
+from benchmarks.reporting.results import write_json
 from kshot_ext.nas.search.latency_table import LatencyTable
 from kshot_ext.nas.spaces import create_space
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import RESULTS
-from benchmarks.plot import save_figure
+from benchmarks.reporting.plot import save_figure
 from kshot_ext.nas.runs.results_file import read_results
 
 Run = Mapping[str, Any]

@@ -16,9 +16,9 @@ import typer
 from benchmarks.conv_stages import FORMS, ConvCall, Stage
 from benchmarks.cost import least_time
 from benchmarks.layers import ConvLayer, LayerSet
-from benchmarks.markdown import markdown_table
 from benchmarks.networks import layer_sets
-from benchmarks.results import write_json
+from benchmarks.reporting.markdown import markdown_table
+from benchmarks.reporting.results import write_json
 from benchmarks.works import WORKS
 
 COMMAND = "python -m benchmarks.roofline"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.clocks import EventClock
 from benchmarks.forms import Form
+from benchmarks.measuring.clocks import EventClock
 
 CYCLES_PER_SECOND = 1.6e9
 FLUSH_SECONDS = 5e-5

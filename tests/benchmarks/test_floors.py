@@ -5,12 +5,12 @@ from small_layers import SMALL
 
 from benchmarks import floors
 from benchmarks.floors import Achieved, Rates, achieved, achieved_rows, measured_rates
-from benchmarks.machine import Host
-from benchmarks.measure import RowResult, Timed
+from benchmarks.measuring.machine import Host
+from benchmarks.measuring.measure import RowResult, Timed
+from benchmarks.measuring.timing import Ratio
 from benchmarks.networks import layer_sets
 from benchmarks.place import Place
-from benchmarks.results import Part
-from benchmarks.timing import Ratio
+from benchmarks.reporting.results import Part
 from benchmarks.works import WORKS
 from benchmarks.works.row import Row
 

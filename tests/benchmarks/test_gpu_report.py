@@ -8,13 +8,14 @@ from rich.console import Console
 from small_layers import SMALL
 from typer.testing import CliRunner
 
-from benchmarks import compare, floors, gpu, gpu_report, timing
-from benchmarks.check import WrongValuesError
-from benchmarks.machine import Host
-from benchmarks.measure import Settings
+from benchmarks import compare, floors, gpu_report
+from benchmarks.measuring import gpu, timing
+from benchmarks.measuring.check import WrongValuesError
+from benchmarks.measuring.machine import Host
+from benchmarks.measuring.measure import Settings
 from benchmarks.networks import layer_sets
 from benchmarks.place import Place
-from benchmarks.results import load_parts
+from benchmarks.reporting.results import load_parts
 
 SETTINGS = Settings(pairs=2, compiled=False, memory=False)
 PARTS = [("shared_code", "small"), ("batch_norm", "small")]

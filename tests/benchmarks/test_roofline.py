@@ -10,8 +10,8 @@ from benchmarks import roofline
 from benchmarks.conv_stages import FORMS, ConvCall, fused_stages, mix_then_conv_stages
 from benchmarks.cost import least_time
 from benchmarks.layers import ConvLayer
-from benchmarks.markdown import markdown_table
 from benchmarks.networks import layer_sets
+from benchmarks.reporting.markdown import markdown_table
 from benchmarks.roofline import NOTE, PRECISIONS, RATES, document, predict, predictions, text
 
 DENSE = ConvLayer("dense", 6, 10, 3, 8)

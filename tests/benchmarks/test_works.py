@@ -3,9 +3,9 @@
 import pytest
 from small_layers import SMALL
 
-from benchmarks.check import available
-from benchmarks.machine import machine
-from benchmarks.measure import Settings, measure
+from benchmarks.measuring.check import available
+from benchmarks.measuring.machine import machine
+from benchmarks.measuring.measure import Settings, measure
 from benchmarks.place import Place
 from benchmarks.works import WORKS
 

@@ -18,9 +18,9 @@ from cuda_emulation import build, dense_cases, depthwise_cases, workloads
 from cuda_emulation.workloads import Workload
 
 from benchmarks.layers import ConvLayer, LayerSet
-from benchmarks.markdown import markdown_table
 from benchmarks.networks import layer_sets
-from benchmarks.results import write_json
+from benchmarks.reporting.markdown import markdown_table
+from benchmarks.reporting.results import write_json
 from benchmarks.works import WORKS
 
 COMMAND = "PYTHONPATH=tests python -m cuda_emulation.traffic_report"

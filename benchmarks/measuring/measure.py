@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.check import available, check_values
 from benchmarks.forms import Contest, Form
-from benchmarks.machine import Machine
-from benchmarks.timing import Ratio, interleave, ratio_of, repeats_for, screen
+from benchmarks.measuring.check import available, check_values
+from benchmarks.measuring.machine import Machine
+from benchmarks.measuring.timing import Ratio, interleave, ratio_of, repeats_for, screen
 from benchmarks.works.row import Row
 
 

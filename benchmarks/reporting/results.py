@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Rival, RowResult, Timed
+from benchmarks.measuring.measure import Rival, RowResult, Timed
+from benchmarks.measuring.timing import Ratio
 from benchmarks.place import Place
-from benchmarks.timing import Ratio
 
 SCHEMA = 1
 
@@ -33,7 +33,7 @@ class Part:
     """The rows of one work on one layer set.
 
     Args:
-        environment: as `benchmarks.environment.environment` gives it.
+        environment: as `benchmarks.measuring.environment.environment` gives it.
         noise: ratios of a workload to itself, taken before the rows.
     """
 

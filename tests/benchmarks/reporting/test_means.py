@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.means import geometric_mean
+from benchmarks.reporting.means import geometric_mean
 
 
 def test_geometric_mean():

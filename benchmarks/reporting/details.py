@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.choice import chosen_algorithm
 from benchmarks.floors import Rates, achieved
-from benchmarks.machine import Machine
-from benchmarks.measure import RowResult, Settings
-from benchmarks.results import Part
-from benchmarks.targets import reached
+from benchmarks.measuring.choice import chosen_algorithm
+from benchmarks.measuring.machine import Machine
+from benchmarks.measuring.measure import RowResult, Settings
+from benchmarks.reporting.results import Part
+from benchmarks.reporting.targets import reached
 from benchmarks.works import find_row
 from benchmarks.works.row import Row
 

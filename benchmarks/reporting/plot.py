@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.results import Part
-from benchmarks.timing import Ratio
+from benchmarks.measuring.timing import Ratio
+from benchmarks.reporting.results import Part
 
 
 def save_figure(figure: Figure, path: Path) -> None:

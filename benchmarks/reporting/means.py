@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.measure import RowResult
+from benchmarks.measuring.measure import RowResult
 
 
 def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:

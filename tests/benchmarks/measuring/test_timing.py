@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from benchmarks.clocks import HostClock
 from benchmarks.forms import Form
-from benchmarks.timing import Ratio, interleave, ratio_of, repeats_for, screen
+from benchmarks.measuring.clocks import HostClock
+from benchmarks.measuring.timing import Ratio, interleave, ratio_of, repeats_for, screen
 
 CLOCK = HostClock()
 

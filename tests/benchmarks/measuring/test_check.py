@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.check import WrongValuesError, available, check_values
 from benchmarks.forms import Contest, Form
+from benchmarks.measuring.check import WrongValuesError, available, check_values
 
 
 def form(name, *values, **options):

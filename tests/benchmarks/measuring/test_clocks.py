@@ -4,9 +4,9 @@ import pytest
 import torch
 from simulated_gpu import SimulatedGpu
 
-from benchmarks.clocks import LONGEST_LEAD, SHORTEST_LEAD, cuda_clock
 from benchmarks.forms import Form
-from benchmarks.timing import interleave, ratio_of, screen
+from benchmarks.measuring.clocks import LONGEST_LEAD, SHORTEST_LEAD, cuda_clock
+from benchmarks.measuring.timing import interleave, ratio_of, screen
 
 
 @pytest.fixture

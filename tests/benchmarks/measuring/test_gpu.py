@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.measuring import gpu
 
 PROPERTIES = SimpleNamespace(
     name="A GPU",

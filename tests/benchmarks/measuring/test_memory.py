@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.forms import Form
-from benchmarks.memory import added_bytes, added_cuda_bytes
+from benchmarks.measuring.memory import added_bytes, added_cuda_bytes
 
 MEGABYTE = 2**20
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.clocks import Clock
 from benchmarks.forms import Form
+from benchmarks.measuring.clocks import Clock
 from benchmarks.place import Place
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter runs are repeated within one sample, up to LARGEST_REPEATS times

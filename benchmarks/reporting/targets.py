@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.means import mean_memory_ratio, mean_speedup, weighted_mean_speedup
-from benchmarks.results import Part, select
+from benchmarks.reporting.means import mean_memory_ratio, mean_speedup, weighted_mean_speedup
+from benchmarks.reporting.results import Part, select
 
 ALL_KINDS = ("dense", "depthwise")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.choice import chosen_algorithm
 from benchmarks.forms import Form
 from benchmarks.layers import ConvLayer
+from benchmarks.measuring.choice import chosen_algorithm
 from benchmarks.works.conv_operands import conv_operands
 from benchmarks.works.per_sample_code import per_sample_code_contest
 from benchmarks.works.shared_code import shared_code_contest

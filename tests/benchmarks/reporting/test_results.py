@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from benchmarks.measure import Rival, RowResult, Timed
+from benchmarks.measuring.measure import Rival, RowResult, Timed
+from benchmarks.measuring.timing import Ratio
 from benchmarks.place import Place
-from benchmarks.report import target_table
-from benchmarks.results import Part, file_name, load_document, load_parts, save_part, save_sections
-from benchmarks.targets import reached
-from benchmarks.timing import Ratio
+from benchmarks.reporting.report import target_table
+from benchmarks.reporting.results import Part, file_name, load_document, load_parts, save_part, save_sections
+from benchmarks.reporting.targets import reached
 
 
 def part(work, layer_set, speedups, kind="dense", peaks=(1, 2), **origin):

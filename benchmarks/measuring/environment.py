@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 
 import kshot_ext
-from benchmarks import gpu
+from benchmarks.measuring import gpu
 from benchmarks.place import Place
 from kshot_ext import backend
 
 _FLAGS = re.compile(r"^(avx|fma|amx|f16c|sse4|sve|neon|asimd)")
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(place: Place) -> dict[str, object]:
@@ -24,7 +25,7 @@ def environment(place: Place) -> dict[str, object]:
     found = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "device": place.device,
         "precision": place.precision,
         "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
@@ -51,14 +52,13 @@ def _cpu_field(name: str) -> str:
     return found[1] if found else ""
 
 
-def _commit() -> str:
-    """Commit of this checkout, "+changes" if files differ from it; empty outside of a checkout."""
-    folder = Path(__file__).resolve().parent
-    git = ["git", "-C", str(folder)]
+def commit(root: Path = _ROOT) -> str:
+    """Commit of a checkout, "+changes" if files but results differ from it; empty outside of a checkout."""
+    git = ["git", "-C", str(root)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", "..", ":!results"],
+            [*git, "status", "--porcelain", "--", ".", ":!benchmarks/results"],
             capture_output=True,
             text=True,
             check=True,

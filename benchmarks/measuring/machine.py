@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks import gpu
-from benchmarks.clocks import Clock, HostClock, cuda_clock
 from benchmarks.forms import Form
-from benchmarks.memory import added_cuda_bytes, peak_bytes
+from benchmarks.measuring import gpu
+from benchmarks.measuring.clocks import Clock, HostClock, cuda_clock
+from benchmarks.measuring.memory import added_cuda_bytes, peak_bytes
 from benchmarks.place import CPU, Place
 
 

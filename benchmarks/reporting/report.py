@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from benchmarks.results import Part
-from benchmarks.targets import Reached
-from benchmarks.timing import NOISE_LIMIT, Ratio
+from benchmarks.measuring.timing import NOISE_LIMIT, Ratio
+from benchmarks.reporting.results import Part
+from benchmarks.reporting.targets import Reached
 
 
 def row_table(part: Part) -> Table:

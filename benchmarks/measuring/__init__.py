@@ -1,0 +1,1 @@
+"""How a form is timed and checked, and what is noted of the machine."""
