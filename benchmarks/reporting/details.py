@@ -46,9 +46,9 @@ def means(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Geometric means of speedups, per comparison, layer set and precision."""
     return [
         {
-            "precision": line.precision,
+            "precision": line.part.precision,
             "comparison": line.target.title,
-            "layer_set": line.layer_set,
+            "layer_set": line.part.layer_set,
             "speedup": line.speedup,
             "weighted_speedup": line.weighted,
             "slowest": line.worst,

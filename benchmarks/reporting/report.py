@@ -41,7 +41,7 @@ def target_table(reached: Sequence[Reached]) -> Table:
         color = "green" if line.met else "red"
         table.add_row(
             target.title,
-            line.layer_set if line.precision == "float32" else f"{line.layer_set}, {line.precision}",
+            line.part.where,
             f">= {target.speedup:.2f}",
             f"[{color}]{line.speedup:.2f}[/]",
             f"{line.weighted:.2f}",

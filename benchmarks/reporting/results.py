@@ -54,8 +54,13 @@ class Part:
         return (self.work, self.layer_set, self.precision)
 
     @property
+    def where(self) -> str:
+        """Layer set and precision, for people; float32 goes without saying."""
+        return self.layer_set if self.precision == "float32" else f"{self.layer_set}, {self.precision}"
+
+    @property
     def title(self) -> str:
-        return ", ".join(self.key[:2] if self.precision == "float32" else self.key)
+        return f"{self.work}, {self.where}"
 
 
 def load_document(path: Path) -> dict[str, Any]:

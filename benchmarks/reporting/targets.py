@@ -34,11 +34,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a layer set reached of a target; `weighted` weighs rows by multiplicity and time."""
+    """What a part reached of a target; `weighted` weighs rows by multiplicity and time."""
 
     target: Target
-    layer_set: str
-    precision: str
+    part: Part
     speedup: float
     weighted: float
     worst: float
@@ -87,8 +86,7 @@ def reached(parts: Sequence[Part]) -> list[Reached]:
             found.append(
                 Reached(
                     target,
-                    part.layer_set,
-                    part.precision,
+                    part,
                     mean_speedup(rows, target.rival),
                     weighted_mean_speedup(rows, target.rival),
                     slowest.rivals[target.rival].speedup.median,
