@@ -44,19 +44,17 @@ def stop_before_saves(monkeypatch: pytest.MonkeyPatch) -> Callable[[Collection[i
 
     The list that it returns grows with each attempt.
     """
-    save_checkpoint, saves = RunFolder.save_checkpoint, []
-
-    def save_or_stop(folder: RunFolder, *arguments: object) -> None:
-        saves.append(len(saves) + 1)
-        if saves[-1] in stopped_at:
-            raise KeyboardInterrupt
-        save_checkpoint(folder, *arguments)
-
-    stopped_at: Collection[int] = ()
+    save_checkpoint = RunFolder.save_checkpoint
 
     def stop(at: Collection[int]) -> list[int]:
-        nonlocal stopped_at
-        stopped_at = at
+        saves: list[int] = []
+
+        def save_or_stop(folder: RunFolder, *arguments: object) -> None:
+            saves.append(len(saves) + 1)
+            if saves[-1] in at:
+                raise KeyboardInterrupt
+            save_checkpoint(folder, *arguments)
+
         monkeypatch.setattr(RunFolder, "save_checkpoint", save_or_stop)
         return saves
 

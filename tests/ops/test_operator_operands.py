@@ -12,16 +12,21 @@ WINDOW = ([1, 1], [1, 1, 1, 1], [1, 1])  # stride, padding on four sides, dilati
 DENSE, DEPTHWISE = (3, 4, 5, 3, 3), (3, 5, 1, 3, 3)
 
 
-def forward(code: Tensor, bias: Tensor | None = None, *, depthwise: bool = False, **changes: Any) -> Tensor:
-    images, weight = torch.zeros(2, 5, 6, 6), torch.zeros(DEPTHWISE if depthwise else DENSE)
-    out_channels = changes.get("out_channels", weight.shape[1])
-    return torch.ops.kshot_ext.mixed_conv2d(
-        changes.get("input", images), changes.get("weight", weight), code, None, bias, out_channels,
-        *WINDOW, depthwise, False,
-    )  # fmt: skip
-
-
 pytestmark = pytest.mark.usefixtures("native_backend")
+
+
+def forward(
+    code: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    out_channels: int | None = None,
+    depthwise: bool = False,
+) -> Tensor:
+    images = torch.zeros(2, 5, 6, 6)
+    weight = torch.zeros(DEPTHWISE if depthwise else DENSE) if weight is None else weight
+    out_channels = weight.shape[1] if out_channels is None else out_channels
+    return torch.ops.kshot_ext.mixed_conv2d(images, weight, code, None, bias, out_channels, *WINDOW, depthwise, False)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
