@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
+from statistics import median
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch.utils.benchmark import Timer
+from torch import Tensor, nn
 
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.spaces.outline import outlines, run_outline
+from kshot_ext.nas.spaces.plain_network import to_plain_network
 from kshot_ext.nas.spaces.space import SearchSpace
 
 
@@ -22,6 +24,14 @@ class _Part(NamedTuple):
 
     key: str
     build: Callable[[], nn.Module]
+
+
+class _Run(NamedTuple):
+    """One run of a network: seconds when it began and ended, and milliseconds that a second stood for at that time."""
+
+    begin: float
+    end: float
+    pace: float
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,41 @@ class LatencyError:
     networks: int
 
 
+_LEAST_RUNS = 5  # of a network that is timed, so that a median means something
+
+
+def _with_notes(
+    network: nn.Module, parts: Mapping[str, nn.Module], note: Callable[[str], None]
+) -> torch.fx.GraphModule:
+    """The plain network, which tells `note` where each of its parts ends: where another one begins, and at the end."""
+    plain = to_plain_network(network)
+    names = {module: name for name, module in network.named_modules()}
+    owners = {names[module]: part for part, whole in parts.items() for module in whole.modules()}
+    running = None
+    for node in plain.graph.nodes:
+        called_from = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
+        part = next((owners[name] for name in called_from if name in owners), running)
+        ended = running is not None and (part != running or node.op == "output")
+        if ended:
+            with plain.graph.inserting_before(node):
+                plain.graph.call_function(note, (running,))
+        running = part
+    plain.recompile()
+    return plain
+
+
 class LatencyTable:
     """Milliseconds of one forward pass of any network of a space, in evaluation mode.
 
-        latency(a) = sum over the parts p of a of the time of p alone
+        latency(a) = sum over the parts p of a of the time of p in another network
 
-    Stem, head and each operation of each layer are timed the first time that a network has them (at these widths), as
-    plain ``torch.nn`` modules, with as many threads as torch uses. Of a part that has no ``forward`` of its own, the
-    modules in it that the network calls are timed. What happens between the parts is left out: see :meth:`error`.
+    Stem, head and each operation of each layer are timed the first time that a network has them (at these widths),
+    while that network runs: alone and again and again, a part would find its weights and its code in the caches. A
+    part's time begins where the part before it ended, so that what happens between them counts too. Networks are plain
+    ``torch.nn``, in evaluation mode, with as many threads as torch uses.
+
+    A machine's pace changes from minute to minute, by more than networks differ. So a reference network of the space
+    runs before every run that is timed, and times are taken relative to its own, then multiplied by what it took first.
 
     Args:
         space: whose networks.
@@ -55,6 +92,7 @@ class LatencyTable:
 
     Attributes:
         times: milliseconds of each part timed so far, by a description of it.
+        reference_time: milliseconds of the reference network when it was first timed; None before.
 
     Example:
         >>> from kshot_ext.nas.spaces import create_space
@@ -74,6 +112,7 @@ class LatencyTable:
         self.device = torch.device(device)
         self.seconds = seconds
         self.times: dict[str, float] = {}
+        self.reference_time: float | None = None
 
     def __call__(self, architecture: Architecture) -> float:
         """Predicted milliseconds."""
@@ -82,18 +121,19 @@ class LatencyTable:
             self._time(architecture, parts)
         return sum(self.times[part.key] for part in parts.values())
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """The times measured so far."""
-        return dict(self.times)
+        return {"times": dict(self.times), "reference_time": self.reference_time}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Use these times, and measure only what they lack."""
-        self.times = dict(state)
+        self.times = dict(state["times"])
+        self.reference_time = state["reference_time"]
 
     def measure(self, architecture: Architecture) -> float:
         """Milliseconds of the whole network."""
-        network = self.space.build(architecture, torch.Generator().manual_seed(0))
-        return self._milliseconds(network, (self.batch_size, *self.space.image_shape))
+        network = self._build(architecture)
+        return median((run.end - run.begin) * run.pace for run in self._runs(network, self.seconds))
 
     def error(self, architectures: Sequence[Architecture]) -> LatencyError:
         """Compare predictions with the times of whole networks."""
@@ -110,46 +150,68 @@ class LatencyTable:
         return parts | {"head": _Part(f"head {shape.head}", partial(space.head, shape.head))}
 
     def _time(self, architecture: Architecture, parts: Mapping[str, _Part]) -> None:
-        """Time the parts that are not yet."""
-        calls = self._calls(architecture, parts)
-        for name, part in parts.items():
-            if part.key not in self.times:
-                with seeded_by(torch.Generator().manual_seed(0)):
-                    module = part.build()
-                self.times[part.key] = sum(
-                    self._milliseconds(module.get_submodule(inner), shape) for inner, shape in calls[name]
-                )
-
-    def _calls(
-        self, architecture: Architecture, parts: Mapping[str, _Part]
-    ) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-        """Of each part the outermost modules that the network calls, by name in the part, with their input's shape."""
-        with outlines():
+        """Time the parts that are not yet, in this network."""
+        with seeded_by(torch.Generator().manual_seed(0)):
             modules = {name: part.build() for name, part in parts.items()}
-        calls: dict[str, list[tuple[str, tuple[int, ...]]]] = {name: [] for name in parts}
-        running: list[str] = []
-
-        def begin(part: str, name: str, input: torch.Tensor) -> None:
-            if not running:
-                calls[part].append((name, tuple(input.shape)))
-            running.append(name)
-
-        def end(*_: object) -> None:
-            running.pop()
-
-        for part, whole in modules.items():
-            for name, module in whole.named_modules():
-                module.register_forward_pre_hook(lambda _, inputs, part=part, name=name: begin(part, name, inputs[0]))
-                module.register_forward_hook(end)
         stem, *layers, head = modules.values()
-        run_outline(self.space.assemble(stem, layers, head), (self.batch_size, *self.space.image_shape))
-        return calls
+        ends: list[tuple[str, float]] = []
+
+        def note(part: str) -> None:
+            ends.append((part, self._now()))
+
+        network = _with_notes(self.space.assemble(stem, layers, head), modules, note)
+        missing = [name for name, part in parts.items() if part.key not in self.times]
+        times: dict[str, list[float]] = defaultdict(list)
+        for run in self._runs(network, self.seconds * len(missing), ends.clear):
+            taken, begin = dict.fromkeys(parts, 0.0), run.begin
+            for part, end in ends:
+                taken[part] += end - begin
+                begin = end
+            for name in missing:
+                times[name].append(taken[name] * run.pace)
+        self.times |= {parts[name].key: median(found) for name, found in times.items()}
+
+    def _build(self, architecture: Architecture) -> nn.Module:
+        return self.space.build(architecture, torch.Generator().manual_seed(0))
+
+    @cached_property
+    def _reference(self) -> nn.Module:
+        return self._prepared(self._build(self.space.sample(torch.Generator().manual_seed(0))))
+
+    @cached_property
+    def _images(self) -> Tensor:
+        shape = (self.batch_size, *self.space.image_shape)
+        return torch.zeros(shape, device=self.device).contiguous(memory_format=torch.channels_last)
+
+    def _prepared(self, network: nn.Module) -> nn.Module:
+        """The network on the device, after a first run, which is slower than those that follow."""
+        network = network.eval().to(self.device, memory_format=torch.channels_last)
+        network(self._images)
+        return network
 
     @torch.no_grad()
-    def _milliseconds(self, module: nn.Module, input_shape: tuple[int, ...]) -> float:
-        module = module.eval().to(self.device, memory_format=torch.channels_last)
-        input = torch.zeros(input_shape, device=self.device)
-        if input.dim() == 4:
-            input = input.contiguous(memory_format=torch.channels_last)
-        timer = Timer("module(input)", globals={"module": module, "input": input}, num_threads=torch.get_num_threads())
-        return 1e3 * timer.blocked_autorange(min_run_time=self.seconds).median
+    def _runs(self, network: nn.Module, seconds: float, before: Callable[[], None] = lambda: None) -> Iterator[_Run]:
+        """Runs a network that long, in turn with the reference network; `before` is called between the two."""
+        network = self._prepared(network)
+        if self.reference_time is None:
+            self.reference_time = 1e3 * median(self._seconds(self._reference) for _ in range(_LEAST_RUNS))
+        until, runs = self._now() + 2 * seconds, 0
+        while runs < _LEAST_RUNS or self._now() < until:
+            pace = self.reference_time / self._seconds(self._reference)
+            before()
+            begin = self._now()
+            network(self._images)
+            yield _Run(begin, self._now(), pace)
+            runs += 1
+
+    def _seconds(self, network: nn.Module) -> float:
+        """Time of one run."""
+        begin = self._now()
+        network(self._images)
+        return self._now() - begin
+
+    def _now(self) -> float:
+        """Seconds, once the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
