@@ -24,10 +24,12 @@ from kshot_ext.nas.runs.results_file import read_results
 
 Run = Mapping[str, Any]
 
+_TAUS = {"kendall_tau": "by accuracy", "kendall_tau_by_loss": "by loss"}
+
 
 @dataclass(frozen=True)
 class Gain:
-    """Kendall's tau of K copies above that of one copy, over runs of equal seeds.
+    """A number of K copies above that of one copy, over runs of equal seeds.
 
     Args:
         seeds: of which there is a run with either.
@@ -46,13 +48,13 @@ def by_shots(runs: Sequence[Run]) -> dict[int, list[Run]]:
     return {shots: list(group) for shots, group in groupby(ordered, key=lambda run: run["shots"])}
 
 
-def gain(runs: Sequence[Run], shots: int) -> Gain | None:
-    """The gain of `shots` copies; None where no seed has been run with both."""
-    taus = {(run["shots"], run["seed"]): run["kendall_tau"] for run in runs}
-    seeds = tuple(sorted(seed for k, seed in taus if k == shots and (1, seed) in taus))
+def gain(runs: Sequence[Run], shots: int, number: str) -> Gain | None:
+    """The gain of `shots` copies in a number of the runs; None where no seed has been run with both."""
+    values = {(run["shots"], run["seed"]): run[number] for run in runs}
+    seeds = tuple(sorted(seed for k, seed in values if k == shots and (1, seed) in values))
     if not seeds:
         return None
-    differences = [taus[shots, seed] - taus[1, seed] for seed in seeds]
+    differences = [values[shots, seed] - values[1, seed] for seed in seeds]
     error = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None
     return Gain(seeds, statistics.mean(differences), error)
 
@@ -67,6 +69,7 @@ def run_table(runs: Sequence[Run]) -> Table:
         "tau": "{kendall_tau:.3f}",
         "rho": "{spearman_rho:.3f}",
         "regret": "{regret:.2f}",
+        "tau by loss": "{kendall_tau_by_loss:.3f}",
         "code distance": "{code_distance:.2f}",
         "least share": "{min_entry_share:.3f}",
         "minutes": "{minutes:.0f}",
@@ -82,16 +85,18 @@ def run_table(runs: Sequence[Run]) -> Table:
 
 def plot(runs: Sequence[Run]) -> Figure:
     """Kendall's tau over steps, a line for each run and a colour for each K."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for index, (shots, group) in enumerate(by_shots(runs).items()):
-        for run in group:
-            steps, taus = zip(*((point["steps"], point["kendall_tau"]) for point in run["curve"]))
-            label = f"K = {shots}" if run is group[0] else None
-            axes.plot(steps, taus, color=f"C{index}", marker="o", markersize=4, alpha=0.8, label=label)
-    axes.set_xlabel("dictionary steps")
-    axes.set_ylabel("Kendall's tau")
-    axes.legend(frameon=False)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, len(_TAUS), sharey=True)
+    for axes, (number, title) in zip(panels, _TAUS.items()):
+        for index, (shots, group) in enumerate(by_shots(runs).items()):
+            for run in group:
+                steps, taus = zip(*((point["steps"], point[number]) for point in run["curve"]))
+                label = f"K = {shots}" if run is group[0] else None
+                axes.plot(steps, taus, color=f"C{index}", marker="o", markersize=4, alpha=0.8, label=label)
+        axes.set_title(title)
+        axes.set_xlabel("dictionary steps")
+    panels[0].set_ylabel("Kendall's tau")
+    panels[0].legend(frameon=False)
     return figure
 
 
@@ -106,10 +111,11 @@ def main(
     console = Console()
     console.print(run_table(runs))
     for shots in by_shots(runs):
-        found = gain(runs, shots) if shots > 1 else None
-        if found is not None:
-            error = "" if found.standard_error is None else f", standard error {found.standard_error:.3f}"
-            console.print(f"tau of K = {shots} above K = 1: {found.mean:+.3f}{error}, seeds {found.seeds}")
+        for number, title in _TAUS.items():
+            found = gain(runs, shots, number) if shots > 1 else None
+            if found is not None:
+                error = "" if found.standard_error is None else f", standard error {found.standard_error:.3f}"
+                console.print(f"tau {title} of K = {shots} above K = 1: {found.mean:+.3f}{error}, seeds {found.seeds}")
     save_figure(plot(runs), out)
     console.print(f"wrote {out}")
 

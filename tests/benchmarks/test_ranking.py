@@ -10,8 +10,12 @@ from kshot_ext.nas.runs.results_file import add_result
 def run(shots, seed, tau):
     return {
         "run": f"{shots} {seed}", "shots": shots, "seed": seed, "steps": 1200, "kendall_tau": tau, "spearman_rho": 0.7,
-        "regret": 1.5, "code_distance": 0.2, "min_entry_share": 0.1, "seconds": 600.0,
-        "curve": [{"steps": 600, "kendall_tau": tau - 0.1}, {"steps": 1200, "kendall_tau": tau}],
+        "regret": 1.5, "kendall_tau_by_loss": tau + 0.01 * shots, "code_distance": 0.2, "min_entry_share": 0.1,
+        "seconds": 600.0,
+        "curve": [
+            {"steps": 600, "kendall_tau": tau - 0.1, "kendall_tau_by_loss": tau - 0.2},
+            {"steps": 1200, "kendall_tau": tau, "kendall_tau_by_loss": tau + 0.01 * shots},
+        ],
     }  # fmt: skip
 
 
@@ -19,11 +23,12 @@ RUNS = [run(8, 1, 0.75), run(1, 0, 0.5), run(8, 0, 0.6), run(1, 1, 0.6), run(8, 
 
 
 def test_gain_is_taken_over_equal_seeds():
-    found = gain(RUNS, 8)
+    found = gain(RUNS, 8, "kendall_tau")
     assert found.seeds == (0, 1)  # 0.1 and 0.15
     assert (found.mean, found.standard_error) == (pytest.approx(0.125), pytest.approx(0.025))
-    assert gain([run(1, 0, 0.5), run(4, 0, 0.4)], 4).standard_error is None
-    assert gain([run(1, 0, 0.5), run(4, 1, 0.4)], 4) is None
+    assert gain(RUNS, 8, "kendall_tau_by_loss").mean == pytest.approx(0.195)
+    assert gain([run(1, 0, 0.5), run(4, 0, 0.4)], 4, "kendall_tau").standard_error is None
+    assert gain([run(1, 0, 0.5), run(4, 1, 0.4)], 4, "kendall_tau") is None
 
 
 def test_runs_are_shown_by_copies_and_seed():
@@ -34,9 +39,12 @@ def test_runs_are_shown_by_copies_and_seed():
     columns = {str(column.header): list(column.cells) for column in run_table(RUNS).columns}
     assert columns["tau"] == ["0.500", "0.600", "0.600", "0.750", "0.900"]
     assert columns["minutes"] == ["10"] * 5
-    (axes,) = plot(RUNS).axes
-    assert [list(line.get_ydata())[-1] for line in axes.lines] == [0.5, 0.6, 0.6, 0.75, 0.9]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["K = 1", "K = 8"]
+    assert columns["tau by loss"] == ["0.510", "0.610", "0.680", "0.830", "0.980"]
+    by_accuracy, by_loss = plot(RUNS).axes
+    assert list(by_accuracy.lines[0].get_ydata()) == [0.4, 0.5]
+    assert [list(line.get_ydata())[-1] for line in by_accuracy.lines] == [0.5, 0.6, 0.6, 0.75, 0.9]
+    assert list(by_loss.lines[0].get_ydata()) == [0.3, 0.51]
+    assert [text.get_text() for text in by_accuracy.get_legend().get_texts()] == ["K = 1", "K = 8"]
 
 
 def test_command(tmp_path, capsys):
@@ -46,5 +54,7 @@ def test_command(tmp_path, capsys):
     for entry in RUNS:
         add_result(results, entry)
     main(results, out)
-    assert "tau of K = 8 above K = 1: +0.125, standard error 0.025, seeds (0, 1)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "tau by accuracy of K = 8 above K = 1: +0.125, standard error 0.025, seeds (0, 1)" in printed
+    assert "tau by loss of K = 8 above K = 1: +0.195, standard error 0.025, seeds (0, 1)" in printed
     assert out.read_bytes().startswith(b"\x89PNG")

@@ -26,7 +26,8 @@ def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
     validation = list(batches(tiny_splits.validation, 16, **normalisation))
 
     def evaluate(architecture):
-        return evaluate_architecture(supernet, architecture, simplex_net.code(architecture), calibration, validation)
+        code = simplex_net.code(architecture)
+        return evaluate_architecture(supernet, architecture, code, calibration, validation).accuracy
 
     limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 7 // 10)
     search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=4, generations=2), seeded(3))

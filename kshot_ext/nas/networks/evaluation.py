@@ -1,4 +1,4 @@
-"""Accuracy of networks, on their own or inside the supernet."""
+"""Accuracy and loss of networks, on their own or inside the supernet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kshot_ext.nas.datasets.batches import batches
@@ -19,12 +20,26 @@ from kshot_ext.nas.spaces.architecture import Architecture
 _BATCH_SIZE = 256
 
 
-@torch.no_grad()
-def accuracy(network: nn.Module, batches: Batches) -> float:
-    """Share of images whose highest score is at their label, in evaluation mode.
+@dataclass(frozen=True)
+class Scores:
+    """How well a network classifies images.
 
     Args:
-        network: from images to scores ``[B, num_classes]``; its mode is restored afterwards.
+        accuracy: share of images whose highest logit is at their label.
+        loss: mean cross-entropy, in nats. Of as many images it tells networks apart better, as it sees how sure they
+            are, too.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate_network(network: nn.Module, batches: Batches) -> Scores:
+    """Scores of a network in evaluation mode.
+
+    Args:
+        network: from images to logits ``[B, num_classes]``; its mode is restored afterwards.
         batches: images float32 ``[B, C, H, W]`` and labels int64 ``[B]``.
 
     Raises:
@@ -32,14 +47,16 @@ def accuracy(network: nn.Module, batches: Batches) -> float:
     """
     was_training = network.training
     network.eval()
-    correct = total = 0
+    correct, loss, total = 0, 0.0, 0
     for images, labels in batches:
-        correct += int((network(images).argmax(dim=1) == labels).sum())
+        logits = network(images)
+        correct += int((logits.argmax(dim=1) == labels).sum())
+        loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(labels)
     network.train(was_training)
     if total == 0:
         raise ValueError("batches: expected at least one image to score the network on, got none")
-    return correct / total
+    return Scores(correct / total, loss / total)
 
 
 def evaluate_architecture(
@@ -48,27 +65,29 @@ def evaluate_architecture(
     code: Tensor,
     calibration: Batches,
     validation: Batches,
-) -> float:
-    """Accuracy of one network of a supernet, with inherited weights and its own batch-norm statistics.
+) -> Scores:
+    """Scores of one network of a supernet, with inherited weights and its own batch-norm statistics.
 
     Args:
         supernet: left unchanged.
         architecture: which network.
         code: ``[K]`` or ``[L, K]``, mixes the weight copies.
         calibration: batches of training images that the statistics are measured on.
-        validation: batches that the accuracy is measured on.
+        validation: batches that are classified.
     """
-    return accuracy(extract(supernet, architecture, code, calibration), validation)
+    return evaluate_network(extract(supernet, architecture, code, calibration), validation)
 
 
 @dataclass(frozen=True, eq=False)
 class SupernetEvaluation:
-    """Accuracy of any network of a trained supernet, as a function that can be sent to other processes.
+    """Scores of any network of a trained supernet; can be sent to other processes.
+
+    Called, it gives the accuracy alone, which searches maximise.
 
     Args:
         supernet, simplex_net: give weights and codes; left unchanged.
         calibration: training images that batch-norm statistics are measured on.
-        validation: images that the accuracy is measured on.
+        validation: images that are classified.
         mean, std: float32 ``[C]``, of the images.
     """
 
@@ -81,6 +100,10 @@ class SupernetEvaluation:
 
     def __call__(self, architecture: Architecture) -> float:
         """Share of the validation images that the architecture gets right."""
+        return self.scores(architecture).accuracy
+
+    def scores(self, architecture: Architecture) -> Scores:
+        """Scores of the architecture on the validation images."""
         return evaluate_architecture(
             self.supernet,
             architecture,

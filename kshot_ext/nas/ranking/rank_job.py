@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
@@ -31,21 +32,31 @@ class RankedArchitecture:
     Args:
         architecture: which.
         truth: its accuracy in the table.
-        accuracy: its accuracy in the supernet at the end of training, 0 to 1.
+        scores: its scores in the supernet at the end of training.
     """
 
     architecture: Architecture
     truth: float
-    accuracy: float
+    scores: Scores
 
 
 @dataclass(frozen=True)
 class RankPoint:
-    """The ranking at one point of training, after ``epoch`` epochs and ``steps`` dictionary steps."""
+    """The ranking at one point of training, after ``epoch`` epochs and ``steps`` dictionary steps.
+
+    Args:
+        by_accuracy, by_loss: of networks with the supernet's weights on the held-out images.
+    """
 
     epoch: int
     steps: int
-    correlation: RankCorrelation
+    by_accuracy: RankCorrelation
+    by_loss: RankCorrelation
+
+    def numbers(self) -> dict[str, float | None]:
+        """For files of results: plain names are by accuracy."""
+        by_loss = {f"{name}_by_loss": value for name, value in asdict(self.by_loss).items()}
+        return {"steps": self.steps, **asdict(self.by_accuracy), **by_loss}
 
 
 @dataclass(frozen=True)
@@ -120,18 +131,18 @@ class RankJob(SupernetJob[RankSettings]):
         metrics.begin_stage("ranking", self.settings.training.epochs)
         recorded = {record["step"] for record in metrics.records if record["stage"] == "ranking"}
         for epoch in self.epochs_ranked:
-            ranking = Ranking(self.architectures, self.supernet_accuracy)
+            ranking = Ranking(self.architectures, self.evaluation.scores)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
             with self.trainer.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
-            points.append(RankPoint(epoch, epoch * self.trainer.steps_per_epoch, ranking.compare(self.truth)))
+            steps = epoch * self.trainer.steps_per_epoch
+            points.append(RankPoint(epoch, steps, ranking.by_accuracy(self.truth), ranking.by_loss(self.truth)))
             if epoch not in recorded:
-                metrics.record("ranking", epoch, _numbers(points[-1]))
-        ranked = (
-            RankedArchitecture(a, self.truth[a], score) for a, score in zip(self.architectures, ranking.accuracies)
-        )
+                numbers = points[-1].numbers()
+                metrics.record("ranking", epoch, {name: value for name, value in numbers.items() if value is not None})
+        ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
         codes = code_statistics(
             self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
         )
@@ -145,8 +156,7 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "run": run,
         "shots": settings.shots,
         "seed": settings.seed,
-        "steps": result.final.steps,
-        **asdict(result.final.correlation),
+        **result.final.numbers(),
         "architectures": len(result.architectures),
         "code_distance": result.codes.distance,
         "min_entry_share": min(result.codes.entry_shares),
@@ -157,10 +167,5 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "epochs": settings.training.epochs,
         "batch_size": settings.training.batch_size,
         "validation_images": len(job.splits.validation),
-        "curve": [{"steps": point.steps, **asdict(point.correlation)} for point in result.points],
+        "curve": [point.numbers() for point in result.points],
     }
-
-
-def _numbers(point: RankPoint) -> dict[str, float]:
-    values = {"steps": point.steps, **asdict(point.correlation)}
-    return {name: value for name, value in values.items() if value is not None}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
 
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
 from kshot_ext.nas.runs.stages import Stage
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -34,13 +36,13 @@ class Ranking:
 
     Args:
         architectures: what to evaluate.
-        evaluate: gives an architecture's accuracy, 0 to 1.
+        evaluate: gives an architecture's scores.
     """
 
-    def __init__(self, architectures: Sequence[Architecture], evaluate: Callable[[Architecture], float]) -> None:
+    def __init__(self, architectures: Sequence[Architecture], evaluate: Callable[[Architecture], Scores]) -> None:
         self.architectures = tuple(architectures)
         self._evaluate = evaluate
-        self.accuracies: list[float] = []
+        self.scores: list[Scores] = []
 
     @property
     def num_steps(self) -> int:
@@ -50,26 +52,33 @@ class Ranking:
     @property
     def steps_done(self) -> int:
         """Number of calls of :meth:`step` so far."""
-        return -(-len(self.accuracies) // _ARCHITECTURES_PER_STEP)
+        return -(-len(self.scores) // _ARCHITECTURES_PER_STEP)
 
     def step(self, on_move: Callable[[float], None]) -> None:
         """Evaluate the next few architectures; ``on_move`` is told the position in steps, fractions included."""
-        begin = len(self.accuracies)
+        begin = len(self.scores)
         for architecture in self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]:
-            self.accuracies.append(self._evaluate(architecture))
-            on_move(len(self.accuracies) / _ARCHITECTURES_PER_STEP)
+            self.scores.append(self._evaluate(architecture))
+            on_move(len(self.scores) / _ARCHITECTURES_PER_STEP)
 
-    def compare(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
-        """The ranking against the truth, when all are evaluated."""
-        return rank_correlation([truth[architecture] for architecture in self.architectures], self.accuracies)
+    def by_accuracy(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
+        """The ranking by accuracy against the truth, when all are evaluated."""
+        return self._compare(truth, [scores.accuracy for scores in self.scores])
+
+    def by_loss(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
+        """The ranking by loss, the lowest first, against the truth, when all are evaluated."""
+        return self._compare(truth, [-scores.loss for scores in self.scores])
+
+    def _compare(self, truth: Mapping[Architecture, float], scores: Sequence[float]) -> RankCorrelation:
+        return rank_correlation([truth[architecture] for architecture in self.architectures], scores)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs: plain values."""
-        return {"accuracies": list(self.accuracies)}
+        return {"scores": [astuple(scores) for scores in self.scores]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a ranking of the same architectures."""
-        self.accuracies = list(state["accuracies"])
+        self.scores = [Scores(*values) for values in state["scores"]]
 
 
 class RankingStage(Stage):
@@ -86,5 +95,5 @@ class RankingStage(Stage):
 
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
         self.work.step(on_move)
-        accuracies = self.work.accuracies
+        accuracies = [scores.accuracy for scores in self.work.scores]
         return {"evaluated": len(accuracies), "mean_accuracy": sum(accuracies) / len(accuracies)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CODE_ROWS = 24
+_CURVES = {
+    "Kendall's tau": "kendall_tau",
+    "Spearman's rho": "spearman_rho",
+    "Kendall's tau by loss": "kendall_tau_by_loss",
+}
 
 
 def write_ranking(
@@ -43,7 +49,7 @@ def write_ranking(
     path = folder.path
     entry = ranking_entry(folder.card.run, job, result)
     evaluated = [
-        {"architecture": item.architecture.short(), "truth": item.truth, "accuracy": item.accuracy}
+        {"architecture": item.architecture.short(), "truth": item.truth, **asdict(item.scores)}
         for item in result.architectures
     ]
     write_text(path / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
@@ -57,12 +63,13 @@ def write_ranking(
 
 def summary(result: RankResult) -> dict[str, str]:
     """The numbers of a ranking run for people."""
-    correlation = result.final.correlation
+    correlation, by_loss = result.final.by_accuracy, result.final.by_loss
     verdict = "yes" if result.used_all_shots else "no: codes are alike, or a copy is hardly used"
     return {
         "Kendall's tau": shown_correlation(correlation.kendall_tau),
         "Spearman's rho": shown_correlation(correlation.spearman_rho),
         "regret of the best-ranked": f"{correlation.regret:.3f}",
+        "Kendall's tau by loss": shown_correlation(by_loss.kendall_tau),
         "architectures": f"{len(result.architectures):,}",
         "dictionary steps": f"{result.final.steps:,}",
         "distance of codes": f"{result.codes.distance:.3f}",
@@ -75,8 +82,8 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    truth, accuracies = zip(*((item.truth, item.accuracy) for item in result.architectures))
-    tau = shown_correlation(result.final.correlation.kendall_tau)
+    truth, accuracies = zip(*((item.truth, item.scores.accuracy) for item in result.architectures))
+    tau = shown_correlation(result.final.by_accuracy.kendall_tau)
     shown = job.architectures[:_CODE_ROWS]
     codes = job.simplex_net(shown).detach().cpu()
     pictures = [
@@ -100,10 +107,8 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
         ),
     ]
     curves = {
-        name: [
-            (point.steps, value) for point in result.points if (value := getattr(point.correlation, field)) is not None
-        ]
-        for name, field in (("Kendall's tau", "kendall_tau"), ("Spearman's rho", "spearman_rho"))
+        name: [(point.steps, value) for point in result.points if (value := point.numbers()[field]) is not None]
+        for name, field in _CURVES.items()
     }
     if all(len(points) > 1 for points in curves.values()):
         figure = plots.plot_curves(curves, "dictionary steps", "rank correlation")
@@ -129,7 +134,8 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
             page.tiles(summary(result)),
             page.figures(pictures),
             page.heading("Details"),
-            page.details("Rank correlation", correlation_facts(result.final.correlation), is_open=True),
+            page.details("Rank correlation by accuracy", correlation_facts(result.final.by_accuracy), is_open=True),
+            page.details("Rank correlation by loss", correlation_facts(result.final.by_loss)),
             page.details("What was run", page.facts(facts)),
             page.details("Settings", page.facts(flatten(as_table(settings)))),
             page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),

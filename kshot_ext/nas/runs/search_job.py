@@ -54,7 +54,7 @@ class SearchJob(SupernetJob[RunSettings]):
         limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
         self._supernet_stage = SupernetStage(self.trainer)
         self._search_stage = SearchStage(
-            self.supernet_accuracy, self.space, limits, settings.search, self.generator("search"), apply_to_all
+            self.evaluation, self.space, limits, settings.search, self.generator("search"), apply_to_all
         )
         self.search = self._search_stage.work
         self._rehearse(limits)
@@ -127,6 +127,6 @@ class SearchJob(SupernetJob[RunSettings]):
             widths=None if architecture.widths is None else self.space.ratios(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
-            supernet_accuracy=self.supernet_accuracy(architecture),
+            supernet_accuracy=self.evaluation(architecture),
             test_accuracy=trainer.test_accuracy(),
         )

@@ -94,7 +94,7 @@ class SupernetJob(Generic[AnySettings]):
 
     Attributes:
         space, supernet, simplex_net, trainer: made from these.
-        supernet_accuracy: share of validation images that an architecture gets right with the supernet's weights, after
+        evaluation: scores of any architecture on the validation images, with the supernet's weights and after
             batch-norm recalibration.
         truth: accuracy of architectures trained on their own, by the settings' table; None without one.
 
@@ -121,7 +121,7 @@ class SupernetJob(Generic[AnySettings]):
         )
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
-        self.supernet_accuracy = SupernetEvaluation(
+        self.evaluation = SupernetEvaluation(
             self.supernet, self.simplex_net, calibration, self.splits.validation, self.splits.mean, self.splits.std
         )
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
-from kshot_ext.nas.networks.evaluation import accuracy
+from kshot_ext.nas.networks.evaluation import evaluate_network
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
 
@@ -95,7 +95,7 @@ class NetworkTrainer(EpochTrainer):
     def test_accuracy(self) -> float:
         """Share of the test images that the network gets right now."""
         test = batches(self.splits.test, self.settings.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return accuracy(self.network, test)
+        return evaluate_network(self.network, test).accuracy
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network}

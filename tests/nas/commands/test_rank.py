@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.ranking import ranking
+from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.reporting import rank_outputs
 from kshot_ext.nas.runs.state_file import load_state
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
@@ -35,7 +37,10 @@ average_decay = 0.9
 """
 STEPS = 7  # two epochs, two evaluations of two architectures each; the third epoch, and two evaluations more
 STOPPED_AT = (4, 8)  # in the first evaluation, in the second
-NUMBERS = ("kendall_tau", "spearman_rho", "regret", "steps", "code_distance", "min_entry_share", "architectures")
+NUMBERS = (
+    "kendall_tau", "spearman_rho", "regret", "kendall_tau_by_loss", "spearman_rho_by_loss", "regret_by_loss",
+    "steps", "code_distance", "min_entry_share", "architectures",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +97,13 @@ def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, ta
     truth = json.loads(table.read_text())
     assert len({item["architecture"] for item in evaluated}) == 4
     assert all(item["truth"] == truth[item["architecture"]]["mean_acc"] for item in evaluated)
-    best = max(item["accuracy"] for item in evaluated)
-    tied = [item["truth"] for item in evaluated if item["accuracy"] == best]
-    regret = max(item["truth"] for item in evaluated) - sum(tied) / len(tied)
-    assert _entry(finished / "ranking.json")["regret"] == pytest.approx(regret)
+    entry = _entry(finished / "ranking.json")
+    for end, score in {"": "accuracy", "_by_loss": "loss"}.items():
+        scores = [-item[score] if score == "loss" else item[score] for item in evaluated]
+        found = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
+        assert {name: entry[name + end] for name in found} == pytest.approx(found)
+        assert {name: entry["curve"][-1][name + end] for name in found} == pytest.approx(found)
+    assert len({item["loss"] for item in evaluated}) == 4
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:

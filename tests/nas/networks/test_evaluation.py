@@ -1,35 +1,39 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
-from kshot_ext.nas.networks.evaluation import accuracy, evaluate_architecture
+from kshot_ext.nas.networks.evaluation import Scores, evaluate_architecture, evaluate_network
 from kshot_ext.nas.networks.supernet import Supernet
 
 
 class Lookup(nn.Module):
-    """Scores that make the given class win for each image's first pixel."""
+    """Logits that make the class win that each image's first pixel names."""
 
     def forward(self, images):
         return nn.functional.one_hot(images[:, 0, 0, 0].long(), 3).float()
 
 
-def test_accuracy_counts_images_not_batches():
+def test_scores_are_means_over_images_not_batches():
     right, wrong = torch.tensor([0, 1, 2]), torch.tensor([0])
     images = [labels.view(-1, 1, 1, 1).float() for labels in (right, wrong)]
-    assert accuracy(Lookup(), [(images[0], right), (images[1], wrong + 1)]) == 0.75
+    scores = evaluate_network(Lookup(), [(images[0], right), (images[1], wrong + 1)])
+    others = math.log(math.e + 2)  # of the three exponentials one is e, two are 1
+    assert scores == Scores(0.75, pytest.approx((3 * (others - 1) + others) / 4))
 
 
-def test_accuracy_restores_the_mode():
+def test_evaluation_restores_the_mode():
     network = Lookup().train()
-    accuracy(network, [(torch.zeros(1, 1, 1, 1), torch.tensor([0]))])
+    evaluate_network(network, [(torch.zeros(1, 1, 1, 1), torch.tensor([0]))])
     assert network.training
 
 
-def test_accuracy_needs_an_image():
+def test_evaluation_needs_an_image():
     with pytest.raises(ValueError, match="at least one image"):
-        accuracy(Lookup(), [])
+        evaluate_network(Lookup(), [])
 
 
 def test_architecture_is_scored_with_its_own_statistics(tiny_space, tiny_splits, seeded):
@@ -40,11 +44,11 @@ def test_architecture_is_scored_with_its_own_statistics(tiny_space, tiny_splits,
         for images in (tiny_splits.train, tiny_splits.validation)
     )
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
-    score = evaluate_architecture(supernet, architecture, code, train, validation)
+    scores = evaluate_architecture(supernet, architecture, code, train, validation)
     assert all(torch.equal(supernet.state_dict()[name], value) for name, value in before.items())
     path = supernet.path(architecture)
     plain = tiny_space.build(architecture, seeded(1))
     weights = {name: torch.tensordot(code, value, dims=1) for name, value in path.named_parameters()}
     plain.load_state_dict({name: value.detach() for name, value in weights.items()}, strict=False)
     plain.load_state_dict(recalibrate_batch_norm(plain, train), strict=False)
-    assert score == accuracy(plain, validation)
+    assert scores == evaluate_network(plain, validation)
