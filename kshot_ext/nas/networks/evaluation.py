@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,8 +27,8 @@ class Scores:
 
     Args:
         accuracy: share of images whose highest logit is at their label.
-        loss: mean cross-entropy, in nats. Of as many images it tells networks apart better, as it sees how sure they
-            are, too.
+        loss: mean cross-entropy, in nats; infinite where logits are no numbers. Of as many images it tells networks
+            apart better than the accuracy, as it sees how sure they are, too.
     """
 
     accuracy: float
@@ -56,7 +57,7 @@ def evaluate_network(network: nn.Module, batches: Batches) -> Scores:
     network.train(was_training)
     if total == 0:
         raise ValueError("batches: expected at least one image to score the network on, got none")
-    return Scores(correct / total, loss / total)
+    return Scores(correct / total, math.inf if math.isnan(loss) else loss / total)
 
 
 def evaluate_architecture(

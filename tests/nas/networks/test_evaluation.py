@@ -25,6 +25,15 @@ def test_scores_are_means_over_images_not_batches():
     assert scores == Scores(0.75, pytest.approx((3 * (others - 1) + others) / 4))
 
 
+def test_a_network_that_has_diverged_is_the_worst():
+    def diverged(images):
+        return torch.full((len(images), 3), math.nan)
+
+    network = Lookup()
+    network.forward = diverged
+    assert evaluate_network(network, [(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]))]).loss == math.inf
+
+
 def test_evaluation_restores_the_mode():
     network = Lookup().train()
     evaluate_network(network, [(torch.zeros(1, 1, 1, 1), torch.tensor([0]))])
