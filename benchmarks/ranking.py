@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,34 +30,42 @@ _TAUS = {"kendall_tau": "by accuracy", "kendall_tau_by_loss": "by loss"}
 
 @dataclass(frozen=True)
 class Gain:
-    """A number of K copies above that of one copy, over runs of equal seeds.
+    """A number of K copies above that of one copy, over runs of equal seeds and as many steps.
 
     Args:
+        steps: of all these runs.
         seeds: of which there is a run with either.
         mean: mean difference.
         standard_error: of the mean; None with a single seed.
     """
 
+    steps: int
     seeds: tuple[int, ...]
     mean: float
     standard_error: float | None
 
 
 def by_shots(runs: Sequence[Run]) -> dict[int, list[Run]]:
-    """Runs of each K, in the order of their seeds."""
-    ordered = sorted(runs, key=lambda run: (run["shots"], run["seed"]))
+    """Runs of each K, in the order of their steps and seeds."""
+    ordered = sorted(runs, key=lambda run: (run["shots"], run["steps"], run["seed"]))
     return {shots: list(group) for shots, group in groupby(ordered, key=lambda run: run["shots"])}
 
 
-def gain(runs: Sequence[Run], shots: int, number: str) -> Gain | None:
-    """The gain of `shots` copies in a number of the runs; None where no seed has been run with both."""
-    values = {(run["shots"], run["seed"]): run[number] for run in runs}
-    seeds = tuple(sorted(seed for k, seed in values if k == shots and (1, seed) in values))
-    if not seeds:
-        return None
-    differences = [values[shots, seed] - values[1, seed] for seed in seeds]
-    error = statistics.stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None
-    return Gain(seeds, statistics.mean(differences), error)
+def gains(runs: Sequence[Run], shots: int, number: str) -> list[Gain]:
+    """Gains of `shots` copies in a number of the runs, one for each count of steps that runs of both have."""
+    differences: dict[int, dict[int, float]] = defaultdict(dict)  # by steps, then by seed
+    with_one = {(run["steps"], run["seed"]): run[number] for run in runs if run["shots"] == 1}
+    for run in by_shots(runs).get(shots, []):
+        steps, seed = run["steps"], run["seed"]
+        if (steps, seed) in with_one:
+            differences[steps][seed] = run[number] - with_one[steps, seed]
+    return [Gain(steps, tuple(found), *_mean(list(found.values()))) for steps, found in differences.items()]
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and its standard error if there are several."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return statistics.mean(values), error
 
 
 def run_table(runs: Sequence[Run]) -> Table:
@@ -110,12 +119,12 @@ def main(
         raise typer.BadParameter(f"{results}: expected runs of kshot-ext rank, got none")
     console = Console()
     console.print(run_table(runs))
-    for shots in by_shots(runs):
-        for number, title in _TAUS.items():
-            found = gain(runs, shots, number) if shots > 1 else None
-            if found is not None:
-                error = "" if found.standard_error is None else f", standard error {found.standard_error:.3f}"
-                console.print(f"tau {title} of K = {shots} above K = 1: {found.mean:+.3f}{error}, seeds {found.seeds}")
+    for shots, (number, title) in product(by_shots(runs), _TAUS.items()):
+        for found in gains(runs, shots, number) if shots > 1 else ():
+            error = "" if found.standard_error is None else f", standard error {found.standard_error:.3f}"
+            seeds = ", ".join(map(str, found.seeds))
+            compared = f"K = {shots} above K = 1 after {found.steps:,} steps, seeds {seeds}"
+            console.print(f"{compared}: tau {title} {found.mean:+.3f}{error}", soft_wrap=True)
     save_figure(plot(runs), out)
     console.print(f"wrote {out}")
 

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from benchmarks.ranking import by_shots, gain, main, plot, run_table
+from benchmarks.ranking import Gain, by_shots, gains, main, plot, run_table
 from kshot_ext.nas.runs.results_file import add_result
 
 
@@ -22,13 +22,14 @@ def run(shots, seed, tau):
 RUNS = [run(8, 1, 0.75), run(1, 0, 0.5), run(8, 0, 0.6), run(1, 1, 0.6), run(8, 5, 0.9)]
 
 
-def test_gain_is_taken_over_equal_seeds():
-    found = gain(RUNS, 8, "kendall_tau")
-    assert found.seeds == (0, 1)  # 0.1 and 0.15
+def test_gains_are_taken_over_equal_seeds_and_steps():
+    (found,) = gains(RUNS, 8, "kendall_tau")
+    assert (found.steps, found.seeds) == (1200, (0, 1))  # 0.1 and 0.15
     assert (found.mean, found.standard_error) == (pytest.approx(0.125), pytest.approx(0.025))
-    assert gain(RUNS, 8, "kendall_tau_by_loss").mean == pytest.approx(0.195)
-    assert gain([run(1, 0, 0.5), run(4, 0, 0.4)], 4, "kendall_tau").standard_error is None
-    assert gain([run(1, 0, 0.5), run(4, 1, 0.4)], 4, "kendall_tau") is None
+    assert gains(RUNS, 8, "kendall_tau_by_loss")[0].mean == pytest.approx(0.195)
+    longer = [{**run(shots, 0, tau), "steps": 2400} for shots, tau in ((8, 0.7), (1, 0.4))]
+    assert gains([*longer, *RUNS], 8, "kendall_tau") == [found, Gain(2400, (0,), pytest.approx(0.3), None)]
+    assert gains([run(1, 0, 0.5), run(4, 1, 0.4), longer[0]], 4, "kendall_tau") == []
 
 
 def test_runs_are_shown_by_copies_and_seed():
@@ -55,6 +56,6 @@ def test_command(tmp_path, capsys):
         add_result(results, entry)
     main(results, out)
     printed = capsys.readouterr().out
-    assert "tau by accuracy of K = 8 above K = 1: +0.125, standard error 0.025, seeds (0, 1)" in printed
-    assert "tau by loss of K = 8 above K = 1: +0.195, standard error 0.025, seeds (0, 1)" in printed
+    for tau in ("tau by accuracy +0.125", "tau by loss +0.195"):
+        assert f"K = 8 above K = 1 after 1,200 steps, seeds 0, 1: {tau}, standard error 0.025\n" in printed
     assert out.read_bytes().startswith(b"\x89PNG")
