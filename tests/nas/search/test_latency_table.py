@@ -25,7 +25,7 @@ class CountedTable(LatencyTable):
         super().__init__(space, seconds=0.0)
         self.networks = 0
 
-    def _runs(self, *arguments: Any) -> Iterator[tuple[float, float]]:
+    def _runs(self, *arguments: Any) -> Iterator[Any]:
         self.networks += 1
         return super()._runs(*arguments)
 
