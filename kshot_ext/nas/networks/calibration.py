@@ -61,7 +61,7 @@ def recalibrate_batch_norm(network: nn.Module, batches: Batches) -> dict[str, Te
     for name, seen in moments.items():
         if seen.count == 1:
             raise ValueError(
-                f"batches: expected two or more values per channel in all, to measure a variance; layer {name!r} got one"
+                f"batches: expected two or more values per channel in all, as a variance needs; layer {name!r} got one"
             )
     prefixes = {name: f"{name}." if name else "" for name in layers}
     return {f"{prefixes[n]}{buffer}": value for n, layer in layers.items() for buffer, value in layer.named_buffers()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from kshot_ext.nas.reporting.report import render_report, shown_correlation
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_outputs(
 
 
 def _to_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return strict_json(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     known = [item for item in job.search.history if item.architecture in job.truth]
     if len(known) < 2:
         return None, []
-    truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
+    truth, accuracies = [job.truth[item.architecture] for item in known], [item.merit for item in known]
     correlation = rank_correlation(truth, accuracies)
     tau = shown_correlation(correlation.kendall_tau)
     figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ class Evaluated:
 
     Args:
         architecture: what was evaluated.
-        accuracy: its score, 0 to 1.
+        accuracy: its score, 0 to 1; not a number if its network gives none.
         macs: multiply-accumulates for one image.
         parameters: trainable numbers of its plain network.
         latency: its milliseconds, as predicted; None if no latency is known.
@@ -25,6 +26,11 @@ class Evaluated:
     macs: int
     parameters: int
     latency: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """What ranks it: its accuracy, and less than any where that is not a number."""
+        return self.accuracy if math.isfinite(self.accuracy) else -1.0
 
 
 def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",)) -> tuple[Evaluated, ...]:
@@ -41,7 +47,7 @@ def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",))
         [10, 30]
     """
     front: list[Evaluated] = []
-    for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.accuracy)):
+    for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.merit)):
         if not any(_covers(other, result, costs) for other in front):
             front.append(result)
     return tuple(front)
@@ -49,7 +55,7 @@ def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",))
 
 def _covers(one: Evaluated, other: Evaluated, costs: Sequence[str]) -> bool:
     cheap = all(cost <= others for cost, others in zip(costs_of(one, costs), costs_of(other, costs)))
-    return cheap and one.accuracy >= other.accuracy
+    return cheap and one.merit >= other.merit
 
 
 def costs_of(result: Evaluated, names: Sequence[str]) -> tuple[float, ...]:
