@@ -117,6 +117,12 @@ class SupernetTrainer(EpochTrainer):
         self._total_steps = settings.epochs * self.steps_per_epoch
         self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))
+        least = max(2, self.processes.size)  # batch norm needs two, and each process one
+        if num_simplex_steps and len(self.held_out) < least:
+            raise ValueError(
+                f"held_out_share: expected at least {least} of the {len(splits.train)} training images for simplex "
+                f"steps, got {len(self.held_out)} by a share of {settings.held_out_share:g}"
+            )
         self.simplex_training = SimplexTraining(
             supernet, simplex_net, settings, num_simplex_steps, torch.Generator().manual_seed(draw_seed(generator))
         )
