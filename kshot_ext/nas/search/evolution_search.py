@@ -25,6 +25,7 @@ from kshot_ext.nas.training.divergence import DivergedError
 Evaluate = Callable[[Architecture], float]
 
 _METHODS = ("nsga2", "evolution", "random")
+_WORST_COST = 1e18  # of networks without numbers, which may be the cheapest; pymoo cannot do with infinity
 _COSTS = ("macs", "parameters", "latency")
 
 
@@ -253,8 +254,11 @@ class EvolutionSearch:
 
     def _objectives(self, architectures: Sequence[Architecture]) -> np.ndarray:
         results = [self._results[architecture] for architecture in architectures]
-        rows = [(-result.merit, *costs_of(result, self.settings.costs)) for result in results]
-        return np.array(rows, dtype=np.float64)
+        rows = np.array(
+            [(-result.merit, *costs_of(result, self.settings.costs)) for result in results], dtype=np.float64
+        )
+        rows[[not math.isfinite(result.accuracy) for result in results], 1:] = _WORST_COST
+        return rows
 
     def _evaluate_all(self, architectures: Sequence[Architecture]) -> None:
         for architecture, accuracy in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):

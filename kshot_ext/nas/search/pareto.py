@@ -34,7 +34,8 @@ class Evaluated:
 
 
 def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",)) -> tuple[Evaluated, ...]:
-    """The results that no other equals or beats in accuracy at equal or lower costs, cheapest first.
+    """The results that no other equals or beats in accuracy at equal or lower costs, cheapest first; those only whose
+    accuracy is a number.
 
     Args:
         results: what to choose from; of equal ones the first is kept.
@@ -48,14 +49,14 @@ def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",))
     """
     front: list[Evaluated] = []
     for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.merit)):
-        if not any(_covers(other, result, costs) for other in front):
+        if math.isfinite(result.accuracy) and not any(_covers(other, result, costs) for other in front):
             front.append(result)
     return tuple(front)
 
 
 def _covers(one: Evaluated, other: Evaluated, costs: Sequence[str]) -> bool:
     cheap = all(cost <= others for cost, others in zip(costs_of(one, costs), costs_of(other, costs)))
-    return cheap and one.merit >= other.merit
+    return cheap and one.accuracy >= other.accuracy
 
 
 def costs_of(result: Evaluated, names: Sequence[str]) -> tuple[float, ...]:
