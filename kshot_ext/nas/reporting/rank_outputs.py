@@ -127,6 +127,8 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "table": Path(settings.truth).name,
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     return page.render_page(
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),

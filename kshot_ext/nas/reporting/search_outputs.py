@@ -174,6 +174,8 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     if job.latency_table is not None:
         error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
         facts["latency"] = (
