@@ -75,10 +75,11 @@ class _Moments:
         self.count = 0
         self._mean = torch.zeros_like(layer.running_mean, dtype=torch.float64)
         self._squares = torch.zeros_like(self._mean)  # sum of squared deviations from the mean
-        layer.register_forward_pre_hook(self._join)
+        layer.register_forward_pre_hook(self._join, with_kwargs=True)
 
-    def _join(self, layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
+    def _join(self, layer: _BatchNorm, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        values = inputs[0] if inputs else named["input"]
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         count = values.numel() // values.shape[1]
         if count == 0:
             return

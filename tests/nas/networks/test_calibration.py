@@ -74,7 +74,7 @@ def test_a_layer_used_twice_joins_both_uses(images):
             self.norm = layer
 
         def forward(self, values):
-            return self.norm(values), self.norm(10 * values)
+            return self.norm(values), self.norm(input=10 * values)
 
     statistics = recalibrate_batch_norm(Twice(), [(images, None)])
     mean, variance = _whole(torch.cat([images, 10 * images]))
