@@ -147,8 +147,8 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     known = [item for item in job.search.history if item.architecture in job.truth]
     if len(known) < 2:
         return None, []
-    truth, accuracies = [job.truth[item.architecture] for item in known], [item.merit for item in known]
-    correlation = rank_correlation(truth, accuracies)
+    truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
+    correlation = rank_correlation(truth, [item.merit for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")
     png = plots.save_png(figure, folder / "ranking.png")
