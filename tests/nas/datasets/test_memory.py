@@ -38,7 +38,7 @@ def _version_1(limit: object, used: int = 0, cache: int = 0, folder: str = "") -
     }
 
 
-V1_CONTAINER = {"proc/self/cgroup": "5:cpu:/docker/ab\n4:memory:/docker/ab\n0::/docker/ab"}
+V1_CONTAINER = {"proc/self/cgroup": "5:cpu:/docker/other\n4:hugetlb,memory:/docker/ab\n0::/docker/ab"}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ V1_CONTAINER = {"proc/self/cgroup": "5:cpu:/docker/ab\n4:memory:/docker/ab\n0::/
         ({"proc/self/cgroup": "0::/a/b", **_version_2("max", folder="a/b/"), **_version_2(GIB, folder="a/")}, GIB),
         ({**V1_CONTAINER, **_version_1(2 * GIB, used=GIB, cache=GIB // 4)}, 2 * GIB - GIB * 3 // 4 + 5),
         ({**V1_CONTAINER, **_version_1(2**63 - 4096), **_version_1(GIB, folder="docker/ab/")}, GIB),
-        ({**V1_CONTAINER, **_version_1(2**63 - 4096)}, 32 * GIB),
+        ({**V1_CONTAINER, **_version_1(2**63 - 4096), **_version_1(GIB, folder="docker/other/")}, 32 * GIB),
         ({"proc/self/cgroup": "0::/", **_version_2(100 * GIB)}, 32 * GIB),
     ],
 )
