@@ -21,6 +21,7 @@ from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import AnySettings, check_same, gather_settings
 from kshot_ext.nas.spaces.own import is_own
+from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
@@ -107,7 +108,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     except LostProcessError as error:
         tell(errors, f"error: {error}; {how_to_go_on()}")
         return EXIT_ERROR
-    except (CommandError, RunFolderError, OSError) as error:
+    except (CommandError, RunFolderError, DivergedError, OSError) as error:
         tell(errors, f"error: {error}")
         return EXIT_ERROR
     return EXIT_DONE

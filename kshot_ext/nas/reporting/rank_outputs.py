@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from kshot_ext.nas.reporting.report import correlation_facts, seconds_by_stage, 
 from kshot_ext.nas.runs.results_file import add_result
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_ranking(
         {"architecture": item.architecture.short(), "truth": item.truth, **asdict(item.scores)}
         for item in result.architectures
     ]
-    write_text(path / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
+    write_text(path / "evaluated.json", strict_json(evaluated, indent=2) + "\n")
     pictures = _draw(path, job, result, records)
     write_text(path / "report.html", _report(folder, job, result, pictures))
     add_result(path / "ranking.json", entry)
@@ -127,6 +127,8 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "table": Path(settings.truth).name,
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     return page.render_page(
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),

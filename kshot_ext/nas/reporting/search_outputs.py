@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from kshot_ext.nas.reporting.report import render_report, shown_correlation
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_outputs(
 
 
 def _to_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return strict_json(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     if len(known) < 2:
         return None, []
     truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
-    correlation = rank_correlation(truth, accuracies)
+    correlation = rank_correlation(truth, [item.merit for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")
     png = plots.save_png(figure, folder / "ranking.png")
@@ -174,6 +174,8 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     if job.latency_table is not None:
         error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
         facts["latency"] = (

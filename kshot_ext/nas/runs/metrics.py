@@ -9,6 +9,7 @@ from typing import Any
 
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import write_text
+from kshot_ext.nas.strict_json import finite_or_none, strict_json
 
 _KEYS = ("stage", "step")
 
@@ -46,8 +47,8 @@ class MetricsLog:
                 self._mirror(record)
 
     def record(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Append the numbers of one finished step of a stage."""
-        record = {"stage": stage, "step": step, **values}
+        """Append the numbers of one finished step of a stage; None stands for one that is not finite."""
+        record = finite_or_none({"stage": stage, "step": step, **values})
         self.records.append(record)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(record))
@@ -63,13 +64,13 @@ class MetricsLog:
             return
         self._mirrored.add(key)
         for name, value in record.items():
-            if name not in _KEYS:
+            if name not in _KEYS and value is not None:
                 self._writer.add_scalar(f"{record['stage']}/{name}", value, record["step"])
         self._writer.flush()
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+    return strict_json(record) + "\n"
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class RunCard:
         num_classes: number of their classes.
         settings: digest of all settings.
         inputs: digest of everything that the settings name, see `input_digests`.
+        data_notes: what of the data is left out, and how names were understood where they leave it open.
     """
 
     run: str
@@ -40,6 +41,7 @@ class RunCard:
     num_classes: int
     settings: str
     inputs: Mapping[str, str]
+    data_notes: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, command: str, settings: SupernetSettings, data_name: str, splits: DataSplits) -> RunCard:
@@ -52,6 +54,7 @@ class RunCard:
             num_classes=splits.num_classes,
             settings=_settings_digest(settings),
             inputs=input_digests(settings, splits),
+            data_notes=splits.notes,
         )
 
     def to_json(self) -> str:
@@ -67,7 +70,8 @@ class RunCard:
         """
         try:
             fields = json.loads(text)
-            return cls(**fields | {"image_shape": tuple(fields["image_shape"])})
+            lists = {"image_shape": tuple(fields["image_shape"]), "data_notes": tuple(fields.get("data_notes", ()))}
+            return cls(**fields | lists)
         except (ValueError, TypeError, KeyError) as error:
             raise RunCardError(f"expected the JSON object of a run, got {text[:80]!r} ({error})") from error
 

@@ -17,6 +17,7 @@ from kshot_ext.nas.search.evolution_search import Evaluate, EvolutionSearch, Sea
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.epoch_trainer import OnStep
 from kshot_ext.nas.training.retrain import NetworkTrainer
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
@@ -149,6 +150,9 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
 
     Returns:
         Seconds that the stage took, in all processes together.
+
+    Raises:
+        DivergedError: if training has diverged: of that step nothing is recorded or saved.
     """
     seconds = 0.0
     checkpoint = folder.load_checkpoint(stage.name)
@@ -159,9 +163,17 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
     progress.start(stage.title, stage.total, stage.done)
     while stage.done < stage.total:
         started = time.perf_counter()
-        values = stage.step(progress.move)
+        try:
+            values = stage.step(progress.move)
+        except DivergedError as error:
+            raise DivergedError(f"{stage.title}: {error}. {_what_is_kept(stage, folder)}") from error
         seconds += time.perf_counter() - started
         metrics.record(stage.name, stage.done, values)
         folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds))
         progress.finish_step(stage.done, {name: values[name] for name in stage.headline})
     return seconds
+
+
+def _what_is_kept(stage: Stage, folder: RunFolder) -> str:
+    kept = f"its state after step {stage.done} of {stage.total}" if stage.done else "nothing of this stage"
+    return f"{folder.path} keeps {kept}; a run goes on with the settings it began with, so mend them in a new run"

@@ -152,6 +152,12 @@ class DataParallel:
         if self.group is not None:
             sum_gradients(parameters, self.group)
 
+    def summed(self, values: list[float]) -> list[float]:
+        """The sum of each number over the processes: losses times `part`'s share become those of whole batches."""
+        if self.group is None:
+            return values
+        return all_reduce(torch.tensor(values, dtype=torch.float64, device=self.device), self.group).tolist()
+
     def joined(self, tally: Tally) -> Tally:
         """The tally of all parts."""
         if self.group is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_a_card_comes_back(tiny_splits: DataSplits) -> None:
     card = RunCard.new("rank", RunSettings(), "digits", tiny_splits)
     assert RunCard.from_json(card.to_json()) == card
     assert card.run != RunCard.new("rank", RunSettings(), "digits", tiny_splits).run
+
+
+def test_a_card_of_before_there_were_notes_comes_back(tiny_splits: DataSplits) -> None:
+    card = RunCard.new("rank", RunSettings(), "digits", tiny_splits)
+    fields = json.loads(card.to_json())
+    del fields["data_notes"]
+    assert RunCard.from_json(json.dumps(fields)) == card
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "a", "image_shape": 3}'])
