@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
-from kshot_ext.convert import swap_layers
 from kshot_ext.nn import KShotModule
+from kshot_ext.nn.forms import own_tensors
 
 
 def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
@@ -44,7 +46,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
     layers = dict(model.named_modules())
 
     def share(name: str, wanted: nn.Module) -> nn.Module | None:
-        shapes = _own_shapes(wanted)
+        shapes = own_tensors(wanted)
         if not shapes:
             return None
         layer = layers.get(name)
@@ -53,18 +55,29 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 return layer.narrowed(wanted)
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
-        if type(layer) is not type(wanted) or _own_shapes(layer) != shapes:
-            found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
+        if type(layer) is not type(wanted) or own_tensors(layer) != shapes:
+            found = "none" if layer is None else f"{type(layer).__name__} {own_tensors(layer)}"
             raise ValueError(
                 f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
                 f"{type(wanted).__name__} {shapes}, got {found}"
             )
         return layer
 
-    return swap_layers(plain, share)[0].train(model.training)
+    return _swap_layers(plain, share).train(model.training)
 
 
-def _own_shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters and buffers that are the layer's own, not those of its parts."""
-    tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
+    """Replace, in place, each module for which `swap(name, module)` returns another one.
+
+    A module is swapped once, however often it is used. The result may be a replacement itself.
+    """
+    swapped: dict[nn.Module, nn.Module] = {}
+    for name, module in model.named_modules():
+        replacement = swap(name, module)
+        if replacement is not None:
+            swapped[module] = replacement
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in swapped:
+                module._modules[name] = swapped[child]
+    return swapped.get(model, model)
