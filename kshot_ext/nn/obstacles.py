@@ -31,7 +31,6 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "wrap the model after convert",
     "OptimizedModule": "compile the model after convert",
     "ScriptModule": "convert the model before it is scripted",
-    "ParametrizationList": "it makes another layer's tensor",
 }
 _DEEPEST = 4
 """How deep containers and objects in a module's attributes are searched for tensors."""
@@ -53,12 +52,14 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
 
     K-shot layers are in neither.
     """
+    lists = [module for module in model.modules() if isinstance(module, parametrize.ParametrizationList)]
+    parts_of_others = {part for module in lists for part in module.modules()}  # they compute another layer's tensor
     wrapped = _inside_wrappers(model)
     read = layers_read_by_code(model)
     able: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, KShotModule):
+        if isinstance(module, KShotModule) or module in parts_of_others:
             continue
         if type(module) in KSHOT_CLASSES:
             reason = wrapped.get(module) or _own_obstacle(module)
@@ -67,7 +68,7 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
             if reason is None:
                 able[name] = module
                 continue
-        elif not _holds_tensors(module) or isinstance(module, parametrize.ParametrizationList):
+        elif not _holds_tensors(module):
             continue
         else:
             reason = _unknown_kind(module)
@@ -156,15 +157,25 @@ def _unknown_kind(module: nn.Module) -> str:
 
 def _own_obstacle(layer: nn.Module) -> str | None:
     """What about a layer itself keeps it from becoming a K-shot one."""
-    return _tensor_obstacle(layer) or _hook_obstacle(layer) or _attribute_obstacle(layer)
-
-
-def _tensor_obstacle(layer: nn.Module) -> str | None:
     if layer._modules:
         return f"it holds modules of its own: {', '.join(layer._modules)}"
     if any(p is not None and p.numel() == 0 for p in layer._parameters.values()):
         return "its weight or bias has no elements"
     plain = plain_form(layer, type(layer))
+    return (
+        _table_obstacle(layer, plain)
+        or _parameter_obstacle(layer)
+        or _hook_obstacle(layer)
+        or _attribute_obstacle(layer, plain)
+    )
+
+
+def _table_obstacle(layer: nn.Module, plain: nn.Module) -> str | None:
+    """Whether the layer holds what a fresh layer of its attributes does."""
+    missing = plain._parameters.keys() - layer._parameters.keys()
+    if missing and layer._forward_pre_hooks:
+        sources = ", ".join(sorted(layer._parameters.keys() - plain._parameters.keys()))
+        return f"its {' and '.join(sorted(missing))} is computed by a hook from {sources}"
     for kind, table, expected in (
         ("parameters", layer._parameters, plain._parameters),
         ("buffers", layer._buffers, plain._buffers),
@@ -172,8 +183,13 @@ def _tensor_obstacle(layer: nn.Module) -> str | None:
         found, wanted = ({n: list(t.shape) for n, t in each.items() if t is not None} for each in (table, expected))
         if found != wanted or table.keys() != expected.keys():
             return f"its {kind} are {found}, where a {type(layer).__name__} of its attributes has {wanted}"
-    if getattr(plain, "_reversed_padding_repeated_twice", None) != vars(layer).get("_reversed_padding_repeated_twice"):
+    border = "_reversed_padding_repeated_twice"
+    if getattr(layer, "padding_mode", "zeros") != "zeros" and getattr(plain, border) != getattr(layer, border):
         return "its padding was changed after it was made"
+    return None
+
+
+def _parameter_obstacle(layer: nn.Module) -> str | None:
     parameters = {name: p for name, p in layer._parameters.items() if p is not None}
     for name, parameter in parameters.items():
         if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
@@ -199,9 +215,10 @@ def _hook_obstacle(layer: nn.Module) -> str | None:
     return None
 
 
-def _attribute_obstacle(layer: nn.Module) -> str | None:
-    plain, kshot = plain_form(layer, type(layer)), kshot_form(layer, 1)
-    for name in vars(layer).keys() - vars(plain).keys():
+def _attribute_obstacle(layer: nn.Module, plain: nn.Module) -> str | None:
+    added = vars(layer).keys() - vars(plain).keys()
+    kshot = kshot_form(layer, 1) if added else None
+    for name in added:
         if name in vars(kshot) or hasattr(type(kshot), name):
             return f"its attribute {name!r} would hide that of the K-shot layer"
     return None
