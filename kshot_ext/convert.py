@@ -13,10 +13,10 @@ from torch.nn.utils import parametrize
 from kshot_ext import functional as KF
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.copying import copy_model
+from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
 from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, leading, plain_form, take_form
 from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
 from kshot_ext.nn.shots import stack_shots
-from kshot_ext.nn.weight_readers import has_fast_path
 
 _MOST_NAMED = 8
 """Layers that a warning or error names; the report names all."""
@@ -137,7 +137,7 @@ def convert(
         old, new = plain_form(layer, type(layer)), kshot_form(layer, num_shots)
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
-    _turn_off_fast_paths(converted)
+    turn_off_fast_paths(converted)
     surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
@@ -203,7 +203,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
                 buffers[own] = leading(buffers[own], wanted.shape)
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
-    _restore_fast_paths(merged)
+    restore_fast_paths(merged)
     return merged
 
 
@@ -253,23 +253,6 @@ def _dictionary(layer: KShotModule, name: str) -> Tensor:
     layer.parametrizations.eval()
     trained = any(parameter.requires_grad for parameter in layer.parametrizations[name].parameters())
     return getattr(layer, name).detach().requires_grad_(trained)
-
-
-def _turn_off_fast_paths(model: nn.Module) -> None:
-    """Keep transformer layers from giving dictionaries to PyTorch's fused kernel for evaluation.
-
-    `activation_relu_or_gelu` is the flag that PyTorch itself clears for activations that the kernel does not know.
-    """
-    for module in model.modules():
-        if has_fast_path(module) and any(isinstance(part, KShotModule) for part in (module.linear1, module.linear2)):
-            module._flag_before_convert = module.activation_relu_or_gelu
-            module.activation_relu_or_gelu = 0
-
-
-def _restore_fast_paths(model: nn.Module) -> None:
-    for module in model.modules():
-        if "_flag_before_convert" in vars(module):
-            module.activation_relu_or_gelu = vars(module).pop("_flag_before_convert")
 
 
 def _listed(left: Mapping[str, str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from kshot_ext.nn import KShotModule
+from kshot_ext.nn.fast_paths import turn_off_fast_paths
 from kshot_ext.nn.forms import own_tensors
+from kshot_ext.nn.obstacles import HOOK_TABLES
 
 
 def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
@@ -29,7 +31,8 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         A model of the plain one's structure, in the mode (training or not) of `model`.
 
     Raises:
-        ValueError: naming the layer that `model` lacks, or has in another or a smaller form.
+        ValueError: naming the layer that `model` lacks, or has in another or a smaller form; or one of `plain` with
+            hooks, which would be lost.
 
     Example:
         >>> import kshot_ext
@@ -50,6 +53,10 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         if not shapes:
             return None
         layer = layers.get(name)
+        if any(getattr(wanted, table) for table in HOOK_TABLES):
+            raise ValueError(
+                f"layer {name!r} of the plain model has hooks, which narrow would lose: register them after"
+            )
         if isinstance(layer, KShotModule):
             try:
                 return layer.narrowed(wanted)
@@ -61,9 +68,15 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
                 f"{type(wanted).__name__} {shapes}, got {found}"
             )
-        return layer
+        if not wanted._modules:
+            return layer
+        # It has parts, which may be narrower than those of `layer`: it shares the tables of the tensors alone.
+        wanted._parameters, wanted._buffers = layer._parameters, layer._buffers
+        return None
 
-    return _swap_layers(plain, share).train(model.training)
+    narrowed = _swap_layers(plain, share).train(model.training)
+    turn_off_fast_paths(narrowed)
+    return narrowed
 
 
 def _swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:

@@ -26,6 +26,7 @@ _STATE_HOOKS = {
     "_load_state_dict_pre_hooks": "load-state-dict pre-hook",
     "_load_state_dict_post_hooks": "load-state-dict post-hook",
 }
+HOOK_TABLES = (*_CALL_HOOKS, *_STATE_HOOKS)
 _WRAPPERS = {
     "DistributedDataParallel": "wrap the model after convert",
     "FullyShardedDataParallel": "wrap the model after convert",
@@ -145,6 +146,8 @@ def _holds_tensors(module: nn.Module) -> bool:
 
 def _unknown_kind(module: nn.Module) -> str:
     kind = type(module).__name__
+    if not type(module).__module__.startswith("torch."):
+        kind = f"{type(module).__module__}.{kind}"  # libraries have a Linear or LayerNorm of their own
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         return f"{kind} does not know its shapes yet: call the model once before convert"
     if parametrize.is_parametrized(module):
@@ -194,6 +197,8 @@ def _parameter_obstacle(layer: nn.Module) -> str | None:
     for name, parameter in parameters.items():
         if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
             return f"its {name} is no ordinary parameter, but a {type(parameter).__name__} ({parameter.layout})"
+        if any(size > 1 and stride == 0 for size, stride in zip(parameter.shape, parameter.stride())):
+            return f"its {name} is an expanded tensor, whose entries share memory"
         if parameter.dtype not in _DTYPES:
             return f"its {name} is {parameter.dtype}"
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):

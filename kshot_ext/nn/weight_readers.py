@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from kshot_ext.nn.fast_paths import reads_for_fast_path_only
 from kshot_ext.nn.forms import KSHOT_CLASSES
 
 _TENSORS = frozenset({"weight", "bias", "parameters", "named_parameters", "state_dict", "_parameters", "_conv_forward"})
@@ -28,9 +29,9 @@ _ITEM = "[]"
 
 
 class _Read(NamedTuple):
-    """`root.a.b.weight`: whether the root is the object whose method reads, and the names (a, b)."""
+    """`root.a.b.weight`: whether the root is the function's first argument, and the names (a, b)."""
 
-    from_self: bool
+    from_first_argument: bool
     path: tuple[str, ...]
 
 
@@ -45,10 +46,11 @@ def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
     readers: dict[nn.Module, str] = {}
     for _, parent in parents:
         for function in reached[_class_key(parent)]:
-            if _is_fast_path(parent, function):
+            if reads_for_fast_path_only(parent, function):
                 continue
             for read in _reads(function):
-                for layer in _layers_meant(parent, read):
+                from_self = read.from_first_argument and function in _methods_of(type(parent))
+                for layer in _layers_meant(parent, from_self, read.path):
                     readers.setdefault(layer, function.__qualname__)
     return readers
 
@@ -64,26 +66,26 @@ def reads_tensors(hook: Callable) -> bool:
     return not functions or any(_reads(each) or _names(each.__code__) & _ANY_ATTRIBUTE for each in functions)
 
 
-def has_fast_path(module: nn.Module) -> bool:
-    """Whether a module gives its layers' weights to a fused kernel in eval mode, unless told not to."""
-    return isinstance(module, nn.TransformerEncoderLayer) and hasattr(module, "activation_relu_or_gelu")
+def _class_key(module: nn.Module) -> tuple:
+    """Equal for modules that run the same code: of one class, with the same functions put on the module itself."""
+    return type(module), tuple(_functions_on(module))
 
 
-def _is_fast_path(parent: nn.Module, function: FunctionType) -> bool:
-    """Whether a function reads weights only for a fused kernel that `convert` turns off, or that is off.
-
-    An encoder's fast path leaves zeros in padded places, so it cannot be turned off without a change of results.
-    """
-    if function is nn.TransformerEncoderLayer.forward:
-        return has_fast_path(parent)
-    return function is nn.TransformerEncoder.forward and getattr(parent, "use_nested_tensor", True) is False
+def _functions_on(module: nn.Module) -> Iterator[FunctionType]:
+    """A forward that hides that of the class, and hooks."""
+    tables = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    for value in (vars(module).get("forward"), *(hook for table in tables for hook in table.values())):
+        yield from _functions_in(value)
 
 
-def _class_key(module: nn.Module) -> tuple[type, Any]:
-    return type(module), getattr(vars(module).get("forward"), "__func__", None)
+@functools.lru_cache(maxsize=1024)
+def _methods_of(kind: type) -> frozenset[FunctionType]:
+    """The functions of a class whose first argument is the object."""
+    members = [member for ancestor in kind.__mro__ for member in vars(ancestor).values()]
+    return frozenset(f for each in members if not isinstance(each, staticmethod) for f in _functions_in(each))
 
 
-def _reached_functions(modules: Iterable[nn.Module]) -> dict[tuple[type, Any], list[FunctionType]]:
+def _reached_functions(modules: Iterable[nn.Module]) -> dict[tuple, list[FunctionType]]:
     """For each class of modules the functions that a forward reaches: its methods, if code mentions their names."""
     mentioned: set[str] = {"forward", "__call__"}
     keys = {_class_key(module): module for module in modules}
@@ -91,8 +93,7 @@ def _reached_functions(modules: Iterable[nn.Module]) -> dict[tuple[type, Any], l
         before = len(mentioned)
         reached = {}
         for key, module in keys.items():
-            replaced = vars(module).get("forward")
-            roots = [f for name in mentioned for f in _methods(type(module), name)] + list(_functions_in(replaced))
+            roots = [f for name in mentioned for f in _methods(type(module), name)] + list(_functions_on(module))
             reached[key] = list(_with_callees(roots, functools.partial(_methods_of_names, type(module))))
             for function in reached[key]:
                 mentioned |= _names(function.__code__)
@@ -145,6 +146,8 @@ def _functions_in(value: Any) -> Iterator[FunctionType]:
     elif isinstance(value, (functools.partial, functools.cached_property)):
         value = value.func
     value = getattr(value, "__func__", value)
+    if not isinstance(value, (FunctionType, type)) and isinstance(vars(type(value)).get("__call__"), FunctionType):
+        value = vars(type(value))["__call__"]
     if isinstance(value, FunctionType):
         yield value
         inner = inspect.unwrap(value)
@@ -241,12 +244,12 @@ def _read_of(owner: ast.expr, receiver: str | None) -> _Read:
     return _Read(isinstance(owner, ast.Name) and owner.id == receiver, tuple(reversed(path)))
 
 
-def _layers_meant(parent: nn.Module, read: _Read) -> Iterator[nn.Module]:
-    if read.from_self:
-        if not read.path:  # `self.weight`: a tensor of its own
+def _layers_meant(parent: nn.Module, from_self: bool, path: tuple[str, ...]) -> Iterator[nn.Module]:
+    if from_self:
+        if not path:  # `self.weight`: a tensor of its own
             return
         found = [parent]
-        for name in read.path:
+        for name in path:
             if name == _ITEM:
                 found = [child for module in found for child in module._modules.values()]
             else:
@@ -254,8 +257,8 @@ def _layers_meant(parent: nn.Module, read: _Read) -> Iterator[nn.Module]:
         if found:
             yield from (module for module in found if module is not None)
             return
-    if read.path and read.path[-1] != _ITEM:
-        yield from (m for name, m in parent.named_modules() if name and name.rsplit(".", 1)[-1] == read.path[-1])
+    if path and path[-1] != _ITEM:
+        yield from (m for name, m in parent.named_modules() if name and name.rsplit(".", 1)[-1] == path[-1])
     else:
         yield from _children_through_containers(parent)
 
