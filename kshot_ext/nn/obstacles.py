@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.forms import KSHOT_CLASSES, kshot_form, plain_form
-from kshot_ext.nn.weight_readers import layers_read_by_code, reads_tensors
+from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _CALL_HOOKS = {
@@ -88,7 +88,7 @@ def holders_of_tensors(model: nn.Module) -> dict[int, list[Holder]]:
 
 
 def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
-    """By id, the parameters and buffers that have memory in common with another one."""
+    """By id, the parameters and buffers that have memory in common with another one, or are expanded."""
     tensors = {id(tensor): tensor for module in model.modules() for _, tensor in _tensors_of(module)}
     spans = sorted(
         (str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + _extent(tensor), key)
@@ -96,7 +96,7 @@ def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
         if type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
         if tensor.numel()
     )
-    overlapping: dict[int, Tensor] = {}
+    overlapping = {key: tensors[key] for *_, key in spans if _is_expanded(tensors[key])}
     reach: tuple[str, int, int] = ("", 0, 0)  # device, end and key of the span that reaches farthest
     for device, start, end, key in spans:
         if device == reach[0] and start < reach[1]:
@@ -104,6 +104,10 @@ def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
         if device != reach[0] or end > reach[1]:
             reach = device, end, key
     return overlapping
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride()))
 
 
 def _extent(tensor: Tensor) -> int:
@@ -197,8 +201,6 @@ def _parameter_obstacle(layer: nn.Module) -> str | None:
     for name, parameter in parameters.items():
         if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
             return f"its {name} is no ordinary parameter, but a {type(parameter).__name__} ({parameter.layout})"
-        if any(size > 1 and stride == 0 for size, stride in zip(parameter.shape, parameter.stride())):
-            return f"its {name} is an expanded tensor, whose entries share memory"
         if parameter.dtype not in _DTYPES:
             return f"its {name} is {parameter.dtype}"
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
@@ -215,8 +217,8 @@ def _hook_obstacle(layer: nn.Module) -> str | None:
     if layer._backward_hooks and layer._is_full_backward_hook is False:
         return "it has a backward hook of the old kind (register_backward_hook), which depends on its internals"
     for table, kind in _CALL_HOOKS.items():
-        if any(map(reads_tensors, getattr(layer, table).values())):
-            return f"it has a {kind} whose code may use its weight"
+        if any(map(uses_its_module, getattr(layer, table).values())):
+            return f"it has a {kind} that uses the layer, and may expect a plain one"
     return None
 
 
@@ -256,7 +258,7 @@ def _tie(
 ) -> str | None:
     for own, parameter in layer._parameters.items():
         if id(parameter) in overlapping:
-            return f"its {own} has memory in common with another tensor"
+            return f"its {own} has memory in common with another tensor, or is expanded"
         for holder in holders.get(id(parameter), ()):
             if holder.module not in becoming or holder.name not in holder.module._parameters:
                 return f"its {own} is also {holder}, which stays as it is"

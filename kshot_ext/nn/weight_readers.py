@@ -8,12 +8,13 @@ read for such expressions. Where an expression does not tell which layer it mean
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -24,7 +25,6 @@ from kshot_ext.nn.forms import KSHOT_CLASSES
 _TENSORS = frozenset({"weight", "bias", "parameters", "named_parameters", "state_dict", "_parameters", "_conv_forward"})
 _TELLS_NO_VALUES = frozenset({"dtype", "device", "requires_grad", "is_cuda", "layout"})
 _LAYER_CLASSES = frozenset(kind.__name__ for plain in KSHOT_CLASSES for kind in plain.__mro__) - {"Module", "object"}
-_ANY_ATTRIBUTE = frozenset({"getattr", "setattr", "vars", "__dict__"})
 _ITEM = "[]"
 
 
@@ -55,15 +55,31 @@ def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
     return readers
 
 
-def reads_tensors(hook: Callable) -> bool:
-    """Whether a hook's code may read or write the tensors of the module that it is given; True if it cannot be seen."""
-    while isinstance(hook, functools.partial):
-        hook = hook.func
-    function = getattr(hook, "__func__", hook)
-    if not isinstance(function, FunctionType):
-        function = vars(type(hook)).get("__call__")
-    functions = list(_with_callees([function], lambda _names: ())) if isinstance(function, FunctionType) else []
-    return not functions or any(_reads(each) or _names(each.__code__) & _ANY_ATTRIBUTE for each in functions)
+def uses_its_module(hook: Callable) -> bool:
+    """Whether a hook's code uses the module that it is given, or reads tensors of one; True if it cannot be seen."""
+    bound = 0  # arguments before the module
+    while not isinstance(hook, FunctionType):
+        if isinstance(hook, functools.partial):
+            bound, hook = bound + len(hook.args), hook.func
+        elif isinstance(hook, MethodType):
+            bound, hook = bound + 1, hook.__func__
+        elif isinstance(vars(type(hook)).get("__call__"), FunctionType):
+            bound, hook = bound + 1, vars(type(hook))["__call__"]
+        else:
+            return True
+    code = hook.__code__
+    position = bound
+    if bound >= code.co_argcount:
+        if not code.co_flags & inspect.CO_VARARGS:
+            return True
+        position = code.co_argcount + code.co_kwonlyargcount  # that of *arguments
+    module = code.co_varnames[position]
+    loaded = [each for step in dis.get_instructions(code) for each in _as_tuple(step.argval)]
+    return module in loaded or module in code.co_cellvars or any(_reads(f) for f in _with_callees([hook], lambda _: ()))
+
+
+def _as_tuple(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _class_key(module: nn.Module) -> tuple:
