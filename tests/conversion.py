@@ -38,13 +38,13 @@ def check_conversion(model: nn.Module, *inputs: Tensor) -> kshot_ext.ConversionR
     return kshot_ext.conversion_report(kshot)
 
 
-def run(model: nn.Module, *inputs: Tensor) -> Tensor:
-    """The output, after a backward pass."""
+def run(model: nn.Module, *inputs: Tensor) -> list[Tensor]:
+    """The output, and after a backward pass the gradients of the inputs."""
     torch.manual_seed(1)
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
     output = model(*inputs)
-    if output.requires_grad:
-        output.square().sum().backward()
-    return output.detach()
+    output.square().sum().backward()
+    return [output.detach(), *(x.grad for x in inputs)]
 
 
 def check_gradient(name: str, plain: Tensor, other: Tensor) -> None:

@@ -69,7 +69,7 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
             if reason is None:
                 able[name] = module
                 continue
-        elif not _holds_tensors(module):
+        elif not _holds_tensors(module) and not isinstance(module, tuple(KSHOT_CLASSES)):
             continue
         else:
             reason = _unknown_kind(module)

@@ -72,6 +72,10 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "parametrised_weight_norm": (with_(parametrizations.weight_norm), r"weight is computed \(torch.nn.utils.param"),
     "parametrised_spectral_norm": (with_(parametrizations.spectral_norm), "weight is computed"),
     "orthogonal": (with_(parametrizations.orthogonal), "weight is computed"),
+    "parametrised_without_bias": (
+        with_(parametrizations.weight_norm, nn.Conv2d(4, 4, 3, padding=1, bias=False)),
+        "weight is computed",  # it has no tensor of its own left
+    ),
     "parametrised": (
         with_(lambda c: parametrize.register_parametrization(c, "bias", Doubled())),
         "bias is computed",
