@@ -9,12 +9,11 @@ from torch import Tensor
 
 
 def stack_shots(copies: Sequence[Tensor]) -> Tensor:
-    """Dictionary `[K, ...]` of K equally shaped tensors; each copy keeps its memory layout, gaps closed."""
+    """Dictionary `[K, ...]` of K equally shaped tensors; each copy keeps its memory layout."""
     first = copies[0]
-    dense = torch.empty_like(first, device="meta").stride()  # those of `first`, unless it has gaps or overlaps
     dictionary = torch.empty_strided(
         (len(copies), *first.shape),
-        (first.numel(), *dense),
+        (first.numel(), *first.stride()),
         dtype=first.dtype,
         device=first.device,
     )
