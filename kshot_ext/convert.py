@@ -224,11 +224,10 @@ def _plain_kind(name: str, layer: KShotModule) -> type[nn.Module]:
 
 
 def _require_own_dictionaries(model: nn.Module) -> None:
+    """Refuse a dictionary that is also held in another way, which `merge` would leave as it is."""
     for holders in holders_of_tensors(model).values():
-        dictionaries = [holder for holder in holders if isinstance(holder.module, KShotModule)]
-        others = [
-            h for h in holders if h not in dictionaries or h.name not in {**h.module._parameters, **h.module._buffers}
-        ]
+        dictionaries = [h for h in holders if isinstance(h.module, KShotModule) and h.name in h.module._parameters]
+        others = [holder for holder in holders if holder not in dictionaries]
         if dictionaries and others:
             raise ValueError(
                 f"{dictionaries[0]} is also {others[0]}, which would keep all copies: part them before merge"

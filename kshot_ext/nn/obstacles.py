@@ -79,7 +79,7 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
 
 
 def holders_of_tensors(model: nn.Module) -> dict[int, list[Holder]]:
-    """By the id of each parameter and buffer: who holds it, in tables or in other attributes."""
+    """By the id of each tensor of a model: who holds it, in tables or in other attributes."""
     holders: dict[int, list[Holder]] = {}
     for module_name, module in model.named_modules():
         for name, tensor in _tensors_of(module):
@@ -88,7 +88,7 @@ def holders_of_tensors(model: nn.Module) -> dict[int, list[Holder]]:
 
 
 def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
-    """By id, the parameters and buffers that have memory in common with another one, or are expanded."""
+    """By id, the tensors of a model that have memory in common with another one, or are expanded parameters."""
     tensors = {id(tensor): tensor for module in model.modules() for _, tensor in _tensors_of(module)}
     spans = sorted(
         (str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + _extent(tensor), key)
@@ -96,7 +96,7 @@ def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
         if type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_meta
         if tensor.numel()
     )
-    overlapping = {key: tensors[key] for *_, key in spans if _is_expanded(tensors[key])}
+    overlapping = {key: tensors[key] for *_, key in spans if _is_expanded_parameter(tensors[key])}
     reach: tuple[str, int, int] = ("", 0, 0)  # device, end and key of the span that reaches farthest
     for device, start, end, key in spans:
         if device == reach[0] and start < reach[1]:
@@ -106,8 +106,10 @@ def overlapping_tensors(model: nn.Module) -> dict[int, Tensor]:
     return overlapping
 
 
-def _is_expanded(tensor: Tensor) -> bool:
-    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride()))
+def _is_expanded_parameter(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and any(
+        size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride())
+    )
 
 
 def _extent(tensor: Tensor) -> int:
@@ -120,19 +122,19 @@ def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, tensor) for name, tensor in table.items() if tensor is not None)
     for name, value in vars(module).items():
         if name not in ("_parameters", "_buffers", "_modules"):
-            yield from ((name, tensor) for tensor in _parameters_in(value, _DEEPEST))
+            yield from ((name, tensor) for tensor in _tensors_in(value, _DEEPEST))
 
 
-def _parameters_in(value: Any, depth: int) -> Iterator[nn.Parameter]:
-    """Parameters in the containers and objects of an attribute, an optimiser's groups for one."""
-    if isinstance(value, nn.Parameter):
+def _tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
+    """Tensors in the containers and objects of an attribute, an optimiser's groups for one."""
+    if isinstance(value, Tensor):
         yield value
-    elif depth and not isinstance(value, (nn.Module, Tensor, type, str, bytes)):
+    elif depth and not isinstance(value, (nn.Module, type, str, bytes)):
         parts = value.values() if isinstance(value, dict) else value
         if not isinstance(value, (dict, list, tuple, set)):
             parts = vars(value).values() if hasattr(value, "__dict__") and not callable(value) else ()
         for part in parts:
-            yield from _parameters_in(part, depth - 1)
+            yield from _tensors_in(part, depth - 1)
 
 
 def _inside_wrappers(model: nn.Module) -> dict[nn.Module, str]:

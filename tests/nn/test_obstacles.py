@@ -171,6 +171,10 @@ def by_memory(model: Tied) -> None:
     model.table.weight = nn.Parameter(model.first.weight[:2])
 
 
+def by_a_view(model: Tied) -> None:
+    model.column = model.first.weight.detach()[:, 0]
+
+
 def to_one_that_is_left(model: Tied) -> None:
     model.third = nn.Linear(4, 4, bias=False)
     model.third.weight = model.first.weight
@@ -186,6 +190,7 @@ def to_one_that_is_left(model: Tied) -> None:
         (to_a_list, "its weight is also regularised, which stays as it is"),
         (to_an_optimiser, "its weight is also optimiser, which stays as it is"),
         (by_memory, "its weight has memory in common with another tensor, or is expanded"),
+        (by_a_view, "its weight has memory in common with another tensor, or is expanded"),
         (to_one_that_is_left, "its weight is also third.weight, which stays as it is"),
     ],
 )
@@ -200,9 +205,22 @@ def test_ties_to_what_has_no_kshot_form_hold(tie: Callable, reason: str) -> None
         kshot.first.weight.zero_()
     ties = {to_a_table: lambda: kshot.table.weight, by_memory: lambda: kshot.table.weight}
     ties |= {to_the_parent: lambda: kshot.weight, to_a_list: lambda: kshot.regularised["weights"][0]}
+    ties |= {by_a_view: lambda: kshot.column}
     ties |= {to_an_optimiser: lambda: kshot.optimiser.param_groups[0]["params"][0]}
     assert not ties.get(tie, lambda: kshot.third.weight)().any()
     assert model.first.weight.any()
+
+
+def test_a_layer_that_stays_keeps_those_tied_to_it_from_going() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].weight = model[1].weight
+    model[1].bias = model[2].bias
+    model.scale = model[2].weight
+    with pytest.warns(UserWarning, match="convert left some layers"):
+        report = kshot_ext.conversion_report(kshot_ext.convert(model, 2))
+    assert report.swapped == {"3": "Linear"}
+    assert report.left["0"] == "its weight is also 1.weight, which stays as it is"
+    assert report.left["1"] == "its bias is also 2.bias, which stays as it is"
 
 
 def test_a_lazy_layer_asks_for_a_call_first() -> None:

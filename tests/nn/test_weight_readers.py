@@ -139,6 +139,36 @@ class ByExactClass(Parent):
         return self.read(x) if type(self.read) is nn.Linear else x
 
 
+class ByTupleOfClasses(Parent):
+    layers = (nn.Linear, nn.Conv2d)
+
+    def use(self, x: Tensor) -> Tensor:
+        return self.read(x) if isinstance(self.read, self.layers) else x
+
+
+class ByTheWholeTable(Parent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))
+
+    def use(self, x: Tensor) -> Tensor:
+        return self.read(x) + self.read.state_dict()["0.0.bias"]
+
+
+class BySelfAsAContainer(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self[0].weight)
+
+
+class InAContainerThatReads(Parent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = BySelfAsAContainer(nn.Linear(4, 4))
+
+    def use(self, x: Tensor) -> Tensor:
+        return self.read(x)
+
+
 class OfAGrandchild(Parent):
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +202,8 @@ def windowed(x: Tensor, qkv: Tensor, proj: Tensor, qkv_bias: Tensor, out: Tensor
 
 
 PARENTS = [Attribute, Inherited, Variable, ByName, ByProperty, ByLoop, ByIndex, ByFunction, ByStaticMethod, Decorated]
-PARENTS += [ByParameters, ByClass, ByExactClass, OfAGrandchild, ByAnotherMethodOfAChild]
+PARENTS += [ByParameters, ByClass, ByExactClass, ByTupleOfClasses, ByTheWholeTable, InAContainerThatReads]
+PARENTS += [OfAGrandchild, ByAnotherMethodOfAChild]
 
 
 @pytest.mark.parametrize("parent", PARENTS)
@@ -182,6 +213,37 @@ def test_a_layer_that_is_read_stays_and_one_that_is_called_does_not(parent: type
     assert any("called" in name for name in report.swapped)
     assert not any("read" in name.split(".") for name in report.swapped)
     assert all("reads its weight or asks for its type" in reason for reason in report.left.values())
+
+
+class Penalised(nn.Module):
+    """Its forward adds something over all parameters, whatever they belong to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Box()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) + sum(p.square().sum() for p in self.parameters())
+
+
+class PenalisedByWalk(Penalised):
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                x = x + module.weight.abs().mean()
+        return self.block(x)
+
+
+class AsksForADtype(Penalised):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.to(next(self.parameters()).dtype)) if isinstance(x, (Tensor, list)) else x
+
+
+def test_code_that_walks_over_all_layers() -> None:
+    for kind in (Penalised, PenalisedByWalk):
+        model = nn.Sequential(kind(), nn.Linear(4, 4))
+        assert check_conversion(model, torch.randn(3, 4)).swapped == {"1": "Linear"}
+    assert check_conversion(AsksForADtype(), torch.randn(3, 4)).swapped == {"block.called": "Linear"}
 
 
 def test_window_attention() -> None:
