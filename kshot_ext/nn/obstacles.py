@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,8 @@ _WRAPPERS = {
     "OptimizedModule": "compile the model after convert",
     "ScriptModule": "convert the model before it is scripted",
 }
-_DEEPEST = 4
+_HOLD_NO_TENSORS = (nn.Module, type, ModuleType, str, bytes, int, float)
+_DEEPEST = 5
 """How deep containers and objects in a module's attributes are searched for tensors."""
 
 
@@ -122,19 +124,24 @@ def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, tensor) for name, tensor in table.items() if tensor is not None)
     for name, value in vars(module).items():
         if name not in ("_parameters", "_buffers", "_modules"):
-            yield from ((name, tensor) for tensor in _tensors_in(value, _DEEPEST))
+            yield from ((name, tensor) for tensor in _tensors_in(value))
 
 
-def _tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
+def _tensors_in(value: Any) -> Iterator[Tensor]:
     """Tensors in the containers and objects of an attribute, an optimiser's groups for one."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and not isinstance(value, (nn.Module, type, str, bytes)):
-        parts = value.values() if isinstance(value, dict) else value
-        if not isinstance(value, (dict, list, tuple, set)):
-            parts = vars(value).values() if hasattr(value, "__dict__") and not callable(value) else ()
-        for part in parts:
-            yield from _tensors_in(part, depth - 1)
+    level, seen = [value], set()
+    for _ in range(_DEEPEST):
+        below = []
+        for each in level:
+            if isinstance(each, Tensor):
+                yield each
+            elif not isinstance(each, _HOLD_NO_TENSORS) and id(each) not in seen:
+                seen.add(id(each))
+                if isinstance(each, (list, tuple, set)):
+                    below.extend(each)
+                elif isinstance(each, dict) or (hasattr(each, "__dict__") and not callable(each)):
+                    below.extend((each if isinstance(each, dict) else vars(each)).values())
+        level = below
 
 
 def _inside_wrappers(model: nn.Module) -> dict[nn.Module, str]:
