@@ -22,7 +22,7 @@ IMAGE_SIZES = {
     "densenet121": 64,
     "efficientnet_b0": 64,
     "googlenet": 64,
-    "inception_v3": 96,
+    "inception_v3": 299,
     "maxvit_t": 224,
     "mnasnet0_5": 64,
     "mobilenet_v2": 64,

@@ -13,6 +13,7 @@ import dis
 import functools
 import inspect
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -92,15 +93,25 @@ def _reads(function: FunctionType) -> frozenset[_Read]:
         return frozenset()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):  # no source, or a part of a line: any layer may be meant
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
+    ):  # no source, or a part of a line: any layer may be meant
         return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (_TENSORS | _LAYER_CLASSES) else ())
-    receiver = function.__code__.co_varnames[0] if function.__code__.co_argcount else None
+    receiver = _first_argument(function)
     harmless = {id(part) for node in ast.walk(tree) for part in _told_without_values(node)}
     return frozenset(
         _read_of(owner, receiver, isinstance(node, ast.Attribute) and node.attr in _TABLES)
         for node in ast.walk(tree)
         if id(node) not in harmless and (owner := _owner_of_what_is_read(node, function)) is not None
     )
+
+
+def _first_argument(function: FunctionType) -> str | None:
+    return function.__code__.co_varnames[0] if function.__code__.co_argcount else None
 
 
 def _told_without_values(node: ast.AST) -> list[ast.AST]:
@@ -124,7 +135,7 @@ def _owner_of_what_is_read(node: ast.AST, function: FunctionType) -> ast.expr | 
             return first
         if name == "getattr" and len(node.args) > 1:
             asked = node.args[1]
-            on_itself = isinstance(first, ast.Name) and first.id == function.__code__.co_varnames[0]
+            on_itself = isinstance(first, ast.Name) and first.id == _first_argument(function)
             if not on_itself and (not isinstance(asked, ast.Constant) or asked.value in _TENSORS):
                 return first
     return None

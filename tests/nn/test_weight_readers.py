@@ -316,6 +316,8 @@ def weigh_by_a_helper(module: nn.Module, inputs: tuple) -> Tensor:
         (lambda *arguments: arguments[0], True),
         (lambda module, inputs: [module for _ in inputs], True),
         (lambda module, inputs: LAYER.weight, True),
+        (lambda *_, **__: getattr(LAYER, "weight"), True),  # noqa: B009
+        (lambda: None, True),  # takes no module: PyTorch would raise
         (Call(), True),
         (print, True),
     ],
