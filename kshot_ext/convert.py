@@ -14,7 +14,7 @@ from kshot_ext import functional as KF
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
-from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, leading, plain_form, take_form
+from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
 from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
 from kshot_ext.nn.shots import stack_shots
 
@@ -185,7 +185,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         if use not in by_use:
             with torch.no_grad():
                 value = KF.effective_weight(dictionary, code.detach().to(dictionary.device))
-            by_use[use] = nn.Parameter(leading(value, shape), requires_grad=dictionary.requires_grad)
+            by_use[use] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
             vars(by_use[use]).update(vars(dictionary))
         return by_use[use]
 
@@ -200,7 +200,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         buffers = dict(layer._buffers)
         for own, wanted in new._buffers.items():
             if wanted is not None:
-                buffers[own] = leading(buffers[own], wanted.shape)
+                buffers[own] = _leading(buffers[own], wanted.shape)
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
     restore_fast_paths(merged)
@@ -260,6 +260,11 @@ def _listed(left: Mapping[str, str]) -> str:
     if len(left) > _MOST_NAMED:
         named.append(f"and {len(left) - _MOST_NAMED} more, see kshot_ext.conversion_report(model)")
     return "".join(f"\n  {line}" for line in named)
+
+
+def _leading(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """The leading part of a tensor, as a tensor of its own."""
+    return tensor if tensor.shape == shape else tensor[tuple(map(slice, shape))].clone()
 
 
 def _perturbed_copies(

@@ -8,7 +8,6 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
-from kshot_ext.nn.forms import own_tensors
 from kshot_ext.nn.obstacles import HOOK_TABLES
 
 
@@ -49,7 +48,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
     layers = dict(model.named_modules())
 
     def share(name: str, wanted: nn.Module) -> nn.Module | None:
-        shapes = own_tensors(wanted)
+        shapes = _own_shapes(wanted)
         if not shapes:
             return None
         layer = layers.get(name)
@@ -62,8 +61,8 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 return layer.narrowed(wanted)
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
-        if type(layer) is not type(wanted) or own_tensors(layer) != shapes:
-            found = "none" if layer is None else f"{type(layer).__name__} {own_tensors(layer)}"
+        if type(layer) is not type(wanted) or _own_shapes(layer) != shapes:
+            found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
             raise ValueError(
                 f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
                 f"{type(wanted).__name__} {shapes}, got {found}"
@@ -94,3 +93,9 @@ def _swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | 
             if child in swapped:
                 module._modules[name] = swapped[child]
     return swapped.get(model, model)
+
+
+def _own_shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters and buffers that are the layer's own, not those of its parts."""
+    tensors = {**layer._parameters, **layer._buffers}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}

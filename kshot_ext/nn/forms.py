@@ -6,7 +6,6 @@ list, a hook) holds the changed one, and its hooks, mode and attributes stay.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d
@@ -67,14 +66,3 @@ def _arguments(kind: type[nn.Module], layer: nn.Module) -> tuple:
         return layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
     return *(getattr(layer, name) for name in names), layer.bias is not None, layer.padding_mode
-
-
-def own_tensors(layer: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters and buffers that are the layer's own, not those of its parts."""
-    tensors = {**layer._parameters, **layer._buffers}
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}
-
-
-def leading(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """The leading part of a tensor, as a tensor of its own."""
-    return tensor if tensor.shape == shape else tensor[tuple(map(slice, shape))].clone()
