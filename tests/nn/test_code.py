@@ -135,3 +135,19 @@ def test_state_dict_holds_no_code() -> None:
     model, without = network(), network()
     kshot_ext.set_code(model, CODE)
     assert list(model.state_dict()) == list(without.state_dict())
+
+
+@pytest.mark.parametrize("dim", [0, -1])
+def test_check_code_sees_every_entry_under_function_transforms(dim: int) -> None:
+    layer, x = KShotLinear(4, 2, num_shots=3), torch.ones(1, 4)
+    layer.check_code = True
+    good = torch.stack([CODE, torch.eye(3)[0]])
+    bad = good * torch.tensor([[1.0], [1.5]])
+
+    def loss(code: torch.Tensor) -> torch.Tensor:
+        return layer(x, code).sum()
+
+    for transformed in (loss, torch.func.grad(loss)):
+        torch.func.vmap(transformed, dim)(good.movedim(0, dim))
+        with pytest.raises(ValueError, match=r"each row of code must sum to 1, got sums \[1, 1.5\]"):
+            torch.func.vmap(transformed, dim)(bad.movedim(0, dim))
