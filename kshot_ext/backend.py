@@ -203,7 +203,7 @@ def use_reference() -> Iterator[None]:
 
 
 def _library_in_use() -> bool:
-    state = info()
+    state = _info or info()  # every call of an operator asks
     if state.error is not None and _forced() == "native":
         raise BackendError(f"{_VARIABLE}=native, but {state.error}")
     return state.backend == "native"

@@ -137,6 +137,20 @@ def test_state_dict_holds_no_code() -> None:
     assert list(model.state_dict()) == list(without.state_dict())
 
 
+def test_a_code_set_inside_of_a_vmap_ends_with_it() -> None:
+    model, x = network().eval(), images()
+
+    def function(code: torch.Tensor) -> torch.Tensor:
+        kshot_ext.set_code(model, code)
+        return model(x)
+
+    torch.func.vmap(function)(torch.stack([CODE, CODE]))
+    with pytest.raises(ValueError, match=r"the code of KShotConv2d was set inside of a torch\.func\.vmap"):
+        model(x)
+    torch.func.grad(lambda code: function(code).sum())(CODE)
+    torch.testing.assert_close(model(x), function(CODE))  # a code of a finished gradient is a tensor as any other
+
+
 @pytest.mark.parametrize("dim", [0, -1])
 def test_check_code_sees_every_entry_under_function_transforms(dim: int) -> None:
     layer, x = KShotLinear(4, 2, num_shots=3), torch.ones(1, 4)

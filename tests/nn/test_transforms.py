@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, func, nn
@@ -135,3 +138,11 @@ def test_gates_and_widths_under_vmap() -> None:
     input, gates = images(2), draw(3, 4)
     found = func.vmap(lambda gate: layer(input, gate, out_channels=3))(gates)
     torch.testing.assert_close(found, torch.stack([layer(input, gate, out_channels=3) for gate in gates]))
+
+
+def test_the_page_says_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(code, {})
+    (expected,) = re.findall(r"prints `(.*)`", page)
+    assert capsys.readouterr().out == expected + "\n"
