@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kshot_ext import backend
-
 
 class KShotModule(nn.Module):
     """Base of the modules that keep K copies of their parameters.
@@ -42,10 +40,6 @@ class KShotModule(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} needs a code of {self.num_shots} entries: "
                 "pass it to forward, or call kshot_ext.set_code(model, code) before"
-            )
-        if torch._C._functorch.is_batchedtensor(code) and not backend.under_transform():
-            raise ValueError(
-                f"the code of {type(self).__name__} was set inside of a torch.func.vmap that has ended: set another one"
             )
         if self.check_code:
             require_simplex(code)

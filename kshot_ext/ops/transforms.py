@@ -32,25 +32,40 @@ def register_rules(name: str, backward: Callable[..., Any], setup_context: Calla
 
 
 class _RefusingLibrary(torch.library.Library):
-    """Lets the autograd kernels that `torch.library` makes refuse the derivatives that they would pass over."""
+    """Lets the kernels that `torch.library` makes of these rules refuse what they would pass over or trip over."""
 
     def impl(self, op_name, fn, dispatch_key="", **options) -> None:
         if dispatch_key == "Autograd":
-            fn = _refusing(op_name, fn)
+            fn = _refusing_derivatives(op_name, fn)
+        elif dispatch_key == "FuncTorchBatched":
+            fn = _refusing_ended_vmaps(op_name, fn)
         super().impl(op_name, fn, dispatch_key, **options)
 
 
 _library = _RefusingLibrary("kshot_ext", "FRAGMENT")
 
 
-def _refusing(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _refusing_derivatives(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
     def call(keyset, *args):
         if backend.under_transform():
             tensors = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
             if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
                 raise RuntimeError(_explanation(name, "forward-mode derivative"))
-            if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            functorch = torch._C._are_functorch_transforms_active()
+            if functorch and torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 raise RuntimeError(_explanation(name, "gradient under torch.func"))
+        return kernel(keyset, *args)
+
+    return call
+
+
+def _refusing_ended_vmaps(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    def call(keyset, *args):
+        if not backend.under_transform():
+            raise RuntimeError(
+                f"kshot_ext::{name} got a tensor of a torch.func.vmap that has ended, such as a code that was set "
+                "inside of it: give it another one (kshot_ext.set_code)"
+            )
         return kernel(keyset, *args)
 
     return call

@@ -88,7 +88,8 @@ def test_a_raw_operator_has_no_gradient_under_torch_func(name: str) -> None:
     with pytest.raises(RuntimeError, match=f"kshot_ext::{name}, a native kernel.*no gradient under torch.func"):
         func.grad(lambda code: raw(code).sum())(code)
     code.requires_grad_()
-    torch.autograd.grad(raw(code).sum(), code)  # the ordinary one it has
+    with forward_ad.dual_level():  # the ordinary one it has, also beside tangents of others
+        torch.autograd.grad(raw(code).sum(), code)
 
 
 @pytest.mark.parametrize("name", RAW)
