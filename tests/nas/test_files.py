@@ -26,10 +26,11 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_the_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
+def test_the_temporary_path_keeps_the_name(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "figure.png") as temporary:
-        assert temporary.suffix == ".png"
-        assert temporary.parent == tmp_path
+        assert temporary.name == "figure.png"
+        temporary.touch()
+        assert temporary.parent.parent == tmp_path  # the same file system
 
 
 def test_others_may_read_the_file_as_they_may_read_any_new_file(tmp_path: Path) -> None:

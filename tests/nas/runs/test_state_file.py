@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stride", ["[99999999]", "[-1]", "[1, 1]"])
 def test_a_file_cannot_ask_for_memory(tmp_path: Path, stride: str) -> None:
-    metadata = {"kshot_ext.state": f'["tensor", "a", {stride}]'}
+    outline = f'["tensor", "a", {stride}]'
+    digest = hashlib.sha256(outline.encode() + b"('a', 'torch.int64', (3,))" + torch.arange(3).numpy().tobytes())
+    metadata = {"kshot_ext.state": outline, "kshot_ext.sha256": digest.hexdigest()}
     save_file({"a": torch.arange(3)}, tmp_path / "file", metadata=metadata)
     loaded = load_state(tmp_path / "file")
     assert torch.equal(loaded, torch.arange(3))
