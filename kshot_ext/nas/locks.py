@@ -25,9 +25,9 @@ class LockHeldError(Exception):
 class FileLock:
     """A lock, held until :meth:`release` or the death of this process.
 
-    It is the kernel's lock on a file of its own, which its holder deletes in the end. Where the file system has no locks,
-    the existence of another file, ``PATH.held``, stands in for it, which is said: this file outlives a machine that
-    crashes, and then must be deleted by hand.
+    It is the kernel's lock on a file of its own, which its holder deletes in the end. Where the file system has no
+    locks, the existence of another file, ``PATH.held``, stands in for it, which is said: this file outlives a machine
+    that crashes, and then must be deleted by hand.
 
     Args:
         path: the file to lock.
@@ -90,9 +90,7 @@ class FileLock:
         except filelock.Timeout:
             self._hint = f", or its machine crashed: this file system has no locks; if no process is, delete {path}"
             return False
-        notice(
-            f"{path.parent}: this file system has no locks; the file {path.name} stands in for one while work goes on"
-        )
+        notice(f"{path.parent}: this file system has no locks; the file {path.name} stands in for one for now")
         self._release_substitute = lock.release
         return True
 

@@ -121,7 +121,7 @@ class Run:
         command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
         if is_own(self.space):
             command += f" --space {in_shell(self.space)}"
-        return f"all finished steps are saved; go on with: {command}"
+        return f"what was saved before is safe; go on with: {command}"
 
 
 def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]) -> int:

@@ -1,7 +1,7 @@
 """Numbers in TensorBoard's format.
 
-`torch.utils.tensorboard.SummaryWriter` writes from a thread of its own, whose errors (a full disk) come up anywhere, and
-takes no folder whose name is not UTF-8. Here TensorBoard's own encoder writes when it is told to.
+`torch.utils.tensorboard.SummaryWriter` writes from a thread of its own, whose errors (a full disk) come up anywhere,
+and takes no folder whose name is not UTF-8. Here TensorBoard's own encoder writes when it is told to.
 """
 
 from __future__ import annotations

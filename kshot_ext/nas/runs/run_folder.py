@@ -119,7 +119,8 @@ class RunRecord(Generic[AnySettings]):
             checkpoint = Checkpoint(**fields)
         except (StateFileError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunFolderError(
-                f"damaged checkpoint: {one_line(error)}; bring {path} back from a copy, or delete it to do its stage again"
+                f"damaged checkpoint: {one_line(error)}; "
+                f"bring {path} back from a copy, or delete it to do its stage again"
             ) from error
         if owner != {"run": self.card.digest, "stage": stage}:
             raise RunFolderError(

@@ -69,7 +69,7 @@ def load_state(path: Path) -> Any:
         check_regular(path)
         with require("safetensors").safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
                 raise ValueError("its content is not what was written")
             return _value(parse_json(metadata[_STATE]), tensors)
