@@ -105,17 +105,19 @@ def append_line(path: Path, line: str) -> None:
             raise
 
 
-def check_can_write(path: Path) -> None:
-    """Find out now what would keep a file from being written later.
+def check_can_write(*paths: Path) -> None:
+    """Find out now what would keep files of one folder from being written later.
 
     Raises:
         WriteError: if something does.
     """
-    with write_errors(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "there is a folder of this name")
-        is_there(path)  # a name that is too long
-        os.rmdir(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
+    for path in paths:
+        with write_errors(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a folder of this name; move it away")
+            is_there(path)  # its name may be too long
+    with write_errors(paths[0].parent):
+        os.rmdir(tempfile.mkdtemp(prefix=_UNFINISHED, dir=paths[0].parent))
 
 
 @contextmanager

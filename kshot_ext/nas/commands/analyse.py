@@ -82,8 +82,7 @@ def analyse_command(run: Path, space: str | None = None) -> int:
 def _check_can_write_outputs(folder: Path) -> None:
     """Find out before the work what would keep its results from being written; writes nothing."""
     if folder.is_dir():
-        for name in _OUTPUTS:
-            check_can_write(folder / name)
+        check_can_write(*(folder / name for name in _OUTPUTS))
     elif is_there(folder):
         raise CommandError(f"{folder}: expected a folder; move it away")
     else:

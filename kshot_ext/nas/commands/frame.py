@@ -116,7 +116,7 @@ class Run:
         """What to tell who interrupted the run, or whom an error did."""
         if self.path is None:
             return "what was written is said by the first process" if self.follows else "nothing was written"
-        if not is_run_folder(self.path):
+        if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
             return f"there is no run in {self.path} any more; begin it anew"
         command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
         if is_own(self.space):

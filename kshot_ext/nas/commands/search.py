@@ -56,7 +56,8 @@ def search_command(
             ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
         ):
             resources.callback(run.close)
-            if not processes.leads:
+            run.follows = not processes.leads
+            if run.follows:
                 _follow(processes, progress, run)
                 return
             with users_errors(*_LIBRARIES):
@@ -93,7 +94,6 @@ def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callab
 
 def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> None:
     """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
-    run.follows = True
     with users_errors():
         settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
         _, splits = load_data(settings, progress)

@@ -179,6 +179,8 @@ def _go_back_to_checkpoint(stage: Stage, folder: RunFolder, metrics: MetricsLog)
         return 0.0
     try:
         stage.work.load_state_dict(checkpoint.state)
+        if type(stage.done) is not int or stage.done < 0:
+            raise ValueError(f"expected a number of steps, got {stage.done!r:.40}")
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RunFolderError(
             f"{path}: expected the state of this stage as this version keeps it ({type(error).__name__}: "
