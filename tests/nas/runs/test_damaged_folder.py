@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,14 @@ from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.reporting import plots
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, RunRecord
+from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.stages import SupernetStage, run_stage
 from kshot_ext.nas.runs.state_file import load_state, save_state
 from kshot_ext.nas.runs.supernet_job import load_data
 
@@ -58,10 +64,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "config.toml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "to_png", lambda figure: b"")
-        loaded = functools.cache(
-            lambda seed, max_images: load_data(RunSettings(seed=seed, max_images=max_images), progress)
-        )
-        patch.setattr(search, "load_data", lambda settings, _: loaded(settings.seed, settings.max_images))
+
+        @functools.cache
+        def loaded(seed: int) -> tuple[str, DataSplits]:
+            return load_data(RunSettings(seed=seed, max_images=100), progress)
+
+        patch.setattr(search, "load_data", lambda settings, _: loaded(settings.seed))
         for name, seed in (("run", 0), ("other", 1)):
             options = {"out": str(folder / name), "seed": seed}
             assert search_command(options, folder / "config.toml", None) == EXIT_DONE
@@ -168,21 +176,35 @@ def test_without_its_card_or_settings_no_command_takes_a_folder(
     assert not (run / "analysis").exists()
 
 
+@contextmanager
+def _refused(run: Path, file: str) -> Iterator[None]:
+    """A checkpoint is refused in one line that names it and says what to do."""
+    with pytest.raises(RunFolderError) as caught:
+        yield
+    assert f"{run / file}" in str(caught.value)
+    assert "delete" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", [*CONTENTS, *KINDS, *OTHERS])
 @pytest.mark.parametrize("file", [SUPERNET, SEARCH])
-def test_a_damaged_checkpoint_is_named_and_nothing_is_written(
-    run: Path, runs: Path, file: str, kind: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_checkpoint_is_named(run: Path, runs: Path, file: str, kind: str) -> None:
+    _damage(run, runs, file, kind)
+    with _refused(run, file):
+        RunRecord(run).load_checkpoint(Path(file).stem)
+
+
+@pytest.mark.parametrize("kind", ["half", "pipe", "of another run"])
+def test_with_a_damaged_checkpoint_commands_end_and_write_nothing(
+    run: Path, runs: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _results(run)
-    _damage(run, runs, file, kind)
-    assert search_command({}, None, run) == EXIT_ERROR
-    error = _error(capsys)
-    assert file in error
-    assert "delete" in error
+    _damage(run, runs, SUPERNET, kind)
+    for command in (lambda: search_command({}, None, run), lambda: analyse_command(run)):
+        assert command() == EXIT_ERROR
+        assert f"{run / SUPERNET}" in _error(capsys)
     assert _results(run) == before
-    if file == SUPERNET:
-        assert analyse_command(run) == EXIT_ERROR
-        assert file in _error(capsys)
+    assert not (run / "analysis").exists()
 
 
 def test_a_stage_without_its_checkpoint_begins_anew(run: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +216,7 @@ def test_a_stage_without_its_checkpoint_begins_anew(run: Path, runs: Path, capsy
     assert after == before | {"results": after["results"]}
 
 
-@pytest.mark.parametrize("kind", [*CONTENTS, *OTHERS, "missing"])
+@pytest.mark.parametrize("kind", ["empty", "half", "a byte turned", "deep", *OTHERS])
 def test_numbers_over_time_come_back_from_checkpoints(
     run: Path, runs: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,19 +246,15 @@ def test_a_damaged_line_is_left_out_and_a_repeated_one_is_not_kept(
 def test_strange_files_of_numbers_and_results_are_named(
     run: Path, runs: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file in (METRICS, RESULTS):
+    for file in (RESULTS, METRICS):
         _damage(run, runs, file, kind)
         assert compare_command(runs / "run", run, run / "page.html") == EXIT_ERROR
         assert file in _error(capsys)
-        assert not (run / "page.html").exists()
-        if file == METRICS:
-            assert search_command({}, None, run) == EXIT_ERROR
-            assert file in _error(capsys)
-            shutil.rmtree(run)
-            shutil.copytree(runs / "run", run)
+        (run / file).rmdir() if kind == "folder" else (run / file).unlink()
+    assert not (run / "page.html").exists()
 
 
-@pytest.mark.parametrize("kind", [*CONTENTS, *OTHERS])
+@pytest.mark.parametrize("kind", ["half", "deep", *OTHERS])
 def test_damaged_results_are_not_compared_and_made_again(
     run: Path, runs: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,15 +310,11 @@ def test_a_card_of_other_types_is_refused(run: Path, changes: dict, capsys: pyte
 
 
 @pytest.mark.parametrize("changes", [{"num_classes": 11}, {"image_shape": [1, 16, 16]}, {"run": "0" * 32}], ids=str)
-def test_a_changed_card_does_not_fit_the_checkpoints(
-    run: Path, changes: dict, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_changed_card_does_not_fit_the_checkpoints(run: Path, changes: dict) -> None:
     card = json.loads((run / CARD).read_text())
     (run / CARD).write_text(json.dumps(card | changes))
-    assert search_command({}, None, run) == EXIT_ERROR
-    assert "or run.json was changed" in _error(capsys)
-    assert analyse_command(run) == EXIT_ERROR
-    assert "or run.json was changed" in _error(capsys)
+    with _refused(run, SUPERNET):
+        RunRecord(run).load_checkpoint("supernet")
 
 
 @pytest.mark.parametrize("change", ["epochs = 2", "seed = 0"])
@@ -338,20 +352,19 @@ TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "shape": lambda tensors: tensors.update({WEIGHT: tensors[WEIGHT].flatten()}),
     "dtype": lambda tensors: tensors.update({WEIGHT: tensors[WEIGHT].double()}),
     "NaN": lambda tensors: tensors.update({WEIGHT: tensors[WEIGHT] * float("nan")}),
-    "one bit": lambda tensors: tensors.update({WEIGHT: tensors[WEIGHT].view(torch.int32).bitwise_xor(1).view_as(tensors[WEIGHT]).view(torch.float32)}),
+    "one bit": lambda tensors: tensors[WEIGHT].view(torch.int32).bitwise_xor_(1),
     "missing": lambda tensors: tensors.pop(WEIGHT),
     "extra": lambda tensors: tensors.update(more=torch.zeros(1)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TENSORS)
-def test_tensors_that_were_not_written_are_noticed(run: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensors_that_were_not_written_are_noticed(run: Path, kind: str) -> None:
     assert WEIGHT in load_file(run / SUPERNET)
+    RunRecord(run).load_checkpoint("supernet")
     _rewrite(run / SUPERNET, TENSORS[kind])
-    assert search_command({}, None, run) == EXIT_ERROR
-    assert "supernet.safetensors: not a readable state" in _error(capsys)
-    assert analyse_command(run) == EXIT_ERROR
-    assert "supernet.safetensors: not a readable state" in _error(capsys)
+    with _refused(run, SUPERNET):
+        RunRecord(run).load_checkpoint("supernet")
 
 
 STATES: dict[str, Callable[[dict], object]] = {
@@ -369,15 +382,20 @@ STATES: dict[str, Callable[[dict], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def job(runs: Path) -> SearchJob:
+    """What the runs do."""
+    settings = RunRecord(runs / "run").settings
+    return SearchJob(settings, search.load_data(settings, None)[1])
+
+
 @pytest.mark.parametrize("kind", STATES)
-def test_whole_checkpoints_of_something_else_are_refused(
-    run: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whole_checkpoints_of_something_else_are_refused(run: Path, job: SearchJob, kind: str) -> None:
     fields = load_state(run / SUPERNET)
     STATES[kind](fields)
     save_state(run / SUPERNET, fields)
-    assert search_command({}, None, run) == EXIT_ERROR
-    assert SUPERNET in _error(capsys)
+    with closing(RunFolder(run, "search")) as folder, _refused(run, SUPERNET):
+        run_stage(SupernetStage(job.trainer), folder, MetricsLog(run / METRICS, run / "tensorboard"), None)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
