@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -105,19 +105,23 @@ def append_line(path: Path, line: str) -> None:
             raise
 
 
-def check_can_write(*paths: Path) -> None:
-    """Find out now what would keep files of one folder from being written later.
+def check_can_write(folder: Path, names: Iterable[str]) -> None:
+    """Find out now what would keep files from being written later; leaves nothing behind.
+
+    Args:
+        folder: where they will be.
+        names: of the files.
 
     Raises:
         WriteError: if something does.
     """
-    for path in paths:
+    for path in (folder / name for name in names):
         with write_errors(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of this name; move it away")
             is_there(path)  # its name may be too long
-    with write_errors(paths[0].parent):
-        os.rmdir(tempfile.mkdtemp(prefix=_UNFINISHED, dir=paths[0].parent))
+    with write_errors(folder):
+        os.rmdir(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
 
 
 @contextmanager

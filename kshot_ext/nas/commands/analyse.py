@@ -82,11 +82,11 @@ def analyse_command(run: Path, space: str | None = None) -> int:
 def _check_can_write_outputs(folder: Path) -> None:
     """Find out before the work what would keep its results from being written; writes nothing."""
     if folder.is_dir():
-        check_can_write(*(folder / name for name in _OUTPUTS))
+        check_can_write(folder, _OUTPUTS)
     elif is_there(folder):
         raise CommandError(f"{folder}: expected a folder; move it away")
     else:
-        check_can_write(folder)
+        check_can_write(folder.parent, (folder.name,))
 
 
 def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[Architecture], Tensor]:

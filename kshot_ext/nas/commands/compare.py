@@ -35,7 +35,7 @@ def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
         file = out or Path(f"compare-{'-'.join(runs)}.html")
         if is_there(file):
             raise CommandError(f"{file}: exists already; choose another --out")
-        check_can_write(file)
+        check_can_write(file.parent, (file.name,))
         write_text(file, _page(comparison))
         _print(console, "settings that differ", comparison.names, comparison.settings)
         _print(console, "results", comparison.names, comparison.results)

@@ -134,7 +134,7 @@ def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     figure, axes = _figure(3.4 + 0.6 * shots, 1.2 + 0.2 * rows)
     image = axes.imshow(codes.numpy(), aspect="auto", cmap="RdBu_r", vmin=equal - reach, vmax=equal + reach)
     axes.set_xticks(range(shots), [str(shot) for shot in range(1, shots + 1)])
-    axes.set_yticks(range(rows), labels, fontfamily="monospace", fontsize=8)
+    axes.set_yticks(range(rows), list(map(plain, labels)), fontfamily="monospace", fontsize=8)
     axes.set_xlabel("shot")
     axes.set_ylabel("architecture, cheapest first")
     axes.spines[:].set_visible(False)

@@ -27,7 +27,7 @@ def check_results_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise ResultsFileError(f"{path}: there is no folder {path.parent}")
     try:
-        check_can_write(path, _lock_of(path))
+        check_can_write(path.parent, (path.name, _lock_of(path).name))
     except OSError as error:
         raise ResultsFileError(str(error)) from error
 

@@ -201,7 +201,7 @@ class RunFolder(RunRecord[AnySettings]):
         Raises:
             WriteError: if something does.
         """
-        check_can_write(*(self.path / name for name in names))
+        check_can_write(self.path, names)
 
     def save_checkpoint(self, stage: str, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint of a stage, atomically.

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def load_state(path: Path) -> Any:
     """
     try:
         check_regular(path)
-        with require("safetensors").safe_open(path, framework="pt") as file:
+        with _utf8_path(path) as readable, require("safetensors").safe_open(readable, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
@@ -75,6 +76,18 @@ def load_state(path: Path) -> Any:
             return _value(parse_json(metadata[_STATE]), tensors)
     except Exception as error:  # A damaged file makes the reader raise nearly anything.
         raise StateFileError(f"{path}: not a readable state ({type(error).__name__}: {one_line(error)})") from error
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """A path to the same file that is UTF-8, as safetensors wants of what it reads."""
+    if str(path).encode("utf-8", "ignore") == os.fsencode(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "state.safetensors"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def test_other_readers_find_the_weights_by_name(tmp_path: Path) -> None:
     save_state(tmp_path / "file", {"state": {"supernet": {"stem.weight": weight}}})
     with safe_open(tmp_path / "file", framework="pt") as file:
         assert torch.equal(file.get_tensor("state.supernet.stem.weight"), weight)
+
+
+def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    save_state(path, {"weight": torch.arange(3)})
+    assert torch.equal(load_state(path)["weight"], torch.arange(3))
 
 
 def test_names_never_clash(tmp_path: Path) -> None:
