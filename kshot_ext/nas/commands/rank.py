@@ -54,7 +54,7 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
             try:
                 report = write_ranking(folder, job, result, metrics.records)
             except ResultsFileError as error:
-                raise CommandError(f"{error}; mend or move that file, then {run.how_to_go_on()}") from error
+                raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
             metrics.close()
         table = Table(title=f"ranking, K = {settings.shots}, seed {settings.seed}", show_header=False)
         for row in summary(result).items():
