@@ -13,8 +13,8 @@ def visible(text: str) -> str:
     """The text with what is not printable as backslash escapes: control characters, bytes that are no UTF-8.
 
     Example:
-        >>> visible("été\\n\\x1b[31m") == "été" + r"\\n\\x1b[31m"
-        True
+        >>> print(visible("été\\n\\x1b[31m"))
+        été\\n\\x1b[31m
     """
     return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
 
@@ -61,7 +61,7 @@ def _escaped(letter: str) -> str:
         return _ASCII_ESCAPES[letter]
     if "\udc80" <= letter <= "\udcff":  # how Python keeps a byte of a file name that is no UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
-    return letter.encode("ascii", "backslashreplace").decode()
+    return letter.encode("unicode_escape").decode()
 
 
 def _in_octal(letter: str) -> str:
