@@ -21,12 +21,23 @@ from kshot_ext.nas.tables import as_table, flatten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OUTPUTS = (
+    *("evaluated.json", "ranking.json", "report.html"),
+    *("ranking.png", "correlation.png", "loss.png", "codes.png"),
+)
+"""Names of the files that `write_ranking` leaves in the run folder."""
+
 _CODE_ROWS = 24
 _CURVES = {
     "Kendall's tau": "kendall_tau",
     "Spearman's rho": "spearman_rho",
     "Kendall's tau by loss": "kendall_tau_by_loss",
 }
+
+
+def rehearse_outputs() -> None:
+    """Bring to light before the work what would keep its results from being written."""
+    plots.rehearse()
 
 
 def write_ranking(

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kshot_ext.distributed import all_reduce, broadcast, sum_gradients, synchronize_batch_norm
+from kshot_ext.distributed import LostProcessError, all_reduce, broadcast, sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.device import find_device
 from kshot_ext.nas.training.optimization import Tally
 
@@ -76,6 +76,7 @@ class DataParallel:
 
         Raises:
             ValueError: if this machine lacks the device.
+            LostProcessError: if the other processes do not connect.
         """
         if started_processes() is None:
             return cls()
@@ -84,7 +85,10 @@ class DataParallel:
             device = find_device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        try:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        except RuntimeError as error:
+            raise LostProcessError(f"the processes of this training do not connect ({error})") from error
         return cls(dist.group.WORLD, device)
 
     @property
