@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kshot_ext._native.file_lock import LocksUnsupportedError, try_lock
+from kshot_ext.nas import locks
 from kshot_ext.nas.locks import FileLock, LockHeldError, locked
 
 
@@ -105,3 +106,21 @@ def test_something_else_in_its_place_is_an_error(tmp_path: Path, make) -> None:
     with pytest.raises(OSError, match=r"\.lock: cannot be written"):
         FileLock(tmp_path / ".lock")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_on_a_file_that_its_last_holder_deleted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It deletes the file after this process opened it, and before it locks it."""
+    path, tries = tmp_path / ".lock", []
+
+    def late(descriptor: int) -> bool:
+        if not tries:
+            path.unlink()
+        tries.append(descriptor)
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(locks, "try_lock", late)
+    lock = FileLock(path, seconds=10)
+    assert len(tries) == 2
+    with pytest.raises(LockHeldError):
+        FileLock(path)
+    lock.release()
