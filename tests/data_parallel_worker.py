@@ -135,7 +135,7 @@ def one_step(folder: Path) -> None:
         (share * cross_entropy(logits, labels)).backward()
 
     def gradients() -> dict[str, torch.Tensor]:
-        return {name: p.grad.clone().dense() for name, p in supernet.named_parameters() if p.grad is not None}
+        return {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
     synchronize_batch_norm(supernet, processes.group)
     backward(*processes.part(images, labels))

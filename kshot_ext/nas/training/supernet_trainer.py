@@ -30,6 +30,7 @@ from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_training import SimplexTraining
 from kshot_ext.nas.training.weight_average import WeightAverage
+from kshot_ext.ops.gradient_slot import gradient_in_slot
 from kshot_ext.optim import KShotSGD
 
 
@@ -224,7 +225,7 @@ class SupernetTrainer(EpochTrainer):
         check_path_losses(losses, paths, codes)
         self.processes.sum_gradients(self.supernet.parameters())
         if self.average is not None:
-            self.average.before_change(p for p in self.supernet.parameters() if p.grad is not None)
+            self.average.before_change(p for p in self.supernet.parameters() if gradient_in_slot(p) is not None)
         self.gradient_steps.step(self.optimizer, clip_norm=self._clip_norm)
         return sum(losses) / len(losses)
 
