@@ -153,6 +153,8 @@ def _vendor_batch_norm(*arguments) -> Tensor:
 def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual) -> None:
     checks.check_tensor("input", input, "[N, C, ...]", range(2, 6))
     channels = input.shape[1]
+    if channels < 1:
+        raise ValueError(f"input must have at least one channel, got shape {list(input.shape)}")
     for name, affine in (("weight", weight), ("bias", bias)):
         if affine is None:
             continue

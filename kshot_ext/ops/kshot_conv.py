@@ -152,8 +152,7 @@ def _kshot_conv(
         checks.check_gate(gate, weight, weight.shape[1], widths.out_channels, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
-    if window.sees_padding_alone():  # as torch 2.13 calls it, oneDNN may die of such windows
-        input, window = window.padded(input), window._replace(padding=(0,) * len(window.padding))
+    input, window = window.without_pitfalls(input)
     if backend.kernels_for(input.device) is None:
         return dims.reference(
             input, weight, code, bias, *window.torch_arguments(), groups, gate=gate, out_channels=out_channels

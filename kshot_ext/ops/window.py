@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _MOST = 2**31 - 1  # of stride, padding and dilation: kernels compute with positions in 32 bits
+_LONG_STRIDE = 32  # oneDNN dies of some longer than a thousand, the sooner the more channels there are
+_CHANNELS_LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Window(NamedTuple):
@@ -91,20 +94,32 @@ class Window(NamedTuple):
         """Positions of dimension `a` from the first tap to the last."""
         return self.dilation[a] * (self.kernel[a] - 1) + 1
 
-    def sees_padding_alone(self) -> bool:
-        """Whether there is an output that no position of the input feeds."""
-        return any(max(self.padding[2 * a : 2 * a + 2]) >= self.reach(a) for a in range(len(self.kernel)))
+    def without_pitfalls(self, input: Tensor) -> tuple[Tensor, Window]:
+        """Another input and window with the same outputs, where torch's convolution would end the process.
 
-    def padded(self, input: Tensor) -> Tensor:
-        """The input with the padding around it: what a window without padding then sees is the same.
+        As torch 2.13 calls it, oneDNN may die of windows that see padding alone, and of long strides. So such padding
+        becomes a part of the input, and of an axis with a long stride only the positions are kept that a tap reads.
 
         Raises:
-            ValueError: if that is more than kernels can address.
+            ValueError: if the padded input is more than kernels can address.
         """
+        axes = range(len(self.kernel))
+        long = [a for a in axes if self.stride[a] > _LONG_STRIDE]
+        if not long and not any(max(self.padding[2 * a : 2 * a + 2]) >= self.reach(a) for a in axes):
+            return input, self
         size = [length + sum(self.padding[2 * a : 2 * a + 2]) for a, length in enumerate(input.shape[2:])]
         if math.prod(size) > _MOST:
             raise ValueError(f"padding must leave at most {_MOST} positions, got {size} for padding {self.padding}")
-        return F.pad(input, [side for a in reversed(range(len(size))) for side in self.padding[2 * a : 2 * a + 2]])
+        outputs = self.output_size(input.shape[2:])
+        input = F.pad(input, [side for a in reversed(axes) for side in self.padding[2 * a : 2 * a + 2]])
+        stride, dilation = list(self.stride), list(self.dilation)
+        for a in long:
+            first = torch.arange(outputs[a], device=input.device) * stride[a]
+            taps = torch.arange(self.kernel[a], device=input.device) * dilation[a]
+            picked = input.index_select(2 + a, (first[:, None] + taps).flatten())
+            input = picked if input.is_contiguous() else picked.contiguous(memory_format=_CHANNELS_LAST[len(axes)])
+            stride[a], dilation[a] = self.kernel[a], 1
+        return input, Window(self.kernel, tuple(stride), (0,) * len(self.padding), tuple(dilation))
 
     def torch_arguments(self) -> tuple[tuple[int, ...], tuple[int, ...] | str, tuple[int, ...]]:
         """Stride, padding and dilation as `torch.nn.functional.conv2d` takes them."""

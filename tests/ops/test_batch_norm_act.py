@@ -217,6 +217,7 @@ GOOD = {
 META = torch.zeros(5, device="meta")
 REJECTIONS: dict[str, tuple[dict[str, Any], type, str]] = {
     "input_rank": ({"input": torch.zeros(4)}, ValueError, r"input must have shape \[N, C, ...\], got \[4\]"),
+    "input_no_channel": ({"input": torch.zeros(2, 0, 3)}, ValueError, r"at least one channel, got shape \[2, 0, 3\]"),
     "input_integers": ({"input": torch.zeros(2, 4).long()}, TypeError, "input must be one of .*got torch.int64"),
     "input_too_wide": (
         {"input": torch.zeros(2, 6)},

@@ -32,17 +32,35 @@ def test_strides_are_cut_to_what_leaves_the_image_as_well() -> None:
                 assert cut == window
 
 
-def test_windows_that_see_padding_alone() -> None:
-    """An output is fed by the image, or it is not: counted with an image of ones."""
+def test_inputs_without_pitfalls_give_the_same_outputs() -> None:
+    """Padding is spelt out where an output is fed by no position of the image, and only there."""
     for size, kernel, padding, dilation in itertools.product((1, 2, 5), (1, 2, 3), range(6), (1, 3)):
         window = window_of((kernel,), 1, padding, dilation)
         if window.reach(0) > size + 2 * padding:
             continue
-        outermost = padding - window.reach(0) + 1 > 0  # the first window ends before the image begins
-        assert window.sees_padding_alone() == outermost
-        image = torch.ones(1, 1, size)
-        spelt_out = F.conv1d(window.padded(image), torch.ones(1, 1, kernel), dilation=dilation)
-        assert torch.equal(spelt_out, F.conv1d(image, torch.ones(1, 1, kernel), padding=padding, dilation=dilation))
+        image, weight = torch.randn(2, 1, size), torch.randn(1, 1, kernel)
+        other, simple = window.without_pitfalls(image)
+        first_window_ends_before_the_image = padding - window.reach(0) + 1 > 0
+        assert (simple != window) == first_window_ends_before_the_image
+        stride, left, dilate = simple.torch_arguments()
+        expected = F.conv1d(image, weight, padding=padding, dilation=dilation)
+        torch.testing.assert_close(F.conv1d(other, weight, None, stride, left, dilate), expected)
+
+
+@pytest.mark.parametrize("kernel", [(1, 3), (3, 2)])
+@pytest.mark.parametrize("stride", [(33, 1), (2, 40), (50, 35)])
+def test_positions_that_long_strides_reach_are_picked(stride: tuple[int, int], kernel: tuple[int, int]) -> None:
+    window = Window.of_arguments(kernel, stride, (1, 0), (2, 1))
+    image, weight = torch.randn(2, 3, 110, 95), torch.randn(4, 3, *kernel)
+    other, simple = window.without_pitfalls(image)
+    assert max(simple.stride) <= 32
+    assert other.numel() < image.numel() * 2
+    other_format, _ = window.without_pitfalls(image.to(memory_format=torch.channels_last))
+    assert other_format.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(other_format, other)
+    stride_of, padding, dilation = simple.torch_arguments()
+    expected = F.conv2d(image, weight, None, stride, (1, 0), (2, 1))
+    torch.testing.assert_close(F.conv2d(other, weight, None, stride_of, padding, dilation), expected)
 
 
 def test_arguments_for_torch() -> None:
@@ -142,6 +160,22 @@ UNUSUAL_WINDOWS = textwrap.dedent("""
         ):
             print(dtype, groups, code_per_sample, algorithm, size, window, flush=True)
             check(dtype, size, 4, groups, *window, algorithm, code_per_sample)
+    # An axis long enough to take such strides. The right values: a few windows, cut out by hand.
+    for dims, dtype in ((1, torch.float32), (1, torch.bfloat16), (2, torch.float32)):
+        print("long", dims, dtype, flush=True)
+        x = torch.randn(1, 64, 2 * 4096 + 3, *[1] * (dims - 1), generator=generator).to(dtype).requires_grad_()
+        w = torch.randn(1, 64, 64, 3, *[1] * (dims - 1), generator=generator).to(dtype)
+        convolve = KF.kshot_conv1d if dims == 1 else KF.kshot_conv2d
+        y = convolve(x, w, torch.ones(1), None, (4096, 1)[:dims])
+        columns = x.detach().double().flatten(2)[0]
+        for o in range(3):
+            right = torch.einsum("oik,ik->o", w.double().flatten(3)[0], columns[:, 4096 * o : 4096 * o + 3])
+            torch.testing.assert_close(y.double().flatten(2)[0, :, o], right, rtol=2e-2, atol=0.25)
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        read = torch.zeros(2 * 4096 + 3, dtype=torch.bool)
+        for o in range(3):
+            read[4096 * o : 4096 * o + 3] = True
+        assert ((grad != 0).any(1).flatten() == read).all()
     print("all right")
 """)
 
