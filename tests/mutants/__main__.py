@@ -2,8 +2,8 @@
 
     python -m tests.mutants [--list] [--only NAME]... [--fresh] [--folder FOLDER]
 
-Works on a copy of the repository, one mutant after the other. What was killed before is not run again, so a run that was
-ended goes on where it was. The table of a whole run goes to tests/mutants/results.md.
+Works on a copy of the repository, one mutant after the other. What was killed before is not run again, so a run that
+was ended goes on where it was. The table of a whole run goes to tests/mutants/results.md.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ MUTANTS = (
         "csrc/cuda/effective_weight.cuh",
         "const bool stashed = shots <= kStashedCopies;",
         "const bool stashed = shots <= kStashedCopies + 1;",
-        MIX,
+        (*MIX, "-m", "long", "-k", "shared_memory"),
         "With 17 copies and codes per sample, shared memory is written beyond its end.",
     ),
     Mutant(
@@ -57,7 +57,7 @@ MUTANTS = (
         "csrc/cuda/mix_tile.cuh",
         "struct MixShape {\n  int64_t shot_stride;",
         "struct MixShape {\n  int shot_stride;",
-        MIX,
+        (*MIX, "-m", "long", "-k", "32_bits"),
         "Copies that begin beyond 2^31 elements are read from elsewhere.",
     ),
     Mutant(

@@ -47,14 +47,6 @@ MUTANTS = (
         "The gradient of channels out of use is what lay in memory.",
     ),
     Mutant(
-        "gradient_of_no_samples_not_cleared",
-        "csrc/ops/mixing.h",
-        "if (need_weight && (g.samples == 0 || g.sample_size != g.shot_stride))",
-        "if (need_weight && g.sample_size != g.shot_stride)",
-        MIX,
-        "With no sample the dictionary's gradient is what lay in memory.",
-    ),
-    Mutant(
         "code_gradient_not_cleared",
         "csrc/ops/mixing.cpp",
         "if (gradient->need_code) clear(gradient->grad_code);",
