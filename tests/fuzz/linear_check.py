@@ -1,8 +1,8 @@
 """Operators that are linear in each tensor, against the reference in float64.
 
 With u the unit roundoff of a dtype, a sum of n products of rounded factors is off by at most gamma_n = n u / (1 - n u)
-times the sum of the absolute products (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). That sum is
-what the reference makes of absolute values, so
+times the sum of the absolute products (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). That sum
+is what the reference makes of absolute values, so
 
     |actual - exact| <= gamma_2n(sum dtype) * magnitude + r * u(dtype) * magnitude + n * eta * ample
 
