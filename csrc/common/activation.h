@@ -6,5 +6,6 @@
 namespace kshot {
 
 enum class Activation : int8_t { kIdentity, kRelu, kRelu6, kSilu, kHardswish };
+constexpr int64_t kActivations = 5;
 
 }  // namespace kshot

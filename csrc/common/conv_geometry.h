@@ -13,6 +13,38 @@ struct ConvAxis {
   int64_t input, output, kernel, stride, padding, dilation;
 };
 
+// An axis as users give it.
+struct AxisArguments {
+  int64_t input, kernel, stride, padding_before, padding_after, dilation;
+
+  int64_t reach() const { return dilation * (kernel - 1) + 1; }
+  int64_t padded() const { return input + padding_before + padding_after; }
+};
+
+// What is wrong with an axis, in the user's terms, or null. Kernels compute with positions of the padded
+// image in 32 bits, and take for granted that there is a first window.
+inline const char* error_of(const AxisArguments& axis) {
+  constexpr int64_t kMost = INT32_MAX;
+  const auto between = [](int64_t least, int64_t value) { return least <= value && value <= kMost; };
+  if (!between(1, axis.input)) return "an image must have 1 to 2^31 - 1 positions along each side";
+  if (!between(1, axis.kernel)) return "a kernel must have 1 to 2^31 - 1 taps along each side";
+  if (!between(1, axis.stride)) return "stride must be 1 to 2^31 - 1";
+  if (!between(0, axis.padding_before) || !between(0, axis.padding_after))
+    return "padding must be 0 to 2^31 - 1";
+  if (!between(1, axis.dilation)) return "dilation must be 1 to 2^31 - 1";
+  if (!between(1, axis.padded()))
+    return "the padded image must have at most 2^31 - 1 positions along each side";
+  if (axis.reach() > axis.padded()) return "the kernel, with its dilation, is larger than the padded image";
+  return nullptr;
+}
+
+// The axis of arguments without an error. A stride that leads out of the padded image after the first window
+// is cut to what does so, too: loops over residues of the stride are then bounded by the image.
+inline ConvAxis axis_of(const AxisArguments& axis) {
+  const int64_t room = axis.padded() - axis.reach(), stride = std::min(axis.stride, room + 1);
+  return {axis.input, room / stride + 1, axis.kernel, stride, axis.padding_before, axis.dilation};
+}
+
 struct ConvGeometry {
   int64_t batch;
   int64_t in_channels, out_channels;  // active ones
@@ -84,6 +116,7 @@ class AxisTaps {
         for (const AxisTap& b : segment.taps) span_ = std::max(span_, a.source - b.source + 1);
       }
     }
+    span_ = std::min(span_, std::max<int64_t>(sources, 1));
     for (size_t i = 1; i < each_.size(); ++i) {
       each_[i].last_source = std::max(each_[i].last_source, each_[i - 1].last_source);
     }
@@ -99,7 +132,7 @@ class AxisTaps {
   };
   const Range& of(int64_t destination) const { return each_[static_cast<size_t>(destination)]; }
 
-  // Sources that the taps of one destination span.
+  // Sources, of those that exist, that the taps of one destination span.
   int64_t span() const { return span_; }
 
  private:

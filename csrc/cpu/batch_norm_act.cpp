@@ -91,25 +91,26 @@ inline Vec<Sum<T>> activate(Activation activation, Vec<Sum<T>> z) {
   }
 }
 
-// activation'(z), at the corners as torch has it
+// g * activation'(z), at the corners as torch has it. Where the slope is zero by definition g is not looked
+// at: it may be infinite.
 template <class T, bool relu>
-inline Vec<Sum<T>> slope(Activation activation, Vec<Sum<T>> z) {
+inline Vec<Sum<T>> times_slope(Activation activation, Vec<Sum<T>> g, Vec<Sum<T>> z) {
   using C = Sum<T>;
   const Vec<C> one = splat(C(1)), zero = {};
   if (relu) activation = Activation::kRelu;
   switch (activation) {
     case Activation::kRelu:
-      return z > C(0) ? one : zero;
+      return z <= C(0) ? zero : g;
     case Activation::kRelu6:
-      return (z > C(0)) & (z < C(6)) ? one : zero;
+      return (z > C(0)) & (z < C(6)) ? g : zero;
     case Activation::kSilu: {
       const Vec<C> s = sigmoid<C>(z);
-      return s * (one + z * (one - s));
+      return g * (s * (one + z * (one - s)));
     }
     case Activation::kHardswish:
-      return z < C(-3) ? zero : (z > C(3) ? one : z / C(3) + C(0.5));
+      return z < C(-3) ? zero : (z > C(3) ? g : g * (z / C(3) + C(0.5)));
     default:
-      return one;
+      return g;
   }
 }
 
@@ -198,7 +199,7 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
       const int64_t at = i * forward.channels + c;
       const Vec<C> x = ahead.load(input + at, lanes);
       const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
-      const Vec<C> g = ahead.load(grad + at, lanes) * slope<T, relu>(forward.activation, z);
+      const Vec<C> g = times_slope<T, relu>(forward.activation, ahead.load(grad + at, lanes), z);
       sum += g;
       sum_deviation += g * (x - channels.mean);
     }
@@ -232,7 +233,7 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
       const int64_t at = i * forward.channels + c;
       const Vec<C> x = ahead.load(input + at, lanes);
       const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
-      const Vec<C> g = ahead.load(grad + at, lanes) * slope<T, relu>(forward.activation, z);
+      const Vec<C> g = times_slope<T, relu>(forward.activation, ahead.load(grad + at, lanes), z);
       if (grad_residual) store_lanes(grad_residual + at, g, lanes, past_caches);
       const Vec<C> grad_x = channels.scale * g - constant - (x - channels.mean) * of_deviation;
       store_lanes(grad_input + at, grad_x, lanes, past_caches);

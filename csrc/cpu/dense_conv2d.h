@@ -2,23 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "common/conv_geometry.h"
+#include "common/gather_plan.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
-
-// Which source pixel each tap of each target pixel reads: forward from outputs to inputs, transposed from
-// inputs to outputs. A *place* is an index in the list of target pixels of one sample, which is in such an
-// order that neighbours use the same taps where possible.
-struct GatherPlan {
-  int64_t taps, source_pixels;
-  std::vector<int32_t> target;  // [places]: target pixel
-  std::vector<int32_t> source;  // [places, taps]: source pixel, or -1 in the padding
-
-  int64_t places() const { return static_cast<int64_t>(target.size()); }
-};
 
 // target[g, c] = bias[c] + sum_{t, r} source[g at t, r] * panel[t, r, c] for the channels c of some panels.
 struct DenseGather {

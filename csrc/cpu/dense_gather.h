@@ -4,7 +4,10 @@
 //                 r  [ ========= ]      (t, r) runs over taps and source channels; panels stay in L1 or L2
 //     rows of   [..] [ sums      ]
 //     targets   [..] [ in        ]      up to kMostRows targets: one broadcast of source[g at t, r] feeds
-//     g at t    [..] [ registers ]      all vectors; a tap outside the image reads a row of zeros
+//     g at t    [..] [ registers ]      all vectors
+//
+// Where a tap lies outside the image for some targets of a tile, these read a row of zeros, and their sums of
+// before are put back: zero times an infinite weight would be NaN.
 #pragma once
 
 #include <algorithm>
@@ -25,6 +28,7 @@ class Block {
 
   struct Tap {
     int64_t index;
+    uint32_t outside;  // bit m: not in the image for target m
     std::array<const float*, kMostRows> rows;
   };
   struct Tile {
@@ -70,15 +74,17 @@ class Block {
       if (++place_ == plan.places()) ++sample_, place_ = 0;
     }
     for (int64_t t = 0; t < plan.taps; ++t) {
-      Tap tap{t, {}};
+      Tap tap{t, 0, {}};
       tap.rows.fill(zeros_.data());
-      bool used = false;
       for (int m = 0; m < rows; ++m) {
         const int64_t pixel = pixels[m][t];
-        used = used || pixel >= 0;
-        if (pixel >= 0) tap.rows[m] = sources[m] + pixel * args_.source_channels;
+        if (pixel >= 0) {
+          tap.rows[m] = sources[m] + pixel * args_.source_channels;
+        } else {
+          tap.outside |= 1u << m;
+        }
       }
-      if (used) taps_.push_back(tap);
+      if (tap.outside + 1 != 1u << rows) taps_.push_back(tap);
     }
     tile.taps = taps_.size() - tile.first_tap;
     tiles_.push_back(tile);
@@ -128,21 +134,34 @@ struct TileChannels {
 template <int rows, int vectors>
 __attribute__((noinline)) void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
   const Block::Tile& tile = block.tile(index);
-  V sums[rows][vectors] = {};
-  if (channels.bias) {
-    V start[vectors];
-    load_row(start, channels.bias + channels.channel, channels.width);
+  V start[vectors] = {};
+  if (channels.bias) load_row(start, channels.bias + channels.channel, channels.width);
+  V sums[rows][vectors];
 #pragma GCC unroll 12
-    for (int m = 0; m < rows; ++m) {
+  for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
-    }
+    for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
   }
+  V before[rows][vectors] = {};
   const Block::Tap* taps = block.taps(tile);
   for (size_t t = 0; t < tile.taps; ++t) {
     const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
     const auto& ahead = channels.ask_ahead ? block.first_rows(index + 1) : taps[t].rows;
+    if (taps[t].outside) {
+#pragma GCC unroll 12
+      for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) before[m][v] = sums[m][v];
+      }
+    }
     multiply_tap<rows, vectors>(sums, taps[t].rows, ahead, rows_of_tap, channels.panel_width, channels.depth);
+    if (!taps[t].outside) continue;
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+      if (!(taps[t].outside >> m & 1)) continue;
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] = before[m][v];
+    }
   }
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {

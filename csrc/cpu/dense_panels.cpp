@@ -162,7 +162,7 @@ void contract_samples(const RowsContraction& args, int64_t first) {
       V total = load_lanes(sum + at, lanes);
 #pragma GCC unroll 4
       for (int n = 0; n < samples; ++n) {
-        const V gradient = load(gradients + n * args.gradient_stride + r * args.panel_width + c);
+        const V gradient = load_lanes(gradients + n * args.gradient_stride + r * args.panel_width + c, lanes);
         dots[n] += gradient * value;
         total += shares[n] * gradient;
       }

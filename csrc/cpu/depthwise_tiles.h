@@ -102,21 +102,24 @@ void with_shape(const Columns& columns, const Body& body) {
 
 // Walks over the sources of one tile and line, of which those in [begin, end) exist, and calls
 // meet(column, tap, vector, source value) wherever a column of the tile has a tap there. The pointer walks:
-// few addresses, few registers.
-template <int taps, int step, class Meet>
+// few addresses, few registers. `whole`: all columns of the tile exist, otherwise the first `count`; the
+// others meet nothing.
+template <int taps, int step, bool whole, class Meet>
 __attribute__((always_inline)) inline void for_each_meeting(const float* source, int64_t stride,
-                                                            int64_t begin, int64_t end, const Meet& meet) {
+                                                            int64_t begin, int64_t end, int64_t count,
+                                                            const Meet& meet) {
 #pragma GCC unroll 32
   for (int i = 0; i < (kTile - 1) * step + taps; ++i, source += stride) {
     if (i < begin || i >= end) continue;
+    Vec<float> values[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      const Vec<float> value = load(source + v * kLanes<float>);
+    for (int v = 0; v < kVectors; ++v) values[v] = load(source + v * kLanes<float>);
 #pragma GCC unroll 7
-      for (int k = 0; k < taps; ++k) {
-        const int j = (i - k) / step;
-        if (i >= k && (i - k) % step == 0 && j < kTile) meet(j, k, v, value);
-      }
+    for (int k = 0; k < taps; ++k) {
+      const int j = (i - k) / step;
+      if (i < k || (i - k) % step != 0 || j >= kTile || (!whole && j >= count)) continue;
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) meet(j, k, v, values[v]);
     }
   }
 }
@@ -183,8 +186,9 @@ void gather_columns(const Lines<float>& lines, const Columns& columns, int64_t w
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) weights[k][v] = load(weight + v * kLanes<C>);
         }
-        for_each_meeting<taps, step>(
-            line.source + from * lines.column_stride + lane, lines.column_stride, -from, end,
+        // Sums of columns that do not exist are not stored.
+        for_each_meeting<taps, step, true>(
+            line.source + from * lines.column_stride + lane, lines.column_stride, -from, end, kTile,
             [&](int j, int k, int v, const Vec<C>& value) { sums[j][v] += weights[k][v] * value; });
       }
       target.store_tile<kTile, kVectors>(column, segment.step, count, lane, sums);
@@ -232,46 +236,61 @@ struct GradientRow {
   int64_t column_stride;
 };
 
+// The part of `gradient_columns` that the tile of columns from `first` on makes; `whole`: all of them exist.
+template <int taps, int step, bool whole>
+void gradient_tile(const Lines<float>& lines, const Columns& columns, int64_t width,
+                   const GradientRow<float>& grad, int64_t first, const AheadRows& ahead_input,
+                   const AheadRows& ahead_grad) {
+  using C = float;
+  const int64_t tap_stride = columns.tap_step * width;
+  const int64_t from = columns.first_source + first * step;
+  const int64_t count = std::min<int64_t>(kTile, columns.segment->count - first);
+  const int64_t end = std::min(lines.columns - from, (count - 1) * step + taps);
+  for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
+    ahead_input.ask<kTile * step>(first * step, lane);
+    ahead_grad.ask<kTile>(first, lane);
+    Vec<C> grads[kTile][kVectors];
+    const C* at = grad.first + first * grad.column_stride + lane;
+#pragma GCC unroll 8
+    for (int j = 0; j < kTile; ++j, at += grad.column_stride) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        grads[j][v] = whole || j < count ? load(at + v * kLanes<C>) : Vec<C>{};
+      }
+    }
+    for (const Line<C>& line : lines.each) {
+      C* const first_sum = line.taps + columns.first_tap * width + lane;
+      Vec<C> sums[taps][kVectors];
+      const C* sum = first_sum;
+#pragma GCC unroll 7
+      for (int k = 0; k < taps; ++k, sum += tap_stride) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sums[k][v] = load(sum + v * kLanes<C>);
+      }
+      for_each_meeting<taps, step, whole>(
+          line.source + from * lines.column_stride + lane, lines.column_stride, -from, end, count,
+          [&](int j, int k, int v, const Vec<C>& value) { sums[k][v] += grads[j][v] * value; });
+      C* to = first_sum;
+#pragma GCC unroll 7
+      for (int k = 0; k < taps; ++k, to += tap_stride) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) store(to + v * kLanes<C>, sums[k][v]);
+      }
+    }
+  }
+}
+
 // sums[k] += sum over columns of grad * input at column tap k, for every line
 template <int taps, int step>
 void gradient_columns(const Lines<float>& lines, const Columns& columns, int64_t width,
                       const GradientRow<float>& grad, const AheadRows& ahead_input,
                       const AheadRows& ahead_grad) {
-  using C = float;
-  const int64_t tap_stride = columns.tap_step * width;
   for (int64_t first = 0; first < columns.segment->count; first += kTile) {
-    const int64_t from = columns.first_source + first * step;
-    const int64_t count = std::min<int64_t>(kTile, columns.segment->count - first);
-    const int64_t end = std::min(lines.columns - from, (count - 1) * step + taps);
-    for (int64_t lane = 0; lane < width; lane += kBlock<C>) {
-      ahead_input.ask<kTile * step>(first * step, lane);
-      ahead_grad.ask<kTile>(first, lane);
-      Vec<C> grads[kTile][kVectors];
-      const C* at = grad.first + first * grad.column_stride + lane;
-#pragma GCC unroll 8
-      for (int j = 0; j < kTile; ++j, at += grad.column_stride) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) grads[j][v] = j < count ? load(at + v * kLanes<C>) : Vec<C>{};
-      }
-      for (const Line<C>& line : lines.each) {
-        C* const first_sum = line.taps + columns.first_tap * width + lane;
-        Vec<C> sums[taps][kVectors];
-        const C* sum = first_sum;
-#pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k, sum += tap_stride) {
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) sums[k][v] = load(sum + v * kLanes<C>);
-        }
-        for_each_meeting<taps, step>(
-            line.source + from * lines.column_stride + lane, lines.column_stride, -from, end,
-            [&](int j, int k, int v, const Vec<C>& value) { sums[k][v] += grads[j][v] * value; });
-        C* to = first_sum;
-#pragma GCC unroll 7
-        for (int k = 0; k < taps; ++k, to += tap_stride) {
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) store(to + v * kLanes<C>, sums[k][v]);
-        }
-      }
+    // A column that does not exist must meet nothing: its gradient of zero would make NaN of an infinity.
+    if (first + kTile <= columns.segment->count) {
+      gradient_tile<taps, step, true>(lines, columns, width, grad, first, ahead_input, ahead_grad);
+    } else {
+      gradient_tile<taps, step, false>(lines, columns, width, grad, first, ahead_input, ahead_grad);
     }
   }
 }

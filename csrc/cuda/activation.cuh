@@ -45,13 +45,13 @@ __device__ __forceinline__ void activate(Activation activation, C (&z)[lanes]) {
   }
 }
 
-// g *= activation'(z), at the corners as torch has it
+// g *= activation'(z), at the corners as torch has it; where the slope is zero, g may be infinite
 template <int lanes, class C>
 __device__ __forceinline__ void times_slope(Activation activation, C (&g)[lanes], const C (&z)[lanes]) {
   switch (activation) {
     case Activation::kRelu:
 #pragma unroll
-      for (int i = 0; i < lanes; ++i) g[i] = z[i] > C(0) ? g[i] : C(0);
+      for (int i = 0; i < lanes; ++i) g[i] = z[i] <= C(0) ? C(0) : g[i];
       break;
     case Activation::kRelu6:
 #pragma unroll
@@ -67,7 +67,7 @@ __device__ __forceinline__ void times_slope(Activation activation, C (&g)[lanes]
     case Activation::kHardswish:
 #pragma unroll
       for (int i = 0; i < lanes; ++i) {
-        g[i] *= z[i] < C(-3) ? C(0) : (z[i] > C(3) ? C(1) : z[i] * C(1.0 / 3.0) + C(0.5));
+        g[i] = z[i] < C(-3) ? C(0) : (z[i] > C(3) ? g[i] : g[i] * (z[i] * C(1.0 / 3.0) + C(0.5)));
       }
       break;
     default:

@@ -15,6 +15,8 @@
 
 namespace kshot::cuda {
 
+constexpr int64_t kMostDenseCopies = 128;
+
 // Every block of places (64 or 128 of them) mixes its weight anew, which suits a code per sample. For a code
 // that many places share it takes fewer bytes to mix once beforehand and to pass the mixture as the only
 // copy.
@@ -24,7 +26,7 @@ namespace kshot::cuda {
 struct DenseDictionary {
   const void* copies;
   int64_t shot_stride, out_stride, tap_stride;  // tap (y, x) lies at (y * KW + x) * tap_stride
-  int32_t shots;                                // K, up to 128
+  int32_t shots;                                // K, up to kMostDenseCopies
   const float* code;                            // [K] or [N, K]; null: the only copy as it is
   int64_t code_stride;                          // from sample to sample, 0 for a code shared by the batch
 };

@@ -166,6 +166,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input,          
                                                   const std::optional<Tensor>& mean,      // [C]
                                                   const std::optional<Tensor>& variance,  // [C]
                                                   double eps, int64_t activation) {
+  check_norm_operands(input, residual, mean, variance, activation);
   Problem problem(input, weight, bias, residual, activation);
   Tensor used_mean = problem.new_sums({0}), used_variance = problem.new_sums({0});
   if (mean) {
@@ -217,6 +218,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
     const Tensor& grad, const Tensor& input, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, const Tensor& mean,
     const Tensor& variance, double eps, int64_t activation, bool training, bool need_residual) {
+  check_norm_operands(input, residual, mean, variance, activation);
+  check_like_input("the output's gradient", grad, input);
   Problem problem(input, weight, bias, residual, activation);
   problem.set_statistics(mean, variance, eps);
   const Tensor grad_output = as_channels_last(grad);

@@ -23,11 +23,16 @@ inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t he
   return empty_strided(sizes, channels_last_strides(sizes), like.scalar_type(), like);
 }
 
-// What mixed_conv2d takes on every backend: a dictionary with all channels that the call uses, codes and
-// biases of matching shapes, everything on one device.
+// What mixed_conv2d takes on every backend: images, a dictionary with all channels that the call uses, codes,
+// gates and biases of matching shapes, everything on one device. Kernels read through raw pointers, so
+// nothing that they take for granted is left unchecked here, in `conv_geometry` and in `check_gradient`.
 inline void check_operands(const Tensor& input, const Tensor& weight, const Tensor& code,
-                           const std::optional<Tensor>& bias, int64_t out_channels, bool depthwise) {
-  STD_TORCH_CHECK(weight.dim() == 5 && out_channels <= weight.size(1) &&
+                           const std::optional<Tensor>& gate, const std::optional<Tensor>& bias,
+                           int64_t out_channels, bool depthwise) {
+  STD_TORCH_CHECK(input.dim() == 4 && input.size(1) >= 1,
+                  "input must be [N, C_in', H, W] with at least one channel, got rank ", input.dim());
+  STD_TORCH_CHECK(weight.dim() == 5 && weight.size(0) >= 1 && 1 <= out_channels &&
+                      out_channels <= weight.size(1) &&
                       (depthwise ? weight.size(2) == 1 && out_channels == input.size(1)
                                  : input.size(1) <= weight.size(2)),
                   "weight must be a dictionary [K, C_out, C_in, KH, KW] that covers the active channels");
@@ -39,13 +44,30 @@ inline void check_operands(const Tensor& input, const Tensor& weight, const Tens
                       code.size(code.dim() - 1) == weight.size(0),
                   "code must be [K] or [N, K] of the sum type with N, K = ", input.size(0), ", ",
                   weight.size(0));
-  if (!bias) return;
+  // One value for each active channel, or with a code per sample for each of these and sample.
+  const auto per_channel = [&](const Tensor& values) {
+    return values.device() == input.device() &&
+           (values.dim() == 1 || (values.dim() == 2 && per_sample && values.size(0) == input.size(0))) &&
+           values.size(values.dim() - 1) == out_channels;
+  };
   STD_TORCH_CHECK(
-      bias->device() == input.device() &&
-          (bias->dim() == 1 || (bias->dim() == 2 && per_sample && bias->size(0) == input.size(0))) &&
-          bias->size(bias->dim() - 1) == out_channels,
-      "bias must be [C_out'] or, with a code per sample, [N, C_out'] with N, C_out' = ", input.size(0), ", ",
-      out_channels);
+      !gate || (gate->scalar_type() == sum_type_of(input) && per_channel(*gate)),
+      "gate must be [C_out'] or, with a code per sample, [N, C_out'] of the sum type with N, C_out' = ",
+      input.size(0), ", ", out_channels);
+  STD_TORCH_CHECK(!gate || depthwise || !per_sample,
+                  "a dense weight per sample takes no gate: gate the output");
+  if (!bias) return;
+  dtype_of(*bias);
+  STD_TORCH_CHECK(per_channel(*bias),
+                  "bias must be [C_out'] or, with a code per sample, [N, C_out'] with N, C_out' = ",
+                  input.size(0), ", ", out_channels);
+}
+
+// Active output channels of a backward call.
+inline int64_t channels_of_gradient(const Tensor& grad) {
+  STD_TORCH_CHECK(grad.dim() == 4, "the output's gradient must be [N, C_out', H', W'], got rank ",
+                  grad.dim());
+  return grad.size(1);
 }
 
 // `grad` as the gradient of an output of this geometry.
@@ -62,15 +84,23 @@ inline ConvGeometry conv_geometry(const Tensor& input, int64_t out_channels,
                                   const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation) {
   STD_TORCH_CHECK(kernel.size() == 2 && stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
                   "expected kernel, stride, dilation of 2 and padding of 4 entries");
-  const auto axis = [&](int64_t size, size_t a) {
-    const int64_t reach = dilation[a] * (kernel[a] - 1);
-    const int64_t padded = size + padding[2 * a] + padding[2 * a + 1];
-    STD_TORCH_CHECK(padded > reach, "the kernel, ", reach + 1,
-                    " wide with its dilation, is larger than the padded input, ", padded);
-    return ConvAxis{size,       (padded - reach - 1) / stride[a] + 1, kernel[a], stride[a], padding[2 * a],
-                    dilation[a]};
+  const auto axis = [&](size_t a) {
+    const AxisArguments arguments{input.size(2 + static_cast<int64_t>(a)),
+                                  kernel[a],
+                                  stride[a],
+                                  padding[2 * a],
+                                  padding[2 * a + 1],
+                                  dilation[a]};
+    const char* error = error_of(arguments);
+    STD_TORCH_CHECK(!error, error, "; got image ", arguments.input, ", kernel ", arguments.kernel,
+                    ", stride ", arguments.stride, ", padding ", arguments.padding_before, " and ",
+                    arguments.padding_after, ", dilation ", arguments.dilation);
+    return axis_of(arguments);
   };
-  return {input.size(0), input.size(1), out_channels, axis(input.size(2), 0), axis(input.size(3), 1)};
+  const ConvAxis height = axis(0), width = axis(1);
+  STD_TORCH_CHECK(std::max(height.input * width.input, height.output * width.output) <= INT32_MAX,
+                  "images of more than 2^31 - 1 pixels are not supported");
+  return {input.size(0), input.size(1), out_channels, height, width};
 }
 
 // Gradients of a convolution; those not asked for are empty.

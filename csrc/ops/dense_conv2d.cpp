@@ -69,7 +69,7 @@ Tensor dense_forward(const Tensor& input, const Tensor& weight, const std::optio
                      const ConvGeometry& geometry) {
   const int64_t out_channels = geometry.out_channels;
   Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
-  const cpu::GatherPlan plan = forward_plan(geometry);
+  const GatherPlan plan = forward_plan(geometry);
   const Tensor w = with_kernel_in_order(weight);
   const Panels panels({weight_view(w, out_channels, geometry.in_channels)}, Panels::Side::kOutput);
   gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(input.data_ptr()),
@@ -84,7 +84,7 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
   const cpu::WeightView view = weight_view(w, geometry.out_channels, geometry.in_channels);
   const Panels panels({view}, Panels::Side::kInput);
   Tensor grad_input = none_like(input), grad_weight = none_like(input);
-  const cpu::GatherPlan transposed = need_input ? transposed_plan(geometry) : cpu::GatherPlan{};
+  const GatherPlan transposed = need_input ? transposed_plan(geometry) : GatherPlan{};
   cpu::DenseGather gather{&transposed,
                           geometry.out_channels,
                           geometry.in_channels,
@@ -101,7 +101,7 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
     return {grad_input, grad_weight};
   }
 
-  const cpu::GatherPlan plan = forward_plan(geometry);
+  const GatherPlan plan = forward_plan(geometry);
   const bool by_output =
       geometry.out_channels > geometry.in_channels;  // the wider side makes the fuller lanes
   const cpu::DenseWeightGradient args{&plan,

@@ -1,4 +1,4 @@
-// What the dense convolutions share: gather plans, weights in panels, and passes over panels and samples.
+// What the dense convolutions share: weights in panels, and passes over panels and samples.
 #pragma once
 
 #include <functional>
@@ -9,11 +9,6 @@
 #include "ops/conv_arguments.h"
 
 namespace kshot {
-
-// From outputs to inputs: the forward pass and the gradient of the weight.
-cpu::GatherPlan forward_plan(const ConvGeometry& geometry);
-// From inputs to outputs: the gradient of the input.
-cpu::GatherPlan transposed_plan(const ConvGeometry& geometry);
 
 // Whether one stride leads through all taps of a weight [C_out, C_in, KH, KW].
 bool kernel_lies_in_order(const Tensor& weight);

@@ -12,6 +12,7 @@ class Dictionary {
  public:
   // Copies the tensor if it has neither layout.
   explicit Dictionary(const Tensor& tensor) : sizes_(sizes_of(tensor)) {
+    dtype_of(tensor);
     STD_TORCH_CHECK(sizes_.size() >= 2, "a weight dictionary has shape [K, C_out, ...], got rank ",
                     sizes_.size());
     const Sizes contiguous = contiguous_strides(sizes_), channels_last = inner_channels_last(sizes_, 2);

@@ -26,6 +26,10 @@ std::tuple<Tensor, Tensor, Tensor> effective_weight_backward(
     bool need_weight, bool need_code, bool need_gate) {
   const Dictionary dictionary(weight);
   const int64_t channel_dim = code.dim() - 1;
+  STD_TORCH_CHECK(
+      0 <= channel_dim && channel_dim <= 1 && grad.dim() == weight.dim() - 1 + channel_dim,
+      "code must be [K] or [N, K], and the gradient have the shape of the effective weight; got ranks ",
+      code.dim(), " and ", grad.dim());
   const int64_t in_channels = weight.dim() > 2 ? grad.size(channel_dim + 1) : 1;
   Mixing mixing(dictionary, code, gate, grad.size(channel_dim), in_channels);
   MixingGradients gradients(mixing, grad, need_weight, need_code, need_gate);

@@ -35,6 +35,9 @@ std::tuple<std::vector<Tensor>, Tensor> mix_weights_backward(
     std::vector<Tensor> weights,  // each [K, C_out, ...]
     const Tensor& code,           // [K] or [N, K]
     std::vector<int64_t> need_weights, bool need_code) {
+  STD_TORCH_CHECK(!weights.empty() && grads.size() == weights.size() && need_weights.size() == weights.size(),
+                  "expected as many gradients and needs as weights, and at least one; got ", grads.size(),
+                  ", ", need_weights.size(), " and ", weights.size());
   const std::vector<Mixing> mixings = mixings_of(weights, code);
   std::vector<MixingGradients> gradients;
   gradients.reserve(mixings.size());

@@ -25,11 +25,11 @@ Tensor repeated(const Tensor& vector, int64_t times) {
 
 // The checked geometry of a call.
 ConvGeometry geometry_of(const Tensor& input, const Tensor& weight, const Tensor& code,
-                         const std::optional<Tensor>& bias, int64_t out_channels, bool depthwise,
-                         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                         const std::vector<int64_t>& dilation) {
+                         const std::optional<Tensor>& gate, const std::optional<Tensor>& bias,
+                         int64_t out_channels, bool depthwise, const std::vector<int64_t>& stride,
+                         const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation) {
   constexpr auto kFloat32 = torch::headeronly::ScalarType::Float;
-  check_operands(input, weight, code, bias, out_channels, depthwise);
+  check_operands(input, weight, code, gate, bias, out_channels, depthwise);
   STD_TORCH_CHECK(depthwise || (input.scalar_type() == kFloat32 && weight.scalar_type() == kFloat32),
                   "dense convolutions of the CPU take float32");
   return conv_geometry(input, out_channels, {weight.size(3), weight.size(4)}, stride, padding, dilation);
@@ -50,9 +50,9 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     const std::optional<Tensor>& bias,  // [C_out'] or [N, C_out'], mixed and gated
                     int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
                     std::vector<int64_t> dilation, bool depthwise, bool /*allow_tf32*/) {
-  const Tensor x = as_channels_last(input);
   const ConvGeometry geometry =
-      geometry_of(x, weight, code, bias, out_channels, depthwise, stride, padding, dilation);
+      geometry_of(input, weight, code, gate, bias, out_channels, depthwise, stride, padding, dilation);
+  const Tensor x = as_channels_last(input);
   const std::optional<Tensor> addend = bias_for(bias, x, code.dim() == 2 && !depthwise);
   if (depthwise) {
     const DepthwiseMixture mixture(weight, code, gate, out_channels);
@@ -77,10 +77,10 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
                                      std::vector<int64_t> dilation, bool depthwise, bool /*allow_tf32*/,
                                      bool need_input, bool need_effective, bool need_weight, bool need_code,
                                      bool need_gate) {
+  const ConvGeometry geometry = geometry_of(input, weight, code, gate, std::nullopt,
+                                            channels_of_gradient(grad), depthwise, stride, padding, dilation);
+  check_gradient(grad, input, geometry);
   const Tensor x = as_channels_last(input), g = as_channels_last(grad);
-  const ConvGeometry geometry =
-      geometry_of(x, weight, code, std::nullopt, g.size(1), depthwise, stride, padding, dilation);
-  check_gradient(g, x, geometry);
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
   if (depthwise) {
     const DepthwiseMixture mixture(weight, code, gate, geometry.out_channels);

@@ -17,6 +17,7 @@ class Mixing {
         code_(as_contiguous(code)),
         out_channels_(out_channels),
         in_channels_(in_channels) {
+    STD_TORCH_CHECK(product(dictionary.sizes()) > 0, "a weight dictionary must have no empty dimension");
     check_matches_dictionary("code", code);
     STD_TORCH_CHECK((code.dim() == 1 || code.dim() == 2) && code.size(code.dim() - 1) == dictionary.shots(),
                     "code must be [K] or [N, K] with K = ", dictionary.shots());
@@ -27,8 +28,8 @@ class Mixing {
     if (gate) {
       check_matches_dictionary("gate", *gate);
       STD_TORCH_CHECK(
-          gate->size(gate->dim() - 1) == out_channels &&
-              (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == samples())),
+          (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == samples())) &&
+              gate->size(gate->dim() - 1) == out_channels,
           "gate must be [C_out'] or, with a code per sample, [N, C_out'] with C_out' = ", out_channels);
       gate_ = as_contiguous(*gate);
     }

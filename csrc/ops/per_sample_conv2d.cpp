@@ -168,7 +168,7 @@ Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, con
                           const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
   const int64_t out_channels = geometry.out_channels;
   Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
-  const cpu::GatherPlan plan = forward_plan(geometry);
+  const GatherPlan plan = forward_plan(geometry);
   const Panels panels(copies_of(dictionary, out_channels, geometry.in_channels), Panels::Side::kOutput);
   const cpu::DenseGather args{&plan,
                               geometry.in_channels,
@@ -197,14 +197,14 @@ PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, 
   Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(input);
   if (need_input) {
     grad_input = new_channels_last(input, geometry.in_channels, geometry.height.input, geometry.width.input);
-    const cpu::GatherPlan plan = transposed_plan(geometry);
+    const GatherPlan plan = transposed_plan(geometry);
     gather_mixed({&plan, geometry.out_channels, geometry.in_channels, grad_data,
                   static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
                  panels.width, geometry.taps() * geometry.out_channels, code, nullptr,
                  [&](int64_t panel) { return panels.all(panel); });
   }
   if (need_parameters) {
-    const cpu::GatherPlan plan = forward_plan(geometry);
+    const GatherPlan plan = forward_plan(geometry);
     const cpu::DenseWeightGradient args{&plan,
                                         geometry.in_channels,
                                         geometry.out_channels,

@@ -132,7 +132,8 @@ void sgd_update(std::vector<Tensor> weights,           // each [K, C_out, ...] o
       "every weight needs a gradient or none and a count of uses; all of them or none a momentum_buffer");
   int64_t all_uses = 0;
   for (const int64_t count : use_counts) {
-    STD_TORCH_CHECK(count >= 0, "a count of uses must be >= 0, got ", count);
+    STD_TORCH_CHECK(0 <= count && count <= static_cast<int64_t>(use_codes.size()),
+                    "a count of uses must be 0 to ", use_codes.size(), ", the number of codes; got ", count);
     all_uses += count;
   }
   STD_TORCH_CHECK(static_cast<int64_t>(use_codes.size()) == all_uses &&

@@ -87,6 +87,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act(const Tensor& input,          
                                                   const std::optional<Tensor>& mean,      // [C]
                                                   const std::optional<Tensor>& variance,  // [C]
                                                   double eps, int64_t activation) {
+  check_norm_operands(input, residual, mean, variance, activation);
   NormProblem problem(input, weight, bias, residual, eps, activation);
   const Launch launch(problem.input());
   Tensor used_mean = problem.new_sums({0}), used_variance = problem.new_sums({0});
@@ -108,6 +109,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
     const Tensor& grad, const Tensor& input, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& bias, const std::optional<Tensor>& residual, const Tensor& mean,
     const Tensor& variance, double eps, int64_t activation, bool training, bool need_residual) {
+  check_norm_operands(input, residual, mean, variance, activation);
+  check_like_input("the output's gradient", grad, input);
   NormProblem problem(input, weight, bias, residual, eps, activation);
   problem.use_statistics(mean, variance);
   const int64_t channels = problem.args().channels;

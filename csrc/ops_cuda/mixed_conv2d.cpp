@@ -28,7 +28,18 @@ Tensor leading(Tensor dictionary, int64_t out_channels, int64_t in_channels) {
   return torch::stable::narrow(narrow, 2, 0, in_channels);
 }
 
-// Operands that check_operands has seen, laid out, and what both directions know of the convolution.
+// What the kernels of CUDA ask for beyond `check_operands`.
+void check_cuda_operands(const Tensor& input, const Tensor& weight, const Tensor& code,
+                         const std::optional<Tensor>& gate, const std::optional<Tensor>& bias,
+                         int64_t out_channels, bool depthwise) {
+  check_operands(input, weight, code, gate, bias, out_channels, depthwise);
+  if (depthwise) return;
+  STD_TORCH_CHECK(dtype_of(input) != DType::kFloat64 && weight.size(0) <= cuda::kMostDenseCopies,
+                  "dense convolutions of CUDA take float32, bfloat16 and float16, and at most ",
+                  cuda::kMostDenseCopies, " copies, got ", weight.size(0));
+}
+
+// Operands that check_cuda_operands has seen, laid out, and what both directions know of the convolution.
 class ConvProblem {
  public:
   ConvProblem(const Tensor& input, const Tensor& weight, const Tensor& code,
@@ -41,13 +52,7 @@ class ConvProblem {
         code_(as_contiguous(code)),
         geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
                                 window.padding, window.dilation)) {
-    if (!gate) return;
-    STD_TORCH_CHECK(
-        gate->scalar_type() == sum_type_of(input) && gate->device() == input.device() &&
-            gate->size(gate->dim() - 1) == out_channels &&
-            (gate->dim() == 1 || (gate->dim() == 2 && per_sample() && gate->size(0) == input.size(0))),
-        "gate must be [C_out'] or, with a code per sample, [N, C_out'] of the sum type");
-    gate_ = as_contiguous(*gate);
+    if (gate) gate_ = as_contiguous(*gate);
   }
 
   const ConvGeometry& geometry() const { return geometry_; }
@@ -125,7 +130,7 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     const std::optional<Tensor>& bias,  // [C_out'] or [N, C_out'], mixed and gated
                     int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
                     std::vector<int64_t> dilation, bool depthwise, bool allow_tf32) {
-  check_operands(input, weight, code, bias, out_channels, depthwise);
+  check_cuda_operands(input, weight, code, gate, bias, out_channels, depthwise);
   const ConvProblem problem(input, weight, code, gate, out_channels, {stride, padding, dilation}, depthwise);
   const ConvGeometry& geometry = problem.geometry();
   Tensor output = problem.new_image(out_channels, geometry.height.output, geometry.width.output);
@@ -255,7 +260,7 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
                                      std::vector<int64_t> dilation, bool depthwise, bool allow_tf32,
                                      bool need_input, bool need_effective, bool need_weight, bool need_code,
                                      bool need_gate) {
-  check_operands(input, weight, code, std::nullopt, grad.size(1), depthwise);
+  check_cuda_operands(input, weight, code, gate, std::nullopt, channels_of_gradient(grad), depthwise);
   const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
   check_gradient(grad, input, problem.geometry());
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};

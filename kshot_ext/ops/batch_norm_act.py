@@ -74,25 +74,36 @@ def batch_norm_act(
             input, weight, bias, running_mean, running_var, code=code, training=training, momentum=momentum,
             eps=eps, activation=activation, residual=residual,
         )  # fmt: skip
-    channels = input.shape[1]
-    weight = active_affine(weight, code, channels)
-    bias = active_affine(bias, code, channels)
+    channels, dtype = input.shape[1], input.dtype
+    if residual is not None and residual.dtype != dtype:  # a half type must not round the residual, or be rounded to it
+        sum_dtype = torch.promote_types(dtype, torch.float32)
+        input, residual = input.to(sum_dtype), residual.to(sum_dtype)
+    weight = active_affine(weight, code, input)
+    bias = active_affine(bias, code, input)
     mean = None if running_mean is None else leading(running_mean, channels)
     var = None if running_var is None else leading(running_var, channels)
+    arguments = weight, bias, mean, var, training, momentum, eps, activation
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
     image = _as_image(input)
-    form = _channels_last_form
     if not image.is_contiguous(memory_format=torch.channels_last):
-        form, image = _vendor_form, input
-    if residual is not None:
-        residual = _like(residual.to(input.dtype), image)
-    output = form(image, weight, bias, mean, var, training, momentum, eps, activation, residual)
-    return _like(output, input)
+        if _vendor_rounds_once(input, weight, bias, mean, var):
+            return _vendor_form(input, *arguments, residual).to(dtype)
+    output = _like(_native_form(image, *arguments, _like(residual, image)), input).to(dtype)
+    return output if input.stride(1) == 1 or output.is_contiguous() else output.contiguous()
 
 
-def _like(x: Tensor, shaped: Tensor) -> Tensor:
-    """`x` in the shape of `shaped`; they differ at most in rank."""
-    return x if x.dim() == shaped.dim() else x.reshape(shaped.shape)
+def _like(x: Tensor | None, shaped: Tensor) -> Tensor | None:
+    """`x`, if there is one, in the shape of `shaped`; they differ at most in rank."""
+    return x if x is None or x.dim() == shaped.dim() else x.reshape(shaped.shape)
+
+
+def _vendor_rounds_once(input: Tensor, *others: Tensor | None) -> bool:
+    """Whether torch's batch norm, and the operations after it, work in the dtype of our sums.
+
+    They would round half types after every step, and take no parameters and statistics of other dtypes.
+    """
+    full = input.dtype in (torch.float32, torch.float64)
+    return full and all(other is None or other.dtype == input.dtype for other in others)
 
 
 def _as_image(x: Tensor) -> Tensor:
@@ -104,8 +115,11 @@ def _as_image(x: Tensor) -> Tensor:
     return x[(..., *(None,) * (4 - x.dim()))]
 
 
-def _channels_last_form(image, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
-    """Our kernels: normalisation, residual and activation in one pass over each tensor."""
+def _native_form(image, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+    """Our kernels: normalisation, residual and activation in one pass over each tensor.
+
+    The output is channels_last; of an image that is not, they make a copy that is.
+    """
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
     output, batch_mean, batch_var = _operator(image, weight, bias, residual, *fixed, eps, index)
@@ -129,7 +143,7 @@ def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activa
         output = F.batch_norm(input, mean, var, weight, bias, training, momentum, eps)
     if residual is not None:
         output = output + residual
-    return ACTIVATIONS[activation](output).to(input.dtype)
+    return ACTIVATIONS[activation](output)
 
 
 def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual) -> None:
@@ -166,11 +180,13 @@ def _check_channels(name: str, tensor: Tensor, channels: int) -> None:
         raise ValueError(f"{name} must cover the {channels} channels of input, got shape {list(tensor.shape)}")
 
 
-def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int) -> Tensor | None:
-    """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
+def active_affine(parameter: Tensor | None, code: Tensor | None, input: Tensor) -> Tensor | None:
+    """Active part of an affine parameter, `[C']` or `[N, C']`; a dictionary is mixed, in the dtype of sums."""
     if parameter is None:
         return None
-    return mix(parameter, code, None, channels, None) if parameter.dim() == 2 else leading(parameter, channels)
+    if parameter.dim() == 1:
+        return leading(parameter, input.shape[1])
+    return mix(parameter.to(torch.promote_types(input.dtype, torch.float32)), code, None, input.shape[1], None)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ def check_dictionary(weight: object, layout: str, ranks: Sequence[int], name: st
     check_tensor(name, weight, layout, ranks)
     if weight.shape[0] < 1:
         raise ValueError(f"{name} must hold at least one copy (K >= 1), got shape {list(weight.shape)}")
+    if 0 in weight.shape:
+        raise ValueError(f"{name} must have no empty dimension, got shape {list(weight.shape)}")
 
 
 def check_code(code: object, weight: Tensor, batch: int | None = None) -> None:

@@ -17,6 +17,8 @@ from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
 
+_HALF_TYPES = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Dimensions:
@@ -41,7 +43,6 @@ class ConvCall(NamedTuple):
     gate: Tensor | None
     widths: ActiveWidths
     window: Window
-    torch_window: tuple  # stride, padding, dilation as torch takes them
 
     @property
     def per_sample(self) -> bool:
@@ -119,18 +120,52 @@ def stacked_form(call: ConvCall) -> Tensor:
 
 def mixed_form(call: ConvCall) -> Tensor:
     """Our own operator; a gate that its kernels do not take scales the output."""
+    if call.gate is not None and not _takes_gate(call):
+        return _scaled_by_gate(mixed_form, call)
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
     code, gate = call.code.to(sum_dtype), call.gate
-    inside = gate is not None and (gate.dim() == 1 or call.per_sample) and (call.depthwise or not call.per_sample)
-    own_gate = leading(gate, widths.out_channels).to(sum_dtype) if inside else None
-    bias = effective_bias(call.bias, code, own_gate, widths.out_channels)
-    input = _autocast(call.input)  # the operator casts what it uses of the dictionary
+    if gate is not None:
+        gate = leading(gate, widths.out_channels).to(sum_dtype)
+        if gate.dim() == 2 and code.dim() == 1:
+            code = code.expand(gate.shape[0], -1)
+    bias = effective_bias(call.bias, code, gate, widths.out_channels)
+    input = call.input.to(_output_dtype(call))  # the operator casts what it uses of the dictionary
     output = mixed_conv2d(
-        input, call.weight, code, own_gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
+        input, call.weight, code, gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
     )
-    output = call.in_format_of_input(output)
-    return output if inside or gate is None else _gated(output, gate)
+    return call.in_format_of_input(output)
+
+
+def _takes_gate(call: ConvCall) -> bool:
+    """Whether `mixed_conv2d` takes the gate of this call.
+
+    A gate per sample makes a weight per sample of a weight for the batch, where scaling the output is cheaper. Only
+    depthwise weights of half types are small enough to be mixed per sample rather than to convolve in float32.
+    """
+    if not call.depthwise:
+        return not call.per_sample and call.gate.dim() == 1
+    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in _HALF_TYPES
+
+
+def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tensor:
+    """What `form` makes of the call without its gate, each output channel times the gate.
+
+    An output of a half type is rounded once, after the gate: before, it might overflow. So all of it is made in
+    float32, from the operands that autocast would round.
+    """
+    dtype = _output_dtype(call)
+    if dtype not in _HALF_TYPES:
+        return _gated(form(call._replace(gate=None)), call.gate)
+    with torch.autocast(call.input.device.type, enabled=False):
+        weight = call.weight[:, : call.widths.out_channels, : call.widths.weight_in_channels]
+        whole = call._replace(
+            input=call.input.to(dtype).float(),
+            weight=weight.float(),
+            bias=None if call.bias is None else leading(call.bias, call.widths.out_channels).float(),
+            gate=None,
+        )
+        return _gated(form(whole), call.gate).to(dtype)
 
 
 def _gated(output: Tensor, gate: Tensor) -> Tensor:
@@ -139,23 +174,23 @@ def _gated(output: Tensor, gate: Tensor) -> Tensor:
     return output * gate.reshape(*gate.shape, *(1,) * (output.dim() - 2))
 
 
-def _autocast(input: Tensor) -> Tensor:
-    """The input in the dtype of autocast where it is on, as torch's own convolutions do."""
-    if not torch.is_autocast_enabled(input.device.type) or input.dtype == torch.float64:
-        return input
-    return input.to(torch.get_autocast_dtype(input.device.type))
+def _output_dtype(call: ConvCall) -> torch.dtype:
+    """The dtype of autocast where it is on, as torch's own convolutions have it."""
+    device = call.input.device.type
+    if not torch.is_autocast_enabled(device) or call.input.dtype == torch.float64:
+        return call.input.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def mix_then_conv_form(call: ConvCall) -> Tensor:
     """One code for the batch: mix once, convolve once; a gate per sample scales the output."""
     widths, gate = call.widths, call.gate
-    gate_per_sample = gate is not None and gate.dim() == 2
-    weight_gate = None if gate_per_sample else gate
-    mixed = mix(call.weight, call.code, weight_gate, widths.out_channels, widths.weight_in_channels)
+    if gate is not None and gate.dim() == 2:
+        return _scaled_by_gate(mix_then_conv_form, call)
+    mixed = mix(call.weight, call.code, gate, widths.out_channels, widths.weight_in_channels)
     mixed = call.in_format_of_input(mixed)
-    mixed_bias = effective_bias(call.bias, call.code, weight_gate, widths.out_channels)
-    output = call.dims.convolve(call.input, mixed, mixed_bias, *call.torch_window, widths.groups)
-    return _gated(output, gate) if gate_per_sample else output
+    mixed_bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
+    return call.dims.convolve(call.input, mixed, mixed_bias, *call.window.torch_arguments(), widths.groups)
 
 
 def grouped_form(call: ConvCall) -> Tensor:
@@ -165,14 +200,14 @@ def grouped_form(call: ConvCall) -> Tensor:
     mixed_bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
     if batch == 0:  # a convolution of no groups does not exist; the sums over no samples keep the graph whole
         bias_sum = None if mixed_bias is None else mixed_bias.reshape(-1, widths.out_channels).sum(0)
-        return call.dims.convolve(call.input, mixed.sum(0), bias_sum, *call.torch_window, widths.groups)
+        return call.dims.convolve(call.input, mixed.sum(0), bias_sum, *call.window.torch_arguments(), widths.groups)
     if mixed_bias is not None and mixed_bias.dim() == 1:
         mixed_bias = mixed_bias.expand(batch, -1)
     output = call.dims.convolve(
         call.input.reshape(1, -1, *call.input.shape[2:]),
         mixed.flatten(0, 1),
         None if mixed_bias is None else mixed_bias.flatten(),
-        *call.torch_window,
+        *call.window.torch_arguments(),
         batch * widths.groups,
     )
     output = output.reshape(batch, widths.out_channels, *output.shape[2:])

@@ -147,18 +147,19 @@ def _kshot_conv(
     checks.check_code(code, weight, input.shape[0])
     checks.check_algorithm(algorithm)
     widths = active_widths(input.shape[1], (weight.shape[1], weight.shape[2]), groups, out_channels)
-    window = Window.of_arguments(weight.shape[3:], stride, padding, dilation)
-    window.output_size(input.shape[2:])  # raises if the kernel does not fit
+    window = Window.of_arguments(weight.shape[3:], stride, padding, dilation).cut_to(input.shape[2:])
     if gate is not None:
         checks.check_gate(gate, weight, weight.shape[1], widths.out_channels, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
+    if window.sees_padding_alone():  # as torch 2.13 calls it, oneDNN may die of such windows
+        input, window = window.padded(input), window._replace(padding=(0,) * len(window.padding))
     if backend.kernels_for(input.device) is None:
         return dims.reference(
-            input, weight, code, bias, stride, padding, dilation, groups, gate=gate, out_channels=out_channels
+            input, weight, code, bias, *window.torch_arguments(), groups, gate=gate, out_channels=out_channels
         )
     input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
-    call = ConvCall(dims, input, weight, code, bias, gate, widths, window, (stride, padding, dilation))
+    call = ConvCall(dims, input, weight, code, bias, gate, widths, window)
     if algorithm == "auto" and conv_forms.stacks_copies(call):
         return conv_forms.stacked_form(call)
     fusible = algorithm != "mix_then_conv" and conv_forms.can_fuse(call)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot_ext.ops.effective_weight import effective_bias
 
 
 def per_sample_linear(input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None, gate: Tensor | None) -> Tensor:
-    """Apply all K copies to the batch in one matrix product, and mix the results.
+    """Apply every copy to the batch, each row times the sample's coefficient, and add up the results.
 
-        output[n, o] = gate[o] * (bias[o] + sum_k code[n, k] * (sum_i weight[k, o, i] * input[n, i]))
+        output[n, o] = gate[o] * (bias[o] + sum_k sum_i weight[k, o, i] * (code[n, k] * input[n, i]))
 
     Mixing first takes as many multiplications, N * K * C_out * C_in, only to use each weight once; this way the
-    dictionary is read once for the whole batch.
+    dictionary is read once for the whole batch. The coefficients come first, so that a copy which a sample does not
+    use cannot overflow.
 
     Args:
         input: `[N, C_in]`.
@@ -26,8 +26,8 @@ def per_sample_linear(input: Tensor, weight: Tensor, code: Tensor, bias: Tensor 
     Returns:
         `[N, C_out]`.
     """
-    of_copies = F.linear(input, weight.flatten(0, 1)).unflatten(1, weight.shape[:2])  # [N, K, C_out]
-    output = torch.bmm(code[:, None, :].to(of_copies.dtype), of_copies).squeeze(1)
+    rows = code.to(input.dtype).t()[:, :, None] * input  # [K, N, C_in]
+    output = torch.bmm(rows, weight.mT).sum(0)
     out_channels = weight.shape[1]
     mixed_bias = effective_bias(bias, code, None, out_channels)
     if mixed_bias is not None:

@@ -1,0 +1,208 @@
+"""Calls the raw operators with arguments that are wrong in one to three places; the process must live.
+
+    python tests/ops/raw_operator_fuzzer.py SEED CASES
+
+Each case begins with good arguments and spoils some: sizes, ranks, dtypes, strides, numbers and the lengths of lists.
+A call may return or raise. The last line counts what came; the line before a crash names the case that caused it.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kshot_ext import backend
+
+NUMBERS = (-(2**63), -(2**31), -7, -1, 0, 1, 2, 3, 9, 2**20, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64)
+MEMORY = 1 << 30  # bytes beyond those in use; to be refused more must be an error, too
+
+
+def convolution(rng: random.Random) -> tuple[dict[str, Any], tuple[int, ...]]:
+    depthwise, per_sample = rng.random() < 0.5, rng.random() < 0.5
+    batch, channels, out, shots = rng.randint(0, 3), rng.randint(1, 20), rng.randint(1, 20), rng.randint(1, 5)
+    out = channels if depthwise else out
+    rows = (batch,) if per_sample else ()
+    gate_rows = rows if depthwise else ()
+    gated = rng.random() < 0.5 and (depthwise or not per_sample)
+    arguments = {
+        "input": torch.randn(batch, channels, 6, 5),
+        "weight": torch.randn(shots, out + 1, 1 if depthwise else channels + 1, 3, 2),
+        "code": torch.randn(*rows, shots),
+        "gate": torch.randn(*gate_rows, out) if gated else None,
+    }
+    window = {
+        "stride": [2, 1],
+        "padding": [1, 1, 0, 2],
+        "dilation": [1, 2],
+        "depthwise": depthwise,
+        "allow_tf32": False,
+    }
+    arguments["bias"] = torch.randn(*rows, out) if rng.random() < 0.5 else None
+    arguments["out_channels"] = out
+    return {**arguments, **window, "depthwise": depthwise, "allow_tf32": False}, (batch, out, 3, 5)
+
+
+def mixed_conv2d(rng: random.Random) -> list[Any]:
+    return list(convolution(rng)[0].values())
+
+
+def mixed_conv2d_backward(rng: random.Random) -> list[Any]:
+    arguments, size = convolution(rng)
+    del arguments["bias"], arguments["out_channels"]
+    return [torch.randn(size), *arguments.values(), *[rng.random() < 0.7 for _ in range(5)]]
+
+
+def effective_weight(rng: random.Random) -> list[Any]:
+    shape = [rng.randint(1, 5), rng.randint(1, 9), rng.randint(1, 9), 2, 2][: rng.randint(2, 5)]
+    rows = [3] if rng.random() < 0.5 else []
+    out, inner = rng.randint(1, shape[1]), rng.randint(1, shape[2]) if len(shape) > 2 else 1
+    gate = torch.randn(*rows, out) if rng.random() < 0.5 else None
+    return [torch.randn(shape), torch.randn(*rows, shape[0]), gate, out, inner]
+
+
+def effective_weight_backward(rng: random.Random) -> list[Any]:
+    weight, code, gate, out, inner = effective_weight(rng)
+    size = [*code.shape[:-1], out, *([inner] if weight.dim() > 2 else []), *weight.shape[3:]]
+    return [torch.randn(size), weight, code, gate, True, rng.random() < 0.5, rng.random() < 0.5]
+
+
+def mix_weights(rng: random.Random) -> list[Any]:
+    shots = rng.randint(1, 5)
+    return [[torch.randn(shots, rng.randint(1, 9), 3) for _ in range(rng.randint(0, 3))], torch.randn(shots)]
+
+
+def mix_weights_backward(rng: random.Random) -> list[Any]:
+    weights, code = mix_weights(rng)
+    return [[w[0].clone() for w in weights], weights, code, [1] * len(weights), True]
+
+
+def norm(rng: random.Random) -> dict[str, Any]:
+    batch, channels = rng.randint(0, 3), rng.randint(1, 20)
+    rows = (batch,) if rng.random() < 0.5 else ()
+    fixed = rng.random() < 0.5
+    return {
+        "input": torch.randn(batch, channels, 3, 2),
+        "weight": torch.randn(*rows, channels) if rng.random() < 0.7 else None,
+        "bias": torch.randn(channels) if rng.random() < 0.7 else None,
+        "residual": torch.randn(batch, channels, 3, 2) if rng.random() < 0.5 else None,
+        "mean": torch.randn(channels) if fixed else None,
+        "variance": torch.rand(channels) if fixed else None,
+        "eps": 1e-5,
+        "activation": rng.randint(0, 4),
+    }
+
+
+def batch_norm_act(rng: random.Random) -> list[Any]:
+    return list(norm(rng).values())
+
+
+def batch_norm_act_backward(rng: random.Random) -> list[Any]:
+    arguments = norm(rng)
+    channels = arguments["input"].shape[1]
+    arguments |= {"mean": torch.randn(channels), "variance": torch.rand(channels)}
+    return [torch.randn_like(arguments["input"]), *arguments.values(), rng.random() < 0.5, rng.random() < 0.5]
+
+
+def sgd_update(rng: random.Random) -> list[Any]:
+    weights = [torch.randn(3, rng.randint(1, 9), 4) for _ in range(rng.randint(0, 3))]
+    dense = [rng.random() < 0.5 for _ in weights]
+    uses = [weight for weight, is_dense in zip(weights, dense) if not is_dense]
+    return [
+        weights,
+        [torch.zeros_like(weight) for weight in weights] if rng.random() < 0.5 else [],
+        [torch.randn_like(weight) if is_dense else None for weight, is_dense in zip(weights, dense)],
+        [0 if is_dense else 1 for is_dense in dense],
+        [torch.randn(3) for _ in uses],
+        [None for _ in uses],
+        [torch.randn(weight.shape[1:]) for weight in uses],
+        *(0.1, 0.9, 0.0, 0.01, False, False),
+    ]
+
+
+OPERATORS = {
+    builder.__name__: builder
+    for builder in (
+        mixed_conv2d, mixed_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
+        mix_weights_backward, batch_norm_act, batch_norm_act_backward, sgd_update,
+    )
+}  # fmt: skip
+
+
+def spoilt_tensor(rng: random.Random, tensor: Tensor) -> Tensor | None:
+    shape = list(tensor.shape)
+    ways = [
+        lambda: None,
+        lambda: tensor.to(rng.choice(DTYPES)),
+        lambda: tensor[None],
+        lambda: tensor.flatten(),
+        lambda: tensor.new_zeros(()),
+        lambda: tensor.new_zeros(0),
+        lambda: tensor.to("meta"),
+        lambda: tensor.mT if tensor.dim() > 1 else tensor.flip(0),
+    ]
+    if shape:
+        at = rng.randrange(len(shape))
+        resized = [*shape[:at], max(0, shape[at] + rng.choice((-2, -1, 1, 2))), *shape[at + 1 :]]
+        emptied = [*shape[:at], 0, *shape[at + 1 :]]
+        ways += [
+            lambda: torch.randn(resized).to(tensor.dtype),
+            lambda: torch.randn(resized).to(tensor.dtype),
+            lambda: tensor.new_zeros(emptied),
+            lambda: tensor.new_zeros(1).expand(shape),
+            lambda: torch.cat([tensor, tensor], at).narrow(at, 0, shape[at]),
+            lambda: tensor.squeeze(at),
+            lambda: tensor.new_zeros(1).expand([*shape[:at], rng.choice((2**20, 2**31, 2**40)), *shape[at + 1 :]]),
+        ]
+    return rng.choice(ways)()
+
+
+def spoilt(rng: random.Random, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return spoilt_tensor(rng, value)
+    if isinstance(value, list) and value and rng.random() < 0.5:
+        at = rng.randrange(len(value))
+        return [*value[:at], spoilt(rng, value[at]), *value[at + 1 :]]
+    if isinstance(value, list):
+        return rng.choice((value[:-1], value + value[:1], []))
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return rng.choice(NUMBERS)
+    if isinstance(value, float):
+        return rng.choice((0.0, -1.0, float("nan"), float("inf"), 1e300))
+    return rng.choice((torch.ones(1), torch.ones(0), torch.ones(3, 5)))  # where there was None
+
+
+def run(seed: int, cases: int) -> collections.Counter[str]:
+    outcomes: collections.Counter[str] = collections.Counter()
+    for case in range(seed, seed + cases):
+        rng = random.Random(case)
+        torch.manual_seed(case)
+        name = rng.choice(list(OPERATORS))
+        arguments = OPERATORS[name](rng)
+        print(f"case {case}: {name}", flush=True)
+        try:
+            for _ in range(rng.randint(0, 3)):
+                at = rng.randrange(len(arguments))
+                arguments[at] = spoilt(rng, arguments[at])
+            getattr(torch.ops.kshot_ext, name)(*arguments)
+            outcomes["returned"] += 1
+        except Exception as error:
+            outcomes[type(error).__name__] += 1
+    return outcomes
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    assert backend.native(), backend.info()
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY,) * 2)
+    print(dict(run(int(sys.argv[1]), int(sys.argv[2]))))
