@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.autograd import forward_ad
 
 from kshot_ext._native.errors import BackendError
 
@@ -32,6 +33,7 @@ __all__ = [
     "native",
     "on_load",
     "rows",
+    "under_transform",
     "use_reference",
 ]
 
@@ -90,7 +92,8 @@ _cuda_info: BackendInfo | None = None
 def native() -> bool:
     """Whether the compiled library is in use; the first call finds or builds it, and loads it.
 
-    `torch.compile` may trace it, even as the first call of a process.
+    Under a function transform or forward-mode differentiation it is not: see `under_transform`. `torch.compile` may
+    trace it, even as the first call of a process.
 
     Returns:
         True: operators may call `torch.ops.kshot_ext`. False: they call `kshot_ext.reference`.
@@ -98,7 +101,23 @@ def native() -> bool:
     Raises:
         BackendError: `KSHOT_EXT_BACKEND` is `native` and there is no library, or is no legal value.
     """
-    return not _override.reference and _library_in_use()
+    return not (_override.reference or under_transform()) and _library_in_use()
+
+
+def under_transform() -> bool:
+    """Whether a transform of `torch.func` is at work (`grad`, `vmap`, `jvp`, ...), or a level of forward-mode AD.
+
+    The native kernels have one formula, the gradient of one call. The reference is made of torch's own operators, which
+    have a rule for every transform; so under one it serves all operators, whatever `KSHOT_EXT_BACKEND` says.
+
+    Example:
+        >>> from kshot_ext import backend
+        >>> seen = []
+        >>> _ = torch.func.vmap(lambda x: seen.append(backend.under_transform()) or x)(torch.ones(2))
+        >>> seen, backend.under_transform()
+        ([True], False)
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def kernels_for(device: torch.device) -> Literal["cpu", "cuda"] | None:
@@ -184,7 +203,7 @@ def use_reference() -> Iterator[None]:
 
 
 def _library_in_use() -> bool:
-    state = info()
+    state = _info or info()  # every call of an operator asks
     if state.error is not None and _forced() == "native":
         raise BackendError(f"{_VARIABLE}=native, but {state.error}")
     return state.backend == "native"
@@ -198,7 +217,8 @@ def _cuda_in_use() -> bool:
 
 
 # What torch.compiler.assume_constant_result does; calling it would import all of torch._dynamo, which takes seconds.
-for _function in (_library_in_use, _cuda_in_use):
+# Which transforms are at work is constant, too: torch.compile enters those of the traced code while it traces it.
+for _function in (_library_in_use, _cuda_in_use, under_transform):
     vars(_function)["_dynamo_marked_constant"] = True
 
 

@@ -1,5 +1,7 @@
 """The public operators, gathered from `kshot_ext.ops`.
 
+Under the transforms of `torch.func` and in forward-mode differentiation they run `kshot_ext.reference`.
+
 Example:
     >>> import torch
     >>> import kshot_ext.functional as KF

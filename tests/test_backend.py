@@ -153,6 +153,24 @@ def test_use_reference_ends_with_an_exception(fresh_and_loadable: ModuleType) ->
     assert fresh_and_loadable.native()
 
 
+def test_transforms_are_the_references(fresh_and_loadable: ModuleType) -> None:
+    native, seen = fresh_and_loadable.native, []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append((native(), fresh_and_loadable.under_transform()))
+        return x
+
+    one = torch.ones(1)
+    torch.func.grad(lambda x: look(x).sum())(one)
+    torch.func.vmap(look)(one)
+    torch.func.jvp(look, (one,), (one,))
+    with torch.autograd.forward_ad.dual_level():
+        look(one)
+    assert seen == 4 * [(False, True)]
+    assert native()
+    assert not fresh_and_loadable.under_transform()
+
+
 def test_first_use_may_be_inside_torch_compile() -> None:
     environment = {**os.environ, "KSHOT_EXT_BACKEND": "native"}
     subprocess.run([sys.executable, "-c", COMPILE_FIRST], env=environment, check=True)

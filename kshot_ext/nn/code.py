@@ -85,13 +85,23 @@ def _parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def require_simplex(code: Tensor) -> None:
     """Raise ValueError unless every row of `code` is finite, non-negative and sums to one (within 1e-3)."""
-    values = code.detach().to(torch.promote_types(code.dtype, torch.float32))
+    values = _all_entries(code.detach()).to(torch.promote_types(code.dtype, torch.float32))
     if not torch.isfinite(values).all():
         raise ValueError(f"code must be finite, got {_shown(values)}")
     if (values < -1e-6).any():
         raise ValueError(f"code must be non-negative, got {_shown(values)}")
     if ((values.sum(-1) - 1).abs() > 1e-3).any():
         raise ValueError(f"each row of code must sum to 1, got sums {_shown(values.sum(-1))}")
+
+
+def _all_entries(code: Tensor) -> Tensor:
+    """The codes of all entries under `torch.func.vmap`, in one plain tensor: Python may decide by its values."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(code):
+        batch_dim = functorch.maybe_get_bdim(code)  # -1 for the wrappers of other transforms
+        code = functorch.get_unwrapped(code)
+        code = code if batch_dim < 0 else code.movedim(batch_dim, 0)
+    return code
 
 
 def set_code(model: nn.Module, code: Tensor | None) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kshot_ext import backend
+
 
 class LostProcessError(RuntimeError):
     """Another process of the training has ended or does not answer."""
@@ -40,8 +42,22 @@ def summed(values: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The sum over the processes of a group as a new tensor, differentiable.
 
     Every process gets the sum S, so that its own values receive sum_r dL_r/dS, the sum over all processes' losses.
+    That is a sum again, and can be differentiated in its turn.
+
+    Raises:
+        RuntimeError: under a function transform, forward-mode differentiation, or in a batched backward pass:
+            `torch.distributed` has no rules for them.
     """
+    if backend.under_transform() or torch._C._dispatch_keys(values).has(_BATCHED):
+        raise RuntimeError(
+            "sums over processes, as in batch norm with the statistics of several of them, cannot be made under "
+            "function transforms, forward-mode differentiation or is_grads_batched=True: let each process use its own "
+            "statistics there, by kshot_ext.distributed.synchronize_batch_norm(model, None), or those of model.eval()"
+        )
     return _Sum.apply(values, group)
+
+
+_BATCHED = torch._C._parse_dispatch_key("Batched")  # what `is_grads_batched=True` gives to a backward pass
 
 
 class _Sum(torch.autograd.Function):
@@ -52,7 +68,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return all_reduce(grad.clone(memory_format=torch.contiguous_format), ctx.group), None
+        return summed(grad, ctx.group), None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import has_torch_function
 
 from kshot_ext import backend
+from kshot_ext.ops.transforms import register_rules
 
 # torch.library itself uses this guard, but it is no public name. Without it calls are as right, only slower.
 _below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
@@ -32,7 +33,7 @@ def differentiable(name: str, setup_context: Callable[..., None], backward: Call
 
     @backend.on_load
     def register() -> None:
-        torch.library.register_autograd(f"kshot_ext::{name}", backward, setup_context=setup_context)
+        register_rules(name, backward, setup_context)
 
     def forward(ctx, *inputs):
         with _below_autograd():
@@ -66,7 +67,7 @@ def not_differentiable(name: str) -> Callable[..., Any]:
 
     @backend.on_load
     def register() -> None:
-        torch.library.register_autograd(f"kshot_ext::{name}", refuse)
+        register_rules(name, refuse)
 
     def call(*inputs):
         # With create_graph gradients are enabled, and the registered formula refuses.
@@ -82,7 +83,7 @@ def _must_be_seen(inputs: tuple[Any, ...]) -> bool:
     """Whether a compiler, function transform, tracer or overriding tensor must be shown the operator itself."""
     return (
         torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
+        or backend.under_transform()
         or torch.jit.is_tracing()
         or has_torch_function(inputs)
     )

@@ -11,7 +11,8 @@ from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
 from kshot_ext.ops.differentiable import not_differentiable
-from kshot_ext.ops.effective_weight import fake_effective_weight
+from kshot_ext.ops.effective_weight import effective_weight_gradients, fake_effective_weight
+from kshot_ext.ops.transforms import register_rules
 
 
 def mix_weights(weights: Sequence[Tensor], code: Tensor) -> list[Tensor]:
@@ -90,11 +91,21 @@ def _fake_backward(grads, weights, code, need_weights, need_code):
     return grad_weights, code.new_empty(code.shape if need_code else 0)
 
 
+def _batched_backward(grads, weights, code, need_weights, need_code):
+    """Each dictionary by itself: torch batches no operator that takes lists, but one of tensors it does."""
+    parts = [
+        effective_weight_gradients(grad, weight, code, None, bool(need), need_code, False)
+        for grad, weight, need in zip(grads, weights, need_weights)
+    ]
+    return [grad_weight for grad_weight, _, _ in parts], sum(grad_code for _, grad_code, _ in parts)
+
+
 _backward_operator = not_differentiable("mix_weights_backward")
 
 
 @backend.on_load
 def _register() -> None:
     torch.library.register_fake("kshot_ext::mix_weights", _fake)
-    torch.library.register_autograd("kshot_ext::mix_weights", _backward, setup_context=_setup_context)
+    register_rules("mix_weights", _backward, _setup_context)
     torch.library.register_fake("kshot_ext::mix_weights_backward", _fake_backward)
+    torch.library.impl("kshot_ext::mix_weights_backward", "Batched", _batched_backward)

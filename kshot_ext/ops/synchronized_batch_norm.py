@@ -42,6 +42,7 @@ def synchronized_batch_norm_act(
 
     Raises:
         TypeError, ValueError: as `batch_norm_act`.
+        RuntimeError: under a function transform or forward-mode differentiation.
         LostProcessError: if another process is gone.
 
     Papers: batch norm, arXiv 1502.03167; over processes, MegDet, arXiv 1711.07240.

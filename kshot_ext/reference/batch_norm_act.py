@@ -41,11 +41,7 @@ def batch_norm_act(
         over = [d for d in range(x.dim()) if d != 1]
         mean, var = x.mean(over), x.var(over, correction=0)
         if running_mean is not None and running_var is not None:
-            count = x.numel() // channels
-            unbiased = var.detach() * (count / (count - 1))
-            with torch.no_grad():
-                running_mean[:channels].lerp_(mean.detach().to(running_mean.dtype), momentum)
-                running_var[:channels].lerp_(unbiased.to(running_var.dtype), momentum)
+            _record(x, running_mean[:channels], running_var[:channels], momentum)
     else:
         mean, var = running_mean[:channels].to(sum_dtype), running_var[:channels].to(sum_dtype)
 
@@ -57,6 +53,16 @@ def batch_norm_act(
     if residual is not None:
         normalised = normalised + residual.to(sum_dtype)
     return ACTIVATIONS[activation](normalised).to(input.dtype)
+
+
+def _record(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> None:
+    """Move the running statistics towards those of the batch (variance unbiased).
+
+    torch's own operator does it, and its output is dropped: `lerp_` would be refused under `torch.func.grad`, and would
+    say little under `torch.func.vmap`, where the statistics must be batched if the input is.
+    """
+    with torch.no_grad():
+        F.batch_norm(x.to(running_mean.dtype), running_mean, running_var, training=True, momentum=momentum)
 
 
 def _affine(parameter: Tensor, code: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor:

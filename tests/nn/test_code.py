@@ -135,3 +135,33 @@ def test_state_dict_holds_no_code() -> None:
     model, without = network(), network()
     kshot_ext.set_code(model, CODE)
     assert list(model.state_dict()) == list(without.state_dict())
+
+
+def test_a_code_set_inside_of_a_vmap_ends_with_it() -> None:
+    model, x = network().eval(), images()
+
+    def function(code: torch.Tensor) -> torch.Tensor:
+        kshot_ext.set_code(model, code)
+        return model(x)
+
+    torch.func.vmap(function)(torch.stack([CODE, CODE]))
+    with pytest.raises(RuntimeError, match=r"a torch\.func\.vmap that has ended.*a code that was set inside of it"):
+        model(x)
+    torch.func.grad(lambda code: function(code).sum())(CODE)
+    torch.testing.assert_close(model(x), function(CODE))  # a code of a finished gradient is a tensor as any other
+
+
+@pytest.mark.parametrize("dim", [0, -1])
+def test_check_code_sees_every_entry_under_function_transforms(dim: int) -> None:
+    layer, x = KShotLinear(4, 2, num_shots=3), torch.ones(1, 4)
+    layer.check_code = True
+    good = torch.stack([CODE, torch.eye(3)[0]])
+    bad = good * torch.tensor([[1.0], [1.5]])
+
+    def loss(code: torch.Tensor) -> torch.Tensor:
+        return layer(x, code).sum()
+
+    for transformed in (loss, torch.func.grad(loss)):
+        torch.func.vmap(transformed, dim)(good.movedim(0, dim))
+        with pytest.raises(ValueError, match=r"each row of code must sum to 1, got sums \[1, 1.5\]"):
+            torch.func.vmap(transformed, dim)(bad.movedim(0, dim))
