@@ -74,26 +74,15 @@ def asked_parts(works: list[WorkName] | None, sets: list[SetName] | None, precis
     return [(work.name, name) for work in asked if precision in work.precisions for name in work.sets if name in names]
 
 
-def measure_part(
-    work: str, set_name: str, settings: Settings, machine: Machine, console: Console, wrong: list[str] | None = None
-) -> Part:
-    """Measure all rows of a work on a layer set, and print them.
-
-    Args:
-        wrong: where given, rows that fail are left out of the part, and why they did is put there.
-    """
+def measure_part(work: str, set_name: str, settings: Settings, machine: Machine, console: Console) -> Part:
+    """Measure all rows of a work on a layer set, and print them."""
     rows = WORKS[work].rows(layer_sets()[set_name])
     results = []
     with machine.place.settings():
         machine_noise = noise(settings.pairs, machine.place, machine.clock)
         with Progress(console=console, transient=True) as progress:
             for row in progress.track(rows, description=f"{work}, {set_name}"):
-                try:
-                    results.append(measure(work, set_name, row, settings, machine))
-                except (RuntimeError, ValueError) as error:
-                    if wrong is None:
-                        raise
-                    wrong.append(f"{row.name}: {error}")
+                results.append(measure(work, set_name, row, settings, machine))
     origin = {**environment(machine.place), "settings": dataclasses.asdict(settings)}
     part = Part(work, set_name, settings.pairs, machine_noise, origin, results)
     console.print(row_table(part))

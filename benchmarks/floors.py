@@ -92,12 +92,25 @@ def achieved(row: Row, seconds: float, rates: Rates) -> Achieved:
     Raises:
         ValueError: the traffic of the row is not modelled.
     """
+    least, bound = least_seconds(row, rates)
+    return Achieved(_moved(row, rates) / seconds, row.operations / seconds, least, bound, least / seconds)
+
+
+def least_seconds(row: Row, rates: Rates) -> tuple[float, str]:
+    """The floor of a row, and what it is made of.
+
+    Raises:
+        ValueError: the traffic of the row is not modelled.
+    """
+    demands = {"bytes": _moved(row, rates), "operations": row.operations}
+    return least_time(demands, {"bytes": rates.bytes_per_second, "operations": rates.operations_per_second})
+
+
+def _moved(row: Row, rates: Rates) -> float:
+    """Bytes that cross the memory bus at least, in the precision of the rates."""
     if row.traffic is None:
         raise ValueError(f"row {row.name!r} has no model of its traffic")
-    moved = row.traffic * rates.number_bytes / FLOAT32_BYTES
-    demands = {"bytes": moved, "operations": row.operations}
-    least, bound = least_time(demands, {"bytes": rates.bytes_per_second, "operations": rates.operations_per_second})
-    return Achieved(moved / seconds, row.operations / seconds, least, bound, least / seconds)
+    return row.traffic * rates.number_bytes / FLOAT32_BYTES
 
 
 def achieved_rows(part: Part, rates: Rates) -> list[tuple[Row, RowResult, Achieved]]:

@@ -237,14 +237,20 @@ def _choose() -> BackendInfo:
         return BackendInfo("reference", f"{_VARIABLE}=reference")
     try:
         return _load(f"{_VARIABLE}=native" if forced else "the default")
-    except (BackendError, OSError) as error:
+    except Exception as error:
+        cause = _cause(error)
         if not forced:
             warnings.warn(
-                f"the native kernels are not available, so the slower reference backend runs: {error}",
+                f"the native kernels are not available, so the slower reference backend runs: {cause}",
                 BackendWarning,
                 stacklevel=2,
             )
-        return BackendInfo("reference", "the native kernels are not available", error=str(error))
+        return BackendInfo("reference", "the native kernels are not available", error=cause)
+
+
+def _cause(error: Exception) -> str:
+    """Why there are no kernels. Errors that nobody foresaw are no reason to stop either: the reference is there."""
+    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
 
 
 def _choose_for_cuda() -> BackendInfo:
@@ -253,14 +259,15 @@ def _choose_for_cuda() -> BackendInfo:
         return BackendInfo("reference", info().reason, error=info().error)
     try:
         return _load_cuda(info().reason)
-    except (BackendError, OSError) as error:
+    except Exception as error:
+        cause = _cause(error)
         if not _forced():
             warnings.warn(
-                f"no CUDA kernels, so tensors on a GPU are served by the slower reference backend: {error}",
+                f"no CUDA kernels, so tensors on a GPU are served by the slower reference backend: {cause}",
                 BackendWarning,
                 stacklevel=2,
             )
-        return BackendInfo("reference", "the CUDA kernels are not available", error=str(error))
+        return BackendInfo("reference", "the CUDA kernels are not available", error=cause)
 
 
 def _load(reason: str) -> BackendInfo:
@@ -274,7 +281,7 @@ def _load(reason: str) -> BackendInfo:
 
     folder = cache.default_folder()
     found = find_library(source_folder(), _PREBUILT, folder)
-    torch.ops.load_library(found.library.path)
+    found.library.load()
     _run_callbacks()
     return _info_of(found, folder, reason, torch.ops.kshot_ext.cpu_isa())
 
@@ -287,7 +294,7 @@ def _load_cuda(reason: str) -> BackendInfo:
 
     folder = cache.default_folder()
     found = find_cuda_library(source_folder(), _PREBUILT_CUDA, folder)
-    torch.ops.load_library(found.library.path)
+    found.library.load()
     return _info_of(found, folder, reason, None)
 
 

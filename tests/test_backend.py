@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -98,13 +101,96 @@ def test_unusable_cache_folder_falls_back(fresh: ModuleType, tmp_path: Path) -> 
         assert not fresh.native()
 
 
-def test_library_of_another_make_falls_back(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_that_does_not_load_falls_back(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
-        raise OSError(f"undefined symbol in {path}")
+        raise OSError(f"{path}: failed to map segment from shared object")
 
     monkeypatch.setattr("torch.ops.load_library", fail)
-    with pytest.warns(fresh_and_loadable.BackendWarning, match="undefined symbol"):
+    message = "does not load .*failed to map segment.*noexec.*KSHOT_EXT_CACHE.* else remove "
+    with pytest.warns(fresh_and_loadable.BackendWarning, match=message):
         assert not fresh_and_loadable.native()
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown(*_: object) -> None:
+        raise KeyError("no entry in passwd")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "KSHOT_EXT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def home_that_is_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("XDG_CACHE_HOME", "KSHOT_EXT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+
+
+def open_quote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "g++ '-O2")
+
+
+def compiler_without_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "silent").write_text("#!/bin/sh\n")
+    (tmp_path / "silent").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "silent"))
+
+
+def no_ninja(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    monkeypatch.setenv("CXX", shutil.which("g++") or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def cache_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o777)
+    (tmp_path / "cache").chmod(0o777)
+
+
+def surprise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("what nobody foresaw")
+
+    monkeypatch.setattr("kshot_ext._native.find.find_library", fail)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_home, "has no home folder to keep the compiled library in .*KSHOT_EXT_CACHE"),
+        (home_that_is_no_folder, "Not a directory.*KSHOT_EXT_CACHE"),
+        (open_quote, "CXX is no command as a shell would read it"),
+        (compiler_without_a_version, "prints no version number but ''.*name a compiler"),
+        (no_ninja, "no ninja, which runs the compiler; to cure it, run pip install ninja"),
+        (cache_of_another_user, "may be written by other users"),
+        (surprise, "RuntimeError: what nobody foresaw"),
+    ],
+)
+def test_whatever_is_wrong_falls_back_with_one_warning(
+    make: Callable[[pytest.MonkeyPatch, Path], None],
+    message: str,
+    fresh: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(monkeypatch, tmp_path)
+    with pytest.warns(fresh.BackendWarning, match=message) as caught:
+        assert not fresh.native()
+    assert len(caught) == 1
+    monkeypatch.setenv("KSHOT_EXT_BACKEND", "native")
+    with pytest.raises(backend.BackendError, match=message):
+        fresh.native()
+
+
+def test_a_gpu_that_fails_in_a_surprising_way_falls_back(
+    fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(reason: str) -> None:
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr(fresh_and_loadable, "_load_cuda", fail)
+    with pytest.warns(fresh_and_loadable.BackendWarning, match="no CUDA kernels.*RuntimeError: the driver is too old"):
+        assert fresh_and_loadable.kernels_for(torch.device("cuda")) is None
 
 
 def test_info_describes_the_library(fresh_and_loadable: ModuleType) -> None:

@@ -12,19 +12,9 @@ from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.measure import RowResult, Settings
 from benchmarks.reporting.results import Part
 from benchmarks.reporting.targets import reached
-from benchmarks.works import find_row
 from benchmarks.works.row import Row
 
 SAME = ("commit", "torch")  # of two environments whose figures may stand in one report
-
-
-def part_details(part: Part, rates: Rates, machine: Machine) -> list[dict[str, Any]]:
-    """Details of each row of a part."""
-    with machine.place.settings():
-        return [
-            row_details(find_row(part.work, part.layer_set, result.name), result, rates, machine)
-            for result in part.rows
-        ]
 
 
 def row_details(row: Row, result: RowResult, rates: Rates, machine: Machine) -> dict[str, Any]:
@@ -59,14 +49,8 @@ def means(parts: Sequence[Part]) -> list[dict[str, Any]]:
     ]
 
 
-def is_complete(
-    document: dict[str, Any], key: tuple[str, ...], environment: dict[str, Any], settings: Settings
-) -> bool:
-    """Whether a report has a part whole, from the same program and measured as thoroughly as asked."""
-    origins = [part["environment"] for part in document["parts"] if (part["work"], part["layer_set"]) == key[:2]]
-    origin = next((origin for origin in origins if origin["precision"] == key[2]), None)
-    details = document.get("details", {}).get(", ".join(key))
-    if origin is None or details is None or details["failed"]:
-        return False
+def goes_on(part: Part, environment: dict[str, Any], settings: Settings) -> bool:
+    """Whether a part of a report is from the same program and measured as thoroughly as asked, so that it can stay."""
+    origin = part.environment
     enough = all(origin["settings"][name] >= wish for name, wish in dataclasses.asdict(settings).items())
     return enough and all(origin[name] == environment[name] for name in SAME)

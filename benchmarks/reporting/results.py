@@ -88,9 +88,24 @@ def load_parts(path: Path) -> list[Part]:
 
 def save_part(path: Path, part: Part) -> list[Part]:
     """Put `part` into the file, in place of an older one of the same key; return all parts."""
-    parts = sorted([*(old for old in load_parts(path) if old.key != part.key), part], key=lambda part: part.key)
-    save_sections(path, parts=[dataclasses.asdict(part) for part in parts])
+    parts = with_part(load_parts(path), part)
+    save_sections(path, parts=as_json(parts))
     return parts
+
+
+def with_part(parts: Sequence[Part], part: Part) -> list[Part]:
+    """`parts` with one more, in place of an older one of the same key, sorted by key."""
+    return sorted([*(old for old in parts if old.key != part.key), part], key=lambda part: part.key)
+
+
+def as_json(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """Parts as a result file has them."""
+    return [dataclasses.asdict(part) for part in parts]
+
+
+def with_row(part: Part, row: RowResult) -> Part:
+    """`part` with a row, in place of an older one of that name."""
+    return dataclasses.replace(part, rows=[*(old for old in part.rows if old.name != row.name), row])
 
 
 def save_sections(path: Path, **sections: object) -> None:
@@ -106,6 +121,8 @@ def write_json(path: Path, document: object) -> None:
     ) as file:
         json.dump(document, file, indent=1)
         file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())  # or a crash of the machine could leave the new name on an empty file
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 

@@ -2,8 +2,8 @@
 // launch functions. Kernels: dense_gather.cuh (forward, gradient of the input), dense_weight_gradient.cuh,
 // dense_per_sample_gradient.cuh.
 //
-// Every function only enqueues work on `stream` (a cudaStream_t); errors stay for the caller's
-// cudaGetLastError. Activations are [N, H, W, C] with the active channels side by side, of type float32,
+// Every function only enqueues work on `stream` (a cudaStream_t), and throws if a kernel does not start.
+// Activations are [N, H, W, C] with the active channels side by side, of type float32,
 // bfloat16 or float16; codes, gates, biases and the gradients of weights and codes are float32. float32
 // products run on tensor cores as tf32 if `allow_tf32`, else in plain float32.
 #pragma once

@@ -1,7 +1,6 @@
 // What the operators' glue needs of tensors beyond the stable ABI: dtype table, strided allocation, layouts.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "common/dtype.h"
+#include "ops/torch_compat.h"
 
 namespace kshot {
 

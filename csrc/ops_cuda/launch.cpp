@@ -7,6 +7,9 @@
 namespace kshot {
 
 Launch::Launch(const Tensor& tensor) {
+  const cudaError_t earlier = cudaGetLastError();
+  STD_TORCH_CHECK(earlier == cudaSuccess,
+                  "CUDA work before this operator failed: ", cudaGetErrorString(earlier));
   const int32_t device = tensor.get_device_index();
   DeviceGuardHandle guard = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_device_guard(device, &guard));
@@ -16,11 +19,6 @@ Launch::Launch(const Tensor& tensor) {
 
 Launch::~Launch() {
   aoti_torch_delete_device_guard(static_cast<DeviceGuardHandle>(device_guard_));
-}
-
-void Launch::check(const char* what) const {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, what, ": the kernel did not start: ", cudaGetErrorString(error));
 }
 
 }  // namespace kshot

@@ -5,7 +5,9 @@
 
 namespace kshot {
 
-// Makes the device of `tensor` the current one while it lives, and tells torch's current stream there.
+// Makes the device of `tensor` the current one while it lives, and tells torch's current stream there. Raises
+// an error if one of earlier work is pending, which the first kernel would be blamed for; what the operator's
+// own kernels do wrong, KSHOT_LAUNCH tells.
 class Launch {
  public:
   explicit Launch(const Tensor& tensor);
@@ -14,8 +16,6 @@ class Launch {
   Launch& operator=(const Launch&) = delete;
 
   void* stream() const { return stream_; }
-  // Raises an error if a launch since the last check was refused; does not wait for kernels.
-  void check(const char* what) const;
 
  private:
   void* device_guard_ = nullptr;

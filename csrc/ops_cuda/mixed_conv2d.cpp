@@ -155,7 +155,6 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                          output.data_ptr()},
                         launch.stream());
   }
-  launch.check("mixed_conv2d");
   return output;
 }
 
@@ -279,7 +278,6 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
     const Mixing mixing(Dictionary(weight), code, gate, grad.size(1), depthwise ? 1 : input.size(1));
     result = gradients_of_mixing(mixing, grad_input, effective, needs);
   }
-  launch.check("mixed_conv2d_backward");
   return result;
 }
 

@@ -10,7 +10,6 @@ void run_forward(const std::vector<EffectiveWeight>& mixings, const Tensor& weig
   if (mixings.empty()) return;
   const Launch launch(weight);
   cuda::effective_weight(mixings.data(), static_cast<int64_t>(mixings.size()), launch.stream());
-  launch.check("effective_weight");
 }
 
 void run_backward(const std::vector<MixingGradients*>& gradients) {
@@ -30,7 +29,6 @@ void run_backward(const std::vector<MixingGradients*>& gradients) {
   Tensor workspace = scratch(cuda::effective_weight_backward_workspace(passes.data(), count), like);
   const Launch launch(like);
   cuda::effective_weight_backward(passes.data(), count, workspace.data_ptr(), launch.stream());
-  launch.check("effective_weight_backward");
 }
 
 }  // namespace kshot

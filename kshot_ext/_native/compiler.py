@@ -4,13 +4,14 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 from kshot_ext._native.errors import BackendError
+from kshot_ext._native.process import run
 
 _DEFAULTS = ("g++", "clang++", "c++")
 _OLDEST = {"g++": 9, "clang": 10}
+_SECONDS = 30.0  # to tell its version
 _CURE = (
     "install g++ 9 or later (Debian, Ubuntu: apt install g++) or clang 10 or later, "
     "or name a compiler in the environment variable CXX"
@@ -26,9 +27,20 @@ class Compiler:
     version: str
 
     @property
+    def program(self) -> str:
+        """The compiler itself, without a launcher such as ccache before it and options behind it."""
+        return self.command[len(self.command) - len(self.options) - 1]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What `CXX` gives the compiler: all from the first word on that begins with a dash."""
+        first = next((index for index, word in enumerate(self.command) if word.startswith("-")), len(self.command))
+        return self.command[first:]
+
+    @property
     def identity(self) -> str:
-        """Family and version: what the compiled result depends on."""
-        return f"{self.family} {self.version}"
+        """Family, version and options of `CXX`: what the compiled result depends on."""
+        return shlex.join([self.family, self.version, *self.options])
 
 
 def find_compiler() -> Compiler:
@@ -37,7 +49,7 @@ def find_compiler() -> Compiler:
     Raises:
         BackendError: none is there, or none is recent enough.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    chosen = _words(os.environ.get("CXX", ""))
     candidates = [tuple(chosen)] if chosen else [(name,) for name in _DEFAULTS]
     refusals = []
     for command in candidates:
@@ -47,6 +59,18 @@ def find_compiler() -> Compiler:
             refusals.append(str(refusal))
     origin = "CXX names no usable C++ compiler" if chosen else "no usable C++ compiler"
     raise BackendError(f"{origin}: {'; '.join(refusals)}. To cure it, {_CURE}")
+
+
+def _words(wish: str) -> list[str]:
+    try:
+        words = shlex.split(wish)
+    except ValueError as error:
+        raise BackendError(
+            f"CXX is no command as a shell would read it ({error}): {wish!r}. To cure it, {_CURE}"
+        ) from error
+    if words and (not words[0] or words[0].startswith("-")):
+        raise BackendError(f"CXX must begin with the name of a compiler, got {wish!r}. To cure it, {_CURE}")
+    return words
 
 
 def _inspect(command: tuple[str, ...]) -> Compiler:
@@ -65,10 +89,7 @@ def _inspect(command: tuple[str, ...]) -> Compiler:
 
 
 def _output(*command: str) -> str:
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"{shlex.join(command)} does not run: {error}") from error
+    result = run(command, _SECONDS)
     if result.returncode != 0:
         raise BackendError(f"{shlex.join(command)} ends with code {result.returncode}: {result.stderr.strip()}")
     return result.stdout.strip()

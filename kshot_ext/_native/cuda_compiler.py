@@ -3,15 +3,16 @@
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from kshot_ext._native.errors import BackendError
+from kshot_ext._native.process import run
 
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
+_SECONDS = 60.0  # to tell its version
 _CURE = (
     "install a CUDA toolkit of that version (Debian, Ubuntu: the package cuda-nvcc; conda: cuda-nvcc), "
     "or name its folder in the environment variable CUDA_HOME"
@@ -44,13 +45,10 @@ def find_cuda_compiler() -> CudaCompiler:
     program = _nvcc()
     if program is None:
         raise BackendError(f"no nvcc in CUDA_HOME, on PATH or in /usr/local/cuda; torch has CUDA {wanted}: {_CURE}")
-    try:
-        text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise BackendError(f"{program} does not run: {error}") from error
+    text = run([str(program), "--version"], _SECONDS).stdout
     release = re.search(r"release (\d+\.\d+)", text)
     if release is None:
-        raise BackendError(f"{program} --version names no release but {text.strip()[-80:]!r}")
+        raise BackendError(f"{program} --version names no release but {text.strip()[-80:]!r}: {_CURE}")
     if release[1].split(".")[0] != wanted.split(".")[0]:
         raise BackendError(f"{program} is of CUDA {release[1]}, torch {torch.__version__} has CUDA {wanted}: {_CURE}")
     return CudaCompiler((str(program),), release[1], _toolkit_of(program))
@@ -87,7 +85,7 @@ def present_architectures() -> tuple[str, ...]:
 def _toolkit_of(program: Path) -> Path:
     """The folder of the toolkit: what nvcc calls it, as the program on PATH may be a script elsewhere."""
     dry_run = [str(program), "--dryrun", "-c", "-x", "cu", os.devnull]
-    told = re.search(r"\bTOP=(\S+)", subprocess.run(dry_run, capture_output=True, text=True).stderr)
+    told = re.search(r"\bTOP=(\S+)", run(dry_run, _SECONDS).stderr)
     return Path(told[1]).resolve() if told else program.resolve().parent.parent
 
 

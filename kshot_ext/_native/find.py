@@ -1,7 +1,7 @@
 """Get the compiled library: prebuilt in the package, else cached, else built now."""
 
+import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from kshot_ext._native.cuda_compiler import (
     wished_architectures,
 )
 from kshot_ext._native.errors import BackendError
-from kshot_ext._native.library import Library, Metadata, read_library, seal
+from kshot_ext._native.library import LIBRARY, METADATA, Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
 from kshot_ext._native.processor import instruction_sets_to_build
 from kshot_ext._native.recipe import CudaRecipe, Recipe
@@ -27,6 +27,8 @@ from kshot_ext._native.sources import sources_digest
 # Longer than any build takes, so that only a stuck holder of the lock is reported.
 _LOCK_SECONDS = 600.0
 _SECONDS_PER_STEP = 4.0
+# A compiler that hangs is given up, one on a slow or busy machine is not.
+_LEAST_LIMIT, _LIMIT_OVER_EXPECTED = 300.0, 30
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path)
     Raises:
         BackendError: it cannot be built, or the cache folder cannot be trusted or written.
     """
-    prebuilt, note = _prebuilt(source_folder, prebuilt_folder)
+    prebuilt, note = _prebuilt(source_folder, prebuilt_folder, cuda="")
     if prebuilt:
         return Found(prebuilt, "prebuilt")
     recipe = Recipe(source_folder, find_compiler(), instruction_sets_to_build())
@@ -57,7 +59,7 @@ def find_cuda_library(source_folder: Path, prebuilt_folder: Path, cache_folder: 
     Raises:
         BackendError: it cannot be built: no CUDA in torch, no nvcc, no GPU; or the cache folder cannot be trusted.
     """
-    prebuilt, note = _prebuilt(source_folder, prebuilt_folder)
+    prebuilt, note = _prebuilt(source_folder, prebuilt_folder, cuda=(torch.version.cuda or "none").split(".")[0])
     if prebuilt:
         return Found(prebuilt, "prebuilt")
     compilers = find_compiler(), find_cuda_compiler()
@@ -70,13 +72,15 @@ def _cached_or_built(recipe: Recipe | CudaRecipe, cache_folder: Path, occasion: 
     if cached := _read_cached(entry):
         return Found(cached, "cached", note)
     cache.make_folder(cache_folder)
-    with cache.locked(cache_folder, _LOCK_SECONDS):
+    with cache.locked(cache_folder, _LOCK_SECONDS) as alone:
         # The process that held the lock before this one may have built the same library.
         if cached := _read_cached(entry):
             return Found(cached, "cached", note)
-        with cache.private_folder(cache_folder) as private:
+        with cache.private_folder(cache_folder, alone) as private:
             build(recipe, private, occasion)
-            cache.publish(private, entry)
+            # Without a lock another process may have finished first; its library may be in use.
+            if alone or _read_cached(entry) is None:
+                cache.publish(private, entry)
     if built := _read_cached(entry):
         return Found(built, "built", note)
     raise BackendError(f"the library just built in {entry} is damaged; check the disk of that folder")
@@ -90,53 +94,58 @@ def build(recipe: Recipe | CudaRecipe, folder: Path, occasion: str) -> None:
     """
     steps = len(recipe.steps())
     expected = _SECONDS_PER_STEP * steps / jobs()
-    print(
-        f"kshot_ext: building the native kernels ({occasion}, about {expected:.0f} s) ... ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+    cache.say(f"kshot_ext: building the native kernels ({occasion}, about {expected:.0f} s) ... ", end="")
     begin = time.monotonic()
     outcome = "failed"
     try:
-        build_library(recipe, folder)
+        with cache.as_backend_error(folder):
+            build_library(recipe, folder, max(_LEAST_LIMIT, _LIMIT_OVER_EXPECTED * expected))
         outcome = "done"
     finally:
         seconds = time.monotonic() - begin
-        print(f"{outcome} in {seconds:.1f} s", file=sys.stderr, flush=True)
+        cache.say(f"{outcome} in {seconds:.1f} s")
     metadata = Metadata(
         sources=sources_digest(recipe.source_folder),
-        torch=torch.__version__,
+        torch_target=flags.TORCH_TARGET_NAME,
+        cuda=recipe.cuda,
         compiler=recipe.compiler.identity,
         seconds=round(seconds, 1),
     )
-    seal(folder, metadata)
+    with cache.as_backend_error(folder):
+        seal(folder, metadata)
 
 
 def _read_cached(entry: Path) -> Library | None:
     """The complete library in a folder of the cache that no other user can have written; else None."""
-    if not entry.is_dir():
-        return None
-    for folder in (entry.parent, entry):
-        cache.check_owner(folder)
+    with cache.as_backend_error(entry.parent, "read"):
+        if not entry.is_dir():
+            return None
+        for folder in (entry.parent, entry):
+            cache.check_folder(folder)
+        for file in (entry / METADATA, entry / LIBRARY):
+            if os.path.lexists(file):  # what is missing is for read_library to see
+                cache.check_file(file)
     return read_library(entry)
 
 
-def _prebuilt(source_folder: Path, folder: Path) -> tuple[Library | None, str]:
-    """The library that the package ships, if it serves; else None and why not."""
+def _prebuilt(source_folder: Path, folder: Path, cuda: str) -> tuple[Library | None, str]:
+    """The library that the package ships, if it serves torch with this CUDA; else None and why not."""
     if not folder.is_dir():
         return None, ""
     library = read_library(folder)
-    note = _objection(library, source_folder)
+    note = _objection(library, source_folder, cuda)
     return (None, note) if note else (library, "")
 
 
-def _objection(prebuilt: Library | None, source_folder: Path) -> str:
+def _objection(prebuilt: Library | None, source_folder: Path, cuda: str) -> str:
     """Why the prebuilt library is not to be used; empty if it is."""
     if prebuilt is None:
         return "the prebuilt library is incomplete or damaged"
-    if prebuilt.metadata.torch != torch.__version__:
-        return f"the prebuilt library is for torch {prebuilt.metadata.torch}, this is torch {torch.__version__}"
+    target = prebuilt.metadata.torch_target
+    if target != flags.TORCH_TARGET_NAME:
+        return f"the prebuilt library is for the stable ABI of torch {target}, expected {flags.TORCH_TARGET_NAME}"
+    if prebuilt.metadata.cuda != cuda:
+        return f"the prebuilt library is for CUDA {prebuilt.metadata.cuda or 'none'}, torch has CUDA {cuda or 'none'}"
     if prebuilt.metadata.sources != sources_digest(source_folder):
         return f"the prebuilt library was built from other sources than those in {source_folder}"
     return ""
@@ -165,7 +174,7 @@ def prebuild_cuda(source_folder: Path, target: Path) -> None:
     try:
         cuda_compiler = find_cuda_compiler()
     except BackendError as lack:
-        print(f"kshot_ext: the CUDA kernels are not built ahead of time: {lack}", file=sys.stderr)
+        cache.say(f"kshot_ext: the CUDA kernels are not built ahead of time: {lack}")
         return
     recipe = CudaRecipe(source_folder, find_compiler(), cuda_compiler, wished_architectures() or ARCHITECTURES)
     target.mkdir()

@@ -18,9 +18,14 @@ COMPILE = (
 # For developers, who build with CMake; a user's build would take a fifth longer with them.
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
-# The stable ABI of torch 2.10: the library keeps working with later versions. Little work is done in ops/, so its
-# compile time counts more than its speed; -Og compiles in three quarters of the time of -O1 and runs as fast.
-OPS = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-Og")
+# The oldest torch that pyproject.toml allows. The glue is compiled for its stable ABI, which later versions keep: one
+# library serves them all, whichever of them it was compiled with.
+TORCH_TARGET = (2, 10)
+TORCH_TARGET_NAME = "{}.{}".format(*TORCH_TARGET)
+
+# Little work is done in ops/, so its compile time counts more than its speed; -Og compiles in three quarters of the
+# time of -O1 and runs as fast.
+OPS = ("-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*TORCH_TARGET), "-Og")
 
 INSTRUCTION_SETS = {
     "portable": (),

@@ -5,16 +5,25 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
+from kshot_ext._native.cache import ELSEWHERE
+from kshot_ext._native.errors import BackendError
+
 LIBRARY = "libkshot_ext.so"
-_METADATA = "build.json"
+METADATA = "build.json"
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a library was built from: digest of the sources, torch version, compiler."""
+    """What a library was built from and for: digest of the sources, stable ABI, CUDA, compiler.
+
+    `torch_target` is the oldest torch that can load it; `cuda` the major version of CUDA, empty for the CPU.
+    """
 
     sources: str
-    torch: str
+    torch_target: str
+    cuda: str
     compiler: str
     seconds: float
 
@@ -26,12 +35,26 @@ class Library:
     path: Path
     metadata: Metadata
 
+    def load(self) -> None:
+        """Load it into this process; its operators then stand in `torch.ops.kshot_ext`.
+
+        Raises:
+            BackendError: the system does not load it.
+        """
+        try:
+            torch.ops.load_library(self.path)
+        except OSError as error:
+            raise BackendError(
+                f"the library {self.path} does not load ({error}); if its disk is mounted so that no code may run from "
+                f"it (noexec), {ELSEWHERE}, else remove {self.path.parent} to have it built anew"
+            ) from error
+
 
 def seal(folder: Path, metadata: Metadata) -> Library:
     """Complete the folder of a newly built library with its metadata and the digest of the library."""
     library = folder / LIBRARY
     content = {**asdict(metadata), "sha256": _digest(library)}
-    (folder / _METADATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / METADATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Library(library, metadata)
 
 
@@ -39,7 +62,7 @@ def read_library(folder: Path) -> Library | None:
     """The library in `folder`; None if it is absent, half-built or damaged."""
     library = folder / LIBRARY
     try:
-        content = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+        content = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         expected = content.pop("sha256")
         return Library(library, Metadata(**content)) if _digest(library) == expected else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

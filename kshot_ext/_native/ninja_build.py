@@ -1,16 +1,16 @@
 """Compile and link one recipe with ninja."""
 
+import errno
 import os
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
-import ninja
-
 from kshot_ext._native import flags
+from kshot_ext._native.cache import ELSEWHERE
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import LIBRARY
+from kshot_ext._native.process import run
 from kshot_ext._native.recipe import CompileStep, CudaRecipe, Recipe
 
 # Twice what the largest file takes.
@@ -26,11 +26,12 @@ rule link
 """
 
 
-def build_library(recipe: Recipe | CudaRecipe, folder: Path) -> None:
+def build_library(recipe: Recipe | CudaRecipe, folder: Path, seconds: float) -> None:
     """Build `recipe` into the empty folder `folder`, which then holds one file: `LIBRARY`.
 
     Raises:
-        BackendError: ninja is missing, or a step fails; the message ends with the last lines printed.
+        BackendError: ninja is missing, or a step fails, or it takes longer than `seconds`; where a step fails, the
+            message ends with the last lines printed.
     """
     objects = folder / "objects"
     objects.mkdir()
@@ -38,24 +39,30 @@ def build_library(recipe: Recipe | CudaRecipe, folder: Path) -> None:
         unit = objects / step.unit
         unit.parent.mkdir(exist_ok=True)
         unit.write_text("".join(f'#include "{source}"\n' for source in step.sources), encoding="utf-8")
-    (objects / "build.ninja").write_text(_ninja_file(recipe), encoding="utf-8")
-    command = [_ninja(), "-C", str(objects), "-j", str(jobs())]
-    result = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    # Names on disk are bytes; surrogates stand for those that are no UTF-8.
+    (objects / "build.ninja").write_text(_ninja_file(recipe), encoding="utf-8", errors="surrogateescape")
+    # Compilers keep scratch files in TMPDIR, and /tmp may be full or closed to them.
+    environment = {**os.environ, "TMPDIR": str(objects)}
+    result = run([_ninja(), "-C", str(objects), "-j", str(jobs())], seconds, environment=environment)
     if result.returncode != 0:
-        tail = "\n".join(result.stdout.splitlines()[-_LINES_SHOWN:])
-        compiler = f"{shlex.join(recipe.compiler.command)} ({recipe.compiler.identity})"
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-_LINES_SHOWN:])
+        cure = "name another compiler in the environment variable CXX"
+        if os.strerror(errno.ENOSPC) in tail:
+            cure = f"free space on the disk of {folder.parent}, or {ELSEWHERE}"
         raise BackendError(
-            f"the native kernels do not compile with {compiler}; to cure it, name another compiler in the "
-            f"environment variable CXX. ninja ended with code {result.returncode} and these lines:\n{tail}"
+            f"the native kernels do not compile with {_told(recipe)}; to cure it, {cure}. "
+            f"ninja ended with code {result.returncode} and these lines:\n{tail}"
+        )
+    if not (folder / LIBRARY).is_file():
+        raise BackendError(
+            f"{_told(recipe)} ended as if it had compiled the native kernels, but made no library; "
+            "to cure it, name another compiler in the environment variable CXX"
         )
     shutil.rmtree(objects)
+
+
+def _told(recipe: Recipe | CudaRecipe) -> str:
+    return f"{shlex.join(recipe.compiler.command)} ({recipe.compiler.identity})"
 
 
 def jobs() -> int:
@@ -71,17 +78,26 @@ def _free_memory() -> int:
     """Bytes that new processes can take without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+        amounts = dict(line.split(":", 1) for line in lines)
+        return int(amounts["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, LookupError):  # no Linux, or a sandbox that shows half of it
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    amounts = dict(line.split(":", 1) for line in lines)
-    return int(amounts["MemAvailable"].split()[0]) * 1024
 
 
 def _ninja() -> str:
-    program = shutil.which("ninja", path=ninja.BIN_DIR) or shutil.which("ninja")
+    program = shutil.which("ninja", path=_packaged_ninja()) or shutil.which("ninja")
     if program is None:
         raise BackendError("no ninja, which runs the compiler; to cure it, run pip install ninja")
     return program
+
+
+def _packaged_ninja() -> str:
+    """The folder of the program that the package ninja brings; empty without it."""
+    try:
+        import ninja
+    except ImportError:
+        return ""
+    return getattr(ninja, "BIN_DIR", "")
 
 
 def _ninja_file(recipe: Recipe | CudaRecipe) -> str:
@@ -105,5 +121,12 @@ def _edge(step: CompileStep) -> str:
 
 
 def _words(words: tuple[str, ...]) -> str:
-    """Words of a shell command, as the right-hand side of a ninja assignment."""
+    """Words of a shell command, as the right-hand side of a ninja assignment.
+
+    Raises:
+        BackendError: one holds a line break, which ninja cannot express.
+    """
+    for word in words:
+        if "\n" in word:
+            raise BackendError(f"ninja takes no line break in a name, got {word!r}; {ELSEWHERE}")
     return shlex.join(words).replace("$", "$$")

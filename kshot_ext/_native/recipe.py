@@ -36,14 +36,17 @@ class Recipe:
     source_folder: Path
     compiler: Compiler
     instruction_sets: tuple[str, ...]
+    cuda = ""  # needs none
 
     @property
     def key(self) -> str:
-        """Hexadecimal digest that names the build in the cache; two equal recipes give equal libraries."""
+        """Hexadecimal digest that names the build in the cache; what two equal recipes build is interchangeable.
+
+        The installed torch is no part of it, only the version whose stable ABI the flags name.
+        """
         ingredients = {
             "sources": sources_digest(self.source_folder),
             "compiler": self.compiler.identity,
-            "torch": torch.__version__,
             "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
             "machine": platform.machine(),
             "kernels": {name: flags.kernel_flags(name) for name in self.instruction_sets},
@@ -86,12 +89,16 @@ class CudaRecipe:
     architectures: tuple[str, ...]
 
     @property
+    def cuda(self) -> str:
+        """Major version of the CUDA runtime that the library links to."""
+        return self.cuda_compiler.version.split(".")[0]
+
+    @property
     def key(self) -> str:
         """Hexadecimal digest that names the build in the cache."""
         ingredients = {
             "sources": sources_digest(self.source_folder),
             "compiler": [self.compiler.identity, self.cuda_compiler.identity],
-            "torch": torch.__version__,
             "flags": [*flags.COMPILE, *flags.CUDA, *flags.CUDA_OPS, *flags.LINK, *flags.CUDA_LIBRARIES],
             "architectures": self.architectures,
         }
@@ -102,7 +109,8 @@ class CudaRecipe:
         sources = listed_sources(self.source_folder)
         ops = tuple(source for source in sources if source.startswith("ops_cuda/"))
         headers = ("-isystem", str(_TORCH / "include"), "-isystem", str(self.cuda_compiler.toolkit / "include"))
-        command = (*self.cuda_compiler.command, "-ccbin", self.compiler.command[0])
+        options = (f"-Xcompiler={option}" for option in self.compiler.options)
+        command = (*self.cuda_compiler.command, "-ccbin", self.compiler.program, *options)
         cuda_flags = (*flags.CUDA, f"-I{self.source_folder}", *flags.cuda_architectures(self.architectures))
         return [
             CompileStep(ops, "ops_cuda.cpp", (*headers, *flags.CUDA_OPS)),

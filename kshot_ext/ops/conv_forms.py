@@ -61,11 +61,15 @@ class ConvCall(NamedTuple):
         return tensor.contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
 
 
+# Of a dense dictionary; CUDA's kernels hold a code of at most so many entries.
+MOST_CUDA_COPIES = 128
+
+
 def can_fuse(call: ConvCall) -> bool:
     """Whether we have a kernel for this call: two dimensions, depthwise or dense.
 
-    Dense kernels take float32, on CUDA half types and up to 128 copies too. Under autocast the vendor's are used: they
-    round the mixed weight, not the dictionary.
+    Dense kernels take float32, on CUDA half types too, and there up to `MOST_CUDA_COPIES` copies. Under autocast the
+    vendor's are used: they round the mixed weight, not the dictionary.
     """
     if call.dims.count != 2:
         return False
@@ -76,7 +80,7 @@ def can_fuse(call: ConvCall) -> bool:
     autocast = torch.is_autocast_enabled(call.input.device.type)
     if call.widths.groups != 1 or call.input.dtype not in legal or autocast:
         return False
-    return not on_cuda or call.weight.shape[0] <= 128
+    return not on_cuda or call.weight.shape[0] <= MOST_CUDA_COPIES
 
 
 def prefers_fused(call: ConvCall) -> bool:
@@ -86,28 +90,45 @@ def prefers_fused(call: ConvCall) -> bool:
     image. With one weight for the batch, so are 1x1 convolutions of channels_last images with at least 16 channels, a
     vector of AVX-512, on both sides, or of so few pixels that calls take longer than products.
 
-    On CUDA per-sample and depthwise convolutions are ours, and dense ones of at most 2048 output positions in the
-    batch: every block of 64 or 128 positions mixes its weight anew, which costs more bytes than mixing once where
-    there are many. This rule is not measured yet.
+    On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
+    take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
+    `torch.bmm` for 1x1 convolutions with a code per sample. This rule is not measured yet, on no GPU; it rests on
+    counted instructions, of which our dense kernels take more.
     """
     if call.depthwise:
         return True
-    positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
     if backend.kernels_for(call.input.device) == "cuda":
-        return call.per_sample or positions <= 2048
+        return call.per_sample and not is_linear_map(call)
     if call.per_sample:
         return call.widths.in_channels >= 8
+    positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
     channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
     pointwise = math.prod(call.weight.shape[3:]) == 1
     thin = min(call.widths.in_channels, call.widths.out_channels) < 16
     return pointwise and channels_last and (not thin or positions <= 1024)
 
 
+def is_linear_map(call: ConvCall) -> bool:
+    """Whether each output position is the same linear map of one input position: 1x1, one group, no padding."""
+    return math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding) and call.widths.groups == 1
+
+
 def stacks_copies(call: ConvCall) -> bool:
     """Whether a per-sample convolution is a linear map of one row a sample: 1x1 on a single pixel."""
-    single = math.prod(call.weight.shape[3:]) == 1 and math.prod(call.input.shape[2:]) == 1
-    plain = not any(call.window.padding) and call.widths.groups == 1
-    return call.per_sample and single and plain and suits_one_product(call.input)
+    single = math.prod(call.input.shape[2:]) == 1
+    return call.per_sample and single and is_linear_map(call) and suits_one_product(call.input)
+
+
+def form_apart(call: ConvCall) -> Callable[[ConvCall], Tensor]:
+    """The form that mixes first and leaves the product to the vendor's library.
+
+    For 1x1 convolutions with a code per sample that is one batched product on CUDA, also where no kernel of ours could
+    serve: cuDNN runs N groups one after another. On the CPU oneDNN's grouped convolution is what was measured.
+    """
+    if not call.per_sample:
+        return mix_then_conv_form
+    on_cuda = backend.kernels_for(call.input.device) == "cuda"
+    return batched_form if on_cuda and is_linear_map(call) else grouped_form
 
 
 def stacked_form(call: ConvCall) -> Tensor:
@@ -212,3 +233,27 @@ def grouped_form(call: ConvCall) -> Tensor:
     )
     output = output.reshape(batch, widths.out_channels, *output.shape[2:])
     return call.in_format_of_input(output)
+
+
+def batched_form(call: ConvCall) -> Tensor:
+    """One code per sample, 1x1: a product of matrices for each sample, all of them in one call of `torch.bmm`.
+
+    In float32 it rounds as matrix products do (`torch.backends.cuda.matmul.allow_tf32`), not as convolutions.
+    """
+    widths = call.widths
+    mixed = mix(call.weight, call.code, call.gate, widths.out_channels, widths.weight_in_channels).flatten(2)
+    bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
+    every = tuple(slice(None, None, step) for step in call.window.stride)
+    image = call.input[(..., *every)]
+    positions = image.flatten(2)  # [N, C_in', positions]
+    bias = bias if bias is None else bias.to(mixed.dtype).reshape(-1, widths.out_channels, 1)
+    if image.stride(1) == 1:  # channels_last: so is the output
+        output = _product(positions.mT, mixed.mT, bias if bias is None else bias.mT).mT
+    else:
+        output = _product(mixed, positions, bias)
+    return call.in_format_of_input(output.unflatten(2, image.shape[2:]))
+
+
+def _product(left: Tensor, right: Tensor, addend: Tensor | None) -> Tensor:
+    """A product of matrices per sample, and what is added before it is rounded."""
+    return torch.bmm(left, right) if addend is None else torch.baddbmm(addend, left, right)

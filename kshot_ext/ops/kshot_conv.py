@@ -168,7 +168,7 @@ def _kshot_conv(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
             f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
         )
-    apart = conv_forms.grouped_form if code.dim() == 2 else conv_forms.mix_then_conv_form
+    apart = conv_forms.form_apart(call)
     if not fusible:
         return apart(call)
     if algorithm == "fused":

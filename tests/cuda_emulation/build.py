@@ -213,8 +213,10 @@ def build_operators() -> Path:
     """The library of the CUDA operators, its kernels on the emulator, registered for tensors on the CPU."""
     import torch
 
+    from kshot_ext._native import flags as library_flags
+
     headers = [f"-isystem{Path(torch.__file__).parent / 'include'}", "-Wno-unused-variable"]
-    flags = ("-O1", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DKSHOT_DISPATCH_KEY=CPU", *headers)
+    flags = (*library_flags.OPS, "-O1", "-DKSHOT_DISPATCH_KEY=CPU", *headers)
     glue = [path for path in sorted((ROOT / "csrc" / "ops_cuda").glob("*.cpp")) if path.name != "launch.cpp"]
     kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     emulator = {file.name: (file, ("-O3",)) for file in sorted((HERE / "emulator").glob("*.cpp"))}

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(autouse=True)
 def everything_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # "auto" may take cuDNN, and bits are compared
     torch.set_default_device("cuda")
     assert backend.kernels_for(torch.device("cuda")) == "cuda"
     yield

@@ -2,8 +2,12 @@
 
 import ctypes
 import dataclasses
+import errno
+import fcntl
+import json
 import os
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kshot_ext._native import find as find_module
 from kshot_ext._native import flags
 from kshot_ext._native.compiler import Compiler, find_compiler
 from kshot_ext._native.errors import BackendError
@@ -22,6 +27,7 @@ from kshot_ext._native.find import Found, find_library, prebuild
 from kshot_ext._native.recipe import Recipe
 from kshot_ext._native.sources import source_folder as source_folder_in_use
 
+ROOT = Path(__file__).resolve().parents[2]
 Script = Callable[[str, str], Path]
 
 FIND = """
@@ -56,7 +62,7 @@ def answer(found: Found) -> int:
 def test_builds_once_and_says_so(find: Callable[[], Found], capfd: pytest.CaptureFixture[str]) -> None:
     built = find()
     assert (built.origin, answer(built)) == ("built", 42)
-    assert built.library.metadata.torch == torch.__version__
+    assert (built.library.metadata.torch_target, built.library.metadata.cuda) == ("2.10", "")
     assert built.library.metadata.compiler == find_compiler().identity
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -162,6 +168,131 @@ def test_refuses_library_that_others_may_have_written(find: Callable[[], Found],
     assert find().origin == "cached"
 
 
+@pytest.mark.parametrize("name", ["libkshot_ext.so", "build.json"])
+def test_refuses_file_that_others_may_have_written(name: str, find: Callable[[], Found]) -> None:
+    file = find().library.path.with_name(name)
+    file.chmod(0o666)
+    with pytest.raises(BackendError, match=f"{name} may be written by other users"):
+        find()
+    file.chmod(0o644)
+    assert find().origin == "cached"
+    elsewhere = file.rename(file.parent.parent / "elsewhere")
+    file.symlink_to(elsewhere)
+    with pytest.raises(BackendError, match=f"{name} is no file of its own"):
+        find()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_refuses_library_of_another_user(find: Callable[[], Found]) -> None:
+    library = find().library.path
+    os.chown(library, 54321, 54321)
+    with pytest.raises(BackendError, match=r"libkshot_ext\.so belongs to user id 54321"):
+        find()
+
+
+def test_without_locks_processes_build_side_by_side(
+    find: Callable[[], Found], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one finishes while this one builds: its library stays."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    build, inodes = find_module.build_library, []
+
+    def build_after_another(*arguments: object) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(find_module, "build_library", build)
+            inodes.append(find().library.path.stat().st_ino)
+        build(*arguments)
+
+    monkeypatch.setattr(find_module, "build_library", build_after_another)
+    found = find()
+    assert (found.origin, answer(found)) == ("built", 42)
+    assert [found.library.path.stat().st_ino] == inodes
+    assert list(cache_folder.glob("building-*")) == []
+
+
+@pytest.mark.parametrize("use", [os.fsencode("caf\xe9"), os.fsencode("\u0436\u4e2d"), b"not \xff UTF-8", b"x" * 200])
+def test_cache_folders_of_any_name(
+    use: bytes, source_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + use))
+    for origin in ("built", "cached"):
+        found = find_library(source_folder, tmp_path / "prebuilt", folder)
+        assert (found.origin, answer(found)) == (origin, 42)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x" * 300, "File name too long.*KSHOT_EXT_CACHE"), ("/dev/null/cache", "Not a directory.*KSHOT_EXT_CACHE")],
+)
+def test_cache_folders_that_cannot_be(name: str, message: str, source_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=message):
+        find_library(source_folder, tmp_path / "prebuilt", tmp_path / name)
+
+
+def test_line_break_in_the_name_of_a_folder(source_folder: Path, tmp_path: Path) -> None:
+    moved = source_folder.rename(tmp_path / "two\nlines")
+    with pytest.raises(BackendError, match="ninja takes no line break in a name"):
+        find_library(moved, tmp_path / "prebuilt", tmp_path / "cache")
+
+
+def test_full_disk_while_building(find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BackendError, match=r"No space left on device.*KSHOT_EXT_CACHE"):
+        find()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("echo 'fatal error: no space left on device' >&2; exit 1", "cure it, name another compiler"),
+        ("echo 'fatal error: error writing: No space left on device' >&2; exit 1", "free space on the disk of"),
+        ("exit 0", "made no library; to cure it, name another compiler"),
+        ("printf 'l\\374cke' >&2; exit 1", "l\ufffdcke"),
+    ],
+)
+def test_compilers_that_fail(
+    body: str, message: str, find: Callable[[], Found], script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What it is told to make is there afterwards, or ninja would complain; of the library the last case has nothing.
+    made = 'for last; do :; done; case "$last" in *.o) : > "$last";; esac; '
+    query = 'case "$*" in *version) exec g++ "$@";; esac; '
+    monkeypatch.setenv("CXX", str(script("failing", query + made + body)))
+    with pytest.raises(BackendError, match=message):
+        find()
+
+
+def test_compiler_for_another_processor(find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch is not compiled for does not link with it."""
+    monkeypatch.setenv("CXX", "g++ -m32")
+    with pytest.raises(BackendError, match=r"do not compile with g\+\+ -m32"):
+        find()
+
+
+def test_compiler_that_hangs_while_it_compiles(
+    find: Callable[[], Found], cache_folder: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_module, "_LEAST_LIMIT", 0.5)
+    monkeypatch.setattr(find_module, "_LIMIT_OVER_EXPECTED", 0)
+    monkeypatch.setenv("CXX", str(script("hangs", 'case "$*" in *" -c "*) exec sleep 60;; esac; exec g++ "$@"')))
+    begin = time.monotonic()
+    with pytest.raises(BackendError, match="has not ended after 0 s"):
+        find()
+    assert time.monotonic() - begin < 20
+    assert [path.name for path in cache_folder.iterdir()] == ["lock"]
+
+
+def test_scratch_files_lie_in_the_cache(find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/dev/null")
+    assert find().origin == "built"
+
+
 def test_cached_library_needs_no_writable_folder(find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch) -> None:
     find()
     access = os.access
@@ -184,8 +315,16 @@ def test_prebuilt_library_needs_no_compiler_and_no_cache(
 
 
 def other_torch(source_folder: Path, prebuilt: Path) -> None:
-    metadata = prebuilt / "build.json"
-    metadata.write_text(metadata.read_text().replace(torch.__version__, "2.10.0"))
+    change_metadata(prebuilt, torch_target="2.99")
+
+
+def other_cuda(source_folder: Path, prebuilt: Path) -> None:
+    change_metadata(prebuilt, cuda="12")
+
+
+def change_metadata(folder: Path, **changes: str) -> None:
+    content = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps({**content, **changes}))
 
 
 def other_sources(source_folder: Path, prebuilt: Path) -> None:
@@ -199,7 +338,8 @@ def other_library(source_folder: Path, prebuilt: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        (other_torch, f"the prebuilt library is for torch 2.10.0, this is torch {torch.__version__}"),
+        (other_torch, "the prebuilt library is for the stable ABI of torch 2.99, expected 2.10"),
+        (other_cuda, "the prebuilt library is for CUDA 12, torch has CUDA none"),
         (other_sources, "the prebuilt library was built from other sources than those in "),
         (other_library, "the prebuilt library is incomplete or damaged"),
     ],
@@ -224,9 +364,11 @@ def test_key_depends_on_all_that_matters(source_folder: Path, monkeypatch: pytes
     keys = [base.key]
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "g++", "13.1.0")).key)
     keys.append(dataclasses.replace(base, compiler=Compiler(("g++",), "clang", "12.2.0")).key)
+    keys.append(dataclasses.replace(base, compiler=Compiler(("g++", "-O1"), "g++", "12.2.0")).key)
+    keys.append(dataclasses.replace(base, compiler=Compiler(("g++", "-m32"), "g++", "12.2.0")).key)
     keys.append(dataclasses.replace(base, instruction_sets=("portable", "avx2")).key)
     for module, name, value in (
-        (torch, "__version__", "2.99.0"),
+        (flags, "OPS", ("-DTORCH_TARGET_VERSION=0x020b000000000000",)),
         (flags, "COMPILE", (*flags.COMPILE, "-g")),
         (flags, "LINK", ("-shared", "-s")),
         (flags, "INSTRUCTION_SETS", {"portable": ("-msse4.2",)}),
@@ -242,10 +384,24 @@ def test_key_depends_on_all_that_matters(source_folder: Path, monkeypatch: pytes
     assert len(set(keys)) == len(keys)
 
 
+def test_an_upgrade_of_torch_needs_no_build(find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = find()
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+    assert find() == Found(built.library, "cached")
+
+
+def test_the_target_is_the_oldest_torch_allowed() -> None:
+    allowed = re.search(r'"torch>=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert allowed is not None
+    assert (int(allowed[1]), int(allowed[2])) == flags.TORCH_TARGET
+    # torch reads the version off the two leading bytes.
+    assert "-DTORCH_TARGET_VERSION=0x020a000000000000" in flags.OPS
+
+
 def test_key_does_not_depend_on_where_things_are(source_folder: Path, tmp_path: Path) -> None:
     base = Recipe(source_folder, Compiler(("g++",), "g++", "12.2.0"), ("portable",))
     moved = source_folder.rename(tmp_path / "moved")
-    elsewhere = Recipe(moved, Compiler(("/opt/bin/g++",), "g++", "12.2.0"), ("portable",))
+    elsewhere = Recipe(moved, Compiler(("ccache", "/opt/bin/g++"), "g++", "12.2.0"), ("portable",))
     source_folder.symlink_to(moved)
     assert elsewhere.key == base.key
 

@@ -41,6 +41,13 @@ def test_stacked_copies():
         assert chosen_algorithm(form) == "stacked"
 
 
+def test_batched_products_on_cuda(monkeypatch):
+    monkeypatch.setattr(backend, "kernels_for", lambda device: "cuda")
+    layer = ConvLayer("expand", 8, 16, 1, 5)
+    for form in per_sample_code_contest(layer, 3, (3, 2)).ours:
+        assert chosen_algorithm(form) == "mix_then_conv"
+
+
 def test_without_gradients():
     input, weight, code, _ = conv_operands(DEPTHWISE_5X5, 3, (2,))
     form = Form("auto", lambda: (KF.kshot_conv2d(input, weight, code, padding=2, groups=8),))

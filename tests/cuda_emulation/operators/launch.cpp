@@ -5,6 +5,5 @@ namespace kshot {
 
 Launch::Launch(const Tensor&) {}
 Launch::~Launch() {}
-void Launch::check(const char*) const {}
 
 }  // namespace kshot

@@ -24,8 +24,12 @@ struct LaunchSettings {
   size_t parameter_bytes = 0;
 };
 
-// Calls body(data) once for every thread of the grid.
+// Calls body(data) once for every thread of the grid; runs nothing if the environment variable
+// KSHOT_EMULATION_REFUSES stands in the kernel's name, as if its registers did not fit the device.
 void run_grid(const LaunchSettings& settings, void (*body)(const void*), const void* data);
+
+// Whether a launch was refused since the last call.
+bool take_refusal();
 
 template <class... Parameters>
 class Launch {
@@ -64,7 +68,7 @@ Launch<Parameters...> launch(LaunchSettings settings, void (*kernel)(Parameters.
 
 }  // namespace emulation
 
-#define KSHOT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                         \
+#define KSHOT_START(kernel, grid, block, shared_bytes, stream, ...)                                          \
   (static_cast<void>(static_cast<cudaStream_t>(stream)),                                                     \
    ::emulation::launch({#kernel, {__FILE__, __LINE__}, (grid), (block), static_cast<int64_t>(shared_bytes)}, \
                        (kernel))(__VA_ARGS__))

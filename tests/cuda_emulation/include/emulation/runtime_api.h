@@ -23,15 +23,12 @@ void copy_device(void* to, const void* from, size_t bytes);
 
 }  // namespace emulation
 
-// Mistakes in a launch throw, so none is left to be asked for.
+// Mistakes in a launch throw; what is left to be asked for is a launch that a test had refused.
 inline cudaError_t cudaGetLastError() {
-  return cudaSuccess;
-}
-inline cudaError_t cudaPeekAtLastError() {
-  return cudaSuccess;
+  return emulation::take_refusal() ? cudaErrorInvalidConfiguration : cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "error";
+  return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
 
 template <class... Parameters>

@@ -1,0 +1,68 @@
+"""Run by test_operators.py under plugin.py: a kernel that does not start is named, and nothing after it is blamed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kshot_ext import functional
+from kshot_ext.optim import KShotSGD
+
+
+def convolution(per_sample: bool, depthwise: bool, size: int = 8) -> Tensor:
+    x = torch.randn(2, 8, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.nn.Parameter(torch.randn(3, 8, 1 if depthwise else 8, 3, 3))
+    code = torch.rand(*((2,) if per_sample else ()), 3).requires_grad_()
+    call = {"padding": 1, "groups": 8 if depthwise else 1, "algorithm": "fused"}
+    return functional.kshot_conv2d(x, weight, code, **call).sum()
+
+
+def batch_norm() -> Tensor:
+    x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    return functional.batch_norm_act(x, torch.ones(8), torch.zeros(8), torch.zeros(8), torch.ones(8)).sum()
+
+
+def mixing(per_sample: bool) -> Tensor:
+    code = torch.rand(*((2,) if per_sample else ()), 3).requires_grad_()
+    return functional.effective_weight(torch.randn(3, 8, 4, 3, 3).requires_grad_(), code).sum()
+
+
+def update() -> Tensor:
+    weight = torch.nn.Parameter(torch.randn(3, 8, 4))
+    optimizer = KShotSGD([weight], lr=0.1)
+    functional.effective_weight(weight, torch.rand(3)).sum().backward()
+    optimizer.step()
+    return weight.sum()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "run"),
+    [
+        ("dense_gather_kernel<Tile, transposed>", lambda: convolution(False, False)),
+        ("dense_weight_gradient_kernel", lambda: convolution(False, False).backward()),
+        ("add_stretches_kernel", lambda: convolution(False, False, size=20).backward()),
+        ("dense_per_sample_gradient_kernel", lambda: convolution(True, False).backward()),
+        ("depthwise_gather", lambda: convolution(False, True)),
+        ("depthwise_weight_gradient", lambda: convolution(False, True).backward()),
+        ("depthwise_partial_sums", lambda: convolution(False, True).backward()),
+        ("moments_kernel", batch_norm),
+        ("batch_norm_act_kernel", batch_norm),
+        ("batch_norm_act_backward_kernel", lambda: batch_norm().backward()),
+        ("mix_kernel", lambda: mixing(False)),
+        ("mix_per_sample_kernel", lambda: mixing(True)),
+        ("mix_backward_kernel", lambda: mixing(False).backward()),
+        ("column_sum_kernel", lambda: mixing(False).backward()),
+        ("sgd_kernel", update),
+    ],
+)
+def test_a_kernel_that_does_not_start_is_named(
+    kernel: str, run: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    with monkeypatch.context() as patch:
+        patch.setenv("KSHOT_EMULATION_REFUSES", kernel)
+        with pytest.raises(RuntimeError, match=r"the CUDA kernel .*did not start: invalid configuration") as caught:
+            run()
+    assert kernel in str(caught.value)
+    run()
