@@ -5,16 +5,24 @@ from __future__ import annotations
 from .cpu_kernels import CONV, NORM
 from .mutant import Mutant
 
-FORMS = ("tests/ops/test_conv_forms.py",)
+FORMS = ("tests/ops/test_conv_forms.py", "tests/ops/test_auto_rule.py")
 
 MUTANTS = (
     Mutant(
         "cuda_fuses_too_many_copies",
         "kshot_ext/ops/conv_forms.py",
-        "return not on_cuda or call.weight.shape[0] <= 128",
-        "return not on_cuda or call.weight.shape[0] <= 129",
+        "MOST_CUDA_COPIES = 128",
+        "MOST_CUDA_COPIES = 129",
         FORMS,
         "CUDA's kernel is called with more copies than its codes have room for.",
+    ),
+    Mutant(
+        "auto_fuses_pointwise_convolutions_on_cuda",
+        "kshot_ext/ops/conv_forms.py",
+        "return call.per_sample and not is_linear_map(call)",
+        "return call.per_sample",
+        FORMS,
+        "The rule of `auto` on CUDA gives 1x1 layers with codes per sample to our kernel.",
     ),
     Mutant(
         "auto_fuses_thin_per_sample_convolutions",
@@ -35,16 +43,16 @@ MUTANTS = (
     Mutant(
         "padded_pixel_taken_for_a_linear_map",
         "kshot_ext/ops/conv_forms.py",
-        "plain = not any(call.window.padding) and call.widths.groups == 1",
-        "plain = call.widths.groups == 1",
+        "math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding) and call.widths.groups == 1",
+        "math.prod(call.weight.shape[3:]) == 1 and call.widths.groups == 1",
         (*FORMS, "tests/fuzz/test_corpus.py"),
         "A 1x1 convolution of one padded pixel loses its rim.",
     ),
     Mutant(
         "grouped_pixel_taken_for_a_linear_map",
         "kshot_ext/ops/conv_forms.py",
-        "plain = not any(call.window.padding) and call.widths.groups == 1",
-        "plain = not any(call.window.padding)",
+        "math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding) and call.widths.groups == 1",
+        "math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding)",
         (*FORMS, "tests/fuzz/test_corpus.py"),
         "A grouped 1x1 convolution of one pixel reads the channels of one group.",
     ),
