@@ -7,8 +7,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import torch
-
 from kshot_ext._native import flags
 from kshot_ext._native.compiler import find_compiler
 from kshot_ext._native.library import LIBRARY, Metadata, seal
@@ -40,7 +38,14 @@ def build(tree: Path, objects: Path, instruction_set: str = "") -> None:
     target.mkdir(exist_ok=True)
     library = str(target / LIBRARY)
     _run([*recipe.compiler.command, *flags.LINK, *parts, *recipe.link_flags(), "-o", library])
-    seal(target, Metadata(sources_digest(recipe.source_folder), torch.__version__, recipe.compiler.identity, 0.0))
+    metadata = Metadata(
+        sources=sources_digest(recipe.source_folder),
+        torch_target=flags.TORCH_TARGET_NAME,
+        cuda=recipe.cuda,
+        compiler=recipe.compiler.identity,
+        seconds=0.0,
+    )
+    seal(target, metadata)
 
 
 def _object(recipe: Recipe, step: CompileStep, objects: Path) -> Path:
