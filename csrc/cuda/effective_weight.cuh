@@ -28,6 +28,8 @@ constexpr int kMixThreads = 256, kMixPerSampleThreads = 128;
 constexpr int kCopiesAtOnce = 8;    // loads in flight per thread
 constexpr int kStashedCopies = 16;  // of a code per sample: 32 KiB a block
 constexpr int kSamplesAtOnce = 4;
+static_assert(kStashedCopies * kMixPerSampleThreads * kVectorBytes <= 32 << 10,
+              "four blocks fit a multiprocessor");
 
 // to += code * copy
 template <class T>

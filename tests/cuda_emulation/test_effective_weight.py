@@ -174,6 +174,18 @@ def test_one_code_for_many_dictionaries(samples: int | None) -> None:
     assert_close(actual, expected, magnitude, torch.float32, 70 * 5000)
 
 
+@pytest.mark.parametrize("variant", ["plain", pytest.param("asan", marks=needs_full)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shots", [16, 17, 33])
+def test_codes_per_sample_on_either_side_of_the_stash(shots: int, dtype: torch.dtype, variant: str) -> None:
+    """16 copies are kept in shared memory for the samples, and no more: one too many lies outside of it."""
+    rng = np.random.default_rng(shots)
+    cases = [Case(rng, dtype, shots, samples) for samples in (1, 5)]
+    module = load("effective_weight", variant)
+    for case, result in zip(cases, module.effective_weight([case.mixing() for case in cases])):
+        case.check_forward(result)
+
+
 def test_results_do_not_depend_on_the_order() -> None:
     """Sums are cut by sizes alone."""
     module = load("effective_weight")
