@@ -212,6 +212,8 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad, *_):
+    if grad is None:  # nothing that was made of the output has a gradient
+        return (None,) * 8
     input, weight, bias, residual, mean, variance = ctx.saved_tensors
     need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
     grad_input, sums, grad_residual = _backward_operator(

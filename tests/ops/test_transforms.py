@@ -159,6 +159,15 @@ def test_is_right(name: str, transform: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradcheck_in_both_modes_one_by_one_and_batched(name: str) -> None:
+    """Undefined gradients of the output included."""
+    function, tensors = operator(name)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, **batched)
+
+
 def test_all_operators_are_here() -> None:
     assert set(KF.__all__) <= FUNCTIONS.keys()
 
