@@ -17,8 +17,7 @@ MUTANTS = (
         "constexpr int kStashedCopies = 16;",
         "constexpr int kStashedCopies = 17;",
         MIX,
-        "17 copies go to shared memory.",
-        equivalent="Condition and array follow the constant: only the shared memory of a block grows, by 2 KiB.",
+        "17 copies go to shared memory, and fewer blocks fit a multiprocessor.",
     ),
     Mutant(
         "stash_used_beyond_its_end",
