@@ -7,14 +7,16 @@ first operator call.
 """
 
 from kshot_ext import backend, distributed, functional, nn, optim, reference
-from kshot_ext.convert import convert, merge
+from kshot_ext.convert import ConversionReport, conversion_report, convert, merge
 from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
 from kshot_ext.ops.autotune import set_autotune
 
 __version__ = "0.1.0"
 __all__ = [
+    "ConversionReport",
     "backend",
+    "conversion_report",
     "convert",
     "distributed",
     "functional",

@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from kshot_ext import functional as KF
-from kshot_ext.nn import KShotBatchNorm2d, KShotConv1d, KShotConv2d, KShotConv3d, KShotLinear, KShotModule
-from kshot_ext.nn.conv import _KShotConv
+from kshot_ext.nn import KShotModule
+from kshot_ext.nn.copying import copy_model
+from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
+from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
+from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
 from kshot_ext.nn.shots import stack_shots
 
-_CONVOLUTIONS = {nn.Conv1d: KShotConv1d, nn.Conv2d: KShotConv2d, nn.Conv3d: KShotConv3d}
+_MOST_NAMED = 8
+"""Layers that a warning or error names; the report names all."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What of a model is K-shot, and what is not, and why.
+
+    Attributes:
+        swapped: names of the K-shot layers, and of the plain kind that each stands for.
+        left: names of the other modules with parameters or buffers of their own, and the reason of each.
+    """
+
+    swapped: Mapping[str, str]
+    left: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"K-shot layers: {len(self.swapped)}"]
+        lines += [f"  {name or '(the model itself)'}: {kind}" for name, kind in self.swapped.items()]
+        lines += [f"left as they are: {len(self.left)}"]
+        lines += [f"  {name or '(the model itself)'}: {reason}" for name, reason in self.left.items()]
+        return "\n".join(lines)
+
+
+def conversion_report(model: nn.Module) -> ConversionReport:
+    """Tell which layers of a model are K-shot layers, and why the others are not.
+
+    It is read off the model as it is now, so it holds after further edits too.
+
+    Example:
+        >>> kshot = convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)), num_shots=2)
+        >>> print(conversion_report(kshot))
+        K-shot layers: 1
+          0: Conv2d
+        left as they are: 1
+          1: GroupNorm has no K-shot form
+    """
+    able, left = sort_layers(model)
+    swapped = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, KShotModule):
+            kinds = (plain.__name__ for kshot, plain in PLAIN_CLASSES.items() if isinstance(layer, kshot))
+            swapped[name] = next(kinds, type(layer).__name__)
+    plain = dict.fromkeys(able, "it is plain, and convert would swap it")
+    order = {name: position for position, (name, _) in enumerate(model.named_modules())}
+    return ConversionReport(swapped, dict(sorted({**left, **plain}.items(), key=lambda item: order[item[0]])))
 
 
 def convert(
@@ -25,14 +75,21 @@ def convert(
 ) -> nn.Module:
     """Copy a model with K-shot layers in the place of its plain ones.
 
-    Swaps `Conv1d`, `Conv2d`, `Conv3d`, `Linear` and `BatchNorm2d`; subclasses of them, which may mean something
-    else by their weight, stay as they are. Layers and parameters used in several places stay shared. The first
-    copy of every weight is the model's own, the others
+    Swaps `Conv1d`, `Conv2d`, `Conv3d`, `Linear` and `BatchNorm2d`. The first copy of every weight is the model's own,
+    the others
 
         weight[k] = weight + perturbation * rms(weight) * noise,   noise ~ N(0, 1),
 
     since equal copies under equal codes would get equal gradients and never part. Give the result its code by
     `kshot_ext.set_code(converted, code)`.
+
+    Layers and parameters used in several places stay shared; mode, attributes, hooks, `requires_grad`, dtype, device
+    and memory format stay. A layer that cannot be swapped without a change of meaning stays as it is: subclasses,
+    layers whose weight is computed by a hook or a parametrisation, tied to a layer of another kind, or read by their
+    parent's code, and more. A warning names them, `kshot_ext.conversion_report` gives the reason of each.
+
+    The result is another model with other parameters, as of `copy.deepcopy`. So make optimisers after it. A bias or a
+    scale has two dimensions in it, `[K, C]`: who sorts parameters by `p.ndim` must take one off in K-shot layers.
 
     Args:
         model: any module; left untouched.
@@ -44,7 +101,7 @@ def convert(
         A new module.
 
     Raises:
-        ValueError: if `num_shots` or `perturbation` is out of range, or `model` has no layer to convert.
+        ValueError: if `num_shots` or `perturbation` is out of range, or no layer of `model` can be converted.
 
     Example:
         >>> import kshot_ext
@@ -57,34 +114,41 @@ def convert(
     """
     if perturbation < 0:
         raise ValueError(f"perturbation must be >= 0, got {perturbation}")
-    dictionaries: dict[int, nn.Parameter] = {}
-
-    def dictionary_of(parameter: nn.Parameter) -> nn.Parameter:
-        if id(parameter) not in dictionaries:
-            copies = _perturbed_copies(parameter.detach(), num_shots, perturbation, generator)
-            dictionaries[id(parameter)] = nn.Parameter(stack_shots(copies), requires_grad=parameter.requires_grad)
-        return dictionaries[id(parameter)]
-
-    def swap(_name: str, layer: nn.Module) -> nn.Module | None:
-        kshot = _empty_kshot_layer(layer, num_shots)
-        if kshot is None:
-            return None
-        for name, parameter in layer.named_parameters(recurse=False):
-            setattr(kshot, name, dictionary_of(parameter))
-        for name, buffer in layer.named_buffers(recurse=False):
-            setattr(kshot, name, buffer)
-        return kshot.train(layer.training)
-
-    converted, count = swap_layers(copy.deepcopy(model), swap)
-    if count == 0:
+    able, left = sort_layers(model)
+    if not able:
         raise ValueError(
-            f"{type(model).__name__} has no layer to convert: expected a Conv1d, Conv2d, Conv3d, Linear or BatchNorm2d"
+            f"{type(model).__name__} has no layer to convert: expected a Conv1d, Conv2d, Conv3d, Linear or "
+            f"BatchNorm2d{_listed(left)}"
         )
+    converted = copy_model(model)
+    layers = dict(converted.named_modules())
+    dictionaries: dict[nn.Parameter | None, nn.Parameter | None] = {None: None}
+
+    def dictionary_of(parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter not in dictionaries:
+            copies = _perturbed_copies(parameter.detach(), num_shots, perturbation, generator)
+            dictionary = nn.Parameter(stack_shots(copies), requires_grad=parameter.requires_grad)
+            vars(dictionary).update(vars(parameter))
+            dictionaries[parameter] = dictionary
+        return dictionaries[parameter]
+
+    for name in able:
+        layer = layers[name]
+        old, new = plain_form(layer, type(layer)), kshot_form(layer, num_shots)
+        parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
+        take_form(layer, old, new, parameters, layer._buffers)
+    turn_off_fast_paths(converted)
+    surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
+    if surprising:
+        warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
     return converted
 
 
 def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     """Copy a K-shot model as plain `torch.nn` layers that hold the effective weights.
+
+    Hooks, mode and attributes of the layers stay. A parametrised layer (`torch.nn.utils.parametrize`) becomes a plain
+    one with the weight that it has in eval mode.
 
     Args:
         model: a module with K-shot layers, narrow ones (see `kshot_ext.narrow`) included; left untouched.
@@ -94,7 +158,9 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         A new module without K-shot layers: its outputs are those of `model` under the code.
 
     Raises:
-        ValueError: if a code is not of shape `[K]` or missing, or `model` has no K-shot layer.
+        ValueError: naming the layer, if a code is not of shape `[K]` or missing, or a layer has no plain form: a
+            subclass, one whose weight a hook computes, or one tied to another kind of layer; or if `model` has no
+            K-shot layer.
 
     Example:
         >>> kshot = convert(nn.Sequential(nn.Linear(4, 2)), num_shots=3)
@@ -103,54 +169,97 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    originals = dict(model.named_modules())  # a copy holds no code
-    mixed: dict[tuple[int, torch.Size, int], nn.Parameter] = {}
+    originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, KShotModule)}
+    if not originals:
+        raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
+    kinds = {name: _plain_kind(name, layer) for name, layer in originals.items()}
+    _require_own_dictionaries(model)
+    codes = {name: _code_of(name, layer, code) for name, layer in originals.items()}
+    merged = copy_model(model)
+    layers = dict(merged.named_modules())
+    mixed: dict[Tensor, dict[tuple, nn.Parameter]] = {}
 
-    def mixed_parameter(dictionary: nn.Parameter, shape: torch.Size, code: Tensor) -> nn.Parameter:
-        if code.dim() != 1:
-            raise ValueError(f"code must have shape [K]: a plain layer has one weight; got {list(code.shape)}")
-        key = id(dictionary), shape, id(code)
-        if key not in mixed:
+    def mixed_parameter(dictionary: Tensor, shape: torch.Size, code: Tensor) -> nn.Parameter:
+        by_use = mixed.setdefault(dictionary, {})
+        use = shape, tuple(code.tolist())
+        if use not in by_use:
             with torch.no_grad():
                 value = KF.effective_weight(dictionary, code.detach().to(dictionary.device))
-            mixed[key] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
-        return mixed[key]
+            by_use[use] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
+            vars(by_use[use]).update(vars(dictionary))
+        return by_use[use]
 
-    def swap(path: str, layer: nn.Module) -> nn.Module | None:
-        if not isinstance(layer, KShotModule):
-            return None
-        plain = _empty_plain_layer(layer)
-        for name, parameter in layer.named_parameters(recurse=False):
-            layer_code = originals[path].resolve_code(code)
-            setattr(plain, name, mixed_parameter(parameter, getattr(plain, name).shape, layer_code))
-        for name, buffer in layer.named_buffers(recurse=False):
-            setattr(plain, name, _leading(buffer, getattr(plain, name).shape))
-        return plain.train(layer.training)
-
-    merged, count = swap_layers(copy.deepcopy(model), swap)
-    if count == 0:
-        raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
+    for name, kind in kinds.items():
+        layer = layers[name]
+        new = plain_form(layer, kind)
+        old = kshot_form(new, layer.num_shots)
+        parameters: dict[str, Tensor | None] = dict(new._parameters)
+        for own, wanted in parameters.items():
+            if wanted is not None:
+                parameters[own] = mixed_parameter(_dictionary(layer, own), wanted.shape, codes[name])
+        buffers = dict(layer._buffers)
+        for own, wanted in new._buffers.items():
+            if wanted is not None:
+                buffers[own] = _leading(buffers[own], wanted.shape)
+        layer._modules.pop("parametrizations", None)
+        take_form(layer, old, new, parameters, buffers)
+    restore_fast_paths(merged)
     return merged
 
 
-def swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> tuple[nn.Module, int]:
-    """Replace, in place, each module for which `swap(name, module)` returns another one.
+def _plain_kind(name: str, layer: KShotModule) -> type[nn.Module]:
+    """The plain class of a K-shot layer that has one, and no other parameters than that class."""
+    computed = set(layer.parametrizations) if parametrize.is_parametrized(layer) else set()
+    kind = PLAIN_CLASSES.get(type(layer).__base__ if computed else type(layer))
+    if kind is None:
+        raise ValueError(f"layer {name!r}: merge knows no plain form of {type(layer).__name__}")
+    found = computed | {own for own, parameter in layer._parameters.items() if parameter is not None}
+    wanted = {own for own, parameter in plain_form(layer, kind)._parameters.items() if parameter is not None}
+    if found != wanted:
+        raise ValueError(
+            f"layer {name!r}: expected the parameters {sorted(wanted)} of a {kind.__name__}, got {sorted(found)}; if a "
+            "hook computes the weight, make it permanent first (torch.nn.utils.prune.remove, remove_weight_norm, ...)"
+        )
+    return kind
 
-    A module is swapped once, however often it is used.
 
-    Returns:
-        The model (which may be a replacement itself), and the number of modules swapped.
-    """
-    swapped: dict[nn.Module, nn.Module] = {}
-    for name, module in model.named_modules():
-        replacement = swap(name, module)
-        if replacement is not None:
-            swapped[module] = replacement
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child in swapped:
-                module._modules[name] = swapped[child]
-    return swapped.get(model, model), len(swapped)
+def _require_own_dictionaries(model: nn.Module) -> None:
+    """Refuse a dictionary that is also held in another way, which `merge` would leave as it is."""
+    for holders in holders_of_tensors(model).values():
+        dictionaries = [h for h in holders if isinstance(h.module, KShotModule) and h.name in h.module._parameters]
+        others = [holder for holder in holders if holder not in dictionaries]
+        if dictionaries and others:
+            raise ValueError(
+                f"{dictionaries[0]} is also {others[0]}, which would keep all copies: part them before merge"
+            )
+
+
+def _code_of(name: str, layer: KShotModule, code: Tensor | None) -> Tensor | None:
+    if not list(layer.parameters()):
+        return None
+    code = layer.resolve_code(code)
+    if code.dim() != 1:
+        raise ValueError(
+            f"layer {name!r}: code must have shape [K]: a plain layer has one weight; got {list(code.shape)}"
+        )
+    return code
+
+
+def _dictionary(layer: KShotModule, name: str) -> Tensor:
+    """All copies of a parameter, also of one that a parametrisation computes."""
+    if not parametrize.is_parametrized(layer, name):
+        return layer._parameters[name]
+    layer.parametrizations.eval()
+    trained = any(parameter.requires_grad for parameter in layer.parametrizations[name].parameters())
+    return getattr(layer, name).detach().requires_grad_(trained)
+
+
+def _listed(left: Mapping[str, str]) -> str:
+    """Names and reasons as the end of a sentence."""
+    named = [f"{name or 'the model itself'}: {reason}" for name, reason in list(left.items())[:_MOST_NAMED]]
+    if len(left) > _MOST_NAMED:
+        named.append(f"and {len(left) - _MOST_NAMED} more, see kshot_ext.conversion_report(model)")
+    return "".join(f"\n  {line}" for line in named)
 
 
 def _leading(tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -167,43 +276,3 @@ def _perturbed_copies(
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float32).to(value.device)
         copies.append(torch.empty_like(value).copy_(value + (scale * noise).to(value.dtype)))
     return copies
-
-
-def _empty_kshot_layer(layer: nn.Module, num_shots: int) -> KShotModule | None:
-    """A K-shot layer of the same geometry, on no device yet; None for layers that have no K-shot form."""
-    kind = type(layer)
-    if kind in _CONVOLUTIONS:
-        return _CONVOLUTIONS[kind](*_convolution_arguments(layer), device="meta", num_shots=num_shots)
-    if kind is nn.Linear:
-        return KShotLinear(layer.in_features, layer.out_features, layer.bias is not None, "meta", num_shots=num_shots)
-    if kind is nn.BatchNorm2d:
-        return KShotBatchNorm2d(*_batch_norm_arguments(layer), device="meta", num_shots=num_shots)
-    return None
-
-
-def _empty_plain_layer(layer: KShotModule) -> nn.Module:
-    if isinstance(layer, _KShotConv):
-        return layer.plain(*_convolution_arguments(layer), device="meta")
-    if isinstance(layer, KShotLinear):
-        return nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, "meta")
-    if isinstance(layer, KShotBatchNorm2d):
-        return nn.BatchNorm2d(*_batch_norm_arguments(layer), device="meta")
-    raise ValueError(f"merge knows no plain form of {type(layer).__name__}")
-
-
-def _convolution_arguments(layer: nn.Module) -> tuple:
-    return (
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-        layer.bias is not None,
-        layer.padding_mode,
-    )
-
-
-def _batch_norm_arguments(layer: nn.Module) -> tuple:
-    return layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot_ext.nn import KShotBatchNorm2d
 from kshot_ext.ops.collectives import LostProcessError, all_reduce, broadcast
-from kshot_ext.ops.compact_gradient import CompactGradient
+from kshot_ext.ops.compact_gradient import SumOfUses
+from kshot_ext.ops.gradient_slot import gradient_in_slot, linear_parts
 
 __all__ = ["LostProcessError", "all_reduce", "broadcast", "sum_gradients", "synchronize_batch_norm"]
 
@@ -26,8 +27,9 @@ def sum_gradients(parameters: Iterable[Tensor], group: dist.ProcessGroup) -> Non
 
         sum_r code[k] * gate[o] * g_r[o, i, ...] = code[k] * gate[o] * sum_r g_r[o, i, ...]
 
-    So of a gradient in compact form (see `kshot_ext.optim.KShotSGD`) only g_r is sent, of others everything. For the
-    mean over a joined batch of n images, let process r weigh the mean loss of its n_r images by n_r / n.
+    So of a gradient in compact form (see `kshot_ext.optim.KShotSGD`) only g_r is sent, of others everything; also of
+    those that some process has read, since they are dense there. For the mean over a joined batch of n images, let
+    process r weigh the mean loss of its n_r images by n_r / n.
 
     Args:
         parameters: in the same order in all processes. Those without a gradient are passed over.
@@ -48,18 +50,19 @@ def sum_gradients(parameters: Iterable[Tensor], group: dist.ProcessGroup) -> Non
         tensor([[3., 3.]])
         >>> dist.destroy_process_group()
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    sums = iter(_sums([tensor for gradient in gradients for tensor in _sent(gradient)], group))
-    for gradient in gradients:
-        if isinstance(gradient, CompactGradient):
-            gradient.uses = tuple(use._replace(grad=next(sums)) for use in gradient.uses)
-        else:
-            gradient.copy_(next(sums))
+    parts = linear_parts(_in_common_form(parameters, group))
+    for part, total in zip(parts, _sums(parts, group)):
+        part.copy_(total)
 
 
-def _sent(gradient: Tensor) -> list[Tensor]:
-    """What of a gradient differs between processes."""
-    return [use.grad for use in gradient.uses] if isinstance(gradient, CompactGradient) else [gradient]
+def _in_common_form(parameters: Iterable[Tensor], group: dist.ProcessGroup) -> list[Tensor | SumOfUses]:
+    """The gradients that there are: compact where they are so in all processes."""
+    present = [parameter for parameter in parameters if gradient_in_slot(parameter) is not None]
+    if not present:
+        return []
+    is_dense = torch.tensor([isinstance(gradient_in_slot(p), Tensor) for p in present], dtype=torch.float32)
+    dense_somewhere = all_reduce(is_dense.to(present[0].device), group).tolist()
+    return [p.grad if dense else gradient_in_slot(p) for p, dense in zip(present, dense_somewhere)]
 
 
 def _sums(tensors: list[Tensor], group: dist.ProcessGroup) -> list[Tensor]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
-from kshot_ext.convert import swap_layers
 from kshot_ext.nn import KShotModule
+from kshot_ext.nn.fast_paths import turn_off_fast_paths
+from kshot_ext.nn.obstacles import HOOK_TABLES
 
 
 def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
@@ -27,7 +30,8 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         A model of the plain one's structure, in the mode (training or not) of `model`.
 
     Raises:
-        ValueError: naming the layer that `model` lacks, or has in another or a smaller form.
+        ValueError: naming the layer that `model` lacks, or has in another or a smaller form; or one of `plain` with
+            hooks, which would be lost.
 
     Example:
         >>> import kshot_ext
@@ -48,6 +52,10 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         if not shapes:
             return None
         layer = layers.get(name)
+        if any(getattr(wanted, table) for table in HOOK_TABLES):
+            raise ValueError(
+                f"layer {name!r} of the plain model has hooks, which narrow would lose: register them after"
+            )
         if isinstance(layer, KShotModule):
             try:
                 return layer.narrowed(wanted)
@@ -59,12 +67,35 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
                 f"{type(wanted).__name__} {shapes}, got {found}"
             )
-        return layer
+        if not wanted._modules:
+            return layer
+        # It has parts, which may be narrower than those of `layer`: it shares the tables of the tensors alone.
+        wanted._parameters, wanted._buffers = layer._parameters, layer._buffers
+        return None
 
-    return swap_layers(plain, share)[0].train(model.training)
+    narrowed = _swap_layers(plain, share).train(model.training)
+    turn_off_fast_paths(narrowed)
+    return narrowed
+
+
+def _swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
+    """Replace, in place, each module for which `swap(name, module)` returns another one.
+
+    A module is swapped once, however often it is used. The result may be a replacement itself.
+    """
+    swapped: dict[nn.Module, nn.Module] = {}
+    for name, module in model.named_modules():
+        replacement = swap(name, module)
+        if replacement is not None:
+            swapped[module] = replacement
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in swapped:
+                module._modules[name] = swapped[child]
+    return swapped.get(model, model)
 
 
 def _own_shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of the parameters and buffers that are the layer's own, not those of its parts."""
-    tensors = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    tensors = {**layer._parameters, **layer._buffers}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor is not None}

@@ -1,16 +1,20 @@
-"""Optimiser for weight dictionaries."""
+"""Optimiser for weight dictionaries, and clipping of their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kshot_ext.ops.compact_gradient import CompactGradient, want_compact_gradient
+from kshot_ext.ops.clipping import clip_grad_norm_
+from kshot_ext.ops.compact_gradient import SumOfUses
+from kshot_ext.ops.gradient_slot import gradient_in_slot, own, zero_compact
 from kshot_ext.ops.sgd_update import sgd_update
+
+__all__ = ["KShotSGD", "clip_grad_norm_"]
 
 _MOST_USES = 40  # of one dictionary in one step: CUDA's kernel takes no more (kMaxSgdUses)
 
@@ -19,8 +23,8 @@ class KShotSGD(Optimizer):
     """Stochastic gradient descent that never stores a dense gradient of a dictionary.
 
     The gradient of a weight dictionary is the outer product of a code and one effective-weight gradient:
-    K times less memory than the dense `[K, ...]` tensor. While a KShotSGD owns a parameter, backward passes leave
-    that compact form in `parameter.grad`, and `step` updates all K copies from it in one pass:
+    K times less memory than the dense `[K, ...]` tensor. While a KShotSGD owns an `nn.Parameter`, backward passes
+    keep that compact form beside it, and `step` updates all K copies from it in one pass:
 
         g = dL/dw + weight_decay * w
         v = momentum * v + (1 - dampening) * g        (v = g at the first step)
@@ -28,7 +32,17 @@ class KShotSGD(Optimizer):
 
     with -dL/dw for dL/dw to maximize. Results equal `torch.optim.SGD` within rounding, and so do state dicts. All
     parameters of a group are updated in one call of the kernels (one per device), ordinary ones from their ordinary
-    gradients. Inside `torch.compile`, and for codes per sample, gradients are dense and still work.
+    gradients.
+
+    Whoever reads `parameter.grad` gets the dense tensor, an ordinary one, which is the gradient from then on: every
+    edit of it counts, whether in place, through a view, by a hook or by assignment. Only that reading costs: the time
+    and memory of a dense gradient, until `zero_grad`. So to keep the compact form, call this optimiser's `zero_grad`
+    and not the model's, and clip by `kshot_ext.optim.clip_grad_norm_`; `torch.nn.utils` and gradient scalers are as
+    right, on dense gradients. Gradients are dense from the start for parameters with hooks, for codes per sample,
+    with `create_graph`, inside `torch.compile`, and while the gradient to add to is dense.
+
+    The parameters' class changes to one of this library, derived from `nn.Parameter`. Copied, pickled and sent to
+    other processes they are plain parameters.
 
     Args:
         params: parameters, or groups of them as for any torch optimiser.
@@ -80,8 +94,21 @@ class KShotSGD(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]["params"]:
-            if parameter.dim() > 1:
-                want_compact_gradient(parameter, self)
+            self._own(parameter)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, as in torch, at no cost for compact ones.
+
+        Args:
+            set_to_none: whether they become None rather than zeros.
+        """
+        compact = [p for p in self._parameters() if isinstance(gradient_in_slot(p), SumOfUses)]
+        for parameter in compact:
+            parameter.grad = None
+        super().zero_grad(set_to_none)
+        if not set_to_none:
+            for parameter in compact:
+                zero_compact(parameter)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -98,20 +125,29 @@ class KShotSGD(Optimizer):
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("maximize", False)  # older state dicts have none
+        for parameter in self._parameters():  # plain ones, if this optimiser was copied or unpickled
+            self._own(parameter)
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (parameter for group in self.param_groups for parameter in group["params"])
+
+    def _own(self, parameter: Tensor) -> None:
+        if parameter.dim() > 1:
+            own(parameter, self)
 
     def _update(self, group: dict[str, Any]) -> None:
         alike: dict[tuple[torch.device, float], list[Tensor]] = {}
         for parameter in group["params"]:
-            if parameter.grad is not None:
+            if gradient_in_slot(parameter) is not None:
                 first = self.state[parameter].get("momentum_buffer") is None
                 alike.setdefault((parameter.device, 0.0 if first else group["dampening"]), []).append(parameter)
         for (_, dampening), parameters in alike.items():
-            grads = [_bounded(parameter.grad) for parameter in parameters]
+            grads = [_as_kernels_take_it(parameter) for parameter in parameters]
             sgd_update(
                 parameters,
                 [self._momentum_buffer(parameter) for parameter in parameters] if group["momentum"] else [],
-                [None if isinstance(grad, CompactGradient) else grad for grad in grads],
-                [grad.uses if isinstance(grad, CompactGradient) else () for grad in grads],
+                [None if isinstance(grad, SumOfUses) else grad for grad in grads],
+                [grad.uses if isinstance(grad, SumOfUses) else () for grad in grads],
                 lr=float(group["lr"]),
                 momentum=group["momentum"],
                 dampening=dampening,
@@ -127,7 +163,11 @@ class KShotSGD(Optimizer):
         return state["momentum_buffer"]
 
 
-def _bounded(grad: Tensor) -> Tensor:
-    """The gradient in the form that the kernels take: dense if it has very many uses."""
-    too_long = isinstance(grad, CompactGradient) and len(grad.uses) > _MOST_USES
-    return grad.dense() if too_long else grad
+def _as_kernels_take_it(parameter: Tensor) -> Tensor | SumOfUses:
+    """The gradient: dense if it has very many uses, or if the parameter got another dtype or device since."""
+    gradient = gradient_in_slot(parameter)
+    if isinstance(gradient, SumOfUses):
+        alike = (gradient.dtype, gradient.device) == (parameter.dtype, parameter.device)
+        if len(gradient.uses) > _MOST_USES or not alike:
+            return parameter.grad
+    return gradient

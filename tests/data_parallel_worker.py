@@ -1,10 +1,12 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -23,7 +25,9 @@ from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.training import supernet_trainer
 from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer, TrainingSettings
 from kshot_ext.optim import KShotSGD
 
@@ -89,6 +93,26 @@ def train_and_lose_a_process(folder: Path) -> None:
     processes.follow(trainer)
 
 
+def diverge(folder: Path) -> None:
+    """The loss of the last process's part is NaN from the second step on; all processes have to stop there."""
+    processes = join()
+    trainer = make_trainer(processes)
+    path_loss, calls = supernet_trainer.path_loss, itertools.count(1)
+
+    def diverging(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, logits = path_loss(*arguments)
+        return (loss * math.nan if next(calls) > 1 else loss), logits
+
+    if processes.rank == processes.size - 1:
+        supernet_trainer.path_loss = diverging
+    try:
+        trainer.train_epoch() if processes.leads else processes.follow(trainer)
+    except DivergedError as error:
+        (folder / f"diverged-{processes.rank}.pt").write_text(str(error))
+    supernet_trainer.path_loss = path_loss
+    processes.close(failed=True)
+
+
 def one_step(folder: Path) -> None:
     """Gradients of one dictionary step in float32, and what it hands to all_reduce, batch norm included."""
     processes, sent = join(), [0]
@@ -111,7 +135,7 @@ def one_step(folder: Path) -> None:
         (share * cross_entropy(logits, labels)).backward()
 
     def gradients() -> dict[str, torch.Tensor]:
-        return {name: p.grad.clone().dense() for name, p in supernet.named_parameters() if p.grad is not None}
+        return {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
     synchronize_batch_norm(supernet, processes.group)
     backward(*processes.part(images, labels))
@@ -131,5 +155,7 @@ def one_step(folder: Path) -> None:
 if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    for work, os.environ["MASTER_PORT"] in zip((one_step, search, train_and_lose_a_process), ports, strict=True):
+    for work, os.environ["MASTER_PORT"] in zip(
+        (one_step, diverge, search, train_and_lose_a_process), ports, strict=True
+    ):
         work(Path(folder))

@@ -103,7 +103,10 @@ def test_unusable_cache_folder_falls_back(fresh: ModuleType, tmp_path: Path) -> 
 
 def test_library_that_does_not_load_falls_back(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
-        raise OSError(f"{path}: failed to map segment from shared object")
+        try:
+            raise OSError("failed to map segment from shared object")
+        except OSError as error:
+            raise OSError(f"Could not load this library: {path}") from error
 
     monkeypatch.setattr("torch.ops.load_library", fail)
     message = "does not load .*failed to map segment.*noexec.*KSHOT_EXT_CACHE.* else remove "

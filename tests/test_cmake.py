@@ -16,8 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 @pytest.mark.parametrize(
     "options",
-    [["-DKSHOT_TORCH=ON"], ["-DKSHOT_TORCH=OFF", "-DKSHOT_SANITIZE=ON"]],
-    ids=["with torch", "kernels under sanitizers"],
+    [
+        ["-DKSHOT_TORCH=ON"],
+        ["-DKSHOT_TORCH=OFF", "-DKSHOT_SANITIZE=address,undefined"],
+        ["-DKSHOT_TORCH=OFF", "-DKSHOT_SANITIZE=thread"],
+    ],
+    ids=[
+        "with torch",
+        "kernels under address and undefined behaviour sanitizers",
+        "kernels under the thread sanitizer",
+    ],
 )
 def test_cmake_build_passes_its_tests(options: list[str], tmp_path: Path) -> None:
     def run(*command: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import kshot_ext
 from kshot_ext.nn import KShotConv2d, KShotLinear, KShotModule
@@ -15,7 +16,10 @@ from kshot_ext.nn import KShotConv2d, KShotLinear, KShotModule
 SHOTS = 3
 FIRST = torch.eye(SHOTS)[0]
 CODE = torch.tensor([0.5, 0.3, 0.2])
-pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("native_backend", "one_thread"),
+    pytest.mark.filterwarnings("ignore:convert left some layers:UserWarning"),
+]
 
 
 class Residual(nn.Module):
@@ -211,6 +215,132 @@ def test_subclasses_stay_as_they_are() -> None:
     assert isinstance(kshot.embed, KShotConv2d)
 
 
+def test_what_stays_is_warned_of_and_reported_by_name() -> None:
+    model = Transformer()
+    with pytest.warns(
+        UserWarning, match=r"as they are\n  attention.out_proj: NonDyn\S+ is a subclass of Linear"
+    ) as seen:
+        kshot = kshot_ext.convert(model, SHOTS)
+    assert seen[0].filename == __file__
+    assert "LayerNorm" not in str(seen[0].message)  # nobody expects K copies of it
+    report = kshot_ext.conversion_report(kshot)
+    assert report.swapped == {"embed": "Conv2d", "feed_forward.0": "Linear", "feed_forward.2": "Linear"}
+    assert list(report.left) == ["attention", "attention.out_proj", "norm"]
+    assert report.left["norm"] == "LayerNorm has no K-shot form"
+    assert str(report).splitlines()[:3] == ["K-shot layers: 3", "  embed: Conv2d", "  feed_forward.0: Linear"]
+    assert "left as they are: 3" in str(report)
+    with pytest.raises(AttributeError):
+        report.swapped = {}
+
+
+def test_a_report_is_of_the_model_as_it_is_now() -> None:
+    kshot = kshot_ext.convert(plain_network(), SHOTS)
+    kshot[0] = nn.Conv2d(4, 8, 3, stride=2)
+    kshot.append(nn.LayerNorm(5))
+    report = kshot_ext.conversion_report(copy.deepcopy(kshot))
+    assert report.swapped == {"1": "BatchNorm2d", "5": "Linear"}
+    assert report.left == {"0": "it is plain, and convert would swap it", "6": "LayerNorm has no K-shot form"}
+    assert list(kshot_ext.conversion_report(kshot_ext.convert(kshot, 2)).swapped) == ["0", "1", "5"]
+
+
+def test_hooks_that_do_not_use_the_layer_are_carried_over() -> None:
+    layer, calls = nn.Linear(4, 4), []
+
+    def double(_layer: nn.Module, inputs: tuple, kwargs: dict) -> tuple:
+        return (2 * inputs[0],), kwargs
+
+    layer.register_forward_pre_hook(double, with_kwargs=True)
+    handle = layer.register_forward_hook(lambda _layer, _inputs, output: output + 1)
+    layer.register_forward_hook(lambda *_: calls.append("forward"), always_call=True)
+    layer.register_full_backward_hook(lambda _layer, grads, _outputs: (3 * grads[0],))
+    layer.register_full_backward_pre_hook(lambda *_: calls.append("backward"))
+    kshot = converted(layer, FIRST)
+    assert isinstance(kshot, KShotLinear)
+    results = []
+    for each in (layer, kshot, kshot_ext.merge(kshot)):
+        x = torch.ones(2, 4, requires_grad=True)
+        output = each(x)
+        output.square().sum().backward()
+        assert calls == ["forward", "backward"]
+        calls.clear()
+        with pytest.raises((RuntimeError, ValueError)):
+            each(torch.ones(2, 5))
+        assert calls == ["forward"]  # always, also after an error
+        calls.clear()
+        results.append((output, x.grad))
+    for output, gradient in results[1:]:
+        torch.testing.assert_close(output, results[0][0])
+        torch.testing.assert_close(gradient, results[0][1])
+    handle.remove()  # of the model's own layer: the copy keeps its hook, as a deep copy does
+    torch.testing.assert_close(kshot(torch.ones(2, 4)), results[0][0])
+    torch.testing.assert_close(layer(torch.ones(2, 4)) + 1, results[0][0])
+
+
+def test_attributes_of_layers_and_parameters_are_kept() -> None:
+    model = plain_network()
+    model[0].role, model[0].weight.no_decay, model[5].weight.scale = "stem", True, 2.0
+    kshot = converted(model, CODE)
+    for each in (kshot, kshot_ext.merge(kshot)):
+        assert each[0].role == "stem"
+        assert each[0].weight.no_decay
+        assert each[5].weight.scale == 2.0
+    assert vars(kshot_ext.merge(kshot)[0]).keys() == vars(model[0]).keys()
+
+
+class Listed(nn.Module):
+    """Its forward takes the layers from a list that modules know nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.order = [(self.second, torch.tanh), (self.first, torch.relu)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, activation in self.order:
+            x = activation(layer(x))
+        return x
+
+
+def test_layers_in_plain_lists_are_converted_too() -> None:
+    kshot = converted(Listed(), CODE)
+    x = torch.randn(2, 4)
+    kshot(x).sum().backward()
+    assert kshot.order[0][0] is kshot.second
+    assert all(p.grad is not None for p in kshot.parameters())
+    torch.testing.assert_close(kshot_ext.merge(kshot)(x), kshot(x))
+
+
+def test_a_layer_that_stays_keeps_the_gradient_hook_that_a_deep_copy_loses() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].weight.register_hook(lambda gradient: gradient * 0)
+    for each in (converted(model, FIRST), kshot_ext.merge(converted(model, FIRST))):
+        each(torch.ones(1, 4)).sum().backward()
+        assert not each[0].weight.grad.any()
+        assert each[0].bias.grad.any()
+
+
+@pytest.mark.parametrize("order", ["gaps", "part", "transposed"])
+def test_weights_with_gaps_and_of_any_order(order: str) -> None:
+    weight = {"gaps": torch.randn(4, 8)[:, ::2], "part": torch.randn(6, 4)[1:5], "transposed": torch.randn(4, 4).mT}
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(weight[order])
+    kshot = kshot_ext.convert(layer, SHOTS, perturbation=0)
+    assert all(torch.equal(copy, layer.weight) for copy in kshot.weight)
+    with torch.no_grad():
+        kshot.weight[0].zero_()  # copies must have no memory in common
+    assert torch.equal(kshot.weight[1], layer.weight)
+    assert torch.equal(kshot_ext.merge(kshot, FIRST.flip(0)).weight, layer.weight)
+
+
+def test_a_meta_model_stays_on_the_meta_device() -> None:
+    kshot = kshot_ext.convert(plain_network().to("meta"), SHOTS)
+    assert {tensor.device.type for tensor in kshot.state_dict().values()} == {"meta"}
+    loaded = kshot.to_empty(device="cpu")
+    loaded.load_state_dict(converted(plain_network(), CODE).state_dict())
+    kshot_ext.set_code(loaded, CODE)
+    assert loaded(images()).isfinite().all()
+
+
 def test_a_lone_layer_is_converted_itself() -> None:
     kshot = kshot_ext.convert(nn.Linear(4, 2), 3)
     assert isinstance(kshot, KShotLinear)
@@ -295,9 +425,49 @@ def test_merge_takes_the_code_that_each_layer_holds() -> None:
         kshot_ext.merge(kshot)
 
 
+def test_merge_keeps_ties_under_equal_codes_in_different_tensors() -> None:
+    kshot = converted(TiedPerceptron(), CODE)
+    kshot_ext.set_code(kshot.tied, CODE.clone())
+    merged = kshot_ext.merge(kshot)
+    assert merged.tied.weight is merged.first.weight
+
+
+def test_merge_of_a_parametrised_kshot_layer_holds_the_effective_weight() -> None:
+    kshot = converted(nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2)), CODE)
+    nn.utils.parametrizations.weight_norm(kshot[0])
+    kshot[0].parametrizations.weight.original0.data.mul_(3)
+    merged = kshot_ext.merge(kshot)
+    assert type(merged[0]) is nn.Linear
+    torch.testing.assert_close(merged[0].weight, torch.einsum("k,koi->oi", CODE, kshot[0].weight))
+    torch.testing.assert_close(merged(torch.ones(1, 4)), kshot(torch.ones(1, 4)))
+    assert merged[0].weight.requires_grad
+    assert list(merged.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert kshot_ext.conversion_report(kshot).swapped == {"0": "Linear", "1": "Linear"}
+
+
+class OwnLinear(KShotLinear):
+    pass
+
+
+def test_merge_refuses_by_name_what_has_no_plain_form() -> None:
+    kshot = converted(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), CODE)
+    with pytest.raises(ValueError, match="layer '2': merge knows no plain form of OwnLinear"):
+        kshot_ext.merge(kshot.append(OwnLinear(4, 2, num_shots=SHOTS)))
+    pruned = converted(nn.Sequential(nn.Linear(4, 4)), CODE)
+    prune.l1_unstructured(pruned[0], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"layer '0': expected the parameters .*weight_orig.*prune.remove"):
+        kshot_ext.merge(pruned)
+    tied = converted(nn.Sequential(nn.Linear(4, 4)), CODE)
+    tied.regularised = tied[0].weight
+    with pytest.raises(ValueError, match=r"0\.weight is also regularised, which would keep all copies"):
+        kshot_ext.merge(tied)
+
+
 def test_merge_rejects() -> None:
     kshot = converted(plain_network(), CODE)
-    with pytest.raises(ValueError, match=r"code must have shape \[K\]: a plain layer has one weight; got \[2, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"layer '0': code must have shape \[K\]: a plain layer has one weight; got \[2, 3\]"
+    ):
         kshot_ext.merge(kshot, torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"code must have K = 3 entries.*got shape \[2\]"):
         kshot_ext.merge(kshot, torch.zeros(2))

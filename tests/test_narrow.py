@@ -129,6 +129,48 @@ def test_follows_the_mode_of_the_wide_model(wide) -> None:
     assert not kshot_ext.narrow(wide.eval(), Block(9, 3, 5)).norm.training
 
 
+class Scaled(nn.Module):
+    """A parent with a parameter of its own, around layers that can be narrow."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.expand, self.project = nn.Conv2d(4, inner, 1), nn.Conv2d(inner, 4, 1)
+        self.scale = nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.project(self.expand(x))
+
+
+def test_parts_of_a_module_with_parameters_of_its_own_are_narrow() -> None:
+    wide = kshot_ext.convert(Scaled(8), num_shots=3)
+    view = kshot_ext.narrow(wide, Scaled(3))
+    kshot_ext.set_code(view, CODE)
+    assert view.scale is wide.scale
+    assert [p.shape[0] for p in kshot_ext.merge(view, CODE).expand.parameters()] == [3, 3]
+    view(images()).sum().backward()
+    assert view.expand.weight is wide.expand.weight
+    assert not wide.expand.weight.grad[:, 3:].any()
+
+
+@pytest.mark.filterwarnings("ignore:convert left some layers:UserWarning")
+def test_transformer_layers_in_eval_mode() -> None:
+    """PyTorch's fused kernel would take the wide layers' dictionaries there."""
+    wide = kshot_ext.convert(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), num_shots=3)
+    view = kshot_ext.narrow(wide, nn.TransformerEncoderLayer(8, 2, 6, batch_first=True))
+    kshot_ext.set_code(view, CODE)
+    merged, x = kshot_ext.merge(view), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(x), view(x))
+    assert merged.linear1.weight.shape == (6, 8)
+    assert merged.activation_relu_or_gelu == 1
+
+
+def with_a_hook() -> nn.Module:
+    block = Block(8, 2, 5)
+    block.expand.register_forward_hook(lambda *_: None)
+    return block
+
+
 def changed(name: str, layer: nn.Module) -> nn.Module:
     block = Block(8, 2, 5)
     setattr(block, name, layer)
@@ -146,6 +188,7 @@ def changed(name: str, layer: nn.Module) -> nn.Module:
         (changed("extra", nn.Linear(2, 2)), "layer 'extra': expected .*, got none"),
         (changed("act", nn.PReLU(2)), "layer 'act'.*PReLU"),
         (changed("norm", nn.Linear(8, 8)), "layer 'norm'"),
+        (with_a_hook(), "layer 'expand' of the plain model has hooks"),
     ],
 )
 def test_refuses_what_is_no_narrower_form(wide, plain, message) -> None:

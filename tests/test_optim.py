@@ -12,23 +12,28 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training import SETTINGS, SHOTS, STEPS, Prepare, assert_equal_models, loss_of, network, train
 
+import kshot_ext
 from kshot_ext import functional as KF
 from kshot_ext.nn import KShotLinear
-from kshot_ext.ops.compact_gradient import CompactGradient
+from kshot_ext.ops.compact_gradient import SumOfUses
+from kshot_ext.ops.gradient_slot import gradient_in_slot
 from kshot_ext.optim import KShotSGD
 
 ALL_SETTINGS = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
 
 
-def assert_trains_as_sgd(settings: dict[str, Any], prepare: Prepare | None = None) -> None:
+def assert_trains_as_sgd(
+    settings: dict[str, Any], prepare: Prepare | None = None, theirs_prepare: Prepare | None = None
+) -> None:
+    """And without a dense gradient of a dictionary."""
     ours, theirs = network(), network()
     optimizer, expected = KShotSGD(ours.parameters(), **settings), torch.optim.SGD(theirs.parameters(), **settings)
     before = copy.deepcopy(ours)
     train(ours, optimizer, prepare)
-    train(theirs, expected, prepare)
-    assert isinstance(ours.head.weight.grad, CompactGradient)
-    assert not any(isinstance(p.grad, CompactGradient) for p in theirs.parameters())
+    train(theirs, expected, theirs_prepare or prepare)
+    assert isinstance(gradient_in_slot(ours.head.weight), SumOfUses)
+    assert not any(isinstance(gradient_in_slot(p), SumOfUses) for p in theirs.parameters())
     assert_equal_models(ours, theirs)
     assert not torch.allclose(before.stem.weight, ours.stem.weight, atol=1e-3)
     for parameter, twin in zip(ours.parameters(), theirs.parameters()):
@@ -48,8 +53,8 @@ def clip(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     assert norm > 0.1, "the clipping must do something"
 
 
-def clip_one_by_one(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    nn.utils.clip_grad_norm_(model.parameters(), 0.1, foreach=False)
+def clip_compact(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    assert kshot_ext.optim.clip_grad_norm_(model.parameters(), 0.1, foreach=step % 2 == 0) > 0.1
 
 
 def clip_values(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -72,6 +77,13 @@ def schedule(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> N
         group["lr"] = 0.05 / (step + 1)
 
 
+def zeros_of_the_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """In the odd steps the gradient is zero, so that only momentum moves the weights."""
+    optimizer.zero_grad(set_to_none=False)
+    if step % 2 == 0:
+        loss_of(model, 300 + step).backward()
+
+
 def none_and_zeros(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Drop the gradients in every way there is, then compute them again."""
     ways: list[Callable[[], None]] = [
@@ -84,19 +96,36 @@ def none_and_zeros(model: nn.Module, optimizer: torch.optim.Optimizer, step: int
     loss_of(model, 200 + step).backward()
 
 
-PREPARATIONS = (clip, clip_one_by_one, clip_values, unscale, accumulate, schedule, none_and_zeros)
-
-
-@pytest.mark.parametrize("prepare", PREPARATIONS, ids=lambda prepare: prepare.__name__)
+@pytest.mark.parametrize("prepare", [clip, clip_values, unscale, none_and_zeros], ids=lambda prepare: prepare.__name__)
 def test_twenty_steps_with_changed_gradients(prepare: Prepare) -> None:
-    if prepare is clip_values:  # clamping is no linear change: such a gradient is dense from there on
-        settings = SETTINGS["momentum"]
-        ours, theirs = network(), network()
-        train(ours, KShotSGD(ours.parameters(), **settings), prepare)
-        train(theirs, torch.optim.SGD(theirs.parameters(), **settings), prepare)
-        assert_equal_models(ours, theirs)
-    else:
-        assert_trains_as_sgd(SETTINGS["momentum"], prepare)
+    settings = SETTINGS["momentum"]
+    ours, theirs = network(), network()
+    train(ours, KShotSGD(ours.parameters(), **settings), prepare)
+    train(theirs, torch.optim.SGD(theirs.parameters(), **settings), prepare)
+    assert_equal_models(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "theirs"),
+    [(clip_compact, clip), (zeros_of_the_optimizer, None), (accumulate, None), (schedule, None)],
+    ids=lambda prepare: getattr(prepare, "__name__", ""),
+)
+def test_twenty_steps_with_gradients_that_stay_compact(prepare: Prepare, theirs: Prepare | None) -> None:
+    assert_trains_as_sgd(SETTINGS["momentum"], prepare, theirs)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_the_usual_loop_makes_no_dense_gradient_of_a_dictionary(
+    set_to_none: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    optimizer = KShotSGD(model.parameters(), lr=0.05, momentum=0.9)
+    monkeypatch.setattr(SumOfUses, "dense", lambda gradient: pytest.fail("a dense gradient was made"))
+    for step in range(3):
+        optimizer.zero_grad(set_to_none)
+        loss_of(model, step).backward()
+        kshot_ext.optim.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
 
 
 def test_learning_rate_scheduler() -> None:

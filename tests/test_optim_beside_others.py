@@ -13,8 +13,9 @@ from training import SETTINGS, assert_equal_models, loss_of, network, train
 
 import kshot_ext
 from kshot_ext import functional as KF
-from kshot_ext.nn import KShotConv2d
-from kshot_ext.ops.compact_gradient import CompactGradient
+from kshot_ext.nn import KShotConv2d, KShotLinear
+from kshot_ext.ops.compact_gradient import SumOfUses
+from kshot_ext.ops.gradient_slot import gradient_in_slot
 from kshot_ext.optim import KShotSGD
 
 pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
@@ -53,16 +54,19 @@ def test_other_optimizers_work_on_the_same_model(other: Callable[[Any], torch.op
         keep.clear()
     optimizer = other(list(ours.parameters()))
     train(ours, optimizer, steps=range(3))
-    assert isinstance(ours.head.weight.grad, CompactGradient) == alive
     train(theirs, other(list(theirs.parameters())), steps=range(3))
     assert_equal_models(ours, theirs)
+    optimizer.zero_grad()
+    loss_of(ours, 3).backward()
+    assert isinstance(gradient_in_slot(ours.head.weight), SumOfUses) == alive
 
 
-def bytes_held(tensor: Tensor) -> int:
+def bytes_held(parameter: Tensor) -> int:
     """Bytes of a gradient as it is stored."""
-    if not isinstance(tensor, CompactGradient):
-        return tensor.nbytes
-    return sum(part.nbytes for use in tensor.uses for part in use if part is not None)
+    gradient = gradient_in_slot(parameter)
+    if not isinstance(gradient, SumOfUses):
+        return gradient.nbytes
+    return sum(part.nbytes for use in gradient.uses for part in use if part is not None)
 
 
 def test_no_gradient_of_the_size_of_the_dictionary_is_stored() -> None:
@@ -72,10 +76,10 @@ def test_no_gradient_of_the_size_of_the_dictionary_is_stored() -> None:
     code = torch.full((8,), 1 / 8)
     layer(torch.randn(1, 8, 5, 5), code).sum().backward()
     for parameter, one_copy in zip(layer.parameters(), plain.parameters()):
-        assert bytes_held(parameter.grad) <= one_copy.nbytes + code.nbytes
+        assert bytes_held(parameter) <= one_copy.nbytes + code.nbytes
     optimizer.step()
-    assert isinstance(layer.weight.grad, CompactGradient), "the step must not materialise it either"
-    assert bytes_held(layer.weight.grad) <= plain.weight.nbytes + code.nbytes
+    assert isinstance(gradient_in_slot(layer.weight), SumOfUses), "the step must not materialise it either"
+    assert bytes_held(layer.weight) <= plain.weight.nbytes + code.nbytes
 
 
 @pytest.mark.parametrize("mixed_by", ["effective_weight", "mix_weights"])
@@ -106,7 +110,7 @@ def test_a_gradient_that_autograd_gives_to_another_parameter_too(dictionary_firs
     shared = offset.unsqueeze(0).squeeze(0) if dictionary_first else offset  # the order of the backward pass
     mixed = KF.effective_weight(weight, code) if mixed_by == "effective_weight" else KF.mix_weights([weight], code)[0]
     ((mixed + shared) * torch.ones(2, 3)).sum().backward()
-    assert isinstance(weight.grad, CompactGradient)
+    assert isinstance(gradient_in_slot(weight), SumOfUses)
     offset.grad.mul_(3)
     optimizer.step()
     assert torch.equal(weight.detach(), (1 - code).reshape(2, 1, 1).expand(2, 2, 3))
@@ -116,10 +120,52 @@ def test_under_compilation_gradients_are_dense_and_right() -> None:
     torch.compiler.reset()
     ours, theirs = network(), network()
     optimizer = KShotSGD(ours.parameters(), lr=0.05)
-    compiled = torch.compile(ours, backend="aot_eager")
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
     loss_of(compiled, 0).backward()
     optimizer.step()
     train(theirs, torch.optim.SGD(theirs.parameters(), lr=0.05), steps=range(1))
+    assert_equal_models(ours, theirs)
+
+
+class Halved(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / 2
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight * 2
+
+
+@pytest.mark.parametrize("kind", [KShotSGD, torch.optim.SGD])
+def test_a_parametrization_of_owned_parameters(kind: type[torch.optim.Optimizer]) -> None:
+    """Registered before and after the optimiser was made, and taken away again: 1/4 of the step of a plain layer."""
+    layer, plain = (KShotLinear(3, 2, bias=False, num_shots=2).double() for _ in range(2))
+    with torch.no_grad():
+        plain.weight.copy_(layer.weight)
+    optimizer = kind(layer.parameters(), lr=0.1)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Halved())
+    for model, rate in ((layer, 1.0), (plain, 0.25)):
+        loss = model(torch.ones(1, 3, dtype=torch.float64), torch.tensor([0.25, 0.75], dtype=torch.float64)).sum()
+        (rate * loss).backward()
+    optimizer.step()
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    torch.testing.assert_close(layer.weight, plain.weight)
+
+
+def test_two_optimizers_own_one_parameter() -> None:
+    """Both of them move it, and it stays owned when one of them is gone."""
+    ours, theirs = network(), network()
+    for model, kind in ((ours, KShotSGD), (theirs, torch.optim.SGD)):
+        first, second = kind(model.parameters(), lr=0.05), kind([model.head.weight], lr=0.01, momentum=0.9)
+        for step in range(3):
+            first.zero_grad()
+            loss_of(model, step).backward()
+            first.step()
+            second.step()
+        del first, second
+        third = kind(model.parameters(), lr=0.05)
+        train(model, third, steps=range(3, 5))
+        assert isinstance(gradient_in_slot(model.head.weight), SumOfUses) == (kind is KShotSGD)
     assert_equal_models(ours, theirs)
 
 

@@ -1,8 +1,6 @@
 """The cache folder: where it is, whether it is safe to load code from, the lock on it, its entries."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -14,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kshot_ext._native.errors import BackendError
+from kshot_ext._native.file_lock import LocksUnsupportedError, try_lock
 
 _LOCK = "lock"
 _PRIVATE = "building-"
 _POLL_SECONDS = 0.1
 _SILENT_SECONDS = 2.0
 _STALE_SECONDS = 24 * 3600.0
-_HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-# Of file systems without locks, or whose server for them does not answer.
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 ELSEWHERE = "name another folder in the environment variable KSHOT_EXT_CACHE"
 
 
@@ -164,14 +160,13 @@ def _acquire(descriptor: int, path: Path, seconds: float) -> bool:
     announced = False
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            if try_lock(descriptor):
+                return True
+        except LocksUnsupportedError:
+            return False
         except OSError as error:
-            if error.errno in _NO_LOCKS_HERE:
-                return False
-            if error.errno not in _HELD_BY_ANOTHER:
-                raise BackendError(f"the lock {path} cannot be had ({error}); {ELSEWHERE}") from error
-            waited = time.monotonic() - begin
+            raise BackendError(f"the lock {path} cannot be had ({error}); {ELSEWHERE}") from error
+        waited = time.monotonic() - begin
         if waited > seconds:
             raise BackendError(
                 f"waited {seconds:.0f} s for the lock {path}, held by {_holder(path)}; end that process, or {ELSEWHERE}"

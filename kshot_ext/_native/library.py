@@ -44,8 +44,9 @@ class Library:
         try:
             torch.ops.load_library(self.path)
         except OSError as error:
+            cause = error.__cause__ or error  # torch's own error does not say why
             raise BackendError(
-                f"the library {self.path} does not load ({error}); if its disk is mounted so that no code may run from "
+                f"the library {self.path} does not load ({cause}); if its disk is mounted so that no code may run from "
                 f"it (noexec), {ELSEWHERE}, else remove {self.path.parent} to have it built anew"
             ) from error
 

@@ -61,6 +61,10 @@ class ConsoleProgress:
             text = f"{int(position)}/{self._total}"
             self._bars.update(self._task, completed=position, position=text)
 
+    def tell(self, text: str) -> None:
+        """Print a line above the stages, as it is."""
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
     def finish_step(self, done: int, values: Mapping[str, float]) -> None:
         """Show the numbers of a step that has just ended."""
         note = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kshot_ext.nas.files import read_text
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -90,18 +92,24 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, *, pipes: bool = False) -> dict[str, Any]:
     """Read a TOML file.
+
+    Args:
+        path: the file.
+        pipes: whether it may be a pipe, such as a shell's ``<(...)``.
 
     Raises:
         SettingsError: if there is no such file, or it is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, pipes=pipes))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(f"{path}: not a TOML file ({error})") from error
+    except RecursionError:
+        raise SettingsError(f"{path}: not a TOML file (brackets are nested too deeply)") from None
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -116,8 +124,9 @@ def to_toml(table: Mapping[str, Any]) -> str:
     """
     scalars = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
     lines = [f"{name} = {_to_toml_value(value)}" for name, value in scalars.items()]
-    for name in table.keys() - scalars.keys():
-        lines += ["", f"[{name}]", *to_toml(table[name]).splitlines()]
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", *to_toml(value).splitlines()]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
@@ -134,16 +133,21 @@ def _native_form(image, weight, bias, mean, var, training, momentum, eps, activa
 def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
     """torch's batch norm, for memory formats in which it has the channel outermost."""
     if any(affine is not None and affine.dim() == 2 for affine in (weight, bias)):
-        output = F.batch_norm(input, mean, var, None, None, training, momentum, eps)
+        output = _vendor_batch_norm(input, None, None, mean, var, training, momentum, eps)
         if weight is not None:
             output = output * _per_channel(weight, input)
         if bias is not None:
             output = output + _per_channel(bias, input)
     else:
-        output = F.batch_norm(input, mean, var, weight, bias, training, momentum, eps)
+        output = _vendor_batch_norm(input, weight, bias, mean, var, training, momentum, eps)
     if residual is not None:
         output = output + residual
     return ACTIVATIONS[activation](output)
+
+
+def _vendor_batch_norm(*arguments) -> Tensor:
+    """`torch.nn.functional.batch_norm` without its own checks, which in torch 2.11 refuse `eps` = 0."""
+    return torch.batch_norm(*arguments, torch.backends.cudnn.enabled)
 
 
 def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual) -> None:

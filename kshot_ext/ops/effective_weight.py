@@ -7,8 +7,9 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 
 
 def effective_weight(
@@ -123,19 +124,19 @@ def copies_are_channels_last(weight: Tensor) -> bool:
 
 def _setup_context(ctx, inputs, output) -> None:
     weight, code, gate, ctx.out_channels, ctx.in_channels = inputs
-    ctx.compact = code.dim() == 1 and wants_compact_gradient(weight)
+    ctx.owned = owned(weight) if code.dim() == 1 else None
     ctx.save_for_backward(weight, code, gate)
 
 
 def _backward(ctx, grad: Tensor):
     weight, code, gate = ctx.saved_tensors
     need_weight, need_code, need_gate = ctx.needs_input_grad[:3]
-    compact = need_weight and ctx.compact
+    compact = need_weight and takes_compact_gradient(ctx.owned)
     grad_weight, grad_code, grad_gate = effective_weight_gradients(
         grad, weight, code, gate, need_weight and not compact, need_code, need_gate
     )
     if compact:
-        grad_weight = CompactGradient(weight, (Use.of(code, gate, grad),))
+        grad_weight = CompactGradient.of_use(weight, code, gate, grad)
     return (
         grad_weight if need_weight else None,
         grad_code if need_code else None,

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import not_differentiable
 from kshot_ext.ops.effective_weight import effective_weight_gradients, fake_effective_weight
+from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 from kshot_ext.ops.transforms import register_rules
 
 
@@ -65,18 +66,19 @@ def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
 
 def _setup_context(ctx, inputs, output) -> None:
     weights, code = inputs
-    ctx.compact = [code.dim() == 1 and wants_compact_gradient(weight) for weight in weights]
+    ctx.owned = [owned(weight) if code.dim() == 1 else None for weight in weights]
     ctx.save_for_backward(code, *weights)
 
 
 def _backward(ctx, grads: list[Tensor]):
     code, *weights = ctx.saved_tensors
     need_weights, need_code = ctx.needs_input_grad[:2]
-    need_dense = [need and not compact for need, compact in zip(need_weights, ctx.compact)]
+    compacts = [need and takes_compact_gradient(weight) for need, weight in zip(need_weights, ctx.owned)]
+    need_dense = [need and not compact for need, compact in zip(need_weights, compacts)]
     dense, grad_code = _backward_operator(grads, weights, code, need_dense, need_code)
     grad_weights = [
-        CompactGradient(weight, (Use.of(code, None, grad),)) if compact and need else tensor
-        for weight, grad, tensor, compact, need in zip(weights, grads, dense, ctx.compact, need_weights)
+        CompactGradient.of_use(weight, code, None, grad) if compact else tensor
+        for weight, grad, tensor, compact in zip(weights, grads, dense, compacts)
     ]
     return (
         [grad if need else None for grad, need in zip(grad_weights, need_weights)],

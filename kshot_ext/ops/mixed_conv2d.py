@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
-from kshot_ext.ops.compact_gradient import CompactGradient, Use, wants_compact_gradient
+from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight
+from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 from kshot_ext.ops.window import Window
 
 
@@ -71,20 +72,20 @@ def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilati
 def _setup_context(ctx, inputs, output) -> None:
     input, weight, code, gate, bias, _, *ctx.window_and_form = inputs
     ctx.bias_rank, ctx.bias_dtype = (None, None) if bias is None else (bias.dim(), bias.dtype)
-    ctx.compact = code.dim() == 1 and wants_compact_gradient(weight)
+    ctx.owned = owned(weight) if code.dim() == 1 else None
     ctx.save_for_backward(input, weight, code, gate)
 
 
 def _backward(ctx, grad: Tensor):
     input, weight, code, gate = ctx.saved_tensors
     need_input, need_weight, need_code, need_gate, need_bias = ctx.needs_input_grad[:5]
-    compact = need_weight and ctx.compact
+    compact = need_weight and takes_compact_gradient(ctx.owned)
     needs = need_input, compact, need_weight and not compact, need_code, need_gate
     grad_input, effective, grad_weight, grad_code, grad_gate = _backward_operator(
         grad, input, weight, code, gate, *ctx.window_and_form, *needs
     )
     if compact:
-        grad_weight = CompactGradient(weight, (Use.of(code, gate, effective),))
+        grad_weight = CompactGradient.of_use(weight, code, gate, effective)
     grad_bias = None
     if need_bias:
         over = (0, 2, 3) if ctx.bias_rank == 1 else (2, 3)

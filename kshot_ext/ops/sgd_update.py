@@ -28,14 +28,20 @@ def sgd_update(
 
     Args:
         weights: each `[K, C_out, ...]`, or of any shape where `grads` has its gradient; all on one device.
-        momentum_buffers: like the weights; empty when `momentum` is 0.
-        grads: dense gradient of each weight, or None where `uses` has the compact one.
+        momentum_buffers: like the weights; empty when `momentum` is 0. Of another dtype they cost time.
+        grads: dense gradient of each weight, likewise; None where `uses` has the compact one.
         uses: the uses of each dictionary, `kshot_ext.ops.compact_gradient.Use`; empty where `grads` has its gradient.
     """
     if not weights:
         return
     settings = (lr, momentum, dampening, weight_decay, nesterov, maximize)
-    if backend.kernels_for(weights[0].device) is None:
+    # They differ where only some were converted: buffers after `model.half()`, gradients after `weight.data = ...`.
+    same_dtype = all(
+        other is None or other.dtype == weight.dtype
+        for others in (momentum_buffers, grads)
+        for weight, other in zip(weights, others)
+    )
+    if not same_dtype or backend.kernels_for(weights[0].device) is None:
         reference.sgd_update(weights, momentum_buffers, grads, uses, *settings)
         return
     counts = [len(of_one) for of_one in uses]

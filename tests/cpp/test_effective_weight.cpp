@@ -1,41 +1,12 @@
 // The mixing kernel, forward and backward, against a loop over the equation in double, on every instruction
 // set that this processor has. Whole numbers make every sum exact, so the comparison has no tolerance.
-#include "cpu/effective_weight.h"
-
-#include <cstdio>
-#include <vector>
+#include "kernels.h"
 
 namespace {
 
-using kshot::DType;
-using kshot::EffectiveWeight;
-using kshot::MixGeometry;
-using kshot::cpu::EffectiveWeightBackward;
-
-struct Kernels {
-  const char* instruction_set;
-  bool available;
-  void (*forward)(const EffectiveWeight&, int64_t, int64_t);
-  void (*backward)(const EffectiveWeightBackward&, int64_t, int64_t);
-};
-
-#define KERNELS(isa, available)                                                                    \
-  Kernels {                                                                                        \
-    #isa, available, kshot::cpu::isa::effective_weight, kshot::cpu::isa::effective_weight_backward \
-  }
-
-std::vector<Kernels> all_kernels() {
-  std::vector<Kernels> kernels{KERNELS(portable, true)};
-#if defined(KSHOT_HAVE_AVX2)
-  kernels.push_back(KERNELS(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")));
-#endif
-#if defined(KSHOT_HAVE_AVX512)
-  kernels.push_back(KERNELS(avx512, __builtin_cpu_supports("avx512bw") &&
-                                        __builtin_cpu_supports("avx512dq") &&
-                                        __builtin_cpu_supports("avx512vl")));
-#endif
-  return kernels;
-}
+using namespace kshot;
+using namespace kshot::tests;
+using cpu::EffectiveWeightBackward;
 
 // One dictionary [K, C_out, runs, run], of which a call uses the leading `rows` channels and `run_length`
 // elements.
@@ -63,30 +34,6 @@ const Case kCases[] = {
     {5, 2, 2, 9, 17, 2, 13, false},   {3, 1, 1, 1, 1, 1, 1, true},   {7, 2, 3, 2, 700, 2, 600, true},
     {16, 1, 2, 1, 513, 2, 513, true},
 };
-
-// Small whole numbers from a fixed sequence.
-template <class T>
-std::vector<T> numbers(int64_t size, uint32_t seed) {
-  std::vector<T> values(static_cast<size_t>(size));
-  for (T& value : values) {
-    seed = seed * 1664525u + 1013904223u;
-    value = static_cast<T>(static_cast<int>(seed >> 29) - 3);
-  }
-  return values;
-}
-
-template <class T>
-bool equal(const char* what, const Kernels& kernels, const std::vector<T>& got,
-           const std::vector<double>& expected) {
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (static_cast<double>(got[i]) != expected[i]) {
-      std::printf("%s on %s: element %zu is %g, expected %g\n", what, kernels.instruction_set, i,
-                  static_cast<double>(got[i]), expected[i]);
-      return false;
-    }
-  }
-  return true;
-}
 
 template <class T>
 bool check(const Kernels& kernels, const Case& c, DType dtype) {
@@ -128,11 +75,24 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
   backward.grad = grad.data();
   backward.grad_weight = grad_weight.data();
   backward.row_dots = row_dots.data();
-  // Two calls, as two threads would make them.
-  for (const auto& [begin, end] : {std::pair{int64_t{0}, g.rows / 2}, std::pair{g.rows / 2, g.rows}}) {
-    kernels.forward(forward, begin, end);
-    kernels.backward(backward, begin, end);
+  on_two_threads(g.rows, [&](int64_t begin, int64_t end) {
+    kernels.effective_weight(forward, begin, end);
+    kernels.effective_weight_backward(backward, begin, end);
+  });
+  std::vector<T> grad_code(code.size()), grad_gate(gate.size());
+  std::vector<double> expected_code(code.size()), expected_gate(gate.size());
+  for (int64_t n = 0; n < g.samples; ++n) {
+    for (int64_t row = 0; row < g.rows; ++row) {
+      for (int64_t k = 0; k < g.shots; ++k) {
+        const double dot = expected_dots[(n * g.rows + row) * g.shots + k];
+        expected_code[n * g.shots + k] += (c.gated ? gate[n * g.rows + row] : 1) * dot;
+        expected_gate[n * g.rows + row] += code[n * g.shots + k] * dot;
+      }
+    }
   }
+  kernels.effective_weight_reduce({&backward, grad_code.data(), c.gated ? grad_gate.data() : nullptr});
+  if (!equal("gradient of code", kernels, grad_code, expected_code)) return false;
+  if (c.gated && !equal("gradient of gate", kernels, grad_gate, expected_gate)) return false;
   return equal("effective weight", kernels, output, mixed) &&
          equal("gradient of weight", kernels, grad_weight, expected_grad_weight) &&
          equal("row dots", kernels, row_dots, expected_dots);
@@ -141,14 +101,12 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
 }  // namespace
 
 int main() {
-  bool passed = true;
-  for (const Kernels& kernels : all_kernels()) {
-    std::printf("%s: %s\n", kernels.instruction_set, kernels.available ? "tested" : "not on this processor");
-    if (!kernels.available) continue;
+  return on_all_kernels([](const Kernels& kernels) {
+    bool passed = true;
     for (const Case& c : kCases) {
       passed = check<float>(kernels, c, DType::kFloat32) && passed;
       passed = check<double>(kernels, c, DType::kFloat64) && passed;
     }
-  }
-  return passed ? 0 : 1;
+    return passed;
+  });
 }

@@ -54,8 +54,8 @@ int main() {
 def test_the_cuda_runtime_refuses_by_name(tmp_path: Path) -> None:
     """With a GPU or without: blocks of 4096 threads start nowhere."""
     (tmp_path / "refused.cu").write_text(REFUSED)
-    command = [str(toolkit.find("nvcc")), toolkit.VIRTUAL, "-std=c++17", "-O0", f"-I{SOURCES}", "refused.cu", "-o", "refused"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    command = [str(toolkit.find("nvcc")), toolkit.VIRTUAL, "-std=c++17", "-O0", f"-I{SOURCES}"]
+    subprocess.run([*command, "refused.cu", "-o", "refused"], cwd=tmp_path, check=True)
     lines = subprocess.run([tmp_path / "refused"], capture_output=True, text=True, check=True).stdout.splitlines()
     assert [re.sub("start: .*", "start", line) for line in lines] == [
         "the CUDA kernel first_kernel did not start",

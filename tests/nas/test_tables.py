@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from kshot_ext.nas import tables
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml, to_toml
 
 
@@ -71,3 +76,27 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=r"binary\.toml: not a TOML file"):
         read_toml(tmp_path / "binary.toml")
+
+
+def test_the_order_of_tables_does_not_depend_on_the_hash_seed() -> None:
+    """In processes of their own, without the package, which would bring torch."""
+    script = (
+        "import sys, types; package = types.ModuleType('kshot_ext'); package.__path__ = [sys.argv[1]]; "
+        "sys.modules['kshot_ext'] = package; from kshot_ext.nas.tables import to_toml; "
+        "print(to_toml({name: {'x': 1} for name in 'gamma alpha delta beta'.split()} | {'last': 2}))"
+    )
+    expected = "last = 2\n\n" + "\n\n".join(f"[{name}]\nx = 1" for name in ("gamma", "alpha", "delta", "beta"))
+    for seed in ("0", "1", "2"):
+        command = [sys.executable, "-c", script, str(Path(tables.__file__).parents[1])]
+        printed = subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        assert printed.stdout.strip() == expected, printed.stderr
+
+
+def test_settings_may_come_through_a_pipe_but_those_of_a_run_must_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match=r"pipe: cannot be read .*expected a file, got a pipe"):
+        read_toml(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("a = 1"))
+    writer.start()
+    assert read_toml(tmp_path / "pipe", pipes=True) == {"a": 1}
+    writer.join()

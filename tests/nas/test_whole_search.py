@@ -38,12 +38,11 @@ def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
     assert inherited(validation[0][0]).shape == (15, 3)
 
     rival = random_architecture_of_equal_budget(tiny_space, search.best.macs, 0.2, seeded(4), exclude=[winner])
-    accuracies = []
     for architecture in (winner, rival):
         network = tiny_space.build(architecture, seeded(5))
         retraining = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=8, batch_size=8), seeded(6))
         while not retraining.finished:
             retraining.train_epoch()
-        accuracies.append(retraining.test_accuracy())
-    assert max(accuracies) > 0.6
+        # Of 15 images in three classes, guesses get 13 right once in 30,000 times.
+        assert retraining.test_accuracy() > 0.8
     assert tiny_space.count_macs(winner) <= limits.max_macs

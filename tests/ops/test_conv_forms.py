@@ -110,6 +110,15 @@ def test_forms_on_cuda_under_autocast(kernel: int, form: str, monkeypatch: pytes
         assert chosen(monkeypatch, (2, 4, 8, kernel, kernel), (5, 5)) == form
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_for_cudas_kernels(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, on_cuda: None) -> None:
+    """Which the CPU's are not: here the kernel only is asked for."""
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(conv_forms, "mixed_form", lambda call: asked.append(call.input.dtype))
+    KF.kshot_conv2d(torch.rand(2, 8, 5, 5, dtype=dtype), torch.rand(2, 4, 8, 3, 3, dtype=dtype), torch.rand(2, 2))
+    assert asked == [dtype]
+
+
 def test_more_copies_than_cudas_kernels_hold(on_cuda: None) -> None:
     weight, code = torch.rand(129, 4, 2, 3, 3), torch.rand(129)
     with pytest.raises(ValueError, match="algorithm='fused' has no kernel"):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
-from kshot_ext.nas.commands.frame import exit_status, tell, users_errors
-from kshot_ext.nas.files import write_text
+from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
+from kshot_ext.nas.files import check_can_write, is_there, write_errors, write_text
 from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.reporting import page, plots
@@ -26,6 +27,7 @@ from kshot_ext.nas.spaces.own import with_absolute_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_OUTPUTS = ("analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png")
 _PATHS = 256
 _PATHS_FOR_STATISTICS = 1000
 _CODE_ROWS = 32
@@ -64,15 +66,27 @@ def analyse_command(run: Path, space: str | None = None) -> int:
     def body(console: Console) -> None:
         with users_errors("matplotlib", "safetensors"):
             record = RunRecord(run)
+            _check_can_write_outputs(record.path / "analysis")
+            plots.rehearse()
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
         report = _write(record, analysis, shown, codes)
-        table = Table(title=f"{run.name}, K = {record.settings.shots}", show_header=False)
+        table = Table(title=Text(f"{record.name}, K = {record.settings.shots}"), show_header=False)
         for row in _summary(analysis).items():
             table.add_row(*row)
         console.print(table)
         tell(console, f"report: {report}")
 
-    return exit_status(body, lambda: "nothing of the run was changed")
+    return exit_status(body, lambda: "nothing of the run was changed; analyse it again then")
+
+
+def _check_can_write_outputs(folder: Path) -> None:
+    """Find out before the work what would keep its results from being written; writes nothing."""
+    if folder.is_dir():
+        check_can_write(folder, _OUTPUTS)
+    elif is_there(folder):
+        raise CommandError(f"{folder}: expected a folder; move it away")
+    else:
+        check_can_write(folder.parent, (folder.name,))
 
 
 def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[Architecture], Tensor]:
@@ -106,7 +120,8 @@ def _summary(analysis: Analysis) -> dict[str, str]:
 
 def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], codes: Tensor) -> Path:
     folder = record.path / "analysis"
-    folder.mkdir(exist_ok=True)
+    with write_errors(folder):
+        folder.mkdir(exist_ok=True)
     write_text(folder / "analysis.json", json.dumps(asdict(analysis), indent=2) + "\n")
 
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
@@ -146,5 +161,5 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
         page.details(f"Rank of each of {len(rows)} layers", page.table(heads, rows)),
     ]
     lead = f"{record.settings.shots} weight copies, space {record.settings.space}, seed {record.settings.seed}"
-    write_text(folder / "analysis.html", page.render_page(f"What run {record.path.name} learned to mix", lead, parts))
+    write_text(folder / "analysis.html", page.render_page(f"What run {record.name} learned to mix", lead, parts))
     return folder / "analysis.html"

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
-from kshot_ext.nas.files import write_text
+from kshot_ext.nas.files import check_can_write, is_there, write_text
+from kshot_ext.nas.messages import file_name, visible
 from kshot_ext.nas.reporting import page, plots
 from kshot_ext.nas.reporting.comparison import Comparison, compare_runs
 from kshot_ext.nas.reporting.page import Picture
@@ -30,9 +31,11 @@ def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
     def body(console: Console) -> None:
         with users_errors("matplotlib"):
             comparison = compare_runs(first, second)
-        file = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
-        if file.exists():
+        runs = (file_name(run.resolve().name) for run in (first, second))
+        file = out or Path(f"compare-{'-'.join(runs)}.html")
+        if is_there(file):
             raise CommandError(f"{file}: exists already; choose another --out")
+        check_can_write(file.parent, (file.name,))
         write_text(file, _page(comparison))
         _print(console, "settings that differ", comparison.names, comparison.settings)
         _print(console, "results", comparison.names, comparison.results)
@@ -59,7 +62,7 @@ def _print(console: Console, title: str, names: tuple[str, str], values: Mapping
     table = Table(title=title)
     table.add_column("")
     for name in names:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     for name, pair in values.items():
-        table.add_row(name, *map(escape, pair))
+        table.add_row(Text(visible(name)), *(Text(visible(text)) for text in pair))
     console.print(table)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
+import errno
 import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,21 @@ from rich.console import Console
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import MissingExtraError, require
+from kshot_ext.nas.files import WriteError
+from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
 from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
 from kshot_ext.nas.runs.settings import AnySettings, check_same, gather_settings
 from kshot_ext.nas.spaces.own import is_own
+from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
 _PIXELS_FOR_ONE_THREAD = 16 * 16
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there; "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable; "),
+}
 
 
 class CommandError(Exception):
@@ -37,12 +45,20 @@ class Run:
     Args:
         command: ``"search"`` or ``"rank"``.
         resume: run folder to go on with, or None to begin a new one.
+
+    Attributes:
+        follows: whether another process does the run, and this one helps it.
+        path: the run folder, as soon as there is one that this process knows of.
+        space: name of the run's space, as soon as it is known.
     """
 
     def __init__(self, command: str, resume: Path | None) -> None:
         self.command = command
         self.resume = resume
+        self.follows = False
         self.folder: RunFolder | None = None
+        self.path = resume
+        self.space = ""
 
     def settings(self, defaults: AnySettings, config: Path | None, options: Mapping[str, Any]) -> AnySettings:
         """The run's settings, checked to be the ones that it began with.
@@ -54,37 +70,59 @@ class Run:
         if self.resume is None:
             return gather_settings(defaults, config, options)
         self.folder = RunFolder(self.resume, self.command)
+        self.space = self.folder.settings.space
         settings = gather_settings(self.folder.settings, config, options)
         check_same(self.folder.settings, settings, str(self.resume))
         return settings
 
-    def open_folder(self, settings: AnySettings, data_name: str, splits: DataSplits) -> RunFolder[AnySettings]:
+    def open_folder(
+        self, settings: AnySettings, data_name: str, splits: DataSplits, outputs: Sequence[str]
+    ) -> RunFolder[AnySettings]:
         """The run's folder; a new one is made when everything else has been checked, so errors leave nothing behind.
+
+        Args:
+            settings: of the run.
+            data_name, splits: its images.
+            outputs: names of the files that it will leave there.
 
         Raises:
             RunFolderError: if it cannot be made.
             CommandError: if settings or data are not what the run began with.
+            WriteError: if an output could not be written.
         """
         if self.folder is None:
-            default = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{data_name}-{settings.space.rpartition(':')[-1]}"
             kept = replace(settings, out=None)
             card = RunCard.new(self.command, kept, data_name, splits)
-            self.folder = RunFolder.create(Path(settings.out or default), kept, card)
+            if settings.out is None:
+                space = Path(settings.space.rpartition(":")[-1]).name
+                default = f"{time.strftime('%Y%m%d-%H%M%S')}-{file_name(data_name)}-{file_name(space)}"
+                self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
+            else:
+                self.folder = RunFolder.create(Path(settings.out), kept, card)
+            self.path, self.space = self.folder.path, settings.space
         else:
             try:
                 self.folder.card.check_continues(settings, splits)
             except ValueError as error:
                 raise CommandError(f"{self.folder.path}: {error}") from error
+        self.folder.check_outputs(outputs)
         return self.folder
 
+    def close(self) -> None:
+        """Let other processes use the run's folder."""
+        if self.folder is not None:
+            self.folder.close()
+
     def how_to_go_on(self) -> str:
-        """What to tell who interrupted the run."""
-        if self.folder is None:
-            return "nothing was written"
-        command = f"kshot-ext {self.command} --resume {shlex.quote(str(self.folder.path))}"
-        if is_own(self.folder.settings.space):
-            command += f" --space {shlex.quote(self.folder.settings.space)}"
-        return f"go on with: {command}"
+        """What to tell who interrupted the run, or whom an error did."""
+        if self.path is None:
+            return "what was written is said by the first process" if self.follows else "nothing was written"
+        if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
+            return f"there is no run in {self.path} any more; begin it anew"
+        command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
+        if is_own(self.space):
+            command += f" --space {in_shell(self.space)}"
+        return f"what was saved before is safe; go on with: {command}"
 
 
 def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]) -> int:
@@ -97,20 +135,39 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
     """
-    errors = Console(stderr=True)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError):  # a name of bytes that the terminal's encoding lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _termination_as_interrupt():
             body(Console())
     except KeyboardInterrupt:
-        tell(errors, f"\nstopped; {how_to_go_on()}")
+        _complain("\n", f"stopped; {how_to_go_on()}")
         return EXIT_INTERRUPTED
     except LostProcessError as error:
-        tell(errors, f"error: {error}; {how_to_go_on()}")
+        _complain("error: ", f"{one_line(error)}; {how_to_go_on()}")
         return EXIT_ERROR
-    except (CommandError, RunFolderError, OSError) as error:
-        tell(errors, f"error: {error}")
+    except (CommandError, RunFolderError, DivergedError) as error:
+        _complain("error: ", str(error))
+        return EXIT_ERROR
+    except OSError as error:
+        _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno, '')}{how_to_go_on()}")
         return EXIT_ERROR
     return EXIT_DONE
+
+
+def _described(error: OSError) -> str:
+    """What the system said, without its number."""
+    if isinstance(error, WriteError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
+def _complain(begin: str, text: str) -> None:
+    with suppress(OSError):  # the disk that is full may be that of standard error
+        errors = Console(stderr=True)
+        errors.print(begin, end="", highlight=False, markup=False)
+        tell(errors, text)
 
 
 @contextmanager
@@ -126,7 +183,7 @@ def users_errors(*libraries: str) -> Iterator[None]:
 
 def tell(console: Console, text: str) -> None:
     """Print a line as it is, paths and all."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(visible(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @contextmanager

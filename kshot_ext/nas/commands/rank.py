@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitabl
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_job import RankJob
-from kshot_ext.nas.reporting.rank_outputs import summary, write_ranking
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, rehearse_outputs, summary, write_ranking
 from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.results_file import ResultsFileError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
@@ -38,19 +40,22 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
     def body(console: Console) -> None:
         if (started_processes() or 1) > 1:
             raise CommandError("rank runs in one process: start it without torchrun, or with one process")
-        with ConsoleProgress(console) as progress:
+        with closing(run), ConsoleProgress(console) as progress:
             with users_errors(*_LIBRARIES):
                 settings = run.settings(RankSettings(), config, options)
                 data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
                 job = RankJob(settings, splits)
-                folder = run.open_folder(settings, data_name, splits)
+                rehearse_outputs()
+                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with suitable_threads(splits.image_shape):
                 result = job.run(folder, metrics, progress)
-        with users_errors():
-            report = write_ranking(folder, job, result, metrics.records)
-        metrics.close()
+            try:
+                report = write_ranking(folder, job, result, metrics.records)
+            except ResultsFileError as error:
+                raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
+            metrics.close()
         table = Table(title=f"ranking, K = {settings.shots}, seed {settings.seed}", show_header=False)
         for row in summary(result).items():
             table.add_row(*row)

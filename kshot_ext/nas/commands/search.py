@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting.search_outputs import write_outputs
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
@@ -55,8 +55,10 @@ def search_command(
             ExitStack() as resources,
             ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
         ):
-            if not processes.leads:
-                _follow(processes, progress)
+            resources.callback(run.close)
+            run.follows = not processes.leads
+            if run.follows:
+                _follow(processes, progress, run)
                 return
             with users_errors(*_LIBRARIES):
                 apply_to_all = resources.enter_context(_evaluators(workers, ray_address))
@@ -64,13 +66,15 @@ def search_command(
                 processes.from_leader(json.dumps(as_table(settings)))
                 data_name, splits = load_data(settings, progress)
                 job = SearchJob(settings, splits, processes, apply_to_all)
-                folder = run.open_folder(settings, data_name, splits)
+                rehearse_outputs(job)
+                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
+            processes.from_leader(json.dumps(str(folder.path)))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with suitable_threads(splits.image_shape):
                 result, network = job.run(folder, metrics, progress)
-        report = write_outputs(folder.path, data_name, job, result, network, metrics.records)
-        metrics.close()
+            report = write_outputs(folder, data_name, job, result, network, metrics.records)
+            metrics.close()
         _print_result(console, result, report)
 
     return exit_status(body, run.how_to_go_on)
@@ -88,12 +92,13 @@ def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callab
         yield ray_map
 
 
-def _follow(processes: DataParallel, progress: ConsoleProgress) -> None:
+def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> None:
     """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
     with users_errors():
         settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
         _, splits = load_data(settings, progress)
         job = SearchJob(settings, splits, processes)
+    run.path, run.space = Path(json.loads(processes.from_leader(""))), settings.space
     with suitable_threads(splits.image_shape):
         job.follow()
 

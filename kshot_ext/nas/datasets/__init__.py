@@ -2,6 +2,6 @@
 
 from kshot_ext.nas.datasets.load import load_splits
 from kshot_ext.nas.datasets.open import open_source
-from kshot_ext.nas.datasets.source import DataError, ImageSource
+from kshot_ext.nas.datasets.source import DataError, DataWarning, ImageSource
 
-__all__ = ["DataError", "ImageSource", "load_splits", "open_source"]
+__all__ = ["DataError", "DataWarning", "ImageSource", "load_splits", "open_source"]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import lzma
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image
+from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image, image_suffixes, is_image
 from kshot_ext.nas.datasets.layout import arrange
 from kshot_ext.nas.datasets.source import DataError, ImageSource
 
 MAX_ARCHIVE_BYTES = 64 * 2**30
 
 _ENCRYPTED_FLAG = 1
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError, ValueError)
 
 
 def open_archive(path: Path) -> ImageSource:
@@ -29,13 +26,23 @@ def open_archive(path: Path) -> ImageSource:
     archive = open_zip(path, max_member_bytes=MAX_FILE_BYTES)
     members = {PurePosixPath(info.filename): info for info in archive.infolist()}
     files = [name for name, info in members.items() if not info.is_dir()]
-    layout = arrange(files, [name for name, info in members.items() if info.is_dir()], str(path))
+
+    def holds_image(name: PurePosixPath) -> bool:
+        if name.suffix.lower() in image_suffixes():
+            return True
+        try:
+            with archive.open(members[name]) as content:
+                return is_image(content)
+        except Exception as error:  # Damaged archives make the unpackers raise nearly anything.
+            raise DataError(f"{path}/{name}: damaged file in the archive ({error})") from error
+
+    layout = arrange(files, [name for name, info in members.items() if info.is_dir()], str(path), holds_image)
 
     def read(index: int) -> Tensor:
         name = f"{path}/{layout.files[index]}"
         try:
             data = archive.read(members[layout.files[index]])
-        except _DAMAGE as error:
+        except Exception as error:
             raise DataError(f"{name}: damaged file in the archive ({error})") from error
         return decode_image(data, name)
 
@@ -46,6 +53,7 @@ def open_archive(path: Path) -> ImageSource:
         parts=layout.parts,
         read=read,
         describe=lambda index: f"{path}/{layout.files[index]}",
+        notes=layout.notes,
     )
 
 
@@ -57,10 +65,12 @@ def open_zip(path: Path, *, max_member_bytes: int) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:
         raise DataError(f"{path}: not a readable zip file ({error})") from error
     total = 0
     for info in archive.infolist():
+        if not info.filename:
+            raise DataError(f"{path}: not a readable zip file (a file in it has no name)")
         if info.flag_bits & _ENCRYPTED_FLAG:
             raise DataError(f"{path}/{info.filename}: encrypted; expected an archive without password")
         if info.file_size > max_member_bytes:

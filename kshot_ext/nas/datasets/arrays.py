@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +46,19 @@ def open_arrays(path: Path) -> ImageSource:
 
 def _load(path: Path, *names: str) -> list[np.ndarray]:
     with open_zip(path, max_member_bytes=MAX_ARCHIVE_BYTES) as archive:
-        check_memory(str(path), sum(info.file_size for info in archive.infolist()))
+        check_memory(str(path), 2 * sum(info.file_size for info in archive.infolist()))  # read, then divided
     try:
         with np.load(path, allow_pickle=False) as file:
             for name in names:
                 if name not in file:
                     found = ", ".join(file.files) or "none"
                     raise DataError(f"{path}: expected the arrays 'images' and 'labels', got {found}")
-            return [file[name] for name in names]
+            arrays = [file[name] for name in names]
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # Damaged arrays make numpy raise nearly anything.
         raise DataError(f"{path}: damaged or unsupported array file ({error})") from error
+    for name, array in zip(names, arrays):
+        if not isinstance(array, np.ndarray):  # numpy gives the bytes of a file that does not begin as an array does
+            raise DataError(f"{path}: {name}: damaged or unsupported array file (it holds no array)")
+    return arrays

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image
-from kshot_ext.nas.datasets.layout import arrange
+from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image, image_suffixes, is_image
+from kshot_ext.nas.datasets.layout import arrange, examples
 from kshot_ext.nas.datasets.source import DataError, ImageSource
 
 
@@ -19,12 +19,14 @@ def open_folder(path: Path) -> ImageSource:
     Raises:
         DataError: if the tree has no known layout or cannot be read.
     """
-    files, folders = [], []
-    for parent, folder_names, file_names in os.walk(path, followlinks=False):
+    files, folders, links = [], [], []
+    for parent, folder_names, file_names in os.walk(path, followlinks=False, onerror=_refuse):
         relative = PurePosixPath(Path(parent).relative_to(path).as_posix())
         files += [relative / name for name in file_names]
-        folders += [relative / name for name in folder_names]
-    layout = arrange(files, folders, str(path))
+        for name in folder_names:
+            (links if os.path.islink(os.path.join(parent, name)) else folders).append(relative / name)
+    layout = arrange(files, folders, str(path), lambda file: _is_image(path / file))
+    notes = [f"links to folders are not followed: {examples(sorted(links))}"] if links else []
 
     def read(index: int) -> Tensor:
         file = path / layout.files[index]
@@ -37,7 +39,26 @@ def open_folder(path: Path) -> ImageSource:
         parts=layout.parts,
         read=read,
         describe=lambda index: str(path / layout.files[index]),
+        notes=(*layout.notes, *notes),
     )
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _is_image(file: Path) -> bool:
+    if file.suffix.lower() in image_suffixes():
+        return True
+    try:
+        if not file.is_file():  # to open a pipe would wait for its writer
+            return False
+        if file.stat().st_size > MAX_FILE_BYTES:  # some decoders read all of a file at once
+            return False
+        with file.open("rb") as content:
+            return is_image(content)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _read_file(file: Path) -> bytes:

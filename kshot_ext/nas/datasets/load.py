@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext.nas.datasets.augmentation import Augmentation
-from kshot_ext.nas.datasets.decode import fit_square
+from kshot_ext.nas.datasets.decode import bytes_to_scale, fit_square
 from kshot_ext.nas.datasets.memory import check_memory
 from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
@@ -41,7 +41,7 @@ def load_splits(
 
     Raises:
         DataError: if a class gets no image in some part, an image is damaged, sizes differ without
-            ``image_size``, or the images do not fit into memory.
+            ``image_size``, all images of a part are the same, or the images do not fit into memory.
     """
     parts = torch.tensor([list(Part).index(part) for part in source.parts])
     wanted = [index for index, part in enumerate(Part) if part is Part.TRAIN or part in held_out]
@@ -51,9 +51,11 @@ def load_splits(
     _check_every_class_in_every_part(labels, parts, wanted, source)
     images = ImageSet(_decode(source, chosen.tolist(), image_size, on_image), labels)
     train, validation, test = (images.subset((parts == part).nonzero()[:, 0]) for part in range(len(Part)))
+    for part, held in zip(Part, (train, validation, test)):
+        _check_not_constant(held.images, f"{source.name}: {part.value} part")
     mean, std = channel_statistics(train.images)
     augmentation = suitable_augmentation(train.images)
-    return DataSplits(train, validation, test, source.class_names, mean, std, augmentation)
+    return DataSplits(train, validation, test, source.class_names, mean, std, augmentation, source.notes)
 
 
 def suitable_augmentation(images: Tensor) -> Augmentation:
@@ -104,24 +106,40 @@ def _check_every_class_in_every_part(labels: Tensor, parts: Tensor, wanted: list
                 raise DataError(f"{source.name}: class {name!r}: {len(present)} images used, {expected}")
 
 
+def _check_not_constant(images: Tensor, name: str) -> None:
+    if len(images) > 1 and bool((images == images[0]).all()):
+        raise DataError(f"{name}: expected images that differ, got {len(images)} times the same one")
+
+
 def _decode(
     source: ImageSource,
     indices: list[int],
     image_size: int | None,
     on_image: Callable[[int, int], None] | None,
 ) -> Tensor:
-    images: list[Tensor] = []
-    for done, index in enumerate(indices, start=1):
+    """The images one by one into one tensor, ``[N, C, H, W]``: grey ones as colour if any has colour."""
+    images = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
+    if image_size is not None:
+        check_memory(source.name, 2 * len(indices) * image_size**2 + bytes_to_scale(image_size))
+    for position, index in enumerate(indices):
         image = source.read(index)
         image = image if image_size is None else fit_square(image, image_size)
-        if not images:
-            check_memory(source.name, len(indices) * image.numel())
-        elif image.shape[1:] != images[0].shape[1:]:
-            sizes = " and ".join(f"{tuple(size.shape[1:])}" for size in (images[0], image))
+        if position == 0:
+            images = _room(source.name, len(indices), image)
+        elif image.shape[1:] != images.shape[2:]:
+            sizes = " and ".join(str(tuple(size)) for size in (images.shape[2:], image.shape[1:]))
             names = " and ".join(source.describe(other) for other in (indices[0], index))
             raise DataError(f"{names}: expected one size, got (height, width) {sizes}; set an image size")
-        images.append(image)
+        elif len(image) > images.shape[1]:
+            grey, images = images[:position], _room(source.name, len(indices), image)
+            images[:position] = grey
+        images[position] = image
         if on_image is not None:
-            on_image(done, len(indices))
-    channels = max(len(image) for image in images)
-    return torch.stack([image.expand(channels, -1, -1) for image in images])
+            on_image(position + 1, len(indices))
+    return images
+
+
+def _room(name: str, count: int, image: Tensor) -> Tensor:
+    """An empty tensor for so many images like this one."""
+    check_memory(name, 2 * count * image.numel())  # once as they are read, once more when they are divided
+    return image.new_empty(count, *image.shape)

@@ -13,6 +13,10 @@ class DataError(ValueError):
     """The data cannot be used; the message names the file (and value) and what was expected."""
 
 
+class DataWarning(UserWarning):
+    """Some of the data is left out, or names were open to two readings; the message says which, and how many."""
+
+
 class Part(Enum):
     """Role of an image in a search."""
 
@@ -32,6 +36,7 @@ class ImageSource:
         parts: role of each of the N images; all ``TRAIN`` when the source is not divided.
         read: gives image i as uint8 ``[C, H, W]``, C being 1 or 3; raises `DataError`.
         describe: names image i in messages.
+        notes: what a user should know of the choice of images: what is left out, how names were understood.
     """
 
     name: str
@@ -40,6 +45,7 @@ class ImageSource:
     parts: tuple[Part, ...]
     read: Callable[[int], Tensor]
     describe: Callable[[int], str]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -55,6 +55,7 @@ class DataSplits:
         class_names: name of each class index.
         mean, std: float32 ``[C]``, of the training images divided by 255.
         augmentation: variation that suits the training images; None for none.
+        notes: what a user should know of the choice of images, see `ImageSource`.
     """
 
     train: ImageSet
@@ -64,6 +65,7 @@ class DataSplits:
     mean: Tensor
     std: Tensor
     augmentation: Augmentation | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -26,13 +26,18 @@ class Scores:
     """How well a network classifies images.
 
     Args:
-        accuracy: share of images whose highest logit is at their label.
+        accuracy: share of images whose highest logit is at their label; one with logits that are no numbers is wrong.
         loss: mean cross-entropy, in nats; infinite where logits are no numbers. Of as many images it tells networks
             apart better than the accuracy, as it sees how sure they are, too.
     """
 
     accuracy: float
     loss: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the network gave numbers for every image."""
+        return math.isfinite(self.loss)
 
 
 @torch.no_grad()
@@ -51,7 +56,8 @@ def evaluate_network(network: nn.Module, batches: Batches) -> Scores:
     correct, loss, total = 0, 0.0, 0
     for images, labels in batches:
         logits = network(images)
-        correct += int((logits.argmax(dim=1) == labels).sum())
+        right = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)  # argmax takes NaN for the highest
+        correct += int(right.sum())
         loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
         total += len(labels)
     network.train(was_training)
@@ -100,8 +106,9 @@ class SupernetEvaluation:
     std: Tensor
 
     def __call__(self, architecture: Architecture) -> float:
-        """Share of the validation images that the architecture gets right."""
-        return self.scores(architecture).accuracy
+        """Share of the validation images that the architecture gets right; NaN if its network gives no finite loss."""
+        scores = self.scores(architecture)
+        return scores.accuracy if scores.finite else math.nan
 
     def scores(self, architecture: Architecture) -> Scores:
         """Scores of the architecture on the validation images."""

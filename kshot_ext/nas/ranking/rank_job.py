@@ -14,7 +14,7 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import check_results_file
-from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.stages import SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
@@ -124,29 +124,41 @@ class RankJob(SupernetJob[RankSettings]):
             folder: where checkpoints are and go.
             metrics: where each step's numbers go.
             progress: where they are shown.
+
+        Raises:
+            RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
+            OSError: if a file cannot be written.
         """
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
-        recorded = {record["step"] for record in metrics.records if record["stage"] == "ranking"}
         for epoch in self.epochs_ranked:
             ranking = Ranking(self.architectures, self.evaluation.scores)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
+            self._check_not_past(epoch, folder, evaluation)
             with self.trainer.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.trainer.steps_per_epoch
             points.append(RankPoint(epoch, steps, ranking.by_accuracy(self.truth), ranking.by_loss(self.truth)))
-            if epoch not in recorded:
-                numbers = points[-1].numbers()
-                metrics.record("ranking", epoch, {name: value for name, value in numbers.items() if value is not None})
+            numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
+            metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
         codes = code_statistics(
             self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
         )
         return RankResult(tuple(points), tuple(ranked), codes, seconds)
+
+    def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
+        """Refuse to evaluate later weights as if they were those after ``epoch``."""
+        checkpoint = folder.load_checkpoint(evaluation.name) if self.trainer.epoch > epoch else None
+        if self.trainer.epoch > epoch and (checkpoint is None or len(checkpoint.records) < evaluation.total):
+            raise RunFolderError(
+                f"{folder.checkpoint_path(evaluation.name)}: this evaluation is gone, and training has gone on since; "
+                f"bring it back from a copy, or delete {folder.checkpoint_path('supernet')} to train again"
+            )
 
 
 def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correla
 from kshot_ext.nas.runs.stages import Stage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.divergence import DivergedError
 
 _ARCHITECTURES_PER_STEP = 10
 
@@ -55,11 +56,20 @@ class Ranking:
         return -(-len(self.scores) // _ARCHITECTURES_PER_STEP)
 
     def step(self, on_move: Callable[[float], None]) -> None:
-        """Evaluate the next few architectures; ``on_move`` is told the position in steps, fractions included."""
+        """Evaluate the next few architectures; ``on_move`` is told the position in steps, fractions included.
+
+        Raises:
+            DivergedError: if none so far gives finite numbers.
+        """
         begin = len(self.scores)
         for architecture in self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]:
             self.scores.append(self._evaluate(architecture))
             on_move(len(self.scores) / _ARCHITECTURES_PER_STEP)
+        if not any(scores.finite for scores in self.scores):
+            raise DivergedError(
+                f"all {len(self.scores)} networks evaluated so far give NaN or infinity for images: the weights that "
+                "they inherit have diverged; train the supernet with a lower learning_rate or clip_norm"
+            )
 
     def by_accuracy(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
         """The ranking by accuracy against the truth, when all are evaluated."""

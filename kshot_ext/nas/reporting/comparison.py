@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kshot_ext.nas.files import is_there, read_json
+from kshot_ext.nas.messages import in_shell, notice, one_line, visible
+from kshot_ext.nas.reporting.plots import is_finite
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
@@ -67,14 +69,16 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         SettingsError: if settings cannot be read.
     """
     records = RunRecord(first), RunRecord(second)
-    names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    names = records[0].name, records[1].name
+    if names[0] == names[1]:
+        names = visible(str(first)), visible(str(second))
     if names[0] == names[1]:
         names = f"{names[0]} (first)", f"{names[1]} (second)"
     settings = [_described(record) for record in records]
     return Comparison(
         names=names,
         settings={name: pair for name, pair in _side_by_side(*settings).items() if pair[0] != pair[1]},
-        results=_side_by_side(*(_results(record.path) for record in records)),
+        results=_side_by_side(*map(_results, records)),
         curves=_curves(dict(zip(names, records))),
     )
 
@@ -96,19 +100,30 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def _results(record: RunRecord) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for file, names in _RESULTS.items():
-        path = folder / file
-        if path.exists():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+        path = record.path / file
+        try:
+            if is_there(path):
+                content = read_json(path)
                 content = content["runs"][0] if "runs" in content else content
+                if content.get("run", record.card.run) != record.card.run:
+                    raise ValueError("of another run")
                 numbers = flatten(content)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise RunFolderError(f"{path}: damaged results ({error})") from error
-            results |= {title: numbers.get(name) for name, title in names.items()}
+                results |= {title: _number(numbers.get(name), name) for name, title in names.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise RunFolderError(
+                f"{path}: damaged results ({one_line(error)}); the command that made them makes them again: "
+                f"kshot-ext {record.card.command} --resume {in_shell(record.path)}"
+            ) from error
     return results
+
+
+def _number(value: Any, name: str) -> int | float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise ValueError(f"{name}: expected a number, got {value!r:.40}")
+    return value
 
 
 def _curves(records: Mapping[str, RunRecord]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -116,11 +131,17 @@ def _curves(records: Mapping[str, RunRecord]) -> dict[str, dict[str, list[tuple[
     for run, record in records.items():
         path = record.path / "metrics.jsonl"
         try:
-            lines = read_records(path)
-            for (stage, value), heading in _CURVES.items():
-                points = [(line["step"], line[value]) for line in lines if line["stage"] == stage and value in line]
-                if points:
-                    curves[heading][run] = points
-        except (ValueError, LookupError, TypeError) as error:
-            raise RunFolderError(f"{path}: damaged ({error})") from error
+            content = read_records(path)
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
+        if content.damaged:
+            notice(f"{path}: {content.damage}; left out")
+        for (stage, value), heading in _CURVES.items():
+            points = [
+                (line["step"], line[value])
+                for line in content.records
+                if line["stage"] == stage and is_finite(line.get(value))
+            ]
+            if points:
+                curves[heading][run] = points
     return {heading: runs for heading, runs in curves.items() if runs}

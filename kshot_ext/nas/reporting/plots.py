@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kshot_ext.nas.extras import require
-from kshot_ext.nas.files import atomic_path
+from kshot_ext.nas.files import write_bytes
+from kshot_ext.nas.messages import visible
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
 
@@ -38,9 +41,14 @@ def to_png(figure: Figure) -> bytes:
 def save_png(figure: Figure, path: Path) -> bytes:
     """Write a figure as PNG, atomically, and return the file's content."""
     content = to_png(figure)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
     return content
+
+
+@functools.cache
+def rehearse() -> None:
+    """Draw something, so that what keeps figures from being drawn shows before there is much to lose."""
+    to_png(plot_curves({"line": [(1, 1.0), (2, 2.0)]}, "x", "y"))
 
 
 def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
@@ -51,7 +59,7 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
         titles: legend of each stage, by its name in the records.
     """
     curves = {
-        title: [(record["step"], record["loss"]) for record in records if record["stage"] == stage]
+        title: [(r["step"], r["loss"]) for r in records if r["stage"] == stage and is_finite(r.get("loss"))]
         for stage, title in titles.items()
     }
     figure = plot_curves(curves, "epoch", "training loss")
@@ -100,13 +108,15 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: st
         x_label, y_label: of the axes.
     """
     figure, axes = _figure(7, 4)
+    lines = []
     for index, (title, points) in enumerate(curves.items()):
         colour = _LINES[index % len(_LINES)]
-        axes.plot(*zip(*points), color=colour, label=title, marker="o", markersize=3, linewidth=1.8)
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        lines += axes.plot(xs, ys, color=colour, label=plain(title), marker="o", markersize=3, linewidth=1.8)
     axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.legend(frameon=False)
+    axes.legend(handles=lines, frameon=False)
     return figure
 
 
@@ -124,7 +134,7 @@ def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     figure, axes = _figure(3.4 + 0.6 * shots, 1.2 + 0.2 * rows)
     image = axes.imshow(codes.numpy(), aspect="auto", cmap="RdBu_r", vmin=equal - reach, vmax=equal + reach)
     axes.set_xticks(range(shots), [str(shot) for shot in range(1, shots + 1)])
-    axes.set_yticks(range(rows), labels, fontfamily="monospace", fontsize=8)
+    axes.set_yticks(range(rows), list(map(plain, labels)), fontfamily="monospace", fontsize=8)
     axes.set_xlabel("shot")
     axes.set_ylabel("architecture, cheapest first")
     axes.spines[:].set_visible(False)
@@ -159,7 +169,7 @@ def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Se
             axes.text(
                 column + 0.47,
                 -row + 0.4,
-                name.replace("_", "\n"),
+                plain(name).replace("_", "\n"),
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -178,6 +188,23 @@ def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Se
     axes.set_ylim(-len(networks) + 0.8, 0.8)
     axes.axis("off")
     return figure
+
+
+def plain(text: str, most: int = 60) -> str:
+    """A name as matplotlib draws it letter by letter: no formula, no byte that is no letter, no endless line.
+
+    Example:
+        >>> plain("_a$b$")
+        ' _a\\\\$b\\\\$'
+    """
+    shown = visible(text) if len(text) <= most else f"{visible(text[: most - 3])}..."
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown  # matplotlib hides names that begin so
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that can be drawn."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _draw_widths(axes: Axes, row: int, widths: Sequence[float], layers: int) -> None:

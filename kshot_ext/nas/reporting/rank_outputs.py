@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +15,17 @@ from kshot_ext.nas.reporting.report import correlation_facts, seconds_by_stage, 
 from kshot_ext.nas.runs.results_file import add_result
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+OUTPUTS = (
+    *("evaluated.json", "ranking.json", "report.html"),
+    *("ranking.png", "correlation.png", "loss.png", "codes.png"),
+)
+"""Names of the files that `write_ranking` leaves in the run folder."""
 
 _CODE_ROWS = 24
 _CURVES = {
@@ -27,6 +33,11 @@ _CURVES = {
     "Spearman's rho": "spearman_rho",
     "Kendall's tau by loss": "kendall_tau_by_loss",
 }
+
+
+def rehearse_outputs() -> None:
+    """Bring to light before the work what would keep its results from being written."""
+    plots.rehearse()
 
 
 def write_ranking(
@@ -52,7 +63,7 @@ def write_ranking(
         {"architecture": item.architecture.short(), "truth": item.truth, **asdict(item.scores)}
         for item in result.architectures
     ]
-    write_text(path / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
+    write_text(path / "evaluated.json", strict_json(evaluated, indent=2) + "\n")
     pictures = _draw(path, job, result, records)
     write_text(path / "report.html", _report(folder, job, result, pictures))
     add_result(path / "ranking.json", entry)
@@ -127,6 +138,8 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "table": Path(settings.truth).name,
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     return page.render_page(
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,26 +13,57 @@ import torch
 from torch import nn
 
 from kshot_ext.nas.extras import require
-from kshot_ext.nas.files import atomic_path, write_text
+from kshot_ext.nas.files import atomic_path, write_bytes, write_text
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import render_report, shown_correlation
 from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
+from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.state_file import safetensors_errors
 from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+OUTPUTS = (
+    *("architecture.json", "results.json", "model.pt", "model.safetensors", "report.html"),
+    *("architecture.png", "search.png", "loss.png", "codes.png", "ranking.png"),
+)
+"""Names of the files that `write_outputs` leaves in the run folder."""
 
 _CODE_ROWS = 24
 _TIMED = 12
 _TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
 
 
+def rehearse_outputs(job: SearchJob) -> None:
+    """Bring to light before the work what would keep its results from being written.
+
+    Raises:
+        ValueError: if the networks of the space cannot be saved.
+        OSError: if there is no room for temporary files.
+    """
+    plots.rehearse()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _save_network(job.space.build(job.space.cheapest(), job.generator("rehearsal")), Path(folder))
+        except OSError:
+            raise
+        except Exception as error:  # pickle passes on whatever a class of the user's raises
+            raise ValueError(
+                f"space: expected networks that torch.save and safetensors can keep, got {type(error).__name__}: "
+                f"{one_line(error)}"
+            ) from error
+
+
 def write_outputs(
-    folder: Path,
+    folder: RunFolder[RunSettings],
     data_name: str,
     job: SearchJob,
     result: RunResult,
@@ -51,17 +83,14 @@ def write_outputs(
     Returns:
         Path of ``report.html``.
     """
-    write_text(folder / "architecture.json", _to_json(_network_card(data_name, job, result)))
-    write_text(folder / "results.json", _to_json(asdict(result)))
-    network = network.cpu().eval()
-    with atomic_path(folder / "model.pt") as temporary:
-        torch.save(network, temporary)
-    with atomic_path(folder / "model.safetensors") as temporary:
-        require("safetensors.torch").save_model(network, temporary)
-    pictures = _draw(folder, job, result, records)
+    path = folder.path
+    write_text(path / "architecture.json", _to_json(_network_card(data_name, job, result)))
+    write_text(path / "results.json", _to_json({"run": folder.card.run, **asdict(result)}))
+    _save_network(network, path)
+    pictures = _draw(path, job, result, records)
     correlation = None
     if job.truth is not None:
-        correlation, picture = _compare_with_truth(folder, job)
+        correlation, picture = _compare_with_truth(path, job)
         pictures += picture
     page = render_report(
         f"K-shot search on {data_name}",
@@ -72,12 +101,21 @@ def write_outputs(
         flatten(as_table(job.settings)),
         correlation,
     )
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    write_text(path / "report.html", page)
+    return path / "report.html"
+
+
+def _save_network(network: nn.Module, folder: Path) -> None:
+    network = network.cpu().eval()
+    file = io.BytesIO()  # torch writes files itself, with errors of its own when a disk is full
+    torch.save(network, file)
+    write_bytes(folder / "model.pt", file.getvalue())
+    with atomic_path(folder / "model.safetensors") as temporary, safetensors_errors():
+        require("safetensors.torch").save_model(network, temporary)
 
 
 def _to_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return strict_json(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str, Any]:
@@ -148,7 +186,7 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     if len(known) < 2:
         return None, []
     truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
-    correlation = rank_correlation(truth, accuracies)
+    correlation = rank_correlation(truth, [item.merit for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")
     png = plots.save_png(figure, folder / "ranking.png")
@@ -174,6 +212,8 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "seed": f"seed {settings.seed}",
     }
+    if splits.notes:
+        facts["notes on the data"] = "; ".join(splits.notes)
     if job.latency_table is not None:
         error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
         facts["latency"] = (

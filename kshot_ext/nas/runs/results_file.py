@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.files import locked_folder, write_text
+from kshot_ext.nas.files import check_can_write, is_there, read_json, write_text
+from kshot_ext.nas.locks import LockHeldError, locked
+
+_LOCK_SECONDS = 300.0
 
 
 class ResultsFileError(ValueError):
@@ -23,6 +26,10 @@ def check_results_file(path: Path) -> None:
     read_results(path)
     if not path.parent.is_dir():
         raise ResultsFileError(f"{path}: there is no folder {path.parent}")
+    try:
+        check_can_write(path.parent, (path.name, _lock_of(path).name))
+    except OSError as error:
+        raise ResultsFileError(str(error)) from error
 
 
 def add_result(path: Path, entry: Mapping[str, Any]) -> None:
@@ -35,7 +42,8 @@ def add_result(path: Path, entry: Mapping[str, Any]) -> None:
         entry: what to add, with the run's name under ``run``.
 
     Raises:
-        ResultsFileError: if the file is something else.
+        ResultsFileError: if the file is something else, or another process holds its lock for minutes.
+        WriteError: if it cannot be written.
 
     Example:
         >>> import tempfile
@@ -45,9 +53,12 @@ def add_result(path: Path, entry: Mapping[str, Any]) -> None:
         >>> [run["shots"] for run in json.loads(file.read_text())["runs"]]
         [1, 8]
     """
-    with locked_folder(path.parent):
-        others = [run for run in read_results(path) if run.get("run") != entry["run"]]
-        write_text(path, json.dumps({"runs": [*others, dict(entry)]}, indent=2, ensure_ascii=False) + "\n")
+    try:
+        with locked(_lock_of(path), _LOCK_SECONDS):
+            others = [run for run in read_results(path) if run.get("run") != entry["run"]]
+            write_text(path, json.dumps({"runs": [*others, dict(entry)]}, indent=2, ensure_ascii=False) + "\n")
+    except LockHeldError as error:
+        raise ResultsFileError(f"{path}: another process has been adding to it for minutes{error}") from error
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -57,12 +68,16 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         ResultsFileError: if the file is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
+        if not is_there(path):
+            return []
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ResultsFileError(f"{path}: expected a JSON file of results ({error})") from error
     runs = content.get("runs") if isinstance(content, dict) else None
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise ResultsFileError(f'{path}: expected {{"runs": [{{...}}, ...]}}, got {json.dumps(content)[:80]}')
     return runs
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")

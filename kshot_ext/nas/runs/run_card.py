@@ -8,11 +8,18 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.files import parse_json, read_bytes
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.spaces.own import file_of, is_own
 from kshot_ext.nas.tables import as_table
+
+_COMMANDS = ("search", "rank")
+_LARGEST_SIDE = 2**16
+_MOST_CLASSES = 2**24
 
 
 class RunCardError(ValueError):
@@ -29,8 +36,12 @@ class RunCard:
         data_name: what its images are called.
         image_shape: ``(channels, height, width)`` of them.
         num_classes: number of their classes.
-        settings: digest of all settings.
+        settings: digest of the settings' file.
         inputs: digest of everything that the settings name, see `input_digests`.
+        data_notes: what of the data is left out, and how names were understood where they leave it open.
+
+    Raises:
+        ValueError: if a field has another type, or cannot be.
     """
 
     run: str
@@ -40,6 +51,20 @@ class RunCard:
     num_classes: int
     settings: str
     inputs: Mapping[str, str]
+    data_notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("run", "command", "data_name", "settings"):
+            _expect(isinstance(getattr(self, name), str), name, "text", getattr(self, name))
+        _expect(self.command in _COMMANDS, "command", f"one of {', '.join(_COMMANDS)}", self.command)
+        shape, classes = self.image_shape, self.num_classes
+        whole = isinstance(shape, tuple) and len(shape) == 3 and all(type(side) is int for side in shape)
+        _expect(whole and all(1 <= side <= _LARGEST_SIDE for side in shape), "image_shape", "three sizes", shape)
+        _expect(type(classes) is int and 2 <= classes <= _MOST_CLASSES, "num_classes", "2 or more", classes)
+        texts = isinstance(self.inputs, Mapping) and all(isinstance(digest, str) for digest in self.inputs.values())
+        _expect(texts and "data" in self.inputs, "inputs", "digests by name", self.inputs)
+        notes = isinstance(self.data_notes, tuple) and all(isinstance(note, str) for note in self.data_notes)
+        _expect(notes, "data_notes", "sentences", self.data_notes)
 
     @classmethod
     def new(cls, command: str, settings: SupernetSettings, data_name: str, splits: DataSplits) -> RunCard:
@@ -50,8 +75,9 @@ class RunCard:
             data_name=data_name,
             image_shape=splits.image_shape,
             num_classes=splits.num_classes,
-            settings=_settings_digest(settings),
+            settings=_settings_digest(as_table(settings)),
             inputs=input_digests(settings, splits),
+            data_notes=splits.notes,
         )
 
     def to_json(self) -> str:
@@ -66,19 +92,35 @@ class RunCard:
             RunCardError: if it is something else.
         """
         try:
-            fields = json.loads(text)
-            return cls(**fields | {"image_shape": tuple(fields["image_shape"])})
+            fields = parse_json(text)
+            lists = {"image_shape": tuple(fields["image_shape"]), "data_notes": tuple(fields.get("data_notes", ()))}
+            return cls(**fields | lists)
         except (ValueError, TypeError, KeyError) as error:
-            raise RunCardError(f"expected the JSON object of a run, got {text[:80]!r} ({error})") from error
+            got = f"{text[:80]!r} ({one_line(error)})"
+            raise RunCardError(f"expected the JSON object of a run, got {got}; bring it back from a copy") from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the card, by which files that hold a run's state know their run."""
+        return hashlib.sha256(self.to_json().encode("utf-8", "backslashreplace")).hexdigest()
+
+    def check_settings(self, table: Mapping[str, Any]) -> None:
+        """Checks that a settings file holds what it held when the run began, in whatever order.
+
+        Raises:
+            RunCardError: if not.
+        """
+        if _settings_digest(table) != self.settings:
+            raise RunCardError(
+                "its settings were changed since the run began; a run goes on with its own settings: bring them back"
+            )
 
     def check_continues(self, settings: SupernetSettings, splits: DataSplits) -> None:
         """Checks that a run goes on with what it began with.
 
         Raises:
-            RunCardError: if the settings, or the images and files that they name, are not those of the card.
+            RunCardError: if the images and files that the settings name are not those of the card.
         """
-        if _settings_digest(settings) != self.settings:
-            raise RunCardError("its settings were changed since the run began; a run goes on with its own settings")
         inputs = input_digests(settings, splits)
         for name in sorted(self.inputs.keys() | inputs.keys()):
             if self.inputs.get(name) != inputs.get(name):
@@ -97,10 +139,15 @@ def input_digests(settings: SupernetSettings, splits: DataSplits) -> dict[str, s
     files = {} if settings.truth is None else {"truth": settings.truth}
     if is_own(settings.space):
         files["space"] = file_of(settings.space)
-    digests = {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items()}
+    digests = {name: hashlib.sha256(read_bytes(Path(file))).hexdigest() for name, file in files.items()}
     return {"data": splits.digest(), **digests}
 
 
-def _settings_digest(settings: SupernetSettings) -> str:
+def _settings_digest(table: Mapping[str, Any]) -> str:
     """SHA-256 of all settings, whatever their order in the file."""
-    return hashlib.sha256(json.dumps(as_table(settings), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _expect(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {got!r:.80}")

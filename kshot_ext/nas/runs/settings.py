@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from kshot_ext.nas.checks import check_between
 from kshot_ext.nas.device import check_device_name
+from kshot_ext.nas.messages import visible
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
@@ -158,7 +159,7 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     """
     settings = base
     if file is not None:
-        settings = override(settings, _without_short_names(read_toml(file), str(file)), str(file))
+        settings = override(settings, _without_short_names(read_toml(file, pipes=True), str(file)), str(file))
     given = {name: value for name, value in options.items() if value is not None}
     settings = override(settings, _without_short_names(given, "command line"), "command line")
     if is_own(settings.space) and given.get("space") is None:
@@ -169,7 +170,14 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     # A run may be resumed from another working directory.
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results")}
     absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
-    return replace(settings, **absolute, space=with_absolute_path(settings.space))
+    settings = replace(settings, **absolute, space=with_absolute_path(settings.space))
+    for name, value in flatten(as_table(replace(settings, out=None))).items():
+        if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
+            raise SettingsError(
+                f"{name}: expected text that settings.toml can keep, which is UTF-8, got {visible(value)}; "
+                "rename the file, or give a link to it"
+            )
+    return settings
 
 
 def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
+from kshot_ext.nas.messages import notice, one_line
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
-from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
 from kshot_ext.nas.search.evolution_search import Evaluate, EvolutionSearch, SearchSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.epoch_trainer import OnStep
 from kshot_ext.nas.training.retrain import NetworkTrainer
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
@@ -149,19 +151,50 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
 
     Returns:
         Seconds that the stage took, in all processes together.
+
+    Raises:
+        DivergedError: if training has diverged: of that step nothing is recorded or saved.
+        RunFolderError: if its checkpoint cannot be used.
+        OSError: if a file cannot be written; the checkpoint of the step before is untouched.
     """
-    seconds = 0.0
-    checkpoint = folder.load_checkpoint(stage.name)
-    if checkpoint is not None:
-        stage.work.load_state_dict(checkpoint.state)
-        seconds = checkpoint.seconds
-    metrics.begin_stage(stage.name, stage.done)
+    seconds = _go_back_to_checkpoint(stage, folder, metrics)
     progress.start(stage.title, stage.total, stage.done)
     while stage.done < stage.total:
         started = time.perf_counter()
-        values = stage.step(progress.move)
+        try:
+            values = stage.step(progress.move)
+        except DivergedError as error:
+            raise DivergedError(f"{stage.title}: {error}. {_what_is_kept(stage, folder)}") from error
         seconds += time.perf_counter() - started
         metrics.record(stage.name, stage.done, values)
-        folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds))
+        records = metrics.of_stage(stage.name)
+        folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds, records))
         progress.finish_step(stage.done, {name: values[name] for name in stage.headline})
     return seconds
+
+
+def _what_is_kept(stage: Stage, folder: RunFolder) -> str:
+    kept = f"its state after step {stage.done} of {stage.total}" if stage.done else "nothing of this stage"
+    return f"{folder.path} keeps {kept}; a run goes on with the settings it began with, so mend them in a new run"
+
+
+def _go_back_to_checkpoint(stage: Stage, folder: RunFolder, metrics: MetricsLog) -> float:
+    """Bring a stage and its records to where its checkpoint has them; returns the seconds that it took so far."""
+    path = folder.checkpoint_path(stage.name)
+    checkpoint = folder.load_checkpoint(stage.name)
+    if checkpoint is None:
+        if len(metrics.of_stage(stage.name)) > 1:  # one may be there: a step is recorded before it is saved
+            notice(f"{path}: the checkpoint is gone; this stage begins anew")
+        metrics.begin_stage(stage.name, stage.done)
+        return 0.0
+    try:
+        stage.work.load_state_dict(checkpoint.state)
+        if type(stage.done) is not int or stage.done < 0:
+            raise ValueError(f"expected a number of steps, got {stage.done!r:.40}")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{path}: expected the state of this stage as this version keeps it ({type(error).__name__}: "
+            f"{one_line(error)}); go on with the version that began the run, or delete the file to do the stage again"
+        ) from error
+    metrics.begin_stage(stage.name, stage.done, checkpoint.records)
+    return checkpoint.seconds

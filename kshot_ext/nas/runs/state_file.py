@@ -1,13 +1,20 @@
 """A nested state of tensors and plain values as one safetensors file, which can be read without running any code.
 
 The tensors carry the dotted path of where they are in the state, so any reader of safetensors finds a weight by its
-name. All else is JSON in the file's metadata.
+name. All else is JSON in the file's metadata, beside a SHA-256 of everything: a bit that turns on the disk, or a tensor
+that was exchanged, is noticed.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +22,11 @@ import torch
 from torch import Tensor
 
 from kshot_ext.nas.extras import require
+from kshot_ext.nas.files import check_regular, parse_json
+from kshot_ext.nas.messages import one_line
 
 _STATE = "kshot_ext.state"
+_DIGEST = "kshot_ext.sha256"
 _SCALARS = (str, bool, int, float, type(None))
 
 
@@ -34,6 +44,7 @@ def save_state(path: Path, state: Any) -> None:
 
     Raises:
         TypeError: if there is a value of another kind, naming its place.
+        OSError: if the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -44,21 +55,60 @@ def save_state(path: Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     outline = json.dumps(_outline(state, "", tensors, set()))
-    require("safetensors.torch").save_file(tensors, path, metadata={_STATE: outline})
+    metadata = {_STATE: outline, _DIGEST: _digest(outline, tensors)}
+    with safetensors_errors():
+        require("safetensors.torch").save_file(tensors, path, metadata=metadata)
 
 
 def load_state(path: Path) -> Any:
     """The state that :func:`save_state` wrote: equal bits, strides, types and order; all tensors on the CPU.
 
     Raises:
-        StateFileError: if the file is missing, damaged, or something else.
+        StateFileError: if the file is missing, damaged, changed, or something else.
     """
     try:
-        with require("safetensors").safe_open(path, framework="pt") as file:
-            outline = json.loads((file.metadata() or {})[_STATE])
-            return _value(outline, file)
+        check_regular(path)
+        with _utf8_path(path) as readable, require("safetensors").safe_open(readable, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(metadata[_STATE], tensors) != metadata[_DIGEST]:
+                raise ValueError("its content is not what was written")
+            return _value(parse_json(metadata[_STATE]), tensors)
     except Exception as error:  # A damaged file makes the reader raise nearly anything.
-        raise StateFileError(f"{path}: not a readable state ({type(error).__name__}: {error})") from error
+        raise StateFileError(f"{path}: not a readable state ({type(error).__name__}: {one_line(error)})") from error
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """A path to the same file that is UTF-8, as safetensors wants of what it reads."""
+    if str(path).encode("utf-8", "ignore") == os.fsencode(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "state.safetensors"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+@contextmanager
+def safetensors_errors() -> Iterator[None]:
+    """Turn an error of safetensors into that of the system, which it has in its text, inside the block."""
+    try:
+        yield
+    except require("safetensors").SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number) if found else one_line(error)) from error
+
+
+def _digest(outline: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a file's content, whatever the order of its tensors."""
+    digest = hashlib.sha256(outline.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        # Its bytes; numpy knows no bfloat16.
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _outline(value: Any, place: str, tensors: dict[str, Tensor], places: set[int]) -> Any:
@@ -103,16 +153,16 @@ def _joined(place: str, part: str | int) -> str:
     return f"{place}.{part}" if place else str(part)
 
 
-def _value(outline: Any, file: Any) -> Any:
+def _value(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(outline, list):
         return outline
     kind, *items = outline
     if kind == "tensor":
         name, stride = items
-        return _with_stride(file.get_tensor(name), stride)
+        return _with_stride(tensors[name], stride)
     if kind == "dict":
-        return {key: _value(item, file) for key, item in items}
-    values = [_value(item, file) for item in items]
+        return {key: _value(item, tensors) for key, item in items}
+    values = [_value(item, tensors) for item in items]
     return values if kind == "list" else tuple(values)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic
 
 import torch
 
-from kshot_ext.nas.datasets import load_splits, open_source
+from kshot_ext.nas.datasets import DataWarning, load_splits, open_source
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
@@ -34,7 +35,7 @@ def load_data(
 
     Args:
         settings: which images, and how.
-        progress: where it is shown.
+        progress: where it is shown, and where it is told what is left out.
         held_out: see `load_splits`.
 
     Returns:
@@ -43,7 +44,11 @@ def load_data(
     Raises:
         DataError: if they cannot be used.
     """
-    source = open_source(None if settings.data is None else Path(settings.data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # told below, in the command's own way
+        source = open_source(None if settings.data is None else Path(settings.data))
+    for note in source.notes:
+        progress.tell(f"data: {note}")
     progress.start("read images", min(len(source), settings.max_images or len(source)))
     splits = load_splits(
         source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
@@ -31,6 +32,10 @@ def load_trained(record: RunRecord, own_space: str | None = None) -> tuple[Searc
         supernet, simplex_net = build_networks(settings, space)
         supernet.load_state_dict(checkpoint.state["supernet"])
         simplex_net.load_state_dict(checkpoint.state["simplex_net"])
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise RunFolderError(f"{record.path}: the saved supernet does not fit its settings ({error})") from error
-    return space, supernet, simplex_net, checkpoint.state["epoch"]
+        epoch = int(checkpoint.state["epoch"])
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{record.path}: the saved supernet does not fit its settings ({one_line(error)}); "
+            "look at it with the version that trained it"
+        ) from error
+    return space, supernet, simplex_net, epoch

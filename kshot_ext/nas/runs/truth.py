@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from kshot_ext.nas.files import read_json
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 
@@ -27,7 +28,7 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
         TruthError: if the file cannot be read, is something else, or a key does not fit the space.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
     except OSError as error:
         raise TruthError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

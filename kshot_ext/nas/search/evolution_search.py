@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,12 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits, repair
 from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
+from kshot_ext.nas.training.divergence import DivergedError
 
 Evaluate = Callable[[Architecture], float]
 
 _METHODS = ("nsga2", "evolution", "random")
+_WORST_COST = 1e18  # of networks without numbers, which may be the cheapest; pymoo cannot do with infinity
 _COSTS = ("macs", "parameters", "latency")
 
 
@@ -70,7 +73,7 @@ class GenerationReport:
         generation: its number, from 1.
         evaluated: architectures evaluated for the first time.
         best: the most accurate architecture so far.
-        mean_accuracy: mean score of the population after the generation.
+        mean_accuracy: mean score of the population after the generation, of those that have one.
         operation_shares: share of each operation's name in the population.
     """
 
@@ -87,7 +90,7 @@ class EvolutionSearch:
     No architecture is evaluated twice, and none that breaks a limit is evaluated at all.
 
     Args:
-        evaluate: gives an architecture's accuracy, 0 to 1.
+        evaluate: gives an architecture's accuracy, 0 to 1, or NaN for a network that gives no numbers: it ranks last.
         space: the space to search.
         limits: limits that every evaluated architecture meets.
         settings: population, generations, mutation, method, objectives.
@@ -140,7 +143,7 @@ class EvolutionSearch:
         """The most accurate architecture so far; of equals, the one with the fewest multiply-accumulates."""
         if not self._results:
             raise RuntimeError("best: nothing has been evaluated yet; call step() first")
-        return min(self._results.values(), key=lambda result: (-result.accuracy, result.macs))
+        return min(self._results.values(), key=lambda result: (-result.merit, result.macs))
 
     @property
     def pareto_front(self) -> tuple[Evaluated, ...]:
@@ -152,18 +155,20 @@ class EvolutionSearch:
 
         Raises:
             RuntimeError: if the search has finished.
+            DivergedError: if no architecture of the first generation has an accuracy that is a number.
         """
         if self.finished:
             raise RuntimeError(f"step: the search has finished its {self.settings.generations} generations")
         known = len(self._results)
         self._population = self._next_population() if self._population else self._first_population()
         self.generation += 1
-        population = [self._results[architecture] for architecture in self._population]
+        accuracies = [self._results[architecture].accuracy for architecture in self._population]
+        accuracies = [accuracy for accuracy in accuracies if math.isfinite(accuracy)]
         return GenerationReport(
             generation=self.generation,
             evaluated=self.history[known:],
             best=self.best,
-            mean_accuracy=sum(result.accuracy for result in population) / len(population),
+            mean_accuracy=sum(accuracies) / len(accuracies) if accuracies else math.nan,
             operation_shares=operation_shares(self.space, self._population),
         )
 
@@ -200,13 +205,18 @@ class EvolutionSearch:
     def _first_population(self) -> list[Architecture]:
         population = random_architectures(self.space, self.limits, self.settings.population, self.generator)
         self._evaluate_all(population)
+        if not any(math.isfinite(result.accuracy) for result in self.history):
+            raise DivergedError(
+                f"all {len(population)} networks of the first generation give NaN or infinity for images: the weights "
+                "that they inherit have diverged; train the supernet with a lower learning_rate or clip_norm"
+            )
         return population
 
     def _next_population(self) -> list[Architecture]:
         if self.settings.method == "nsga2":
             return self._evolve()
         size = self.settings.population
-        best = sorted(self.history, key=lambda result: (-result.accuracy, result.macs))[:size]
+        best = sorted(self.history, key=lambda result: (-result.merit, result.macs))[:size]
         parents = [result.architecture for result in best]
         how = {
             "repair": lambda child: repair(child, self.space, self.limits, self.generator),
@@ -244,8 +254,11 @@ class EvolutionSearch:
 
     def _objectives(self, architectures: Sequence[Architecture]) -> np.ndarray:
         results = [self._results[architecture] for architecture in architectures]
-        rows = [(-result.accuracy, *costs_of(result, self.settings.costs)) for result in results]
-        return np.array(rows, dtype=np.float64)
+        rows = np.array(
+            [(-result.merit, *costs_of(result, self.settings.costs)) for result in results], dtype=np.float64
+        )
+        rows[[not math.isfinite(result.accuracy) for result in results], 1:] = _WORST_COST
+        return rows
 
     def _evaluate_all(self, architectures: Sequence[Architecture]) -> None:
         for architecture, accuracy in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ class Evaluated:
 
     Args:
         architecture: what was evaluated.
-        accuracy: its score, 0 to 1.
+        accuracy: its score, 0 to 1; not a number if its network gives none.
         macs: multiply-accumulates for one image.
         parameters: trainable numbers of its plain network.
         latency: its milliseconds, as predicted; None if no latency is known.
@@ -26,9 +27,15 @@ class Evaluated:
     parameters: int
     latency: float | None = None
 
+    @property
+    def merit(self) -> float:
+        """What ranks it: its accuracy, and less than any where that is not a number."""
+        return self.accuracy if math.isfinite(self.accuracy) else -1.0
+
 
 def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",)) -> tuple[Evaluated, ...]:
-    """The results that no other equals or beats in accuracy at equal or lower costs, cheapest first.
+    """The results that no other equals or beats in accuracy at equal or lower costs, cheapest first; those only whose
+    accuracy is a number.
 
     Args:
         results: what to choose from; of equal ones the first is kept.
@@ -41,8 +48,8 @@ def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",))
         [10, 30]
     """
     front: list[Evaluated] = []
-    for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.accuracy)):
-        if not any(_covers(other, result, costs) for other in front):
+    for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.merit)):
+        if math.isfinite(result.accuracy) and not any(_covers(other, result, costs) for other in front):
             front.append(result)
     return tuple(front)
 

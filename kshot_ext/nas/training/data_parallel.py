@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kshot_ext.distributed import all_reduce, broadcast, sum_gradients, synchronize_batch_norm
+from kshot_ext.distributed import LostProcessError, all_reduce, broadcast, sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.device import find_device
 from kshot_ext.nas.training.optimization import Tally
 
@@ -76,6 +76,7 @@ class DataParallel:
 
         Raises:
             ValueError: if this machine lacks the device.
+            LostProcessError: if the other processes do not connect.
         """
         if started_processes() is None:
             return cls()
@@ -84,7 +85,10 @@ class DataParallel:
             device = find_device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}")
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        try:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        except RuntimeError as error:
+            raise LostProcessError(f"the processes of this training do not connect ({error})") from error
         return cls(dist.group.WORLD, device)
 
     @property
@@ -151,6 +155,12 @@ class DataParallel:
         """Make the gradients of weighted parts those of the whole batch."""
         if self.group is not None:
             sum_gradients(parameters, self.group)
+
+    def summed(self, values: list[float]) -> list[float]:
+        """The sum of each number over the processes: losses times `part`'s share become those of whole batches."""
+        if self.group is None:
+            return values
+        return all_reduce(torch.tensor(values, dtype=torch.float64, device=self.device), self.group).tolist()
 
     def joined(self, tally: Tally) -> Tally:
         """The tally of all parts."""

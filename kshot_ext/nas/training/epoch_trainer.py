@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.training.divergence import DivergedError, check_weights
 from kshot_ext.nas.training.gradient_steps import GradientSteps
 from kshot_ext.nas.training.optimization import OptimizationSettings
 
@@ -100,15 +101,33 @@ class EpochTrainer(ABC):
         return {**self._parts(), **own}
 
     def _steps(self, on_step: OnStep | None, step: Callable[[Tensor, Tensor], float]) -> None:
-        """Runs one epoch of ``step(images, labels) -> loss``, moves the schedule, reports each step."""
+        """Runs one epoch of ``step(images, labels) -> loss``, moves the schedule, reports each step.
+
+        Raises:
+            RuntimeError: if training has finished.
+            DivergedError: if a step raises it, or leaves weights that are not finite; the epoch then does not count.
+        """
         if self.finished:
             raise RuntimeError(f"train_epoch: training has finished its {self.settings.epochs} epochs")
-        for number, (images, labels) in enumerate(self._random_batches(self.images, self.generator), 1):
-            loss = step(images, labels)
-            self.schedule.step()
-            if on_step is not None:
-                on_step(StepReport(number, self.steps_per_epoch, loss))
+        number = 0
+        try:
+            for number, (images, labels) in enumerate(self._random_batches(self.images, self.generator), 1):
+                loss = step(images, labels)
+                self.schedule.step()
+                if on_step is not None:
+                    on_step(StepReport(number, self.steps_per_epoch, loss))
+            check_weights({name: part for name, part in self._parts().items() if isinstance(part, nn.Module)})
+        except DivergedError as error:
+            where = f"epoch {self.epoch + 1}, step {number} of {self.steps_per_epoch}"
+            raise DivergedError(f"{where}: {error}; {self._cure()}") from error
         self.epoch += 1
+
+    def _cure(self) -> str:
+        """What keeps a training from diverging."""
+        settings = self.settings
+        clipping = f"lower clip_norm ({settings.clip_norm:g})" if settings.clip_norm else "set clip_norm (0: no limit)"
+        rise = f"raise rise_steps ({settings.rise_steps})"
+        return f"to mend that, lower learning_rate ({settings.learning_rate:g}), {clipping}, or {rise}"
 
     def _random_batches(self, images: ImageSet, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""

@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
+
+from kshot_ext.ops.gradient_slot import gradient_in_slot, linear_parts, with_grads
+from kshot_ext.optim import clip_grad_norm_
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -51,11 +54,12 @@ class GradientSteps:
             optimizer: all of its parameters count in the norm.
             clip_norm: largest Euclidean norm of the gradient, 0 for no limit.
         """
-        self._scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        scaled = _Scaled(optimizer, parameters) if self._scaler.is_enabled() else optimizer
+        self._scaler.unscale_(scaled)
         if clip_norm > 0:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, clip_norm, foreach=True)
-        self._scaler.step(optimizer)
+            clip_grad_norm_(parameters, clip_norm, foreach=True)
+        self._scaler.step(scaled)
         self._scaler.update()
         optimizer.zero_grad()
 
@@ -64,3 +68,15 @@ class GradientSteps:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._scaler.load_state_dict(state)
+
+
+class _Scaled:
+    """An optimiser as a gradient scaler is to see it: with the tensors that make up the gradients.
+
+    The scaler divides each `grad` and checks that it is finite; read from a dictionary, it would be the dense one.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: list[Tensor]) -> None:
+        gradients = [gradient for gradient in map(gradient_in_slot, parameters) if gradient is not None]
+        self.param_groups = [{"params": with_grads(linear_parts(gradients))}]
+        self.step = optimizer.step

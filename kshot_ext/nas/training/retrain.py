@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.networks.evaluation import evaluate_network
+from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
 
@@ -76,6 +77,7 @@ class NetworkTrainer(EpochTrainer):
 
         Raises:
             RuntimeError: if training has finished.
+            DivergedError: if a loss, or a weight at the epoch's end, is not finite.
         """
         tally = Tally()
         learning_rate = float(self.schedule.get_last_lr()[0])
@@ -84,9 +86,11 @@ class NetworkTrainer(EpochTrainer):
             with self.gradient_steps.autocast():
                 logits = self.network(images)
                 loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+            value = tally.add(loss, logits, labels)
+            check_loss(value)
             self.gradient_steps.backward(loss)
             self.gradient_steps.step(self.optimizer, clip_norm=self.settings.clip_norm)
-            return tally.add(loss, logits, labels)
+            return value
 
         self.network.train()
         self._steps(on_step, step)

@@ -16,6 +16,7 @@ from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.code_penalties import imbalance, width_mismatch
 from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.gradient_steps import GradientSteps
 from kshot_ext.nas.training.optimization import Tally
 from kshot_ext.nas.training.settings import TrainingSettings
@@ -66,17 +67,23 @@ class SimplexTraining:
 
         Returns:
             The mean cross-entropy.
+
+        Raises:
+            DivergedError: if that of a path is not finite; in all processes, and before the step is made.
         """
         num_paths, smoothing = self.settings.paths_per_simplex_step, self.settings.label_smoothing
-        tally = Tally()
+        tally, losses, codes = Tally(), [], []
+        paths = self._sample(num_paths)
         with _frozen(self.supernet):
-            for path, batch in zip(self._sample(num_paths), images):
+            for path, batch in zip(paths, images):
                 part, labels, share = processes.part(*batch)
                 code = self.simplex_net([path])[0]
                 with gradient_steps.autocast():
                     loss, logits = path_loss(self.supernet, path, code, part, labels, smoothing)
                 gradient_steps.backward(share * loss / num_paths)
-                tally.add(loss, logits, labels)
+                losses.append(share * tally.add(loss, logits, labels))
+                codes.append(code)
+        check_path_losses(processes.summed(losses), paths, codes)
         processes.sum_gradients(self.simplex_net.parameters())
         gradient_steps.backward(self.penalty())  # after the sum, since every process adds the same
         gradient_steps.step(self.optimizer)

@@ -23,12 +23,14 @@ from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import operation_shares
 from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_training import SimplexTraining
 from kshot_ext.nas.training.weight_average import WeightAverage
+from kshot_ext.ops.gradient_slot import gradient_in_slot
 from kshot_ext.optim import KShotSGD
 
 
@@ -116,6 +118,12 @@ class SupernetTrainer(EpochTrainer):
         self._total_steps = settings.epochs * self.steps_per_epoch
         self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))
+        least = max(2, self.processes.size)  # batch norm needs two, and each process one
+        if num_simplex_steps and len(self.held_out) < least:
+            raise ValueError(
+                f"held_out_share: expected at least {least} of the {len(splits.train)} training images for simplex "
+                f"steps, got {len(self.held_out)} by a share of {settings.held_out_share:g}"
+            )
         self.simplex_training = SimplexTraining(
             supernet, simplex_net, settings, num_simplex_steps, torch.Generator().manual_seed(draw_seed(generator))
         )
@@ -129,10 +137,11 @@ class SupernetTrainer(EpochTrainer):
         """Trains for one epoch.
 
         Args:
-            on_step: called after each dictionary step; with several processes its loss is that of this one's part.
+            on_step: called after each dictionary step.
 
         Raises:
             RuntimeError: if training has finished.
+            DivergedError: if a loss, or a weight at the epoch's end, is not finite; in all processes at the same step.
         """
         self.processes.announce(self)
         tally, simplex_losses = Tally(), []
@@ -202,7 +211,7 @@ class SupernetTrainer(EpochTrainer):
         return form if progress >= 0 else form._replace(free_share=0.0)
 
     def _dictionary_step(self, paths: list[Architecture], images: Tensor, labels: Tensor, tally: Tally) -> float:
-        losses = []
+        losses, codes = [], []
         images, labels, share = self.processes.part(images, labels)
         smoothing = self.settings.label_smoothing
         for path in paths:
@@ -210,10 +219,13 @@ class SupernetTrainer(EpochTrainer):
             with self.gradient_steps.autocast():
                 loss, logits = path_loss(self.supernet, path, code, images, labels, smoothing)
             self.gradient_steps.backward(share * loss)
-            losses.append(tally.add(loss, logits, labels))
+            losses.append(share * tally.add(loss, logits, labels))
+            codes.append(code)
+        losses = self.processes.summed(losses)
+        check_path_losses(losses, paths, codes)
         self.processes.sum_gradients(self.supernet.parameters())
         if self.average is not None:
-            self.average.before_change(p for p in self.supernet.parameters() if p.grad is not None)
+            self.average.before_change(p for p in self.supernet.parameters() if gradient_in_slot(p) is not None)
         self.gradient_steps.step(self.optimizer, clip_norm=self._clip_norm)
         return sum(losses) / len(losses)
 

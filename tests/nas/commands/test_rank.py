@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -261,3 +262,44 @@ def test_a_ranking_goes_on_only_with_what_it_began_with(
     refuses("its settings were changed since the run began")
     settings.write_bytes(before[settings])
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_an_evaluation_that_is_gone_is_not_made_from_later_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "checkpoints" / "evaluation-2.safetensors").unlink()
+    assert rank_command({}, None, run) == EXIT_ERROR
+    assert f"or delete {run / 'checkpoints' / 'supernet.safetensors'} to train again" in capsys.readouterr().err
+    (run / "checkpoints" / "supernet.safetensors").unlink()
+    assert rank_command({}, None, run) == EXIT_DONE
+    assert _entry(run / "ranking.json")["curve"] == _entry(finished / "ranking.json")["curve"]
+
+
+def test_damaged_numbers_of_a_ranking_are_made_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    text = (run / "metrics.jsonl").read_text()
+    changed = re.sub(r'("ranking", "step": 2,.*"regret": )[^,]*', r"\1 77.0", text)
+    assert changed != text
+    (run / "metrics.jsonl").write_text(changed)
+    assert rank_command({}, None, run) == EXIT_DONE
+    assert "the record of ranking 2 is not what was written; made again" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_text() == text
+
+
+def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
+    finished: Path, config: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: (tmp_path / "all.json").write_text("[]") and [])
+    options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 1}
+    assert rank_command(options | {"checkpoints": 1}, config, None) == EXIT_ERROR
+    error = capsys.readouterr().err
+    assert "all.json: expected" in error
+    assert "mend or move that file; what was saved before is safe" in error
+    assert error.strip().endswith(f"go on with: kshot-ext rank --resume {tmp_path / 'run'}")
+    assert (tmp_path / "all.json").read_text() == "[]"

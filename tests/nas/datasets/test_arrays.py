@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def test_rejects_a_damaged_file(tmp_path: Path, write_npz: Callable[..., Path]) 
     content[200] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"set\.npz: damaged"):
+        open_source(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("images.npy", b"no array")
+        file.writestr("labels.npy", b"no array")
+    with pytest.raises(DataError, match=r"set\.npz: images: damaged .* \(it holds no array\)"):
         open_source(path)
     path.write_bytes(b"no zip")
     with pytest.raises(DataError, match=r"set\.npz: not a readable zip file"):

@@ -78,17 +78,19 @@ def test_statistics_and_augmentation_are_those_of_the_training_images() -> None:
 
 def test_one_colour_image_makes_all_of_them_colour() -> None:
     def read(index: int) -> torch.Tensor:
-        return torch.full((3 if index == 4 else 1, 8, 8), 9, dtype=torch.uint8)
+        return torch.full((3 if index == 4 else 1, 8, 8), index, dtype=torch.uint8)
 
     splits = _load(replace(_source((5, 5)), read=read))
     assert splits.image_shape == (3, 8, 8)
-    assert splits.train.images.unique().tolist() == [9]
+    parts = [part.images for part in (splits.train, splits.validation, splits.test)]
+    assert all(torch.equal(images, images[:, :1, :1, :1].expand_as(images)) for images in parts)
+    assert sorted(torch.cat(parts)[:, 0, 0, 0].tolist()) == list(range(10))
     assert splits.augmentation == Augmentation(padding=1, horizontal_flip=True)
 
 
 def test_images_of_different_size_need_an_image_size() -> None:
     def read(index: int) -> torch.Tensor:
-        return torch.zeros(1, 7 if index == 4 else 8, 9, dtype=torch.uint8)
+        return torch.full((1, 7 if index == 4 else 8, 9), index, dtype=torch.uint8)
 
     source = replace(_source((5, 5)), read=read)
     message = r"image 0 and image 4: expected one size, got .*\(8, 9\) and \(7, 9\); set an image size"
@@ -105,9 +107,44 @@ def test_rejects_a_class_with_too_few_images() -> None:
 
 
 def test_rejects_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.os, "sysconf", lambda name: 10)
-    with pytest.raises(DataError, match="made: too large for memory"):
+    """20 images of 64 bytes are held twice while they are divided."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 20 * 64)
+    _load(_source((10, 10)))
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 20 * 64 - 1)
+    with pytest.raises(DataError, match=r"made: too large for memory \(0\.00 GiB are needed, .* use fewer or smaller"):
         _load(_source((10, 10)))
+
+
+def test_memory_is_asked_for_again_when_colour_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(index: int) -> torch.Tensor:
+        return torch.full((3 if index == 4 else 1, 8, 8), index, dtype=torch.uint8)
+
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 20 * 64)
+    with pytest.raises(DataError, match="made: too large for memory"):
+        _load(replace(_source((10, 10)), read=read))
+
+
+def test_an_absurd_image_size_is_refused_before_anything_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**33)
+    source = replace(_source((10, 10)), read=lambda index: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"made: too large for memory \(.* GiB are needed, 8\.00 GiB are available"):
+        _load(source, image_size=60_000)
+
+
+@pytest.mark.parametrize("part", [Part.TRAIN, Part.VALIDATION, Part.TEST])
+def test_images_that_are_all_the_same_are_refused(part: Part) -> None:
+    parts = (Part.TRAIN, Part.VALIDATION, Part.TEST) * 2
+    ramp = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+
+    def read(index: int) -> torch.Tensor:
+        return ramp if parts[index] is part else ramp + index
+
+    with pytest.raises(DataError, match=f"made: {part.value} part: expected images that differ, got 2 times the same"):
+        _load(replace(_source((3, 3), parts), read=read))
+
+
+def test_notes_on_the_choice_of_images_are_kept() -> None:
+    assert _load(replace(_source((10, 10)), notes=("left out 3 files",))).notes == ("left out 3 files",)
 
 
 def test_the_digits_need_no_path() -> None:

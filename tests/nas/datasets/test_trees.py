@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kshot_ext.nas.datasets import DataError, archive, decode, open_source
+from kshot_ext.nas.datasets import DataError, DataWarning, archive, decode, open_source
 from kshot_ext.nas.datasets.source import Part
 
 WriteTree = Callable[[dict[str, bytes]], Path]
@@ -44,6 +45,7 @@ def _write_folder(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def _write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -86,7 +88,8 @@ def test_a_wrapping_folder_and_clutter_are_passed_over(write_tree: WriteTree) ->
         "__MACOSX/pets-1.0/cat/._00.png": b"",
         "pets-1.0/train/.cache/00.png": png(),
     }
-    source = open_source(write_tree(tree(top="pets-1.0/train/") | clutter))
+    with pytest.warns(DataWarning):
+        source = open_source(write_tree(tree(top="pets-1.0/train/") | clutter))
     assert source.class_names == ("cat", "dog")
     assert len(source) == 10
 
@@ -99,10 +102,11 @@ def test_a_class_may_have_subfolders(write_tree: WriteTree) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"notes.txt": b""}, r"pets.*: no images found \(suffixes .*\.png"),
+        ({"notes.txt": b""}, r"pets.*: no images found \(left out 1 file .*'notes\.txt'\)"),
         ({"a.png": png()}, r"pets.*: expected one folder of images per class, .* got none"),
         (tree(("cat",)), r"pets.*: .* at least 2 classes, got only 'cat'"),
         (tree() | {"fox/": b""}, r"pets.*/fox: this class has no images"),
+        (tree() | {"fox/a.heic": b""}, r"/fox: this class has no images \(left out 1 file .*'fox/a\.heic'\)"),
         (tree(top="train/") | tree(("cat",), top="test/"), r"pets.*/test: class 'dog' is not in every part"),
         (tree(top="test/"), r"pets.*: expected a folder 'train' among the parts, got test"),
     ],
@@ -130,12 +134,67 @@ def test_grey_colour_and_transparent_images(write_tree: WriteTree) -> None:
     assert source.read(1).unique().tolist() == [9]
 
 
-def test_deep_images_are_rejected_rather_than_cut(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
-        Image.new("I;16", (8, 8), 1000).save(tmp_path / name / "a.png")
-    with pytest.raises(DataError, match=r"cat/a\.png: expected 8 bits per channel, got an image of mode 'I;16'"):
-        open_source(tmp_path).read(0)
+@pytest.mark.parametrize(
+    ("name", "file_format"),
+    [
+        ("x.gif", "GIF"), ("x.JFIF", "JPEG"), ("x.jpe", "JPEG"), ("x.JPG", "JPEG"), ("x.Tiff", "TIFF"), ("x", "PNG"),
+        ("x.pbm", "PPM"), ("x.jp2", "JPEG2000"), ("x.ico", "ICO"), ("x.dib", "BMP"), ("x.apng", "PNG"), ("x.1", "WEBP"),
+        ("x.qoi", "QOI"),
+    ],
+)  # fmt: skip
+def test_images_count_whatever_their_suffix(write_tree: WriteTree, name: str, file_format: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 200, 200)).save(buffer, format=file_format)
+    source = open_source(write_tree(tree() | {f"cat/{name}": buffer.getvalue()}))
+    assert source.labels.tolist().count(0) == 6
+    assert source.notes == ()
+    assert abs(int(source.read(5)[0, 0, 0]) - 200) < 2
+
+
+def test_what_is_left_out_is_told(write_tree: WriteTree) -> None:
+    path = write_tree(tree() | {"cat/a.heic": b"?", "cat/notes": b"text", "labels.csv": b"a,b", "top.png": png()})
+    with pytest.warns(DataWarning) as warned:
+        source = open_source(path)
+    assert len(source) == 10
+    assert source.notes == (
+        "left out 3 files that Pillow reads no image from: 'cat/a.heic', 'cat/notes', 'labels.csv'",
+        "left out 1 file outside of the folders of classes: 'top.png'",
+    )
+    assert [str(warning.message) for warning in warned] == [f"{path}: {note}" for note in source.notes]
+
+
+def test_pipes_links_and_huge_files_of_a_folder_do_no_harm(tmp_path: Path) -> None:
+    _write_folder(tmp_path / "pets", tree())
+    os.mkfifo(tmp_path / "pets" / "cat" / "pipe")
+    with (tmp_path / "pets" / "dog" / "raw.dat").open("wb") as file:
+        file.write(png())
+        file.truncate(decode.MAX_FILE_BYTES + 1)
+    (tmp_path / "pets" / "cat" / "up").symlink_to(tmp_path)
+    with pytest.warns(DataWarning):
+        source = open_source(tmp_path / "pets")
+    assert len(source) == 10
+    assert source.notes == (
+        "left out 2 files that Pillow reads no image from: 'cat/pipe', 'dog/raw.dat'",
+        "links to folders are not followed: 'cat/up'",
+    )
+
+
+def test_members_of_a_zip_never_leave_it(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("dog/link.png")
+    link.external_attr = 0o120777 << 16
+    outside = {"../../evil.png": png(), "/cat/absolute.png": png()}
+    path = _write_zip(tmp_path / "deep" / "pets.zip", tree() | outside)
+    with zipfile.ZipFile(path, "a") as archive_file:
+        archive_file.writestr(link, "/etc/passwd")
+    with pytest.warns(DataWarning) as warned:
+        source = open_source(path)
+    assert [str(warning.message).rpartition(": ")[2] for warning in warned] == [
+        "'../../evil.png'",
+        "'/cat/absolute.png'",
+    ]
+    with pytest.raises(DataError, match=r"dog/link\.png: damaged image \(not an image file\)"):
+        source.read(source.parts.index(Part.TRAIN) + len(source) - 1)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["pets.zip"]
 
 
 def test_huge_images_are_rejected_before_decoding(write_tree: WriteTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +241,15 @@ def test_encrypted_and_broken_zips_are_rejected(write_zip: WriteTree, tmp_path: 
     path.write_bytes(content[: central + 8] + b"\x01" + content[central + 9 :])
     with pytest.raises(DataError, match=r"cat/00\.png: encrypted"):
         open_source(path)
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"pets\.zip: not a readable zip file"):
-        open_source(path)
+    nameless = bytearray(content)
+    nameless[central + 28 : central + 30] = b"\0\0"  # the length of the name
+    nameless[central + 30] = len("cat/00.png")  # the name is now an extra field
+    future = bytearray(content)
+    future[central + 6] = 99  # the version of zip that is needed to unpack
+    for damaged in (content[: len(content) // 2], nameless, future):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"pets\.zip: not a readable zip file"):
+            open_source(path)
 
 
 def test_rejects_paths_that_are_no_data(tmp_path: Path) -> None:

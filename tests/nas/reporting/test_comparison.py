@@ -10,7 +10,7 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.reporting.comparison import compare_runs
 from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.run_folder import RunFolder, RunRecord
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
 
 
@@ -26,7 +26,13 @@ def ranked(tmp_path: Path, tiny_splits: DataSplits) -> tuple[Path, Path]:
         _run(tmp_path / f"shots{shots}", tiny_splits, "rank", gather_settings(RankSettings(), None, {"shots": shots}))
         for shots in (1, 8)
     ]
-    entry = {"run": "a", "kendall_tau": 0.123456789, "spearman_rho": None, "steps": 1875, "curve": []}
+    entry = {
+        "run": RunRecord(runs[0]).card.run,
+        "kendall_tau": 0.123456789,
+        "spearman_rho": None,
+        "steps": 1875,
+        "curve": [],
+    }
     (runs[0] / "ranking.json").write_text(json.dumps({"runs": [entry]}))
     lines = [{"stage": "supernet", "step": step, "loss": 2 / step} for step in (1, 2)]
     (runs[0] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -70,7 +70,7 @@ KILLS = 2
 def _files(folder: Path) -> dict[str, object]:
     """Everything that must be the same in both."""
     results = json.loads((folder / "results.json").read_text())
-    del results["seconds"]
+    del results["seconds"], results["run"]
     same = ("metrics.jsonl", "architecture.json", "settings.toml", "model.safetensors")
     return {"results": results, **{name: (folder / name).read_bytes() for name in same}}
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,21 @@ def test_a_torn_line_and_steps_without_checkpoint_are_forgotten(stopped: Path) -
     ]
     assert _scalars(stopped, "train/loss") == [(1, 2.0), (2, 1.0)]
     assert _scalars(stopped, "search/best") == [(1, 0.5), (2, 0.875)]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    log = _open(tmp_path)
+    log.begin_stage("train", 0)
+    log.record("train", 1, {"loss": math.nan, "rate": math.inf, "accuracy": 0.5})
+    log.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    record = {"stage": "train", "step": 1, "loss": None, "rate": None, "accuracy": 0.5}
+    assert json.loads(line, parse_constant=refuse) == record
+    assert _scalars(tmp_path, "train/accuracy") == [(1, 0.5)]
+    again = _open(tmp_path)
+    again.begin_stage("train", 1)
+    again.close()
+    assert again.records == log.records == [record]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.runs.run_card import RunCard, RunCardError
 from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.tables import as_table
 
 
 def _with_another_pixel(splits: DataSplits) -> DataSplits:
@@ -43,8 +45,9 @@ def test_other_images_are_noticed(tiny_splits: DataSplits, change) -> None:
 
 def test_other_settings_are_noticed(tiny_splits: DataSplits) -> None:
     card = RunCard.new("search", RunSettings(), "digits", tiny_splits)
+    card.check_settings(dict(reversed(as_table(RunSettings()).items())))
     with pytest.raises(RunCardError, match="its settings were changed since the run began"):
-        card.check_continues(RunSettings(seed=1), tiny_splits)
+        card.check_settings(as_table(RunSettings(seed=1)))
 
 
 def test_another_file_of_an_own_space_is_noticed(tiny_splits: DataSplits, tmp_path: Path) -> None:
@@ -61,6 +64,13 @@ def test_a_card_comes_back(tiny_splits: DataSplits) -> None:
     card = RunCard.new("rank", RunSettings(), "digits", tiny_splits)
     assert RunCard.from_json(card.to_json()) == card
     assert card.run != RunCard.new("rank", RunSettings(), "digits", tiny_splits).run
+
+
+def test_a_card_of_before_there_were_notes_comes_back(tiny_splits: DataSplits) -> None:
+    card = RunCard.new("rank", RunSettings(), "digits", tiny_splits)
+    fields = json.loads(card.to_json())
+    del fields["data_notes"]
+    assert RunCard.from_json(json.dumps(fields)) == card
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "a", "image_shape": 3}'])

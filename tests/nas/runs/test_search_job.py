@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from safetensors.torch import load_file
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.reporting import search_outputs as outputs
+from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.training import epoch_trainer, supernet_trainer
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 SETTINGS = """
 shots = 2
@@ -68,7 +72,7 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _results(folder: Path) -> dict[str, object]:
     results = json.loads((folder / "results.json").read_text())
-    return {name: value for name, value in results.items() if name != "seconds"}
+    return {name: value for name, value in results.items() if name not in ("run", "seconds")}
 
 
 def test_the_run_folder_holds_everything(finished: Path) -> None:
@@ -157,6 +161,53 @@ def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     assert _results(out) == _results(finished)
     model, expected = (torch.load(run / "model.pt", weights_only=False) for run in (out, finished))
     assert all(map(torch.equal, model.state_dict().values(), expected.state_dict().values()))
+
+
+def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_good_state(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN from the second step of the second epoch on."""
+    calls, right = count(1), supernet_trainer.path_loss
+
+    def diverging(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, logits = right(*arguments)
+        return (loss * math.nan if next(calls) > 5 else loss), logits
+
+    monkeypatch.setattr(supernet_trainer, "path_loss", diverging)
+    out = tmp_path / "run"
+    assert search_command({"out": str(out)}, config, None) == EXIT_ERROR
+    error = capsys.readouterr().err
+    where = r"error: train supernet: epoch 2, step 2 of 4: the loss of path [012]{8} under the code \[.*\] is nan"
+    assert re.search(where, error)
+    assert f"{out} keeps its state after step 1 of 2; a run goes on with the settings it began with" in error
+    (line,) = (out / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+    checkpoint = RunRecord(out).load_checkpoint("supernet")
+    assert checkpoint.state["epoch"] == 1
+    assert all(value.isfinite().all() for value in checkpoint.state["supernet"].values())
+    assert not (out / "results.json").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_winner_is_named_where_no_network_gives_numbers(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a last step that spoils every weight, in a run of an older version that did not look."""
+    monkeypatch.setattr(epoch_trainer, "check_weights", lambda _: None)
+    train_epoch = supernet_trainer.SupernetTrainer.train_epoch
+
+    def spoiling(trainer: SupernetTrainer, *arguments: object) -> object:
+        report = train_epoch(trainer, *arguments)
+        if trainer.finished:
+            for parameter in trainer.supernet.parameters():
+                parameter.data.fill_(math.nan)
+        return report
+
+    monkeypatch.setattr(supernet_trainer.SupernetTrainer, "train_epoch", spoiling)
+    assert search_command({"out": str(tmp_path / "run")}, config, None) == EXIT_ERROR
+    error = capsys.readouterr().err
+    assert "error: search: all 4 networks of the first generation give NaN or infinity for images" in error
+    assert not (tmp_path / "run" / "results.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,12 @@ def test_other_readers_find_the_weights_by_name(tmp_path: Path) -> None:
         assert torch.equal(file.get_tensor("state.supernet.stem.weight"), weight)
 
 
+def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    save_state(path, {"weight": torch.arange(3)})
+    assert torch.equal(load_state(path)["weight"], torch.arange(3))
+
+
 def test_names_never_clash(tmp_path: Path) -> None:
     loaded = _round_trip(tmp_path, {"a.b": torch.zeros(1), "a": {"b": torch.ones(1)}})
     assert (loaded["a.b"].item(), loaded["a"]["b"].item()) == (0, 1)
@@ -96,7 +104,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stride", ["[99999999]", "[-1]", "[1, 1]"])
 def test_a_file_cannot_ask_for_memory(tmp_path: Path, stride: str) -> None:
-    metadata = {"kshot_ext.state": f'["tensor", "a", {stride}]'}
+    outline = f'["tensor", "a", {stride}]'
+    digest = hashlib.sha256(outline.encode() + b"('a', 'torch.int64', (3,))" + torch.arange(3).numpy().tobytes())
+    metadata = {"kshot_ext.state": outline, "kshot_ext.sha256": digest.hexdigest()}
     save_file({"a": torch.arange(3)}, tmp_path / "file", metadata=metadata)
     loaded = load_state(tmp_path / "file")
     assert torch.equal(loaded, torch.arange(3))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.settings import SupernetSettings
-from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks
+from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks, load_data
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 
@@ -26,3 +34,20 @@ def test_a_job_trains_with_its_processes(tiny_splits: DataSplits) -> None:
     processes = DataParallel()
     job = SupernetJob(SupernetSettings(channels=2, shots=1), tiny_splits, processes)
     assert job.trainer.processes is job.processes is processes
+
+
+def test_what_is_left_out_is_told_on_the_console_and_kept(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("L", (8, 8), 10 * label + number).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "cat" / "[x].heic").write_bytes(b"no image")
+    console = Console(file=io.StringIO(), width=40)
+    settings = SupernetSettings(data=str(tmp_path))
+    name, splits = load_data(settings, ConsoleProgress(console))
+    note = "left out 1 file that Pillow reads no image from: 'cat/[x].heic'"
+    assert splits.notes == (note,)
+    assert f"data: {note}\n" in console.file.getvalue()
+    assert not recwarn.list
+    card = RunCard.from_json(RunCard.new("search", settings, name, splits).to_json())
+    assert card.data_notes == (note,)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections import Counter
 from itertools import product
 
@@ -13,6 +14,7 @@ from kshot_ext.nas.search.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.training.divergence import DivergedError
 
 SETTINGS = SearchSettings(population=16, generations=12)
 
@@ -213,3 +215,36 @@ def test_misuse_is_refused(tiny_space, limits, seeded):
 def test_rejects_settings_out_of_range(changed, message):
     with pytest.raises(ValueError, match=message):
         SearchSettings(**changed)
+
+
+@pytest.mark.parametrize("method", ["nsga2", "evolution", "random"])
+def test_a_network_without_numbers_ranks_last(method, tiny_space, limits, seeded):
+    """Networks that begin with the lightest operation give NaN, though cheap; none of the others scores above 0."""
+
+    def evaluate(architecture):
+        return math.nan if architecture.operations[0] == 0 else 0.0
+
+    settings = dataclasses.replace(SETTINGS, generations=3, method=method)
+    search = EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(0))
+    reports = [search.step() for _ in range(3)]
+    assert any(math.isnan(result.accuracy) for result in search.history)
+    assert [report.best.accuracy for report in reports] == [0.0] * 3
+    assert [report.mean_accuracy for report in reports] == [0.0] * 3
+    if method == "nsga2":  # the others keep no population
+        population = [Architecture.from_json(text) for text in search.state_dict()["population"]]
+        assert not any(math.isnan(evaluate(architecture)) for architecture in population)
+    assert [result.accuracy for result in search.pareto_front] == [0.0]
+    assert search.pareto_front[0] == search.best
+    file = io.BytesIO()
+    torch.save(search.state_dict(), file)
+    file.seek(0)
+    resumed = EvolutionSearch(None, tiny_space, limits, settings, seeded(0))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert resumed.best == search.best
+
+
+def test_without_any_numbers_there_is_no_winner(tiny_space, limits, seeded):
+    search = EvolutionSearch(lambda _: math.nan, tiny_space, limits, SETTINGS, seeded(0))
+    with pytest.raises(DivergedError, match="all 16 networks of the first generation give NaN"):
+        search.step()
+    assert search.generation == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 WORKER = Path(worker.__file__)
 
 
-WORKS = 3
+WORKS = 4
 SETTINGS = """
 shots = 2
 channels = 2
@@ -128,6 +129,14 @@ def test_processes_get_what_one_process_gets_from_the_joined_batch(
     together = result(folder, "trained.pt", ended)
     assert together["reports"][-1]["simplex_loss"] is not None
     assert_close(together, alone["before"])
+
+
+def test_all_processes_stop_where_the_part_of_one_diverges(folder: Path, ended: list[Ended]) -> None:
+    files = [folder / f"diverged-{rank}.pt" for rank in range(2)]
+    assert all(file.exists() for file in files), "\n".join(process.errors for process in ended)
+    leaders, others = (file.read_text() for file in files)
+    assert re.match(r"epoch 1, step 2 of 4: the loss of path [012]{8}.* under the code \[.*\] is nan", leaders)
+    assert others == leaders
 
 
 def test_a_search_by_two_processes_has_one_run_folder(folder: Path, ended: list[Ended]) -> None:

@@ -3,6 +3,9 @@ import torch
 from torch import nn
 
 from kshot_ext.nas.training.gradient_steps import GradientSteps
+from kshot_ext.nn import KShotLinear
+from kshot_ext.ops.compact_gradient import SumOfUses
+from kshot_ext.optim import KShotSGD
 
 CPU = torch.device("cpu")
 
@@ -49,6 +52,35 @@ def test_a_scaled_step_is_clipped_at_its_true_size(weight, scaled_steps):
     assert weight.grad[0] == 3 * 1024
     scaled_steps.step(optimizer, clip_norm=2.5)
     torch.testing.assert_close(weight.detach(), torch.tensor([-0.5, 1.0, -1.0]))
+
+
+def test_scaling_and_clipping_make_no_dense_gradient_of_a_dictionary(scaled_steps, monkeypatch, native_backend):
+    """And give what torch's scaler and clipping give on dense ones."""
+    results = []
+    for kind in (KShotSGD, torch.optim.SGD):
+        torch.manual_seed(0)
+        layer = KShotLinear(4, 3, num_shots=5)
+        optimizer = kind(layer.parameters(), lr=1.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaled_steps._scaler = scaler
+        for scale in (1.0, float("inf"), 2.0):
+            output = layer(torch.ones(2, 4), torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]))
+            loss = (scale * output).square().sum()
+            if kind is KShotSGD:
+                with monkeypatch.context() as patch:
+                    patch.setattr(SumOfUses, "dense", lambda gradient: pytest.fail("a dense gradient was made"))
+                    scaled_steps.backward(loss)
+                    scaled_steps.step(optimizer, clip_norm=0.5)
+            else:
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(layer.parameters(), 0.5)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+        assert scaler.get_scale() == 512
+        results.append([parameter.detach() for parameter in layer.parameters()])
+    torch.testing.assert_close(*results)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_the_scale_halved(weight, scaled_steps):

@@ -313,3 +313,11 @@ def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
 def test_rejects_settings_out_of_range(changed, message):
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**changed)
+
+
+def test_too_few_held_out_images_are_refused_before_training(make_trainer):
+    """None at all would be waited for without end; of one, batch norm has no variance."""
+    for share, count in ((0.02, 0), (0.03, 1)):
+        with pytest.raises(ValueError, match=rf"held_out_share: expected at least 2 of the 48 .* got {count} by"):
+            make_trainer(settings=dataclasses.replace(SETTINGS, held_out_share=share))
+    make_trainer(settings=dataclasses.replace(SETTINGS, held_out_share=0.02, simplex_every=1000))
