@@ -70,6 +70,7 @@ MUTANTS = (
         "plan.source_pixels == plan.places();",
         ("tests/fuzz/test_corpus.py",),
         "Padded, strided 1x1 convolutions have as many inputs as outputs, but not the same.",
+        equivalent="With as many positions on both sides each is still made once; only neighbours in memory are lost.",
     ),
     Mutant(
         "bias_per_sample_of_the_batch",
