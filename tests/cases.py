@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from calls import Call, draw
-from hypothesis import strategies as st
 from torch import Tensor
 
 from kshot_ext.widths import active_widths
@@ -170,43 +168,3 @@ def _inner(tensor: Tensor, dim: int) -> Tensor:
 
 def is_channels_last(tensor: Tensor) -> bool:
     return tensor.movedim(1, -1).is_contiguous() and not tensor.is_contiguous()
-
-
-@st.composite
-def conv_calls(pick: Any, dims: int) -> Call:
-    """Random calls of a K-shot convolution over `dims` dimensions."""
-    small = st.integers(1, 3)
-    groups = pick(small)
-    group_in, group_out = pick(small), pick(small)
-    in_channels, out_channels = groups * group_in, groups * group_out
-    if groups == 1:
-        input_width, output_width = pick(st.integers(1, in_channels)), pick(st.integers(1, out_channels))
-    else:
-        groups_in = pick(st.integers(1, groups))
-        input_width, output_width = group_in * groups_in, group_out * pick(st.integers(1, groups_in))
-    window = st.tuples(*[small] * dims)
-    kernel, dilation = pick(window), pick(st.tuples(*[st.integers(1, 2)] * dims))
-    extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
-    # Never a window of padding alone: on those oneDNN, as torch 2.13 calls it, may crash the process.
-    padding = pick(st.one_of(st.sampled_from(["same", "valid"]), st.tuples(*[st.integers(0, e - 1) for e in extent])))
-    case = ConvCase(
-        "random",
-        spatial=tuple(size + pick(st.integers(0, 3)) for size in extent),
-        kernel=kernel,
-        batch=pick(st.integers(0, 3)),
-        shots=pick(st.integers(1, 5)),
-        in_channels=in_channels,
-        out_channels=out_channels,
-        groups=groups,
-        stride=1 if padding == "same" else pick(window),
-        padding=padding,
-        dilation=dilation,
-        bias=pick(st.sampled_from([None, "shared", "dictionary"])),
-        gate=pick(st.sampled_from([None, "shared", "per_sample", "active"])),
-        input_width=input_width,
-        output_width=output_width,
-    )
-    call = case.call(code_per_sample=pick(st.booleans()), seed=pick(st.integers(0, 2**16)))
-    call = lay_out(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), pick(st.sampled_from(LAYOUTS)))
-    fused = ["fused"] if dims == 2 and fused_kernel_serves(call) else []
-    return with_algorithm(call, pick(st.sampled_from(["auto", "mix_then_conv", *fused])))

@@ -12,6 +12,11 @@ from kshot_ext import backend
 # The kernels of every instruction set are tested, not just the best one of this processor.
 os.environ.setdefault("KSHOT_EXT_ISAS", "all")
 
+# Tensors of tests are tiny: threads would only wait for each other, which takes most of the time of a test that trains.
+# Processes that tests start get the same; where threads matter, a test sets their number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
 # Repeatable: the same examples in every run, and a blob to replay the one that fails.
 settings.register_profile("repeatable", max_examples=500, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
@@ -38,10 +43,8 @@ def instruction_set(request: pytest.FixtureRequest, native_backend: None) -> Ite
     torch.ops.kshot_ext.force_cpu_isa("auto")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For tests on tiny tensors, where threads would only wait for each other; may be changed by the test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """A test may set another number of threads, for itself."""
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)

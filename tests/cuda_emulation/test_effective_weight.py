@@ -127,6 +127,33 @@ def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
         run(variant, order, seed, dtype)
 
 
+@pytest.mark.long
+def test_copies_about_as_many_as_shared_memory_holds() -> None:
+    """16 of a code per sample are put into shared memory, and not one more: only the sanitizer sees its end."""
+    module = load("effective_weight", "asan")
+    for shots in (15, 16, 17, 32, 33):
+        case = Case(np.random.default_rng(0), torch.float32, shots, 5)
+        weight = torch.randn(shots, 24, 24, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+        case.dictionary = Dictionary(weight, torch.float32, False, 24, 24)
+        case.gate = None
+        case.check_forward(module.effective_weight([case.mixing()])[0])
+
+
+@pytest.mark.long
+def test_a_copy_that_begins_beyond_32_bits() -> None:
+    """Takes 9 GB of memory: the emulator's device memory has every byte of the dictionary."""
+    length, far = 64, 2**31
+    weight = np.zeros(far + length, np.float16)
+    rows = torch.randn(2, length, generator=torch.Generator().manual_seed(0)).half()
+    weight[:length], weight[far:] = rows.numpy()
+    for samples in (1, 2):
+        code = np.arange(1, 2 * samples + 1, dtype=np.float32).reshape(samples, 2)
+        geometry = [2, samples, 1, 1, length, length, far, length, 0, length]
+        [mixed] = load("effective_weight").effective_weight([(DTYPES[torch.float16], geometry, weight, code, None, 0)])
+        expected = torch.from_numpy(code).double() @ rows.double()
+        torch.testing.assert_close(torch.from_numpy(mixed).double(), expected, rtol=2**-9, atol=2**-9)
+
+
 @pytest.mark.parametrize("samples", [None, 3])
 def test_one_code_for_many_dictionaries(samples: int | None) -> None:
     """More dictionaries than the parameters of one launch hold; their gradients of the code are added up."""

@@ -9,8 +9,6 @@ import pytest
 import torch
 from calls import DTYPES, Call, assert_compiles, assert_gradients_check, assert_matches_reference, assert_rejects, draw
 from cases import is_channels_last, lay_out
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
@@ -104,6 +102,23 @@ def test_activations_are_those_of_torch(activation: str) -> None:
     torch.testing.assert_close(output, expected)
 
 
+CORNERS = torch.tensor([-3.0, 0.0, 3.0, 6.0, -1.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_slopes_at_the_corners_are_those_of_torch(activation: str, dtype: torch.dtype) -> None:
+    """Fixed statistics of mean 0 and variance 1 leave the input as it is; hardswish is not tried where it bends."""
+    corners = CORNERS * 2 / 3 if activation == "hardswish" else CORNERS
+    x = corners.to(dtype).reshape(1, 1, 2, 3).expand(2, 5, 2, 3).contiguous(memory_format=torch.channels_last)
+    ours, torchs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    statistics = torch.zeros(5, dtype=dtype), torch.ones(5, dtype=dtype)
+    KF.batch_norm_act(ours, None, None, *statistics, training=False, eps=0.0, activation=activation).sum().backward()
+    ACTIVATIONS[activation](torchs).sum().backward()
+    rounding = {} if activation == "silu" else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(ours.grad, torchs.grad, **rounding)
+
+
 def test_exact_on_integers() -> None:
     """Statistics that are powers of two: mean 1, variance 4."""
     x = torch.tensor([-1.0, 3.0, 3.0, -1.0]).reshape(4, 1).expand(4, 3)
@@ -124,35 +139,6 @@ def test_gradcheck(code_per_sample: bool, training: bool) -> None:
     call = case.call()
     options = {**call.options, **{name: tensor.double() for name, tensor in call.state.items()}}
     assert_gradients_check(KF.batch_norm_act, replace(call, options=options, state={}))
-
-
-@st.composite
-def random_calls(pick: Any) -> Call:
-    width = pick(st.integers(1, 4))
-    training = pick(st.booleans())
-    spatial = pick(st.lists(st.integers(1, 4), max_size=3))
-    case = NormCase(
-        "random",
-        size=(pick(st.integers(3 if training else 0, 5)), width, *spatial),
-        channels=width + pick(st.integers(0, 2)),
-        shots=pick(st.integers(1, 4)),
-        affine=pick(st.sampled_from([None, "plain", "dictionary"])),
-        code_per_sample=pick(st.booleans()),
-        running=pick(st.booleans()) if training else True,
-        training=training,
-        activation=pick(st.sampled_from(["identity", "silu"])),
-        residual=pick(st.booleans()),
-    )
-    call = case.call(seed=pick(st.integers(0, 2**16)))
-    return lay_out(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), pick(st.sampled_from(LAYOUTS)))
-
-
-def test_random_geometries() -> None:
-    @given(random_calls())
-    def matches_reference(call: Call) -> None:
-        assert_matches_reference(KF.batch_norm_act, reference.batch_norm_act, call, MAGNITUDE)
-
-    matches_reference()
 
 
 @pytest.mark.parametrize("training", [True, False])

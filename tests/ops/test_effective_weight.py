@@ -18,8 +18,6 @@ from calls import (
     draw,
 )
 from cases import lay_out
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kshot_ext import functional as KF
 from kshot_ext import reference
@@ -108,30 +106,6 @@ def test_exact_on_integers(case: MixCase, dtype: torch.dtype, code_per_sample: b
 def test_gradcheck(gate: str | None, code_per_sample: bool) -> None:
     case = MixCase("tiny", (2, 3, 3, 2, 1), gate, out_channels=2, in_channels=2)
     assert_gradients_check(KF.effective_weight, case.call(code_per_sample=code_per_sample))
-
-
-@st.composite
-def random_calls(pick: Any) -> Call:
-    rank = pick(st.integers(2, 6))
-    weight = pick(st.tuples(st.integers(1, 6), *[st.integers(1, 5)] * (rank - 1)))
-    case = MixCase(
-        "random",
-        weight,
-        gate=pick(st.sampled_from([None, "shared", "active", "per_sample"])),
-        out_channels=pick(st.integers(1, weight[1])),
-        in_channels=pick(st.integers(1, weight[2])) if rank > 2 else None,
-        samples=pick(st.integers(0, 3)),
-    )
-    call = case.call(code_per_sample=pick(st.booleans()), seed=pick(st.integers(0, 2**16)))
-    return in_layout(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), pick(st.sampled_from(LAYOUTS)))
-
-
-def test_random_geometries() -> None:
-    @given(random_calls())
-    def matches_reference(call: Call) -> None:
-        assert_matches_reference(KF.effective_weight, reference.effective_weight, call)
-
-    matches_reference()
 
 
 @CODES

@@ -9,7 +9,6 @@ import torch
 from allocations import allocations
 from calls import (
     DTYPES,
-    Call,
     assert_compiles,
     assert_exact_on_integers,
     assert_gradients_check,
@@ -22,13 +21,11 @@ from cases import (
     LAYOUTS,
     TINY_CONV2D_CASES,
     ConvCase,
-    conv_calls,
     fused_kernel_serves,
     is_channels_last,
     lay_out,
     with_algorithm,
 )
-from hypothesis import given
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
@@ -78,17 +75,6 @@ def test_exact_on_integers(case: ConvCase, dtype: torch.dtype, code_per_sample: 
 @pytest.mark.parametrize("case", TINY_CONV2D_CASES, ids=str)
 def test_gradcheck(case: ConvCase, code_per_sample: bool) -> None:
     assert_gradients_check(KF.kshot_conv2d, case.call(code_per_sample=code_per_sample))
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_random_geometries(dims: int) -> None:
-    name = f"kshot_conv{dims}d"
-
-    @given(conv_calls(dims))
-    def matches_reference(call: Call) -> None:
-        assert_matches_reference(getattr(KF, name), getattr(reference, name), call)
-
-    matches_reference()
 
 
 @CODES

@@ -18,8 +18,6 @@ from calls import (
     draw,
 )
 from cases import lay_out
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
@@ -98,35 +96,6 @@ def test_exact_on_integers(case: LinearCase, dtype: torch.dtype, code_per_sample
 def test_gradcheck(gate: str | None, code_per_sample: bool) -> None:
     case = LinearCase("tiny", 2, (2,), 2, 3, 3, "dictionary", gate, input_width=2, output_width=2)
     assert_gradients_check(KF.kshot_linear, case.call(code_per_sample=code_per_sample))
-
-
-@st.composite
-def random_calls(pick: Any) -> Call:
-    size = st.integers(1, 5)
-    in_features, out_features = pick(size), pick(size)
-    case = LinearCase(
-        "random",
-        batch=pick(st.integers(0, 3)),
-        rows=tuple(pick(st.lists(st.integers(0, 3), max_size=2))),
-        shots=pick(size),
-        in_features=in_features,
-        out_features=out_features,
-        bias=pick(st.sampled_from([None, "shared", "dictionary"])),
-        gate=pick(st.sampled_from([None, "shared", "active", "per_sample"])),
-        input_width=pick(st.integers(1, in_features)),
-        output_width=pick(st.integers(1, out_features)),
-    )
-    call = case.call(code_per_sample=pick(st.booleans()), seed=pick(st.integers(0, 2**16)))
-    layout = pick(st.sampled_from(["contiguous", "sliced"]))
-    return lay_out(call.to(pick(st.sampled_from([torch.float32, torch.float64]))), layout)
-
-
-def test_random_geometries() -> None:
-    @given(random_calls())
-    def matches_reference(call: Call) -> None:
-        assert_matches_reference(KF.kshot_linear, reference.kshot_linear, call)
-
-    matches_reference()
 
 
 @CODES

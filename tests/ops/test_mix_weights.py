@@ -19,8 +19,6 @@ from calls import (
     draw,
 )
 from cases import lay_out
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from kshot_ext import functional as KF
@@ -69,20 +67,6 @@ def test_exact_on_integers(shapes: Shapes, dtype: torch.dtype, code_per_sample: 
 def test_gradcheck(code_per_sample: bool) -> None:
     call = call_of([(2, 3, 2), (2, 3), (2, 1, 2, 1, 2)], code_per_sample=code_per_sample)
     assert_gradients_check(lambda **tensors: tuple(mixing(KF)(**tensors)), call)
-
-
-def test_random_geometries() -> None:
-    shape_tails = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=5), min_size=1, max_size=4)
-
-    @given(st.integers(1, 5), shape_tails, st.booleans(), st.integers(0, 3), st.booleans(), st.booleans())
-    def matches_reference(
-        shots: int, tails: list[list[int]], code_per_sample: bool, samples: int, double: bool, sliced: bool
-    ) -> None:
-        call = call_of([(shots, *tail) for tail in tails], code_per_sample=code_per_sample, samples=samples)
-        call = call.to(torch.float64 if double else torch.float32)
-        assert_matches_reference(mixing(KF), mixing(reference), lay_out(call, "sliced" if sliced else "contiguous"))
-
-    matches_reference()
 
 
 @CODES

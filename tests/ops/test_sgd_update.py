@@ -10,8 +10,6 @@ import pytest
 import torch
 from calls import DTYPES, draw
 from compare import assert_close_to_reference
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from kshot_ext import backend
@@ -127,25 +125,6 @@ def test_many_dictionaries_in_one_call(threads: int, dtype: torch.dtype, setting
         assert_matches_reference([*CASES, large, *CASES[::-1]], dtype, True, settings)
     finally:
         torch.set_num_threads(before)
-
-
-def test_random_geometries() -> None:
-    @st.composite
-    def cases(pick: Any) -> UpdateCase:
-        weight = pick(st.tuples(st.integers(1, 5), *[st.integers(1, 5)] * pick(st.integers(1, 4))))
-        in_channels = weight[2] if len(weight) > 2 else 1
-        use = st.tuples(st.integers(1, weight[1]), st.integers(1, in_channels), st.booleans())
-        return UpdateCase("random", weight, pick(st.one_of(st.none(), st.lists(use, max_size=3).map(tuple))))
-
-    dtypes = st.sampled_from([torch.float32, torch.float64])
-
-    @given(st.lists(cases(), min_size=1, max_size=3), dtypes, st.booleans(), st.sampled_from(list(SETTINGS.values())))
-    def matches_reference(
-        cases: list[UpdateCase], dtype: torch.dtype, innermost: bool, settings: dict[str, Any]
-    ) -> None:
-        assert_matches_reference(cases, dtype, innermost, settings)
-
-    matches_reference()
 
 
 @pytest.mark.parametrize("maximize", [False, True])

@@ -1,0 +1,11 @@
+"""All mutants."""
+
+from . import cpu_kernels, cuda_kernels, glue, python_operators
+from .mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *cpu_kernels.MUTANTS,
+    *glue.MUTANTS,
+    *python_operators.MUTANTS,
+    *cuda_kernels.MUTANTS,
+)

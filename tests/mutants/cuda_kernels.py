@@ -1,0 +1,102 @@
+"""Faults in `csrc/cuda`; the tests run the kernels on the host's emulator."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+MIX = ("tests/cuda_emulation/test_effective_weight.py",)
+SGD = ("tests/cuda_emulation/test_sgd_update.py",)
+NORM = ("tests/cuda_emulation/test_batch_norm_act.py",)
+DEPTHWISE = ("tests/cuda_emulation/test_depthwise_conv2d.py",)
+DENSE = ("tests/cuda_emulation/test_dense_conv2d.py",)
+
+MUTANTS = (
+    Mutant(
+        "stash_of_one_copy_more",
+        "csrc/cuda/effective_weight.cuh",
+        "constexpr int kStashedCopies = 16;",
+        "constexpr int kStashedCopies = 17;",
+        MIX,
+        "17 copies go to shared memory, and fewer blocks fit a multiprocessor.",
+    ),
+    Mutant(
+        "stash_used_beyond_its_end",
+        "csrc/cuda/effective_weight.cuh",
+        "const bool stashed = shots <= kStashedCopies;",
+        "const bool stashed = shots <= kStashedCopies + 1;",
+        (*MIX, "-m", "long", "-k", "shared_memory"),
+        "With 17 copies and codes per sample, shared memory is written beyond its end.",
+    ),
+    Mutant(
+        "copies_of_the_first_warp_again",
+        "csrc/cuda/effective_weight.cuh",
+        "elements.load_copy(weight + (first + k + c) * job.shape.shot_stride);",
+        "elements.load_copy(weight + (k + c) * job.shape.shot_stride);",
+        MIX,
+        "Beyond 32 copies the first ones are mixed again.",
+    ),
+    Mutant(
+        "gate_of_the_first_sample",
+        "csrc/cuda/effective_weight.cuh",
+        "static_cast<const Sum<T>*>(job.gate) + static_cast<int64_t>(sample) * job.shape.gate_stride;",
+        "static_cast<const Sum<T>*>(job.gate);",
+        MIX,
+        "All samples take the gate of the first.",
+    ),
+    Mutant(
+        "vectors_of_unaligned_copies",
+        "csrc/cuda/mix_tile.cuh",
+        "is_multiple(shape.run_length, lanes) && is_multiple(geometry.shot_stride, lanes) &&",
+        "is_multiple(shape.run_length, lanes) &&",
+        MIX,
+        "Copies of an odd size are read by 16 bytes at addresses that are no multiple of them.",
+    ),
+    Mutant(
+        "copy_stride_in_32_bits",
+        "csrc/cuda/mix_tile.cuh",
+        "struct MixShape {\n  int64_t shot_stride;",
+        "struct MixShape {\n  int shot_stride;",
+        (*MIX, "-m", "long", "-k", "32_bits"),
+        "Copies that begin beyond 2^31 elements are read from elsewhere.",
+    ),
+    Mutant(
+        "sgd_row_beyond_a_narrow_use_on_cuda",
+        "csrc/cuda/sgd_update.cuh",
+        "const bool active = at(i) < use.size && place.rest < use.run_length;",
+        "const bool active = at(i) <= use.size && place.rest < use.run_length;",
+        SGD,
+        "An element beyond the width of a use takes a gradient from behind its end.",
+    ),
+    Mutant(
+        "depthwise_channels_beyond_the_last",
+        "csrc/cuda/depthwise_tile.cuh",
+        "static_cast<unsigned>(height) && channel + plane < channels;",
+        "static_cast<unsigned>(height);",
+        DEPTHWISE,
+        "A block of planes reads beyond the last channel.",
+    ),
+    Mutant(
+        "norm_bias_of_the_first_sample_on_cuda",
+        "csrc/cuda/batch_norm_act.cuh",
+        "shift = value(args.bias, sample * args.bias_stride + channel, C(0)) - mean * factor;",
+        "shift = value(args.bias, channel, C(0)) - mean * factor;",
+        NORM,
+        "All samples take the bias of the first.",
+    ),
+    Mutant(
+        "last_copy_not_mixed",
+        "csrc/cuda/dense_mixed_weight.cuh",
+        "for (int k = kAhead; k < weight_.shots; ++k) {",
+        "for (int k = kAhead; k + 1 < weight_.shots; ++k) {",
+        DENSE,
+        "Of more than two copies the last is left out.",
+    ),
+    Mutant(
+        "sgd_without_dampening_on_cuda",
+        "csrc/cuda/sgd_update.cu",
+        "job.undampened = 1 - update.dampening;",
+        "job.undampened = 1;",
+        SGD,
+        "Dampening has no effect.",
+    ),
+)

@@ -1,0 +1,59 @@
+"""The rule of `algorithm="auto"` on the CPU where a kernel of ours could serve, at its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kshot_ext.ops import conv_forms
+from kshot_ext.ops.conv_forms import ConvCall
+from kshot_ext.ops.kshot_conv import _2D
+from kshot_ext.ops.window import Window
+from kshot_ext.widths import active_widths
+
+
+def call(
+    *, batch: int = 2, channels: tuple[int, int] = (16, 16), groups: int = 1, shots: int = 3, size: int = 40,
+    kernel: int = 1, padding: int = 0, per_sample: bool = False, dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> ConvCall:  # fmt: skip
+    """A call of these sizes; nothing is computed."""
+    inputs, outputs = channels
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    image = torch.empty(batch, inputs, size, size, dtype=dtype).contiguous(memory_format=form)
+    weight = torch.empty(shots, outputs, inputs // groups, kernel, kernel, dtype=dtype)
+    code = torch.empty(*([batch] if per_sample else []), shots)
+    window = Window.of_arguments((kernel, kernel), 1, padding, 1)
+    widths = active_widths(inputs, (outputs, inputs // groups), groups, None)
+    return ConvCall(_2D, image, weight, code, None, None, widths, window)
+
+
+RULE = {
+    "depthwise": ({"groups": 16, "kernel": 3}, True),
+    "per_sample": ({"per_sample": True, "channels": (8, 16), "kernel": 3}, True),
+    "per_sample_of_few_channels": ({"per_sample": True, "channels": (7, 16), "kernel": 3}, False),
+    "pointwise": ({}, True),
+    "pointwise_contiguous": ({"channels_last": False}, False),
+    "pointwise_thin": ({"channels": (16, 15)}, False),
+    "pointwise_thin_of_1024_positions": ({"channels": (16, 15), "batch": 1, "size": 32}, True),
+    "pointwise_thin_of_1089_positions": ({"channels": (16, 15), "batch": 1, "size": 33}, False),
+    "dense": ({"kernel": 3}, False),
+}
+
+
+@pytest.mark.parametrize(("sizes", "fused"), RULE.values(), ids=RULE)
+def test_the_rule(sizes: dict[str, Any], fused: bool) -> None:
+    assert conv_forms.prefers_fused(call(**sizes)) == fused
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stacked"),
+    [
+        ({}, True), ({"padding": 1}, False), ({"groups": 4}, False), ({"size": 2}, False),
+        ({"per_sample": False}, False), ({"dtype": torch.bfloat16}, False),
+    ],
+)  # fmt: skip
+def test_single_pixels_are_linear_maps(sizes: dict[str, Any], stacked: bool) -> None:
+    assert conv_forms.stacks_copies(call(**{"per_sample": True, "size": 1, **sizes})) == stacked
