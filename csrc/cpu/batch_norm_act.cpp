@@ -108,7 +108,7 @@ inline Vec<Sum<T>> times_slope(Activation activation, Vec<Sum<T>> g, Vec<Sum<T>>
       return g * (s * (one + z * (one - s)));
     }
     case Activation::kHardswish:
-      return z < C(-3) ? zero : (z > C(3) ? g : g * (z / C(3) + C(0.5)));
+      return z <= C(-3) ? zero : (z >= C(3) ? g : g * (z / C(3) + C(0.5)));
     default:
       return g;
   }

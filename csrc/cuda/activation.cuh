@@ -67,7 +67,7 @@ __device__ __forceinline__ void times_slope(Activation activation, C (&g)[lanes]
     case Activation::kHardswish:
 #pragma unroll
       for (int i = 0; i < lanes; ++i) {
-        g[i] = z[i] < C(-3) ? C(0) : (z[i] > C(3) ? g[i] : g[i] * (z[i] * C(1.0 / 3.0) + C(0.5)));
+        g[i] = z[i] <= C(-3) ? C(0) : (z[i] >= C(3) ? g[i] : g[i] * (z[i] * C(1.0 / 3.0) + C(0.5)));
       }
       break;
     default:
