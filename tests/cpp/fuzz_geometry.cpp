@@ -2,9 +2,9 @@
 // among them. What `error_of` lets through must have right plans and, if it is small, right results from the
 // kernels.
 //
-//   clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Icsrc
-//   -Itests/cpp \
-//     -DKSHOT_ISA=portable -DKSHOT_HAVE_PORTABLE tests/cpp/fuzz_geometry.cpp csrc/cpu/*.cpp -o fuzz_geometry
+//   clang++ -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -Icsrc -Itests/cpp \
+//     -fno-sanitize-recover=undefined -DKSHOT_ISA=portable -DKSHOT_HAVE_PORTABLE \
+//     tests/cpp/fuzz_geometry.cpp csrc/cpu/*.cpp -o fuzz_geometry
 //   ./fuzz_geometry -max_total_time=600
 #include <cstdlib>
 #include <cstring>
