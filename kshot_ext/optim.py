@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.sgd import sgd
 
 from kshot_ext.ops.clipping import clip_grad_norm_
 from kshot_ext.ops.compact_gradient import SumOfUses
@@ -32,7 +33,7 @@ class KShotSGD(Optimizer):
 
     with -dL/dw for dL/dw to maximize. Results equal `torch.optim.SGD` within rounding, and so do state dicts. All
     parameters of a group are updated in one call of the kernels (one per device), ordinary ones from their ordinary
-    gradients.
+    gradients. Sparse, complex and distributed (`DTensor`) ones are updated by torch's own code.
 
     Whoever reads `parameter.grad` gets the dense tensor, an ordinary one, which is the gradient from then on: every
     edit of it counts, whether in place, through a view, by a hook or by assignment. Only that reading costs: the time
@@ -138,7 +139,10 @@ class KShotSGD(Optimizer):
     def _update(self, group: dict[str, Any]) -> None:
         alike: dict[tuple[torch.device, float], list[Tensor]] = {}
         for parameter in group["params"]:
-            if gradient_in_slot(parameter) is not None:
+            gradient = gradient_in_slot(parameter)
+            if gradient is not None and not _kernels_take(parameter, gradient):
+                self._update_as_torch_does(parameter, group)
+            elif gradient is not None:
                 first = self.state[parameter].get("momentum_buffer") is None
                 alike.setdefault((parameter.device, 0.0 if first else group["dampening"]), []).append(parameter)
         for (_, dampening), parameters in alike.items():
@@ -156,11 +160,28 @@ class KShotSGD(Optimizer):
                 maximize=group["maximize"],
             )
 
+    def _update_as_torch_does(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        buffers = [self.state[parameter].get("momentum_buffer")]
+        rule = {name: group[name] for name in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
+        sgd([parameter], [parameter.grad], buffers, parameter.grad.is_sparse, lr=float(group["lr"]), **rule)
+        if group["momentum"]:
+            self.state[parameter]["momentum_buffer"] = buffers[0]
+
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+def _kernels_take(parameter: Tensor, gradient: Tensor | SumOfUses) -> bool:
+    """Whether neither is sparse, complex, or spread over processes (a `DTensor`) or otherwise of a class of its own."""
+    return isinstance(gradient, SumOfUses) or all(
+        tensor.layout == torch.strided
+        and tensor.is_floating_point()
+        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+        for tensor in (parameter, gradient)
+    )
 
 
 def _as_kernels_take_it(parameter: Tensor) -> Tensor | SumOfUses:

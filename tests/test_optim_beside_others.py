@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from training import SETTINGS, assert_equal_models, loss_of, network, train
 
 import kshot_ext
@@ -175,3 +179,49 @@ def test_reference_backend() -> None:
     with kshot_ext.backend.use_reference():
         train(plain, KShotSGD(plain.parameters(), **SETTINGS["nesterov"]))
     assert_equal_models(plain, native)
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1 + 2j, 3 - 1j], [0.5j, -1.0]]))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return (self.weight[rows] * (1 - 2j)).abs()
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["plain"], SETTINGS["momentum"]], ids=["plain", "momentum"])
+@pytest.mark.parametrize("kind", ["sparse", "complex"])
+def test_parameters_that_no_kernel_takes(kind: str, settings: dict[str, Any]) -> None:
+    models = []
+    for make in (KShotSGD, torch.optim.SGD):
+        torch.manual_seed(0)
+        rows = nn.Embedding(4, 3, sparse=True) if kind == "sparse" else Complex()
+        model = nn.ModuleList([rows, nn.Linear(3, 2)])
+        optimizer = make(model.parameters(), **settings)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (rows(torch.tensor([1, 0])).square().sum() + model[1](torch.ones(1, 3)).sum()).backward()
+            optimizer.step()
+        models.append(model)
+    assert_equal_models(*models)
+
+
+def test_parameters_spread_over_processes(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        results = []
+        for make in (KShotSGD, torch.optim.SGD):
+            whole = torch.arange(6.0).reshape(2, 3)
+            parameter = nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)]))
+            optimizer = make([parameter], lr=0.1, momentum=0.9)
+            for _ in range(2):
+                optimizer.zero_grad()
+                parameter.square().sum().backward()
+                optimizer.step()
+            results.append(parameter.detach().full_tensor())
+        torch.testing.assert_close(*results)
+        assert not torch.equal(results[0], whole)
+    finally:
+        dist.destroy_process_group()
