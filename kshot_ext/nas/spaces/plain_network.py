@@ -17,4 +17,10 @@ def to_plain_network(network: nn.Module) -> torch.fx.GraphModule:
         >>> plain(torch.zeros(3, 4)).shape
         torch.Size([3, 2])
     """
-    return torch.fx.symbolic_trace(network)
+    plain = torch.fx.symbolic_trace(network)
+    for node in plain.graph.nodes:
+        node.type = (
+            None  # an annotation, which is text under `from __future__ import annotations`, and cannot be pickled
+        )
+    plain.recompile()
+    return plain

@@ -4,7 +4,7 @@ import sys
 import torch
 from torch import nn
 
-from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces import create_space, space_names
 from kshot_ext.nas.spaces.plain_network import to_plain_network
 
 LOAD_WITHOUT_THE_PACKAGE = """
@@ -18,17 +18,21 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import torch
 
-network, images, expected = torch.load(sys.argv[1], weights_only=False)
-assert torch.equal(network(images), expected)
+for network, images, expected in torch.load(sys.argv[1], weights_only=False):
+    assert torch.equal(network(images), expected)
 print("loaded")
 """
 
 
-def test_saved_network_loads_without_this_package(tmp_path):
-    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=2)
-    network = space.build(space.largest(), torch.Generator().manual_seed(0)).eval()
-    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    torch.save((network, images, network(images)), tmp_path / "model.pt")
+def test_saved_networks_of_all_spaces_load_without_this_package(tmp_path):
+    images = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    saved = []
+    for name in space_names():
+        space = create_space(name, image_shape=(1, 32, 32), num_classes=10, channels=2)
+        for architecture in (space.cheapest(), space.largest()):
+            network = space.build(architecture, torch.Generator().manual_seed(0)).eval()
+            saved.append((network, images, network(images)))
+    torch.save(saved, tmp_path / "model.pt")
     command = [sys.executable, "-c", LOAD_WITHOUT_THE_PACKAGE, str(tmp_path / "model.pt")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.stdout == "loaded\n", result.stderr
