@@ -113,5 +113,5 @@ def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path) 
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped; go on with: kshot-ext search --resume run" in errors
+    assert "stopped; what was saved before is safe; go on with: kshot-ext search --resume run" in errors
     assert (tmp_path / "run" / "checkpoints" / "supernet.safetensors").exists()

@@ -24,12 +24,11 @@ class _Operators(TorchDispatchMode):
 def chosen_algorithm(form: Form) -> str:
     """What a form that convolves did: "fused", "mix_then_conv", or "stacked", all copies on all samples.
 
-    What mixes first ends in a convolution or, 1x1 with a code per sample on CUDA, in a batched product.
+    What mixes first has an effective weight.
     """
     with _Operators() as operators:
         form.result()
     if any(name.startswith("kshot_ext::") and name.endswith("conv2d") for name in operators.names):
         return "fused"
-    # To apply all copies takes one product of matrices, and no convolution.
-    stacked = "aten::mm" in operators.names and "aten::convolution" not in operators.names
-    return "stacked" if stacked else "mix_then_conv"
+    mixed = any("effective_weight" in name or name == "aten::convolution" for name in operators.names)
+    return "mix_then_conv" if mixed else "stacked"

@@ -39,6 +39,7 @@ def search(folder: Path, *options: str) -> dict:
     ended = CliRunner().invoke(app, ["search", "--config", str(folder / "settings.toml"), "--out", str(out), *options])
     assert ended.exit_code == 0, ended.output
     result = json.loads((out / "results.json").read_text())
+    del result["run"]  # each has a name of its own
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {"result": without_times(result), "search": [r for r in records if r["stage"] == "search"]}
 

@@ -109,7 +109,7 @@ def test_a_run_folder_cannot_run_code(
 ) -> None:
     (folder / "hostile.py").write_text(HOSTILE)
     space = f"{folder}/hostile.py:Space"
-    run = Run("search", None).open_folder(RunSettings(space=space, out="run"), "stripes", tiny_splits)
+    run = Run("search", None).open_folder(RunSettings(space=space, out="run"), "stripes", tiny_splits, outputs=())
     run.close()
     assert search_command({}, None, run.path) == EXIT_ERROR
     assert f"expected --space {space} on the command line" in capsys.readouterr().err
@@ -121,8 +121,10 @@ def test_a_run_folder_cannot_run_code(
 def test_how_to_go_on_names_the_space(folder: Path, tiny_splits: DataSplits) -> None:
     (folder / "run.py").touch()
     run = Run("search", None)
-    run.open_folder(RunSettings(space=f"{folder}/run.py:Mine", out=str(folder / "run")), "stripes", tiny_splits)
-    assert run.how_to_go_on() == f"go on with: kshot-ext search --resume {folder}/run --space {folder}/run.py:Mine"
+    settings = RunSettings(space=f"{folder}/run.py:Mine", out=str(folder / "run"))
+    run.open_folder(settings, "stripes", tiny_splits, outputs=())
+    command = f"kshot-ext search --resume {folder}/run --space {folder}/run.py:Mine"
+    assert run.how_to_go_on() == f"what was saved before is safe; go on with: {command}"
 
 
 @pytest.mark.usefixtures("folder")
