@@ -3,6 +3,7 @@
 #include "ops/dictionary.h"
 #include "ops/registration.h"
 #include "ops/sgd_pass.h"
+#include "ops/written_memory.h"
 
 namespace kshot {
 namespace {
@@ -117,6 +118,14 @@ class DictionaryUpdate {
   std::vector<SgdUse> uses_;
 };
 
+// What is updated must lie in memory of its own: each element has one old value and one new.
+void check_apart(const std::vector<Tensor>& weights, const std::vector<Tensor>& momentum_buffers) {
+  std::vector<Tensor> written = weights;
+  written.insert(written.end(), momentum_buffers.begin(), momentum_buffers.end());
+  STD_TORCH_CHECK(!share_memory(written),
+                  "weights and momentum_buffers must not share memory, but two of them do; give each once");
+}
+
 void sgd_update(std::vector<Tensor> weights,           // each [K, C_out, ...] or a plain parameter, updated
                 std::vector<Tensor> momentum_buffers,  // like the weights, updated; or none at all
                 std::vector<std::optional<Tensor>> grads,      // like the weights
@@ -140,6 +149,9 @@ void sgd_update(std::vector<Tensor> weights,           // each [K, C_out, ...] o
                       use_gates.size() == use_codes.size() && use_grads.size() == use_codes.size(),
                   "every use needs a code, a gate or none, and a gradient");
   if (weights.empty()) return;
+  STD_TORCH_CHECK(momentum == 0 || !momentum_buffers.empty(),
+                  "a momentum other than 0 needs a momentum_buffer for every weight, got momentum ", momentum,
+                  " and none");
   SgdUpdate settings{};
   settings.lr = lr;
   settings.momentum = momentum;
@@ -163,6 +175,7 @@ void sgd_update(std::vector<Tensor> weights,           // each [K, C_out, ...] o
     updates.emplace_back(settings, weights[i], buffer, grads[i], uses);
     kernels.push_back(updates.back().kernel_arguments());
   }
+  check_apart(weights, momentum_buffers);
   run_sgd_update(kernels, weights[0]);
   for (DictionaryUpdate& update : updates) update.write_back();
 }

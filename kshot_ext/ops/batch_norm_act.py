@@ -9,6 +9,7 @@ from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import leading, mix
+from kshot_ext.ops.fakes import register_fake
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
@@ -256,5 +257,5 @@ _backward_operator = not_differentiable("batch_norm_act_backward")
 
 @backend.on_load
 def _register() -> None:
-    torch.library.register_fake("kshot_ext::batch_norm_act", _fake)
-    torch.library.register_fake("kshot_ext::batch_norm_act_backward", _fake_backward)
+    register_fake("batch_norm_act", _fake)
+    register_fake("batch_norm_act_backward", _fake_backward)

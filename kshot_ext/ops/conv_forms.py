@@ -211,7 +211,7 @@ def mix_then_conv_form(call: ConvCall) -> Tensor:
     mixed = mix(call.weight, call.code, gate, widths.out_channels, widths.weight_in_channels)
     mixed = call.in_format_of_input(mixed)
     mixed_bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
-    return call.dims.convolve(call.input, mixed, mixed_bias, *call.window.torch_arguments(), widths.groups)
+    return _convolve(call, call.input, mixed, mixed_bias, widths.groups)
 
 
 def grouped_form(call: ConvCall) -> Tensor:
@@ -221,18 +221,24 @@ def grouped_form(call: ConvCall) -> Tensor:
     mixed_bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
     if batch == 0:  # a convolution of no groups does not exist; the sums over no samples keep the graph whole
         bias_sum = None if mixed_bias is None else mixed_bias.reshape(-1, widths.out_channels).sum(0)
-        return call.dims.convolve(call.input, mixed.sum(0), bias_sum, *call.window.torch_arguments(), widths.groups)
+        return _convolve(call, call.input, mixed.sum(0), bias_sum, widths.groups)
     if mixed_bias is not None and mixed_bias.dim() == 1:
         mixed_bias = mixed_bias.expand(batch, -1)
-    output = call.dims.convolve(
+    output = _convolve(
+        call,
         call.input.reshape(1, -1, *call.input.shape[2:]),
         mixed.flatten(0, 1),
         None if mixed_bias is None else mixed_bias.flatten(),
-        *call.window.torch_arguments(),
         batch * widths.groups,
     )
     output = output.reshape(batch, widths.out_channels, *output.shape[2:])
     return call.in_format_of_input(output)
+
+
+def _convolve(call: ConvCall, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """torch's convolution, of an input and a window that it survives."""
+    input, window = call.window.without_pitfalls(input)
+    return call.dims.convolve(input, weight, bias, *window.torch_arguments(), groups)
 
 
 def batched_form(call: ConvCall) -> Tensor:

@@ -9,6 +9,7 @@ from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 
 
@@ -162,5 +163,5 @@ effective_weight_gradients = not_differentiable("effective_weight_backward")
 
 @backend.on_load
 def _register() -> None:
-    torch.library.register_fake("kshot_ext::effective_weight", fake_effective_weight)
-    torch.library.register_fake("kshot_ext::effective_weight_backward", _fake_backward)
+    register_fake("effective_weight", fake_effective_weight)
+    register_fake("effective_weight_backward", _fake_backward)

@@ -152,8 +152,8 @@ def _kshot_conv(
         checks.check_gate(gate, weight, weight.shape[1], widths.out_channels, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
-    input, window = window.without_pitfalls(input)
     if backend.kernels_for(input.device) is None:
+        input, window = window.without_pitfalls(input)
         return dims.reference(
             input, weight, code, bias, *window.torch_arguments(), groups, gate=gate, out_channels=out_channels
         )

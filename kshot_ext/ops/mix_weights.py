@@ -12,6 +12,7 @@ from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import not_differentiable
 from kshot_ext.ops.effective_weight import effective_weight_gradients, fake_effective_weight
+from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 from kshot_ext.ops.transforms import register_rules
 
@@ -107,7 +108,7 @@ _backward_operator = not_differentiable("mix_weights_backward")
 
 @backend.on_load
 def _register() -> None:
-    torch.library.register_fake("kshot_ext::mix_weights", _fake)
+    register_fake("mix_weights", _fake)
     register_rules("mix_weights", _backward, _setup_context)
-    torch.library.register_fake("kshot_ext::mix_weights_backward", _fake_backward)
+    register_fake("mix_weights_backward", _fake_backward)
     torch.library.impl("kshot_ext::mix_weights_backward", "Batched", _batched_backward)

@@ -9,6 +9,7 @@ from kshot_ext import backend
 from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight
+from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 from kshot_ext.ops.window import Window
 
@@ -124,5 +125,5 @@ _backward_operator = not_differentiable("mixed_conv2d_backward")
 
 @backend.on_load
 def _register() -> None:
-    torch.library.register_fake("kshot_ext::mixed_conv2d", _fake)
-    torch.library.register_fake("kshot_ext::mixed_conv2d_backward", _fake_backward)
+    register_fake("mixed_conv2d", _fake)
+    register_fake("mixed_conv2d_backward", _fake_backward)

@@ -80,15 +80,26 @@ class Window(NamedTuple):
         oneDNN dies of long ones.
 
         Raises:
-            ValueError: as `output_size`.
+            ValueError: as `output_size`, or if there are windows in the padding alone, and the padded input is more
+                than kernels can address.
         """
         output_size = self.output_size(input_size)
+        if self._sees_padding_alone() and math.prod(self._padded(input_size)) > _MOST:
+            raise ValueError(
+                f"padding must leave at most {_MOST} positions, got {self._padded(input_size)} "
+                f"for padding {self.padding}"
+            )
         if all(step == 1 or size > 1 for step, size in zip(self.stride, output_size)):
             return self
-        left = [
-            size + self.padding[2 * a] + self.padding[2 * a + 1] - self.reach(a) for a, size in enumerate(input_size)
-        ]
+        left = [size - self.reach(a) for a, size in enumerate(self._padded(input_size))]
         return self._replace(stride=tuple(min(step, room + 1) for step, room in zip(self.stride, left)))
+
+    def _padded(self, input_size: Sequence[int]) -> list[int]:
+        return [size + sum(self.padding[2 * a : 2 * a + 2]) for a, size in enumerate(input_size)]
+
+    def _sees_padding_alone(self) -> bool:
+        """Whether the padding is so wide that a window may lie in it."""
+        return any(max(self.padding[2 * a : 2 * a + 2]) >= self.reach(a) for a in range(len(self.kernel)))
 
     def reach(self, a: int) -> int:
         """Positions of dimension `a` from the first tap to the last."""
@@ -100,16 +111,12 @@ class Window(NamedTuple):
         As torch 2.13 calls it, oneDNN may die of windows that see padding alone, and of long strides. So such padding
         becomes a part of the input, and of an axis with a long stride only the positions are kept that a tap reads.
 
-        Raises:
-            ValueError: if the padded input is more than kernels can address.
+        For torch's convolution only: zeros of the input meet an infinite weight, where our kernels leave padding out.
         """
         axes = range(len(self.kernel))
         long = [a for a in axes if self.stride[a] > _LONG_STRIDE]
-        if not long and not any(max(self.padding[2 * a : 2 * a + 2]) >= self.reach(a) for a in axes):
+        if not long and not self._sees_padding_alone():
             return input, self
-        size = [length + sum(self.padding[2 * a : 2 * a + 2]) for a, length in enumerate(input.shape[2:])]
-        if math.prod(size) > _MOST:
-            raise ValueError(f"padding must leave at most {_MOST} positions, got {size} for padding {self.padding}")
         outputs = self.output_size(input.shape[2:])
         input = F.pad(input, [side for a in reversed(axes) for side in self.padding[2 * a : 2 * a + 2]])
         stride, dilation = list(self.stride), list(self.dilation)

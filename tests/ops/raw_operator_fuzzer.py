@@ -115,15 +115,16 @@ def sgd_update(rng: random.Random) -> list[Any]:
     weights = [torch.randn(3, rng.randint(1, 9), 4) for _ in range(rng.randint(0, 3))]
     dense = [rng.random() < 0.5 for _ in weights]
     uses = [weight for weight, is_dense in zip(weights, dense) if not is_dense]
+    momentum = rng.choice([0.0, 0.9])
     return [
         weights,
-        [torch.zeros_like(weight) for weight in weights] if rng.random() < 0.5 else [],
+        [torch.zeros_like(weight) for weight in weights] if momentum else [],
         [torch.randn_like(weight) if is_dense else None for weight, is_dense in zip(weights, dense)],
         [0 if is_dense else 1 for is_dense in dense],
         [torch.randn(3) for _ in uses],
         [None for _ in uses],
         [torch.randn(weight.shape[1:]) for weight in uses],
-        *(0.1, 0.9, 0.0, 0.01, False, False),
+        *(0.1, momentum, 0.0, 0.01, False, False),
     ]
 
 

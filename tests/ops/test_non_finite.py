@@ -99,6 +99,11 @@ DENSE = (
     ConvCase("strided_window", spatial=(7, 6), in_channels=3, out_channels=18, stride=(2, 3), padding=(1, 0)),
     ConvCase("dilation", spatial=(6, 5), in_channels=18, out_channels=3, dilation=(1, 2), padding=(0, 2)),
     ConvCase("narrow", spatial=(4, 4), in_channels=9, out_channels=7, input_width=4, output_width=5, padding=1),
+    # Windows that lie in the padding alone, on one side or on all.
+    ConvCase("beyond_the_image", spatial=(4, 3), in_channels=5, out_channels=7, padding=3, bias="shared"),
+    ConvCase("short_kernel", spatial=(4, 1), kernel=(2, 1), in_channels=1, out_channels=2, padding=(1, 2)),
+    ConvCase("padded_product", spatial=(4, 4), kernel=(1, 1), in_channels=5, out_channels=5, padding=1, gate="shared"),
+    ConvCase("strided_beyond", spatial=(3, 5), in_channels=3, out_channels=18, stride=(2, 3), padding=(5, 3)),
 )
 DEPTHWISE = (
     # Columns that fill no tile of 4 or 8, and some that fill one and a part.
@@ -109,6 +114,11 @@ DEPTHWISE = (
     ConvCase("even", spatial=(4, 9), kernel=(2, 4), in_channels=6, out_channels=6, groups=6, padding=1),
     ConvCase("dilation", spatial=(5, 9), in_channels=3, out_channels=3, groups=3, padding=2, dilation=2),
     ConvCase("narrow", spatial=(4, 6), in_channels=9, out_channels=9, groups=9, input_width=4, padding=1),
+    # Windows that lie in the padding alone.
+    ConvCase("beyond_the_image", spatial=(4, 5), in_channels=19, out_channels=19, groups=19, padding=3, bias="shared"),
+    ConvCase("padded_product", spatial=(4, 4), kernel=(1, 1), in_channels=8, out_channels=8, groups=8, padding=1),
+    ConvCase("strided_beyond", spatial=(3, 9), in_channels=5, out_channels=5, groups=5, stride=2, padding=(3, 5)),
+    ConvCase("dilated_beyond", spatial=(3, 4), in_channels=3, out_channels=3, groups=3, padding=6, dilation=2),
 )
 CODES = pytest.mark.parametrize("code_per_sample", [False, True], ids=["shared_code", "code_per_sample"])
 

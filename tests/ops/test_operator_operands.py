@@ -169,3 +169,22 @@ def test_counts_of_uses_are_refused_that_no_list_holds() -> None:
             torch.ops.kshot_ext.sgd_update(
                 [weight, weight.clone()], [], [None, None], counts, [torch.ones(2)], [None], [torch.ones(3)], *settings
             )
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_operands_without_values_beside_such_with_values_are_refused(depthwise: bool) -> None:
+    """One on the meta device must not make a result without values of the call."""
+    weight = torch.ones(DEPTHWISE if depthwise else DENSE)
+    operands = [torch.ones(2, 5, 6, 6), weight, torch.ones(3), torch.ones(weight.shape[1]), torch.ones(weight.shape[1])]
+    arguments = (weight.shape[1], *WINDOW, depthwise, False)
+    operators = torch.ops.kshot_ext
+    for i, operand in enumerate(operands):
+        mixed = [*operands[:i], operand.to("meta"), *operands[i + 1 :]]
+        with pytest.raises(
+            RuntimeError, match="operands of kshot_ext::mixed_conv2d must be on one device, got cpu, meta"
+        ):
+            operators.mixed_conv2d(*mixed, *arguments)
+    without_values = operators.mixed_conv2d(*[operand.to("meta") for operand in operands], *arguments)
+    assert (without_values.shape, without_values.device.type) == ((2, weight.shape[1], 6, 6), "meta")
+    with pytest.raises(RuntimeError, match="kshot_ext::mix_weights must be on one device"):
+        operators.mix_weights([weight, weight.to("meta")], torch.ones(3))

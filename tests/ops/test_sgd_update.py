@@ -223,3 +223,54 @@ def test_operator_rejects_lists_that_do_not_fit(changes: dict[str, Any], message
     arguments = {**lists, "use_gates": [None], "use_grads": [torch.zeros(3)], **PLAIN, **changes}
     with pytest.raises(RuntimeError, match=message):
         torch.ops.kshot_ext.sgd_update(weights, **arguments)
+
+
+def step(weights: list[Tensor], momentum_buffers: list[Tensor], momentum: float) -> None:
+    """One step of the operator itself, along gradients of one."""
+    grads, counts = [torch.ones_like(weight) for weight in weights], [0] * len(weights)
+    settings = PLAIN | {"lr": 2.0, "momentum": momentum}
+    torch.ops.kshot_ext.sgd_update(weights, momentum_buffers, grads, counts, [], [], [], **settings)
+
+
+def test_momentum_without_buffers_is_refused(native_backend: None) -> None:
+    weight = torch.zeros(2, 3)
+    for momentum in (0.5, -0.5):
+        with pytest.raises(RuntimeError, match=f"needs a momentum_buffer for every weight, got momentum {momentum}"):
+            step([weight], [], momentum)
+    assert not weight.any()
+    step([weight], [], 0.0)
+    assert (weight == -2).all()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        # Of the two weights and, where there are four, of their buffers: offset and strides in the memory.
+        ((0, (3, 1)), (0, (3, 1))),
+        ((0, (3, 1)), (5, (3, 1))),
+        ((0, (3, 1)), (6, (3, 1)), (12, (3, 1)), (5, (3, 1))),
+        ((0, (3, 1)), (6, (3, 1)), (0, (3, 1)), (12, (3, 1))),
+        ((0, (6, 2)), (1, (3, 1))),
+        ((0, (6, 2)), (2, (6, 2))),
+        ((0, (12, 4)), (1, (12, 4)), (2, (12, 4)), (13, (3, 1))),
+    ],
+    ids=str,
+)
+def test_memory_written_twice_is_refused(native_backend: None, places: tuple[tuple[int, tuple[int, ...]], ...]) -> None:
+    memory = torch.zeros(24)
+    tensors = [memory.as_strided((2, 3), strides, offset) for offset, strides in places]
+    with pytest.raises(RuntimeError, match="weights and momentum_buffers must not share memory"):
+        step(tensors[:2], tensors[2:], 0.5 if tensors[2:] else 0.0)
+    assert not memory.any(), "nothing may be updated then"
+
+
+def test_views_of_one_storage_that_share_no_element(native_backend: None) -> None:
+    """One after the other, and as columns between each other's."""
+    rows, columns = torch.zeros(4, 6), torch.zeros(6, 4)
+    step([rows[0], rows[1]], [rows[3], rows[2]], 0.5)
+    assert torch.equal(rows, torch.tensor([-2.0, -2.0, 1.0, 1.0])[:, None].expand(4, 6))
+    step([columns[:, 0], columns[:, 2]], [columns[:, 3], columns[:, 1]], 0.5)
+    assert torch.equal(columns, torch.tensor([-2.0, 1.0, -2.0, 1.0]).expand(6, 4))
+    half = torch.zeros(2, 12)
+    step([half[:, :6], half[:, 6:], torch.zeros(0)], [], 0.0)
+    assert (half == -2).all()
