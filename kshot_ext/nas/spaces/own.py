@@ -7,6 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.spaces.space import SearchSpace
@@ -54,12 +55,31 @@ def load_own(name: str) -> type[SearchSpace]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # The file is the user's: anything may come of running it.
         del sys.modules[spec.name]
-        message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
-        raise ValueError(f"space: {_place(error, file)}: cannot be run ({message})") from error
+        raise ValueError(_described(error, file)) from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, SearchSpace)):
         raise ValueError(f"space: expected {file} to define a SearchSpace {class_name}, got {kind!r}")
     return kind
+
+
+def create_own(name: str, **arguments: Any) -> SearchSpace:
+    """A space of the class that a name ``FILE.py:CLASS`` means.
+
+    Raises:
+        ValueError: as `load_own`, or if the class refuses the arguments or fails.
+    """
+    kind = load_own(name)
+    try:
+        return kind(**arguments)
+    except ValueError:
+        raise
+    except Exception as error:  # The class is the user's too.
+        raise ValueError(_described(error, file_of(name))) from error
+
+
+def _described(error: BaseException, file: str) -> str:
+    message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
+    return f"space: {_place(error, file)}: cannot be run ({message})"
 
 
 def _place(error: BaseException, file: str) -> str:

@@ -147,3 +147,18 @@ def test_a_file_that_cannot_be_run_is_named_with_its_line(tmp_path: Path, source
     with pytest.raises(ValueError, match=message):
         load_own(f"{tmp_path / 'bad.py'}:Space")
     assert not any(name.endswith("own_space_bad") for name in sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("pass", "bad.py: cannot be run .TypeError: Can't instantiate abstract class"),
+        ("def __new__(cls, **arguments):\n        return 1 / 0", "bad.py, line 4: cannot be run .ZeroDivisionError"),
+        ("def __new__(cls):\n        pass", "bad.py: cannot be run .TypeError: .*unexpected keyword argument"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_named(tmp_path: Path, body: str, message: str) -> None:
+    source = f"from kshot_ext.nas.spaces.space import SearchSpace\nclass Space(SearchSpace):\n    {body}\n"
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        create_space(f"{tmp_path / 'bad.py'}:Space", image_shape=(1, 8, 8), num_classes=2)
