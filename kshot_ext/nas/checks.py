@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+LARGEST = 1e12
+"""Most that a setting may be: float32, in which networks are trained, holds its square and a share of it as well."""
 
-def check_at_least(name: str, value: float, minimum: float) -> None:
-    """Refuses a value below ``minimum``, infinite or not a number.
+
+def check_at_least(name: str, value: float, minimum: float, maximum: float = LARGEST) -> None:
+    """Refuses a value below ``minimum`` or above ``maximum``, infinite or not a number.
 
     Raises:
         ValueError: naming the setting, what it may be and what it is.
@@ -19,6 +22,8 @@ def check_at_least(name: str, value: float, minimum: float) -> None:
     """
     if not (minimum <= value < math.inf):
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{name}: expected at most {maximum:g}, got {value}")
 
 
 def check_between(name: str, value: float, minimum: float, maximum: float) -> None:

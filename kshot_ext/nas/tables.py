@@ -61,6 +61,8 @@ def override(settings: Settings, changes: Mapping[str, Any], origin: str, prefix
 
 def _checked(value: Any, hint: Any, place: str) -> Any:
     legal = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if type(value) is int and not -(2**63) <= value < 2**63:  # nor can it be kept, or be made a float
+        raise SettingsError(f"{place}: expected a number that 64 bits hold, as all whole numbers of TOML, got more")
     if type(value) in legal:
         return value
     if type(value) is int and float in legal:

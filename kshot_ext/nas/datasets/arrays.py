@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kshot_ext.nas.datasets.archive import MAX_ARCHIVE_BYTES, open_zip
+from kshot_ext.nas.datasets.layout import examples
 from kshot_ext.nas.datasets.memory import check_memory
 from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
 
@@ -16,12 +17,13 @@ def open_arrays(path: Path) -> ImageSource:
     """Return the images of an ``.npz`` file.
 
     ``images`` is uint8 ``[N, H, W]`` or ``[N, H, W, C]`` with C of 1 or 3; ``labels`` is ``[N]`` of any
-    integer type. Each distinct label is a class. Pickled objects are never loaded.
+    integer type. Each distinct label is a class. Pickled objects are never loaded. Other arrays are left out, which
+    the source's notes say.
 
     Raises:
         DataError: if the file or an array is not as described, or there is one class only.
     """
-    images, labels = _load(path, "images", "labels")
+    (images, labels), others = _load(path, "images", "labels")
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
         expected = "expected non-empty uint8 [N, H, W] or [N, H, W, C]"
         raise DataError(f"{path}: images: {expected}, got {images.dtype} {list(images.shape)}")
@@ -41,10 +43,12 @@ def open_arrays(path: Path) -> ImageSource:
         parts=(Part.TRAIN,) * len(pixels),
         read=pixels.__getitem__,
         describe=lambda index: f"{path}: image {index}",
+        notes=(f"left out {len(others)} arrays beside 'images' and 'labels': {examples(others)}",) if others else (),
     )
 
 
-def _load(path: Path, *names: str) -> list[np.ndarray]:
+def _load(path: Path, *names: str) -> tuple[list[np.ndarray], list[str]]:
+    """The arrays of these names, and the names of the others."""
     with open_zip(path, max_member_bytes=MAX_ARCHIVE_BYTES) as archive:
         check_memory(str(path), 2 * sum(info.file_size for info in archive.infolist()))  # read, then divided
     try:
@@ -54,6 +58,7 @@ def _load(path: Path, *names: str) -> list[np.ndarray]:
                     found = ", ".join(file.files) or "none"
                     raise DataError(f"{path}: expected the arrays 'images' and 'labels', got {found}")
             arrays = [file[name] for name in names]
+            others = sorted(set(file.files).difference(names))
     except DataError:
         raise
     except Exception as error:  # Damaged arrays make numpy raise nearly anything.
@@ -61,4 +66,4 @@ def _load(path: Path, *names: str) -> list[np.ndarray]:
     for name, array in zip(names, arrays):
         if not isinstance(array, np.ndarray):  # numpy gives the bytes of a file that does not begin as an array does
             raise DataError(f"{path}: {name}: damaged or unsupported array file (it holds no array)")
-    return arrays
+    return arrays, others

@@ -33,6 +33,7 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _LIGHT = 0.75
 _WHITE_16_BITS = 2**16 - 1
 _DARK_16_BITS = 2**12
+_PNG_DEPTH = 24  # where a PNG file says how many bits a channel has
 
 
 @cache
@@ -76,6 +77,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
         with _quietly(), image_module.open(io.BytesIO(data), formats=_known_formats()) as image:
             _check_size(image.size, name)
             image.load()
+            _scale_transparency(image, data)
             pixels = _pixels(_upright(image), image.format or "", name)
     except DataError:
         raise
@@ -157,12 +159,34 @@ def _from_16_bits(image: Image, file_format: str, name: str) -> np.ndarray:
     # PNG and PPM say that 65535 is white, whatever the mode that Pillow puts it in.
     is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
     values = np.asarray(image) if is_16_bits else None
-    brightest = 0 if values is None else int(values.max())
+    transparent = image.info.get("transparency")
+    visible = values != transparent if is_16_bits and isinstance(transparent, int) else np.ones(image.size[::-1], bool)
+    brightest = 0 if values is None else int(values.max(initial=0, where=visible))
     if values is None or 0 < brightest < _DARK_16_BITS:
         found = f"mode {image.mode!r}" + (f" with values up to {brightest}" if is_16_bits else "")
         expected = f"expected 8 bits per channel, or 16 bits of grey whose white is {_WHITE_16_BITS}"
         raise DataError(f"{name}: {expected}, got an image of {found}; scale its values to 8 bits")
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return grey if visible.all() else np.where(visible, grey, _background(grey, visible.astype(np.uint8) * 255))
+
+
+def _scale_transparency(image: Image, data: bytes) -> None:
+    """Bring the value that a PNG calls transparent to the range that Pillow brings the pixels to, which is 8 bits.
+
+    Of 16 bits of colour Pillow keeps the upper ones; 16 bits of grey it leaves as they are.
+    """
+    value = image.info.get("transparency")
+    depth = data[_PNG_DEPTH] if image.format == "PNG" and len(data) > _PNG_DEPTH else 8
+    if image.mode == "RGB" and depth == 16 and isinstance(value, tuple):
+        image.info["transparency"] = tuple(entry >> 8 for entry in value)
+    elif image.mode == "L" and depth in (2, 4) and isinstance(value, int):
+        image.info["transparency"] = value * 255 // (2**depth - 1)
+
+
+def _background(luminance: np.ndarray, opacity: np.ndarray) -> int:
+    """White, or black where the visible content is light: uint8 ``[H, W]`` each."""
+    visible = np.einsum("ij,ij->", luminance, opacity, dtype=np.float64)
+    return 0 if visible > _LIGHT * 255 * opacity.sum(dtype=np.float64) else 255
 
 
 def _on_background(image: Image) -> Image:
@@ -170,9 +194,7 @@ def _on_background(image: Image) -> Image:
     if image.mode in ("La", "RGBa"):  # colours multiplied by the opacity
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     image = image.convert("RGBA")
-    opacity, luminance = np.asarray(image.getchannel("A")), np.asarray(image.convert("L"))
-    visible = np.einsum("ij,ij->", luminance, opacity, dtype=np.float64)
-    is_light = visible > _LIGHT * 255 * opacity.sum(dtype=np.float64)
-    canvas = image_module.new("RGBA", image.size, "black" if is_light else "white")
+    value = _background(np.asarray(image.convert("L")), np.asarray(image.getchannel("A")))
+    canvas = image_module.new("RGBA", image.size, (value, value, value, 255))
     canvas.alpha_composite(image)
     return canvas

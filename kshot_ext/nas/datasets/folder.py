@@ -25,8 +25,13 @@ def open_folder(path: Path) -> ImageSource:
         files += [relative / name for name in file_names]
         for name in folder_names:
             (links if os.path.islink(os.path.join(parent, name)) else folders).append(relative / name)
-    layout = arrange(files, folders, str(path), lambda file: _is_image(path / file))
     notes = [f"links to folders are not followed: {examples(sorted(links))}"] if links else []
+    try:
+        layout = arrange(files, folders, str(path), lambda file: _is_image(path / file))
+    except DataError as error:
+        if not links:
+            raise
+        raise DataError(f"{error} ({notes[0]})") from error
 
     def read(index: int) -> Tensor:
         file = path / layout.files[index]

@@ -5,7 +5,9 @@ Known layouts, below any number of single wrapping folders::
     CLASS/.../image          PART/CLASS/.../image
 
 PART is one of the usual names (`part_names`). They are parts if all folders with images at that level have such names,
-and one of them holds folders. A single folder of such a name that holds images, beside classes that are called
+and one of them holds folders; or if all hold folders, have a word of such names in theirs, as in "01_train", and one is
+that of training, which a note says. Where only some have such a word, but all hold the same folders, they are refused,
+as it might be a part of any name. A single folder of such a name that holds images, beside classes that are called
 otherwise, is a class itself; any other mixture is refused.
 """
 
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from kshot_ext.nas.datasets.decode import image_suffixes
-from kshot_ext.nas.datasets.part_names import LEFT_OUT, Role, role_of
+from kshot_ext.nas.datasets.part_names import LEFT_OUT, Role, role_of, roles_in
 from kshot_ext.nas.datasets.source import DataError, Part
 
 _CURE = "if they are classes, put all class folders into a folder 'train'; if parts, leave nothing else beside them"
@@ -63,7 +65,7 @@ def arrange(
         raise DataError(f"{origin}: no images found{_added(notes)}")
     tree = _Tree(images, others, [folder for folder in folders if _is_visible(folder)])
     part_roots, decided = _part_roots(tree, origin)
-    class_names = _class_names(part_roots, tree, origin)
+    class_names = _class_names(part_roots, tree, origin, decided)
     labels = {name: label for label, name in enumerate(class_names)}
     rows = []
     for folder, part in part_roots.items():
@@ -76,8 +78,8 @@ def arrange(
     return replace(layout, notes=tuple(notes))
 
 
-def examples(paths: Sequence[PurePosixPath]) -> str:
-    """The first few paths, quoted, with what terminals would not print escaped."""
+def examples(paths: Sequence[PurePosixPath | str]) -> str:
+    """The first few paths or names, quoted, with what terminals would not print escaped."""
     return ", ".join([repr(str(path)) for path in paths[:3]] + ["..."] * (len(paths) > 3))
 
 
@@ -131,10 +133,18 @@ def _part_roots(tree: _Tree, origin: str) -> tuple[dict[PurePosixPath, Part], li
     """The folders that hold the folders of classes, and what to tell about the choice."""
     root = tree.unwrapped()
     folders = tree.image_folders(root)
+    by_words = _roles_by_words(tree, folders, origin)
+    if by_words is not None:
+        names = ", ".join(repr(folder.name) for folder in folders)
+        told = [f"folders {names} are taken for parts; if they are classes, put them into a folder 'train'"]
+        return _one_folder_per_part(by_words, origin), told
     roles = {folder: role for folder in folders if (role := role_of(folder.name)) is not None}
     names = ", ".join(repr(folder.name) for folder in roles)
     as_classes = {root: Part.TRAIN}
     if all(role is LEFT_OUT for role in roles.values()) and not any(map(tree.image_folders, roles)):
+        if len(folders) > 1 and all(roles_in(folder.name) for folder in folders):
+            every = examples([folder.name for folder in folders])
+            return as_classes, [f"folders {every} are taken for classes, as not all of them hold folders of classes"]
         return as_classes, [f"folder {folder.name!r} is taken for a class" for folder in roles]
     holds_folders = any(tree.image_folders(folder) for folder in roles)
     if len(roles) < len(folders):
@@ -150,6 +160,29 @@ def _part_roots(tree: _Tree, origin: str) -> tuple[dict[PurePosixPath, Part], li
     return _one_folder_per_part(roles, origin), [f"folder {name} is no part that a search uses" for name in unused]
 
 
+def _roles_by_words(tree: _Tree, folders: Sequence[PurePosixPath], origin: str) -> dict[PurePosixPath, Role] | None:
+    """The roles of folders by words in their names; None if these need not be parts, or have the plain names of such.
+
+    Raises:
+        DataError: if they hold the same folders, as parts do, but not every name tells its role.
+    """
+    if len(folders) < 2 or all(role_of(folder.name) is not None for folder in folders):
+        return None
+    found = {folder: roles_in(folder.name) for folder in folders}
+    inner = [{path.name for path in tree.image_folders(folder)} for folder in folders]
+    roles = {folder: next(iter(words)) for folder, words in found.items() if len(words) == 1}
+    if len(roles) == len(folders) and Part.TRAIN in roles.values() and all(inner):
+        return roles
+    if any(found.values()) and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        names = ", ".join(repr(folder.name) for folder, words in found.items() if words)
+        every = examples([folder.name for folder in folders])
+        raise DataError(
+            f"{origin}: {every} hold the same folders, as parts of a data set do, and {names} are named like parts; "
+            f"{_CURE}; call parts 'train', 'val', 'test'"
+        )
+    return None
+
+
 def _one_folder_per_part(roles: dict[PurePosixPath, Role], origin: str) -> dict[PurePosixPath, Part]:
     chosen: dict[Part, PurePosixPath] = {}
     for folder, role in roles.items():
@@ -157,7 +190,9 @@ def _one_folder_per_part(roles: dict[PurePosixPath, Role], origin: str) -> dict[
             other = chosen.setdefault(role, folder)
             if other is not folder:
                 both = f"{other.name!r} and {folder.name!r}"
-                raise DataError(f"{origin}: {both} both name the {role.value} part; expected one folder for it")
+                raise DataError(
+                    f"{origin}: {both} both name the {role.value} part; expected one folder for it; {_CURE}"
+                )
     return {folder: part for part, folder in chosen.items()}
 
 
@@ -171,7 +206,9 @@ def _inner_parts(files: Sequence[PurePosixPath], part_roots: dict[PurePosixPath,
     return [f"folders {names} inside of classes are no parts: their images are divided anew; expected PART/CLASS/image"]
 
 
-def _class_names(part_roots: dict[PurePosixPath, Part], tree: _Tree, origin: str) -> tuple[str, ...]:
+def _class_names(
+    part_roots: dict[PurePosixPath, Part], tree: _Tree, origin: str, decided: Sequence[str]
+) -> tuple[str, ...]:
     if Part.TRAIN not in part_roots.values():
         found = ", ".join(folder.name for folder in part_roots)
         raise DataError(f"{origin}: expected a folder 'train' among the parts, got {found}")
@@ -183,7 +220,9 @@ def _class_names(part_roots: dict[PurePosixPath, Part], tree: _Tree, origin: str
     for root, present in names.items():
         if differing := sorted(set(present) ^ set(expected)):
             flat = "" if present else "; this part holds images, but no folders of classes"
-            raise DataError(f"{origin}/{root}: class {differing[0]!r} is not in every part of the data{flat}")
+            raise DataError(
+                f"{origin}/{root}: class {differing[0]!r} is not in every part of the data{flat}{_added(decided)}"
+            )
     return expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from itertools import pairwise
 
 from kshot_ext.nas.datasets.source import Part
 
@@ -37,3 +38,19 @@ def role_of(folder_name: str) -> Role | None:
     """
     match = _PATTERN.fullmatch(re.sub(r"[\W_]+", "", folder_name.casefold()))
     return None if match is None else _ROLES[match[1]]
+
+
+def roles_in(folder_name: str) -> set[Role]:
+    """The roles that words of a name stand for: of a numbered, versioned or prefixed name, and by chance of others.
+
+    Words end at whatever is no letter, and before a capital that follows a small letter; a ``v`` before a number is
+    none of theirs. Two words in a row may be one, as in "held-out".
+
+    Example:
+        >>> [roles_in(name) for name in ("01_train", "cifar10-test", "trainv2", "test_tube", "tram")]
+        [{<Part.TRAIN: 'train'>}, {<Part.TEST: 'test'>}, {<Part.TRAIN: 'train'>}, {<Part.TEST: 'test'>}, set()]
+    """
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|[vV](?=\d)", " ", folder_name)
+    words = re.findall(r"[^\W\d_]+", parted)
+    pairs = map("".join, pairwise(words))
+    return {role for word in (folder_name, *words, *pairs) if (role := role_of(word)) is not None}

@@ -34,9 +34,11 @@ class Stage(ABC):
         total: number of steps.
 
     Attributes:
+        unit: what a step is called in messages.
         headline: which of a step's numbers are shown while it runs.
     """
 
+    unit: str
     headline: tuple[str, ...] = ("loss", "accuracy")
 
     def __init__(self, name: str, title: str, work: Any, total: int) -> None:
@@ -70,6 +72,8 @@ class SupernetStage(Stage):
         until: epoch to stop at for now; default: the last.
     """
 
+    unit = "epoch"
+
     def __init__(self, trainer: SupernetTrainer, until: int | None = None) -> None:
         super().__init__("supernet", "train supernet", trainer, until or trainer.settings.epochs)
 
@@ -90,6 +94,7 @@ class SupernetStage(Stage):
 class SearchStage(Stage):
     """Evolution; a step is a generation. Takes what `EvolutionSearch` takes."""
 
+    unit = "generation"
     headline = ("best_accuracy", "mean_accuracy")
 
     def __init__(
@@ -123,6 +128,8 @@ class SearchStage(Stage):
 
 class RetrainStage(Stage):
     """Training of one network from scratch; a step is an epoch."""
+
+    unit = "epoch"
 
     def __init__(self, title: str, trainer: NetworkTrainer) -> None:
         super().__init__(f"retrain-{title}", f"retrain {title}", trainer, trainer.settings.epochs)
@@ -174,7 +181,7 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
 
 
 def _what_is_kept(stage: Stage, folder: RunFolder) -> str:
-    kept = f"its state after step {stage.done} of {stage.total}" if stage.done else "nothing of this stage"
+    kept = f"its state after {stage.unit} {stage.done} of {stage.total}" if stage.done else "nothing of this stage"
     return f"{folder.path} keeps {kept}; a run goes on with the settings it began with, so mend them in a new run"
 
 

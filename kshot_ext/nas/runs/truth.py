@@ -46,9 +46,12 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
 
 def _accuracy(value: Any) -> float:
     number = value.get(_MEAN) if isinstance(value, dict) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise ValueError(f"expected an accuracy, or an object with {_MEAN}, got {_shown(value)}")
-    return float(number)
+    try:
+        if type(number) in (int, float) and math.isfinite(number):
+            return float(number)
+    except OverflowError:  # JSON's integers have no bounds
+        pass
+    raise ValueError(f"expected an accuracy, or an object with {_MEAN}, got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

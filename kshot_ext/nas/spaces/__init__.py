@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
-from kshot_ext.nas.spaces.own import is_own, load_own
+from kshot_ext.nas.spaces.own import create_own, is_own
 from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
 from kshot_ext.nas.spaces.space import SearchSpace
 
@@ -62,5 +63,5 @@ def create_space(
         (8, 4043264, 105660928)
     """
     check_space_name(name)
-    kind = load_own(name) if is_own(name) else _SPACES[name]
-    return kind(image_shape=image_shape, num_classes=num_classes, channels=channels, widths=widths)
+    create = partial(create_own, name) if is_own(name) else _SPACES[name]
+    return create(image_shape=image_shape, num_classes=num_classes, channels=channels, widths=widths)

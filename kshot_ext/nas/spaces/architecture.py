@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kshot_ext.nas.files import parse_json
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -70,8 +72,8 @@ class Architecture:
             ValueError: if the text is not a JSON object with ``operations`` (and perhaps ``widths``).
         """
         try:
-            fields = json.loads(text)
-        except json.JSONDecodeError as error:
+            fields = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"architecture: expected a JSON object, got {text[:80]!r} ({error})") from error
         if not isinstance(fields, dict) or not {"operations"} <= fields.keys() <= {"operations", "widths"}:
             raise ValueError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kshot_ext.nas.spaces.space import SearchSpace
 
 _FORM = re.compile(r"(?P<number>\d+(\.\d*)?(e[+-]?\d+)?)\s*(?P<unit>[%kMG]?)", re.ASCII)
+_MOST_MACS = 2.0**62  # a share or unit may take a number beyond all integers of 64 bits
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -50,4 +51,4 @@ class Budget:
     def max_macs(self, space: SearchSpace) -> int:
         """Return the limit for one space, in multiply-accumulates, at least 1."""
         whole = space.count_macs(space.largest()) if self.relative else 1
-        return max(1, int(self.amount * whole))
+        return max(1, int(min(self.amount * whole, _MOST_MACS)))

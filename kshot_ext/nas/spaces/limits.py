@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class SearchLimits:
     def __post_init__(self) -> None:
         for name, least in (("max_macs", 1), ("max_parameters", 1), ("max_latency", 0)):
             if getattr(self, name) is not None:
-                check_at_least(name, getattr(self, name), least)
+                check_at_least(name, getattr(self, name), least, math.inf)
         if self.max_latency is not None and self.latency is None:
             raise ValueError("max_latency: expected latency too, to tell an architecture's milliseconds, got None")
 

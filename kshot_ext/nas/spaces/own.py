@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.spaces.space import SearchSpace
 
 _PREFIX = "own_space_"
@@ -40,7 +43,7 @@ def load_own(name: str) -> type[SearchSpace]:
     """The class that a name ``FILE.py:CLASS`` means; runs the file.
 
     Raises:
-        ValueError: if the file cannot be read, or has no search space of that name.
+        ValueError: if the file cannot be read or run, with the line that fails, or has no search space of that name.
     """
     file, class_name = file_of(name), name.rpartition(":")[2]
     if not Path(file).is_file():
@@ -48,8 +51,40 @@ def load_own(name: str) -> type[SearchSpace]:
     spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # The file is the user's: anything may come of running it.
+        del sys.modules[spec.name]
+        raise ValueError(_described(error, file)) from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, SearchSpace)):
         raise ValueError(f"space: expected {file} to define a SearchSpace {class_name}, got {kind!r}")
     return kind
+
+
+def create_own(name: str, **arguments: Any) -> SearchSpace:
+    """A space of the class that a name ``FILE.py:CLASS`` means.
+
+    Raises:
+        ValueError: as `load_own`, or if the class refuses the arguments or fails.
+    """
+    kind = load_own(name)
+    try:
+        return kind(**arguments)
+    except ValueError:
+        raise
+    except Exception as error:  # The class is the user's too.
+        raise ValueError(_described(error, file_of(name))) from error
+
+
+def _described(error: BaseException, file: str) -> str:
+    message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
+    return f"space: {_place(error, file)}: cannot be run ({message})"
+
+
+def _place(error: BaseException, file: str) -> str:
+    """The file and line that an error comes from: of a syntax error where it is, else the last one in the file."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f"{error.filename}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}, line {lines[-1]}" if lines else file

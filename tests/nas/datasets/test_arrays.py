@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kshot_ext.nas.datasets import DataError, open_source
+from kshot_ext.nas.datasets import DataError, DataWarning, open_source
 
 IMAGES = np.arange(4 * 5 * 6 * 3, dtype=np.uint8).reshape(4, 5, 6, 3)
 LABELS = np.array([7, -1, 7, -1])
@@ -72,3 +72,11 @@ def test_rejects_a_damaged_file(tmp_path: Path, write_npz: Callable[..., Path]) 
     path.write_bytes(b"no zip")
     with pytest.raises(DataError, match=r"set\.npz: not a readable zip file"):
         open_source(path)
+
+
+def test_other_arrays_are_left_out_and_named(write_npz: Callable[..., Path]) -> None:
+    path = write_npz(images=IMAGES, labels=LABELS, test_labels=LABELS, test_images=IMAGES)
+    with pytest.warns(DataWarning, match="left out 2 arrays"):
+        source = open_source(path)
+    assert len(source) == 4
+    assert source.notes == ("left out 2 arrays beside 'images' and 'labels': 'test_images', 'test_labels'",)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -179,3 +181,40 @@ def test_images_of_usual_shapes_are_scaled_whole() -> None:
     image = torch.randint(256, (3, 20, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     whole = F.interpolate(image[None], (16, 64), mode="bilinear", antialias=True)[0]
     assert torch.equal(fit_square(image, 16), whole[:, :, 24:40])
+
+
+def test_transparent_grey_of_16_bits_shows_the_background() -> None:
+    values = np.array([[0, 257 * 90, 257 * 180]], np.uint16)
+    assert _decoded(Image.fromarray(values), transparency=0)[0].tolist() == [[255, 90, 180]]
+    light = np.array([[300, 257 * 250, 65535]], np.uint16)  # white would hide it; 300 and 257 are both 1 of 255
+    assert _decoded(Image.fromarray(light), transparency=300)[0].tolist() == [[0, 250, 255]]
+    dark = Image.fromarray(np.array([[65535, 4095]], np.uint16))
+    with pytest.raises(DataError, match="with values up to 4095"):
+        _decoded(dark, transparency=65535)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "row", "transparent", "expected"),
+    [
+        (2, 0, [0b00_01_10_11], [1], [0, 255, 170, 255]),
+        (4, 0, [0x01, 0x2F], [2], [0, 17, 255, 255]),
+        (16, 2, [1, 0, 1, 0, 1, 0] + [90, 0] * 3, [256] * 3, [255, 90]),
+    ],
+)
+def test_a_transparent_value_of_png_in_other_depths(
+    depth: int, colour_type: int, row: list[int], transparent: list[int], expected: list[int]
+) -> None:
+    """PNG specification, 11.3.2.1: the value is one of the samples as they are stored, before any scaling."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", len(expected), 1, depth, colour_type, 0, 0, 0)
+    chunks = [
+        chunk(b"IHDR", header),
+        chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+        chunk(b"IDAT", zlib.compress(bytes([0, *row]))),
+        chunk(b"IEND", b""),
+    ]
+    decoded = decode_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "x.png")
+    assert decoded[0].tolist() == [expected]

@@ -115,3 +115,57 @@ def test_what_is_left_out_is_counted_with_examples() -> None:
         "left out 2 files with hidden names: 'dog/.hidden.png', 'fox\\x1b/../e.png'",
         "left out 1 file outside of the folders of classes: 'loose.png'",
     )
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("01_train", "02_test"),
+        ("cifar10-train", "cifar10-test"),
+        ("train_v1", "test_v1"),
+        ("train (1)", "test (1)"),
+        ("train", "test_256"),
+    ],
+)
+def test_parts_with_more_in_their_names_are_found_and_told(train: str, test: str) -> None:
+    layout = _arrange(*_files(*_classes(train)), *_files(*_classes(test), count=1))
+    assert layout.class_names == ("cat", "dog")
+    assert _parts(layout) == {Part.TRAIN: 4, Part.TEST: 2}
+    (note,) = layout.notes
+    names = ", ".join(map(repr, sorted([train, test])))
+    assert note == f"folders {names} are taken for parts; if they are classes, put them into a folder 'train'"
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            _classes("train0", "train1", "test0"),
+            "'train0' and 'train1' both name the train part.* put all class folders",
+        ),
+        (
+            _classes("train_a", "rest"),
+            "'rest', 'train_a' hold the same folders, .* 'train_a' are named like.*; call parts",
+        ),
+        (_classes("trainval_1", "test_1"), "hold the same folders, as parts of a data set do, and 'test_1' are named"),
+        (_classes("val_1", "test_1"), "hold the same folders, as parts of a data set do, and 'test_1', 'val_1' are"),
+        (
+            [*_classes("train_1"), "test_1/cat"],
+            "class 'dog' is not in every part .*taken for parts; if they are classes",
+        ),
+    ],
+)
+def test_folders_that_might_be_parts_of_any_name_are_refused(folders: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _arrange(*_files(*folders))
+
+
+def test_words_of_parts_in_the_names_of_classes() -> None:
+    assert _arrange(*_files("beaker", "test_tube")).notes == ()
+    assert _arrange(*_files("tram/a", "trainer/b", "test_tube/c")).class_names == ("test_tube", "trainer", "tram")
+    assert _arrange(*_files("test_strip/a", "test_tube/b")).class_names == ("test_strip", "test_tube")
+    layout = _arrange(*_files("test_tube", "train_car"))
+    assert layout.class_names == ("test_tube", "train_car")
+    assert layout.notes == (
+        "folders 'test_tube', 'train_car' are taken for classes, as not all of them hold folders of classes",
+    )

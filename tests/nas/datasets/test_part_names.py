@@ -1,6 +1,6 @@
 import pytest
 
-from kshot_ext.nas.datasets.part_names import LEFT_OUT, role_of
+from kshot_ext.nas.datasets.part_names import LEFT_OUT, role_of, roles_in
 from kshot_ext.nas.datasets.source import Part
 
 
@@ -16,3 +16,19 @@ from kshot_ext.nas.datasets.source import Part
 )
 def test_names(role, names):
     assert {name: role_of(name) for name in names.split()} == dict.fromkeys(names.split(), role)
+
+
+@pytest.mark.parametrize(
+    ("roles", "names"),
+    [
+        (
+            {Part.TRAIN},
+            "01_train cifar10-train train_v1 train_256 mini_train train0 train(1) training.1 trainv2 miniTrain",
+        ),
+        ({Part.TEST}, "02_test cifar10-test test.1 held-out-1 testset2 test_tube"),
+        ({Part.TRAIN, Part.TEST}, "train-test-split"),
+        (set(), "tram trainer testament 01 v1 trainval devil2 strain"),
+    ],
+)
+def test_words_of_names(roles, names):
+    assert {name: roles_in(name) for name in names.split()} == dict.fromkeys(names.split(), roles)

@@ -266,3 +266,13 @@ def test_scaling_keeps_the_middle_square() -> None:
     assert decode.fit_square(image, 8).unique().tolist() == [200]
     assert decode.fit_square(image, 4).shape == (1, 4, 4)
     assert decode.fit_square(image.mT, 16).shape == (1, 16, 16)
+
+
+def test_links_to_folders_are_named_where_nothing_else_is_found(tmp_path: Path) -> None:
+    real = _write_folder(tmp_path / "real", tree())
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("cat", "dog"):
+        (links / name).symlink_to(real / name)
+    with pytest.raises(DataError, match=r"no images found \(links to folders are not followed: 'cat', 'dog'\)"):
+        open_source(links)

@@ -179,7 +179,7 @@ def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_good_state(
     error = capsys.readouterr().err
     where = r"error: train supernet: epoch 2, step 2 of 4: the loss of path [012]{8} under the code \[.*\] is nan"
     assert re.search(where, error)
-    assert f"{out} keeps its state after step 1 of 2; a run goes on with the settings it began with" in error
+    assert f"{out} keeps its state after epoch 1 of 2; a run goes on with the settings it began with" in error
     (line,) = (out / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1
     checkpoint = RunRecord(out).load_checkpoint("supernet")

@@ -55,7 +55,7 @@ def test_a_relative_data_path_is_kept_absolute(tmp_path: Path, monkeypatch: pyte
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
         ({"image_size": 3}, "command line: image_size: expected 4 or more, got 3"),
-        ({"seed": 2**63}, "command line: seed: expected 0 or more, got 9223372036854775808"),
+        ({"seed": 2**63}, "command line: seed: expected a number that 64 bits hold"),
         ({"space": "darts"}, "command line: space: expected one of nas-bench-macro.*, got 'darts'"),
         ({"budget": "lots"}, "command line: budget: expected .* got 'lots'"),
         ({"space": "my.py"}, "command line: space: expected .* FILE.py:CLASS, got 'my.py'"),
@@ -94,3 +94,26 @@ def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         check_same(saved, asked, "runs/x")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(f"training.{name}" for name in ("learning_rate", "weight_decay", "clip_norm", "simplex_learning_rate")),
+        *(f"retrain.{name}" for name in ("learning_rate", "weight_decay", "clip_norm")),
+        *(f"codes.{name}" for name in ("perturbation", "spread", "balance", "temperature", "width_separation")),
+    ],
+)
+@pytest.mark.parametrize("value", ["1e13", "1e38", "1e308", f"1{'0' * 30}"])
+def test_numbers_beyond_what_training_computes_with_are_refused(tmp_path: Path, setting: str, value: str) -> None:
+    table, name = setting.split(".")
+    with pytest.raises(
+        SettingsError, match=rf"search.toml: {table}.{name}: expected (at most 1e\+12|a number that 64)"
+    ):
+        _gather(tmp_path, f"[{table}]\n{name} = {value}")
+
+
+@pytest.mark.parametrize("file", [f"shots = 0x{'f' * 5000}", f"[training]\nclip_norm = 1{'0' * 400}"])
+def test_whole_numbers_of_more_than_64_bits_are_refused(tmp_path: Path, file: str) -> None:
+    with pytest.raises(SettingsError, match="expected a number that 64 bits hold"):
+        _gather(tmp_path, file)

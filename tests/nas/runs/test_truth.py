@@ -49,6 +49,8 @@ def test_other_keys_are_refused_by_nas_bench_201(key: str) -> None:
         ({"00000000": {"accuracy": 1.0}}, 'expected an accuracy, or an object with mean_acc, got {"accuracy": 1.0}'),
         ({"00000000": float("nan")}, "expected an accuracy, .* got NaN"),
         ({"00000000": True}, "expected an accuracy, .* got true"),
+        ({"00000000": 10**400}, "expected an accuracy, .* got 1000"),
+        ({"00000000": {"mean_acc": -(10**400)}}, "expected an accuracy, .* got {"),
     ],
 )
 def test_other_tables_are_refused(tmp_path: Path, tiny_space: SearchSpace, content: object, message: str) -> None:

@@ -28,6 +28,8 @@ def test_with_operation_changes_one_layer():
         ('{"operations": [0, true]}', r"operations\[1\].*got True"),
         ('{"operations": [0.5]}', r"operations\[0\].*got 0.5"),
         ('{"operations": [0, 1], "widths": []}', "widths: .*one or more indices"),
+        ("[" * 100000, "expected a JSON object, got .* nested too deeply"),
+        (f"[1{'0' * 5000}]", "expected a JSON object, got .*digits"),
     ],
 )
 def test_rejects_damaged_json(text, message):

@@ -2,6 +2,7 @@ import pytest
 
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.budget import Budget
+from kshot_ext.nas.spaces.space import SearchSpace
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,8 @@ def test_a_share_is_taken_of_the_largest_network() -> None:
 def test_rejects_other_forms(text: str) -> None:
     with pytest.raises(ValueError, match=r"budget: expected multiply-accumulates .* share .*, got"):
         Budget.parse(text)
+
+
+def test_a_budget_beyond_all_integers_is_no_limit(tiny_space: SearchSpace) -> None:
+    for text in ("1e300G", "1e308%"):
+        assert Budget.parse(text).max_macs(tiny_space) == 2**62

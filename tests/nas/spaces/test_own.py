@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,35 @@ def test_how_to_go_on_names_the_space(folder: Path, tiny_splits: DataSplits) -> 
 def test_widths_need_something_to_narrow() -> None:
     with pytest.raises(ValueError, match=r"widths: expected two or more rising shares.*got \(0.5,\)"):
         create_space("own_space.py:BottleneckSpace", image_shape=(1, 8, 8), num_classes=2, widths=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\nimport nope_xyz", "bad.py, line 2: cannot be run .ModuleNotFoundError: No module named 'nope_xyz'"),
+        ("\ndef (:", "bad.py, line 2: cannot be run .SyntaxError: "),
+        ("def f():\n    1 / 0\nf()", "bad.py, line 2: cannot be run .ZeroDivisionError: "),
+        ("import sys\nsys.exit()", "bad.py, line 2: cannot be run .SystemExit: "),
+        ("\0", "bad.py.*: cannot be run .SyntaxError: "),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_named_with_its_line(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        load_own(f"{tmp_path / 'bad.py'}:Space")
+    assert not any(name.endswith("own_space_bad") for name in sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("pass", "bad.py: cannot be run .TypeError: Can't instantiate abstract class"),
+        ("def __new__(cls, **arguments):\n        return 1 / 0", "bad.py, line 4: cannot be run .ZeroDivisionError"),
+        ("def __new__(cls):\n        pass", "bad.py: cannot be run .TypeError: .*unexpected keyword argument"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_named(tmp_path: Path, body: str, message: str) -> None:
+    source = f"from kshot_ext.nas.spaces.space import SearchSpace\nclass Space(SearchSpace):\n    {body}\n"
+    (tmp_path / "bad.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        create_space(f"{tmp_path / 'bad.py'}:Space", image_shape=(1, 8, 8), num_classes=2)
