@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 import time
@@ -141,7 +140,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
             stream.reconfigure(errors="backslashreplace")
     try:
         with _termination_as_interrupt():
-            body(_Output())
+            body(Console())
     except KeyboardInterrupt:
         _complain("\n", f"stopped; {how_to_go_on()}")
         return EXIT_INTERRUPTED
@@ -155,15 +154,6 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
         _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno, '')}{how_to_go_on()}")
         return EXIT_ERROR
     return EXIT_DONE
-
-
-class _Output(Console):
-    """Standard output, whose end is an error like others: by itself, rich would end the process without a word."""
-
-    def on_broken_pipe(self) -> None:
-        with suppress(SystemExit):
-            super().on_broken_pipe()  # what is still to be printed goes nowhere
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE), "standard output")
 
 
 def _described(error: OSError) -> str:
