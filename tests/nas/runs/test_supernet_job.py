@@ -46,7 +46,7 @@ def test_more_copies_than_memory_holds_are_refused(
     monkeypatch.setattr(supernet_job, "available_memory", lambda: needed)
     SupernetJob(settings, tiny_splits)
     monkeypatch.setattr(supernet_job, "available_memory", lambda: needed - 1)
-    with pytest.raises(ValueError, match="shots: 3 copies of the weights are too large for memory .*; use fewer"):
+    with pytest.raises(ValueError, match=r"shots: 3 copies of the weights are too large for memory .*; use fewer"):
         SupernetJob(settings, tiny_splits)
 
 
