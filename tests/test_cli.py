@@ -97,8 +97,9 @@ def test_unusable_options_end_with_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path) -> None:
-    """SIGTERM, which batch systems send; Python itself makes SIGINT the interrupt that it has to become."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, sent: signal.Signals) -> None:
+    """What batch systems and closing terminals send; Python itself makes SIGINT the interrupt that it has to become."""
     arguments = ["--epochs", "1000", "--channels", "4", "--max-images", "300", "--out", "run"]
     with subprocess.Popen(
         COMMAND + arguments,
@@ -110,7 +111,7 @@ def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path) 
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; what was saved before is safe; go on with: kshot-ext search --resume run" in errors

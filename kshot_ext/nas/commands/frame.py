@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.console import Console
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import MissingExtraError, require
-from kshot_ext.nas.files import WriteError
+from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
@@ -140,7 +141,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
             stream.reconfigure(errors="backslashreplace")
     try:
         with _termination_as_interrupt():
-            body(Console())
+            body(Console(file=_StandardStream(sys.stdout, "standard output")))
     except KeyboardInterrupt:
         _complain("\n", f"stopped; {how_to_go_on()}")
         return EXIT_INTERRUPTED
@@ -156,6 +157,48 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     return EXIT_DONE
 
 
+class _StandardStream:
+    """A standard stream that says which it is when it fails; one that nobody reads any more is silent from then on.
+
+    Args:
+        stream: what it writes to.
+        name: of the stream, for people.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream = stream
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._stream, attribute)
+
+    def write(self, text: str) -> int:
+        with self._failures():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._failures():
+            self._stream.flush()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            with write_errors(Path(self._name)):
+                yield
+        except WriteError as error:
+            self._discard()
+            if error.errno != errno.EPIPE:
+                raise
+
+    def _discard(self) -> None:
+        """Let what is still buffered, and all that follows, go nowhere; else Python tries it again as it ends."""
+        with suppress(OSError):  # a stream that is no file of the system
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 def _described(error: OSError) -> str:
     """What the system said, without its number."""
     if isinstance(error, WriteError) or error.strerror is None:
@@ -165,7 +208,7 @@ def _described(error: OSError) -> str:
 
 def _complain(begin: str, text: str) -> None:
     with suppress(OSError):  # the disk that is full may be that of standard error
-        errors = Console(stderr=True)
+        errors = Console(file=_StandardStream(sys.stderr, "standard error"))
         errors.print(begin, end="", highlight=False, markup=False)
         tell(errors, text)
 
@@ -200,9 +243,14 @@ def suitable_threads(image_shape: tuple[int, int, int]) -> Iterator[None]:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, end a run as Ctrl-C does."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM, which batch systems send, and SIGHUP of a terminal that closes, end a run as Ctrl-C does.
+
+    A SIGHUP that is ignored stays so: that is what nohup is for.
+    """
+    names = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
+    previous = {name: signal.signal(name, signal.default_int_handler) for name in names}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for name, handler in previous.items():
+            signal.signal(name, handler)

@@ -32,6 +32,7 @@ _LEAST = {
     "architectures": 2,
     "checkpoints": 1,
 }
+_MOST_SHOTS = 4096
 
 AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
@@ -48,7 +49,7 @@ class SupernetSettings:
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
         widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
-        shots: number K of weight copies.
+        shots: number K of weight copies, at most 4096.
         truth: JSON table of stand-alone accuracies to compare the supernet's with, see `read_truth`; None for none.
         seed: decides everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -79,6 +80,11 @@ class SupernetSettings:
             value = getattr(self, name, None)
             if value is not None and not least <= value < 2**63:
                 raise ValueError(f"{name}: expected {least} or more, got {value}")
+        if self.shots > _MOST_SHOTS:
+            raise ValueError(
+                f"shots: expected {_MOST_SHOTS} or fewer, as every step mixes that many copies of the weights, "
+                f"got {self.shots}"
+            )
         check_space_name(self.space)
         check_device_name(self.device)
         if self.widths is not None:

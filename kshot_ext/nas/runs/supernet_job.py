@@ -13,6 +13,7 @@ from kshot_ext.nas.datasets import DataWarning, load_splits, open_source
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.networks.evaluation import SupernetEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
@@ -89,6 +90,18 @@ def build_networks(settings: SupernetSettings, space: SearchSpace) -> tuple[Supe
     return supernet, SimplexNet(space, settings.shots, generator, settings=settings.codes)
 
 
+def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
+    """Refuse copies that this process cannot hold: at the least, those of the largest network and their momentum.
+
+    Raises:
+        ValueError: with how many bytes are needed and available.
+    """
+    copies = 2 * settings.shots * space.cost(space.largest()).parameters
+    lack = lack_of_memory(copies * torch.float32.itemsize, available_memory())
+    if lack is not None:
+        raise ValueError(f"shots: {settings.shots} copies of the weights are {lack}; use fewer, or fewer channels")
+
+
 class SupernetJob(Generic[AnySettings]):
     """A supernet with all that is needed to train it and to evaluate its paths.
 
@@ -113,6 +126,7 @@ class SupernetJob(Generic[AnySettings]):
         self.settings = settings
         self.splits = splits.to(device)
         self.space = build_space(settings, splits.image_shape, splits.num_classes)
+        _check_memory(settings, self.space)
         self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
         supernet, simplex_net = build_networks(settings, self.space)
         self.supernet, self.simplex_net = supernet.to(device), simplex_net.to(device)

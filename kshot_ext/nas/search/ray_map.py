@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
 
+from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.spaces.own import own_modules
@@ -17,7 +21,8 @@ from kshot_ext.nas.spaces.own import own_modules
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
-_TRIES = 4
+_CONNECT_SECONDS = 30
+_END_SECONDS = 5
 
 
 class RayMap:
@@ -36,7 +41,8 @@ class RayMap:
     Raises:
         MissingExtraError: if Ray is not installed.
         ValueError: if ``workers`` is below 1, or the cluster has fewer CPUs.
-        ConnectionError: if there is no cluster at ``address``.
+        ConnectionError: if no cluster answers at ``address`` within 30 seconds.
+        LostProcessError: if Ray does not start.
 
     Example:
         >>> with RayMap(workers=2) as ray_map:  # doctest: +SKIP
@@ -46,21 +52,31 @@ class RayMap:
 
     def __init__(self, workers: int, address: str | None = None) -> None:
         check_at_least("workers", workers, 1)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray reports on its use over the internet
-        self._ray = require("ray", extra="ray")
+        self._cloudpickle = require("ray", extra="ray").cloudpickle
         self._function: Callable[[Any], Any] | None = None
-        self._sent: Any = None
-        self._workers: list[Any] = []
-        self._started_ray = not self._ray.is_initialized()
-        if self._started_ray:
-            where = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        present = int(self._ray.cluster_resources().get("CPU", 0))
-        if present < workers:  # Ray would wait for more machines without end
+        self._sent = b""
+        self._call = 0
+        self._connection, theirs = multiprocessing.Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from kshot_ext.nas.search.ray_driver import serve; serve({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()],
+                # Ray would report on its use over the internet.
+                env={"RAY_USAGE_STATS_ENABLED": "0", **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+            )
+        try:
+            self._send((workers, address))
+            self._receive()
+            if address is not None and not self._connection.poll(_CONNECT_SECONDS):
+                raise ConnectionError(f"ray_address: no cluster answers at {address} within {_CONNECT_SECONDS} seconds")
+            self._receive()
+        except BaseException:
             self.close()
-            raise ValueError(f"workers: expected at most the {present} CPUs that Ray has, got {workers}")
-        worker = self._ray.remote(_Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=_TRIES - 1)
-        self._workers = [worker.remote() for _ in range(workers)]
+            raise
 
     def __enter__(self) -> RayMap:
         return self
@@ -70,37 +86,48 @@ class RayMap:
 
     def close(self) -> None:
         """End the workers, and Ray if this object started it."""
-        for worker in self._workers:
-            self._ray.kill(worker)
-        self._workers = []
-        if self._started_ray and self._ray.is_initialized():
-            self._ray.shutdown()
+        self._connection.close()
+        for end in (lambda: None, self._process.terminate, self._process.kill):
+            end()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
+                return
 
     def __call__(self, function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> Iterator[_Result]:
         """Yield the results, in the order of the arguments, as they come.
 
         Raises:
             ray.exceptions.RayError: if the function raises, or its worker dies each time.
+            LostProcessError: if Ray itself has ended, on this machine or with the node that it is connected to.
         """
         if function is not self._function:
             for module in own_modules():  # which no worker could import
-                self._ray.cloudpickle.register_pickle_by_value(module)
-            self._function, self._sent = function, self._ray.put(function)
-        # Ray would fetch a bare reference for each argument anew; the list leaves that to the worker.
-        fixed = [self._sent], torch.get_num_threads()
-        pool = require("ray.util", extra="ray").ActorPool(self._workers)
-        yield from pool.map(lambda worker, argument: worker.apply.remote(*fixed, argument), arguments)
+                self._cloudpickle.register_pickle_by_value(module)
+            self._function, self._sent = function, self._cloudpickle.dumps(function)
+        self._call += 1
+        call, waiting = self._call, [self._cloudpickle.dumps(argument) for argument in arguments]
+        self._send((call, self._sent, torch.get_num_threads(), waiting))
+        for _ in waiting:
+            yield self._cloudpickle.loads(self._receive())
+
+    def _send(self, message: object) -> None:
+        with _loss_explained():
+            self._connection.send(message)
+
+    def _receive(self) -> bytes:
+        """The next result of the present call; those of a call that was left early are dropped."""
+        while True:
+            with _loss_explained():
+                call, error, result = self._connection.recv()
+            if call == self._call:
+                if error is not None:
+                    raise self._cloudpickle.loads(error)
+                return result
 
 
-class _Worker:
-    """What runs in a process of Ray."""
-
-    def __init__(self) -> None:
-        self._reference: Any = None
-        self._function: Callable[[Any], Any] | None = None
-
-    def apply(self, references: list[Any], threads: int, argument: Any) -> Any:
-        if references[0] != self._reference:
-            self._reference, self._function = references[0], require("ray", extra="ray").get(references[0])
-        torch.set_num_threads(threads)
-        return self._function(argument)
+@contextmanager
+def _loss_explained() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise LostProcessError("Ray has ended: it lost its node, or one of the processes that it needs") from error

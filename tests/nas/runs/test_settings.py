@@ -54,6 +54,7 @@ def test_a_relative_data_path_is_kept_absolute(tmp_path: Path, monkeypatch: pyte
     ("options", "message"),
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
+        ({"shots": 10**9}, "shots: expected 4096 or fewer, .* got 1000000000"),
         ({"image_size": 3}, "command line: image_size: expected 4 or more, got 3"),
         ({"seed": 2**63}, "command line: seed: expected a number that 64 bits hold"),
         ({"space": "darts"}, "command line: space: expected one of nas-bench-macro.*, got 'darts'"),

@@ -13,6 +13,7 @@ from rich.console import Console
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks, load_data
@@ -34,6 +35,19 @@ def test_a_job_trains_with_its_processes(tiny_splits: DataSplits) -> None:
     processes = DataParallel()
     job = SupernetJob(SupernetSettings(channels=2, shots=1), tiny_splits, processes)
     assert job.trainer.processes is job.processes is processes
+
+
+def test_more_copies_than_memory_holds_are_refused(
+    tiny_splits: DataSplits, tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = tiny_space.build(tiny_space.largest(), torch.Generator())
+    needed = 3 * 2 * 4 * sum(parameter.numel() for parameter in network.parameters())
+    settings = SupernetSettings(channels=2, shots=3)
+    monkeypatch.setattr(supernet_job, "available_memory", lambda: needed)
+    SupernetJob(settings, tiny_splits)
+    monkeypatch.setattr(supernet_job, "available_memory", lambda: needed - 1)
+    with pytest.raises(ValueError, match=r"shots: 3 copies of the weights are too large for memory .*; use fewer"):
+        SupernetJob(settings, tiny_splits)
 
 
 def test_what_is_left_out_is_told_on_the_console_and_kept(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.commands.frame import EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.extras import MissingExtraError
 from kshot_ext.nas.networks.evaluation import SupernetEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.search import ray_map as ray_map_module
 from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
 from kshot_ext.nas.search.ray_map import RayMap
 from kshot_ext.nas.spaces import create_space
@@ -119,6 +121,22 @@ def test_workers_have_as_many_threads_as_the_caller(ray_map: RayMap, one_thread:
 def test_a_cluster_that_is_too_small_is_refused(ray_map: RayMap, cluster: str) -> None:
     with pytest.raises(ValueError, match="workers: expected at most the 2 CPUs that Ray has, got 3"):
         RayMap(3, cluster)
+
+
+def test_ray_that_has_ended_is_a_lost_process(ray_map: RayMap) -> None:
+    """The last test of these workers."""
+    assert next(ray_map(abs, [-1, 2])) == 1
+    assert list(ray_map(abs, [-3])) == [3]  # not what is left of the call before
+    ray_map._process.kill()  # as Ray itself does when it loses its node
+    with pytest.raises(LostProcessError, match="Ray has ended"):
+        list(ray_map(abs, [1]))
+
+
+def test_an_address_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr(ray_map_module, "_CONNECT_SECONDS", 0.1)
+    with pytest.raises(ConnectionError, match=r"ray_address: no cluster answers at 192\.0\.2\.77:6379"):
+        RayMap(1, "192.0.2.77:6379")
 
 
 def test_missing_ray_names_the_cure(
