@@ -67,7 +67,7 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
         if type(module) in KSHOT_CLASSES:
             reason = wrapped.get(module) or _own_obstacle(module)
             if reason is None and module in read:
-                reason = f"{read[module]} reads its weight or asks for its type"
+                reason = read[module]
             if reason is None:
                 able[name] = module
                 continue

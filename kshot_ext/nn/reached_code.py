@@ -5,10 +5,13 @@ A method is reached if reached code mentions its name, on whatever object. That 
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import os
 import sysconfig
+import textwrap
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -17,26 +20,32 @@ import torch
 from torch import nn
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_CALLED_BY_PYTHON = ("forward", "__call__", "__getattr__", "__getattribute__", "__getitem__", "__iter__")
 _PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
 
 
-def reached_functions(modules: Iterable[nn.Module]) -> dict[tuple, list[FunctionType]]:
-    """For each class of modules the functions that a forward reaches: its methods, if code mentions their names."""
-    mentioned: set[str] = {"forward", "__call__"}
+def reached_functions(modules: Iterable[nn.Module], names: Iterable[str] = ()) -> dict[tuple, list[FunctionType]]:
+    """For each class of modules the functions that a forward reaches: its methods, if code mentions their names.
+
+    Args:
+        modules: those whose methods and hooks are followed.
+        names: methods that others call, as hooks.
+    """
+    mentioned = {*_CALLED_BY_PYTHON, *names}
     keys = {code_key(module): module for module in modules}
     while True:
         before = len(mentioned)
         reached = {}
         for key, module in keys.items():
             roots = [f for name in mentioned for f in _methods(type(module), name)] + list(_functions_on(module))
-            reached[key] = list(with_callees(roots, functools.partial(_methods_of_names, type(module))))
+            reached[key] = list(with_callees(roots, functools.partial(methods_of_names, type(module))))
             for function in reached[key]:
                 mentioned |= names_in(function.__code__)
         if len(mentioned) == before:
             return reached
 
 
-def _methods_of_names(kind: type, names: Iterable[str]) -> Iterator[FunctionType]:
+def methods_of_names(kind: type, names: Iterable[str]) -> Iterator[FunctionType]:
     for name in names:
         yield from _methods(kind, name)
 
@@ -71,7 +80,7 @@ def with_callees(
         for value in found:
             members = vars(value) if isinstance(value, (ModuleType, type)) else {}
             named = [members[name] for name in names if name in members]
-            queue.extend(f for each in (value, *named) for f in _functions_in(each) if not _is_library(f))
+            queue.extend(f for each in (value, *named) for f in _functions_in(each) if not is_library(f))
 
 
 def _functions_in(value: Any) -> Iterator[FunctionType]:
@@ -91,7 +100,7 @@ def _functions_in(value: Any) -> Iterator[FunctionType]:
             yield inner
 
 
-def _is_library(function: FunctionType) -> bool:
+def is_library(function: FunctionType) -> bool:
     """Whether a function is of torch or of Python itself."""
     place = function.__code__.co_filename
     if place.startswith(_TORCH):
@@ -104,6 +113,15 @@ def _is_empty(cell: Any) -> bool:
         return cell.cell_contents is None
     except ValueError:  # a cell not filled yet
         return True
+
+
+@functools.lru_cache(maxsize=4096)
+def tree_of(function: FunctionType) -> ast.AST | None:
+    """The syntax tree of a function; None if its source is not there, or is a part of a line."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, ValueError, SyntaxError, tokenize.TokenError):
+        return None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -124,10 +142,16 @@ def code_key(module: nn.Module) -> tuple:
 
 
 def _functions_on(module: nn.Module) -> Iterator[FunctionType]:
+    for value in callables_on(module):
+        yield from _functions_in(value)
+
+
+def callables_on(module: nn.Module) -> Iterator[Any]:
     """A forward that hides that of the class, and hooks."""
     tables = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    for value in (vars(module).get("forward"), *(hook for table in tables for hook in table.values())):
-        yield from _functions_in(value)
+    yield vars(module).get("forward")
+    for table in tables:
+        yield from table.values()
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,24 +12,37 @@ import builtins
 import dis
 import functools
 import inspect
-import textwrap
-import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
 from kshot_ext.nn.forms import KSHOT_CLASSES
-from kshot_ext.nn.reached_code import code_key, methods_of, names_in, reached_functions, with_callees
+from kshot_ext.nn.reached_code import (
+    callables_on,
+    code_key,
+    is_library,
+    methods_of,
+    methods_of_names,
+    names_in,
+    reached_functions,
+    tree_of,
+    with_callees,
+)
 
-_TABLES = frozenset({"parameters", "named_parameters", "state_dict", "_parameters"})
+_TABLES = frozenset({"parameters", "named_parameters", "state_dict", "_parameters", "get_parameter", "__dict__"})
 _TENSORS = _TABLES | {"weight", "bias", "_conv_forward"}
+_BY_NAME = frozenset({"getattr", "__getattr__", "__getattribute__", "vars"})
 _TELLS_NO_VALUES = frozenset({"dtype", "device", "requires_grad", "is_cuda", "layout"})
 _WALKS = frozenset({"modules", "named_modules", "get_submodule"})
 _LAYER_CLASSES = frozenset(kind.__name__ for plain in KSHOT_CLASSES for kind in plain.__mro__) - {"Module", "object"}
 _ITEM = "[]"
+_TABLES_OF_MODULES = frozenset(vars(nn.Module()))
+_READS = "reads its weight or asks for its type"
+_HANDS_ON = "hands it to code that cannot be read"
 
 
 class _Read(NamedTuple):
@@ -41,27 +54,63 @@ class _Read(NamedTuple):
 
 
 def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
-    """The modules whose tensors or classes code of `model` reads, each with the function that reads.
+    """The modules whose tensors or classes code of `model` reads, or may read, each with the reason.
 
     Args:
         model: any module. The forwards of its parts are read, and what they call.
     """
-    parents = [(name, module) for name, module in model.named_modules() if module._modules]
-    reached = reached_functions([module for _, module in parents])
+    parents = [module for module in model.modules() if module._modules]
+    hooks = [(module, hook) for module in model.modules() for hook in callables_on(module) if hook is not None]
+    of_parents = [hook for _, hook in hooks if isinstance(hook, MethodType) and hook.__self__ in parents]
+    reached = reached_functions(parents, [hook.__func__.__name__ for hook in of_parents])
     readers: dict[nn.Module, str] = {}
-    for _, parent in parents:
+    for parent in parents:
         for function in reached[code_key(parent)]:
-            if reads_for_fast_path_only(parent, function):
-                continue
-            for read in _reads(function):
-                for layer in _layers_meant(parent, function, read):
-                    readers.setdefault(layer, function.__qualname__)
+            _read_by(parent, function, readers)
+            if function in methods_of(type(parent)) or function in callables_on(parent):
+                _note(readers, escaping_modules(parent, function), function, _HANDS_ON)
+    for module, hook in hooks:
+        if hook not in of_parents and not (module._modules and isinstance(hook, FunctionType)):
+            _read_by_hook(model, hook, readers)
+    for module in parents:
+        for name, value in vars(module).items():
+            if name not in _TABLES_OF_MODULES and not isinstance(value, nn.Module):
+                _read_by_holder(value, readers)
     return readers
 
 
-def uses_its_module(hook: Callable) -> bool:
-    """Whether a hook's code uses the module that it is given, or reads tensors of one; True if it cannot be seen."""
-    bound = 0  # arguments before the module
+def _read_by_holder(value: Any, readers: dict[nn.Module, str]) -> None:
+    """What an object or partial that a module keeps reads of the layers that it holds."""
+    held = [part for each in modules_in(value) for part in each.modules()]
+    if not held:
+        return
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else [value]
+    for each in values:
+        if isinstance(each, nn.Module):  # read as a part
+            continue
+        function, _ = _function_of(each)
+        for one in with_callees([function] if function else methods_of(type(each)), lambda _: ()):
+            if not is_library(one) and _reads(one):
+                _note(readers, held, one, _READS)
+
+
+def _read_by_hook(model: nn.Module, hook: Callable, readers: dict[nn.Module, str]) -> None:
+    """What a hook of a layer, or its own forward, reads of other layers: those it names, and those it holds."""
+    function, bound = _function_of(hook)
+    if function is None:
+        return
+    owner = type(hook.__self__) if isinstance(hook, MethodType) else type(hook)
+    functions = list(with_callees([function], functools.partial(methods_of_names, owner)))
+    for each in functions:
+        _read_by(model, each, readers, named_only=True)
+    if any(_reads(each) for each in functions) or lets_escape(function, function.__code__.co_varnames[:bound]):
+        held = [part for each in modules_in(hook) for part in each.modules()]
+        _note(readers, held, function, _READS)
+
+
+def _function_of(hook: Callable) -> tuple[FunctionType | None, int]:
+    """The function that a hook runs, None if it cannot be seen, and how many arguments come before those given."""
+    bound = 0
     while not isinstance(hook, FunctionType):
         if isinstance(hook, functools.partial):
             bound, hook = bound + len(hook.args), hook.func
@@ -70,8 +119,30 @@ def uses_its_module(hook: Callable) -> bool:
         elif isinstance(vars(type(hook)).get("__call__"), FunctionType):
             bound, hook = bound + 1, vars(type(hook))["__call__"]
         else:
-            return True
-    code = hook.__code__
+            return None, bound
+    return hook, bound
+
+
+def _read_by(
+    parent: nn.Module, function: FunctionType, readers: dict[nn.Module, str], named_only: bool = False
+) -> None:
+    if not reads_for_fast_path_only(parent, function):
+        for read in _reads(function):
+            if read.path or not named_only:
+                _note(readers, _layers_meant(parent, function, read), function, _READS)
+
+
+def _note(readers: dict[nn.Module, str], layers: Iterable[nn.Module], function: FunctionType, what: str) -> None:
+    for layer in layers:
+        readers.setdefault(layer, f"{function.__qualname__} {what}")
+
+
+def uses_its_module(hook: Callable) -> bool:
+    """Whether a hook's code uses the module that it is given, or reads tensors of one; True if it cannot be seen."""
+    function, bound = _function_of(hook)
+    if function is None:
+        return True
+    code = function.__code__
     position = bound
     if bound >= code.co_argcount:
         if not code.co_flags & inspect.CO_VARARGS:
@@ -79,7 +150,9 @@ def uses_its_module(hook: Callable) -> bool:
         position = code.co_argcount + code.co_kwonlyargcount  # that of *arguments
     module = code.co_varnames[position]
     loaded = [each for step in dis.get_instructions(code) for each in _as_tuple(step.argval)]
-    return module in loaded or module in code.co_cellvars or any(_reads(f) for f in with_callees([hook], lambda _: ()))
+    return (
+        module in loaded or module in code.co_cellvars or any(_reads(f) for f in with_callees([function], lambda _: ()))
+    )
 
 
 def _as_tuple(value: Any) -> tuple:
@@ -89,22 +162,15 @@ def _as_tuple(value: Any) -> tuple:
 @functools.lru_cache(maxsize=4096)
 def _reads(function: FunctionType) -> frozenset[_Read]:
     names = names_in(function.__code__)
-    if not names & (_TENSORS | {"isinstance", "type"}):
+    if not names & (_TENSORS | _BY_NAME | {"isinstance", "type"}):
         return frozenset()
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-        SyntaxError,
-        tokenize.TokenError,
-    ):  # no source, or a part of a line: any layer may be meant
+    tree = tree_of(function)
+    if tree is None:  # any layer may be meant
         return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (_TENSORS | _LAYER_CLASSES) else ())
     receiver = _first_argument(function)
     harmless = {id(part) for node in ast.walk(tree) for part in _told_without_values(node)}
     return frozenset(
-        _read_of(owner, receiver, isinstance(node, ast.Attribute) and node.attr in _TABLES)
+        _read_of(owner, receiver, _asks_for_a_table(node))
         for node in ast.walk(tree)
         if id(node) not in harmless and (owner := _owner_of_what_is_read(node, function)) is not None
     )
@@ -123,15 +189,27 @@ def _told_without_values(node: ast.AST) -> list[ast.AST]:
     return []
 
 
+def _asks_for_a_table(node: ast.AST) -> bool:
+    return _called(node) == "vars" or (isinstance(node, ast.Attribute) and node.attr in _TABLES)
+
+
+def _called(node: ast.AST) -> str | None:
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+
+
 def _owner_of_what_is_read(node: ast.AST, function: FunctionType) -> ast.expr | None:
     """`layer` in `layer.weight`, `getattr(layer, "weight")`, `isinstance(layer, nn.Linear)`; None for other nodes."""
     if isinstance(node, ast.Attribute) and node.attr in _TENSORS:
+        return node.value
+    if isinstance(node, ast.Attribute) and node.attr in _BY_NAME and _called(node.value) != "super":
         return node.value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
         name, first = node.func.id, node.args[0]
         if name == "type" and len(node.args) == 1 and names_in(function.__code__) & _LAYER_CLASSES:
             return first
         if name == "isinstance" and len(node.args) == 2 and _may_be_a_layer_class(node.args[1], function):
+            return first
+        if name == "vars":
             return first
         if name == "getattr" and len(node.args) > 1:
             asked = node.args[1]
