@@ -192,7 +192,9 @@ def expected_z(case: Case) -> Tensor:
 
 
 def _compare_finiteness(case: Case, actual: Results, expected: Results) -> None:
-    """Outputs are finite where the reference's are."""
-    for name in ("output 0",):
-        differ = actual[name].isfinite() != expected[name].isfinite()
-        assert not differ.any(), f"{int(differ.sum())} elements are finite only here or only there: {name} of {case!r}"
+    """Outputs are finite where the reference's are. Where the argument of the activation is not, they need not be: an
+    infinite weight may make it infinite or, as in torch's own batch norm, no number, and ReLU makes 0 of -inf.
+    """
+    name = "output 0"
+    differ = (actual[name].isfinite() != expected[name].isfinite()) & expected_z(case).isfinite()
+    assert not differ.any(), f"{int(differ.sum())} elements are finite only here or only there: {name} of {case!r}"

@@ -168,6 +168,16 @@ def pads(case: Case) -> bool:
     return bool(case.operator.endswith("d") and torch.tensor(_padding(case)).any())
 
 
+def may_be_vendors(case: Case) -> bool:
+    """Whether the vendor's convolution may serve a case."""
+    return case.operator.endswith("d") and case.sizes.get("algorithm") != "fused"
+
+
+def strides(case: Case) -> bool:
+    """Whether the windows of a convolution are apart."""
+    return torch.as_tensor(case.sizes.get("stride", 1)).max() > 1
+
+
 def _padding(case: Case) -> list[int]:
     s = case.sizes
     kernel = s.get("kernel", (3, 3))
