@@ -108,6 +108,7 @@ def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # under nohup these tests ignore SIGHUP
     ) as process:
         assert process.stdout is not None
         assert any(line.startswith("train supernet 2/1000") for line in process.stdout)
