@@ -53,7 +53,8 @@ def serve(pipe: int) -> None:
 
 def _start(ray: Any, workers: int, address: str | None) -> list[Any]:
     """The workers, in a Ray of this machine or that at the address."""
-    where = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+    # Without "local" Ray would connect to whatever cluster it finds on this machine.
+    where = {"address": address} if address else {"address": "local", "num_cpus": workers, "include_dashboard": False}
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     present = int(ray.cluster_resources().get("CPU", 0))
     if present < workers:  # Ray would wait for more machines without end

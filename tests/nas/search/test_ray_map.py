@@ -51,6 +51,12 @@ def ray_map(cluster: str) -> Iterator[RayMap]:
         yield two_workers
 
 
+def test_without_an_address_it_starts_a_ray_of_its_own(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    with RayMap(3) as own:  # the cluster has two CPUs
+        assert list(own(abs, [-1, 2])) == [1, 2]
+
+
 def test_a_search_by_two_processes_finds_what_one_finds(ray_map, tiny_space, tiny_splits, seeded, one_thread) -> None:
     evaluation = SupernetEvaluation(
         Supernet(tiny_space, 2, seeded(0)),
