@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,10 +39,7 @@ def serve(pipe: int) -> None:
             try:
                 if function != sent[0]:
                     sent = function, ray.put(function)
-                # Ray would fetch a bare reference for each argument anew; the list leaves that to the worker.
-                fixed = [sent[1]], threads
-                apply = lambda worker, argument, fixed=fixed: worker.apply.remote(*fixed, argument)  # noqa: E731
-                for result in require("ray.util", extra="ray").ActorPool(pool).map(apply, arguments):
+                for result in _results(pool, sent[1], threads, arguments):
                     connection.send((call, None, result))
             except ray.exceptions.RayError as error:
                 connection.send((call, _pickled(ray, error), None))
@@ -61,6 +59,16 @@ def _start(ray: Any, workers: int, address: str | None) -> list[Any]:
         raise ValueError(f"workers: expected at most the {present} CPUs that Ray has, got {workers}")
     worker = ray.remote(_Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=_TRIES - 1)
     return [worker.remote() for _ in range(workers)]
+
+
+def _results(pool: list[Any], function: Any, threads: int, arguments: list[bytes]) -> Iterator[bytes]:
+    """What the workers make of the arguments, in their order; `function` is Ray's reference to it."""
+
+    def apply(worker: Any, argument: bytes) -> Any:
+        # Ray would fetch a bare reference for each argument anew; the list leaves that to the worker.
+        return worker.apply.remote([function], threads, argument)
+
+    return require("ray.util", extra="ray").ActorPool(pool).map(apply, arguments)
 
 
 def _pickled(ray: Any, error: Exception) -> bytes:
