@@ -74,6 +74,7 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
         num_classes=num_classes,
         channels=settings.channels,
         widths=settings.width_ratios,
+        cells=settings.cells,
     )
 
 

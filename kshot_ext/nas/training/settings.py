@@ -23,6 +23,10 @@ class TrainingSettings(OptimizationSettings):
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
         warmup_epochs: epochs before the first simplex step; until then all codes are equal.
+        equal_path_steps: whether a step moves every path's weights equally far, whatever its code; else by
+            ``K sum(code^2)`` as far, see :mod:`kshot_ext.nas.training.path_steps`.
+        cost_aware_rates: how much earlier the learning rate of cheap paths falls than that of costly ones, see
+            :func:`kshot_ext.nas.training.path_steps.cost_factor`; 0 for one rate.
         simplex_learning_rate: of the simplex-net's Adam, at its first step.
         simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
         simplex_every: dictionary steps between two simplex steps.
@@ -37,6 +41,8 @@ class TrainingSettings(OptimizationSettings):
     path_sampling: str = "uniform"
     average_decay: float = 0.0
     warmup_epochs: int = 5
+    equal_path_steps: bool = False
+    cost_aware_rates: float = 0.0
     simplex_learning_rate: float = 3e-3
     simplex_rate_at_end: float = 1.0
     simplex_every: int = 8
@@ -48,6 +54,7 @@ class TrainingSettings(OptimizationSettings):
         check_one_of("path_sampling", self.path_sampling, PATH_SAMPLINGS)
         check_between("average_decay", self.average_decay, 0, 1)
         check_at_least("warmup_epochs", self.warmup_epochs, 0)
+        check_between("cost_aware_rates", self.cost_aware_rates, 0, 4)
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
         check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
         check_at_least("simplex_every", self.simplex_every, 1)
