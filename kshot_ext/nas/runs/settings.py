@@ -11,6 +11,7 @@ from kshot_ext.nas.checks import check_between
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import EvaluationSettings
 from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.budget import Budget
@@ -40,7 +41,7 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, the last two
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last three
     as tables.
 
     Args:
@@ -58,6 +59,7 @@ class SupernetSettings:
         out: the run folder; None for a name from the date, the data and the space.
         codes: how architectures' codes are formed.
         training: settings of supernet training.
+        evaluation: how networks are scored with the supernet's weights.
 
     Raises:
         ValueError: if a value is out of range.
@@ -77,6 +79,7 @@ class SupernetSettings:
     out: str | None = None
     codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -113,8 +113,8 @@ class SupernetJob(Generic[AnySettings]):
 
     Attributes:
         space, supernet, simplex_net, trainer: made from these.
-        evaluation: scores of any architecture on the validation images, with the supernet's weights and after
-            batch-norm recalibration.
+        evaluation: scores of any architecture on the validation images, with the supernet's weights, as the settings
+            say.
         truth: accuracy of architectures trained on their own, by the settings' table; None without one.
 
     Raises:
@@ -141,8 +141,18 @@ class SupernetJob(Generic[AnySettings]):
         )
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
+        validation = self.splits.validation
+        if settings.evaluation.images is not None:
+            order = torch.randperm(len(validation), generator=self.generator("evaluation"))
+            validation = validation.subset(order[: settings.evaluation.images])
         self.evaluation = SupernetEvaluation(
-            self.supernet, self.simplex_net, calibration, self.splits.validation, self.splits.mean, self.splits.std
+            self.supernet,
+            self.simplex_net,
+            calibration,
+            validation,
+            self.splits.mean,
+            self.splits.std,
+            settings.evaluation.statistics,
         )
 
     def generator(self, purpose: str) -> torch.Generator:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import EvaluationSettings, SupernetEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.run_card import RunCard
@@ -35,6 +36,19 @@ def test_a_job_trains_with_its_processes(tiny_splits: DataSplits) -> None:
     processes = DataParallel()
     job = SupernetJob(SupernetSettings(channels=2, shots=1), tiny_splits, processes)
     assert job.trainer.processes is job.processes is processes
+
+
+def test_architectures_are_scored_as_the_settings_say(tiny_splits: DataSplits) -> None:
+    def evaluation(seed: int, settings: EvaluationSettings) -> SupernetEvaluation:
+        return SupernetJob(SupernetSettings(channels=2, seed=seed, evaluation=settings), tiny_splits).evaluation
+
+    whole = evaluation(0, EvaluationSettings())
+    assert (whole.validation, whole.statistics) == (tiny_splits.validation, "recalibrated")
+    some, same, other = (evaluation(seed, EvaluationSettings("batch", images=6)) for seed in (0, 0, 1))
+    assert (len(some.validation), some.statistics) == (6, "batch")
+    assert torch.equal(some.validation.images, same.validation.images)
+    assert not torch.equal(some.validation.images, other.validation.images)
+    assert len(evaluation(0, EvaluationSettings(images=99)).validation) == len(tiny_splits.validation)
 
 
 def test_more_copies_than_memory_holds_are_refused(
