@@ -42,7 +42,7 @@ class EpochReport:
         epoch: its number, from 1.
         loss: mean cross-entropy of the dictionary steps.
         accuracy: share of training images that the paths sampled for them got right.
-        simplex_loss: mean cross-entropy of the simplex steps; None if there were none.
+        simplex_loss: mean cross-entropy of the simplex steps; None if there were none, or they did without.
         learning_rate: of the supernet at the epoch's start.
         codes: how the codes spread after the epoch.
         operation_shares: share of each operation's name among the sampled paths.
@@ -156,8 +156,8 @@ class SupernetTrainer(EpochTrainer):
             drawn = PATH_SAMPLINGS[self.settings.path_sampling](self.supernet.space, self.generator)
             paths.extend(drawn)
             loss = self._dictionary_step(drawn, images, labels, tally)
-            if self._has_simplex_step(number):
-                simplex_losses.append(self._simplex_step(held_out))
+            if self._has_simplex_step(number) and (simplex_loss := self._simplex_step(held_out)) is not None:
+                simplex_losses.append(simplex_loss)
             if self.average is not None:
                 self.average.count_step()
             return loss
@@ -229,7 +229,7 @@ class SupernetTrainer(EpochTrainer):
         self.gradient_steps.step(self.optimizer, clip_norm=self._clip_norm)
         return sum(losses) / len(losses)
 
-    def _simplex_step(self, held_out: Iterator[tuple[Tensor, Tensor]]) -> float:
+    def _simplex_step(self, held_out: Iterator[tuple[Tensor, Tensor]]) -> float | None:
         if self.average is not None:
             self.average.before_change(self.simplex_net.parameters())
         return self.simplex_training.step(held_out, self.gradient_steps, self.processes)
