@@ -1,90 +1,85 @@
-"""Which choices of a space train the same weights together, by their gradients."""
+"""Do two paths want the same of the weights that they share? Compares their gradients there.
+
+Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022, split a supernet by that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Container, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.networks.supernet import Supernet, path_loss
+from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.gradient_steps import GradientSteps
+from kshot_ext.nn import KShotModule
+from kshot_ext.ops.gradient_slot import with_grads
+
+PathGradients = Mapping[nn.Parameter, Tensor]
 
 
-def choice_similarities(
-    supernet: Supernet,
-    code: Tensor,
-    batches: Sequence[tuple[Tensor, Tensor]],
-    generator: torch.Generator,
-    label_smoothing: float = 0.0,
-) -> list[Tensor]:
-    """How well the choices of each gene train the weights of all other layers together:
+def path_gradients(
+    supernet: Supernet, path: Architecture, loss: Tensor, gradient_steps: GradientSteps, processes: DataParallel
+) -> PathGradients:
+    """Gradients of a path's loss with respect to the effective weights of its modules.
 
-        similarity_ab = cos(g_a, g_b),   g_a = sum over batches of d loss(path with choice a) / d shared weights
-
-    A batch draws one path; all choices of all genes are tried in it, everything else being the same. What belongs to
-    the gene's own layer does not count. (Gradient matching of Hu et al., "Generalizing Few-Shot NAS with Gradient
-    Matching", ICLR 2022.)
+    With ``w = sum_k code[k] * weight[k]`` each copy's gradient is ``code[k] * dL/dw``; the entries of a code sum to 1,
+    hence ``dL/dw = sum_k dL/dweight[k]``. Offsets and the parameters of batch norm are left out: they are few numbers,
+    often with large gradients.
 
     Args:
-        supernet: left unchanged, its running statistics and gradients too.
-        code: the code of every path.
-        batches: images float32 ``[B, C, H, W]`` and labels int64 ``[B]``; a path each.
-        generator: draws the paths.
-        label_smoothing: of the loss.
+        supernet: its parameters' ``grad`` is left alone.
+        path: the path.
+        loss: its loss under a code on the simplex, with its graph, which is freed; of several processes, each one's
+            part of the loss.
+        gradient_steps: the precision of the loss.
+        processes: over which the gradients are summed.
 
     Returns:
-        For each gene, the layers' operations first, then the widths, a matrix float32 ``[C, C]`` of its C choices, on
-        the CPU.
+        For each dictionary ``[K, C_out, C_in/groups, *kernel]`` that the loss depends on ``[C_out, C_in/groups,
+        *kernel]``, zero in channels that the path does not use.
     """
-    space = supernet.space
-    parameters = dict(supernet.named_parameters())
-    paths = [space.genes(space.sample(generator)) for _ in batches]
-    similarities = []
-    with _unchanged_buffers(supernet):
-        for gene, num_choices in enumerate(space.num_choices):
-            own = f"layers.{gene}." if gene < space.num_layers else None
-            shared = [p for name, p in parameters.items() if own is None or not name.startswith(own)]
-            gradients = []
-            for choice in range(num_choices):
-                with_choice = [_with_choice(space, genes, gene, choice) for genes in paths]
-                gradients.append(_sum_of_gradients(supernet, code, with_choice, batches, shared, label_smoothing))
-            unit = nn.functional.normalize(torch.stack(gradients), dim=1)
-            similarities.append((unit @ unit.T).cpu())
-    return similarities
+    weights = dict(_weights(supernet.path(path)))
+    found = {
+        weight: gradient.sum(dim=0) if has_copies else gradient
+        for (weight, has_copies), gradient in zip(weights.items(), gradient_steps.gradients(loss, list(weights)))
+        if gradient is not None
+    }
+    processes.sum_gradients(with_grads(found.values()))
+    return found
 
 
-def _with_choice(space: SearchSpace, genes: Sequence[int], gene: int, choice: int) -> Architecture:
-    return space.from_genes([*genes[:gene], choice, *genes[gene + 1 :]])
+def gradient_cosine(one: PathGradients, other: PathGradients, among: Container[Tensor] | None = None) -> float:
+    """Cosine of the gradients of two paths over the weights that both use.
+
+    Args:
+        one, other: gradients by :func:`path_gradients`.
+        among: weights to look at; None for all.
+
+    Returns:
+        Between -1 and 1; NaN if they share no weight, or a gradient is zero or not finite there.
+
+    Example:
+        >>> shared, own = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+        >>> gradient_cosine({shared: torch.tensor([1.0, 1.0]), own: torch.ones(2)}, {shared: torch.tensor([0.0, 2.0])})
+        0.70710...
+    """
+    shared = [weight for weight in one if weight in other and (among is None or weight in among)]
+    if not shared:
+        return math.nan
+    ours, theirs = (torch.cat([side[weight].flatten() for weight in shared]) for side in (one, other))
+    dot, squares, other_squares = torch.stack([ours @ theirs, ours @ ours, theirs @ theirs]).double().tolist()
+    lengths = math.sqrt(squares * other_squares)
+    return dot / lengths if lengths > 0 else math.nan
 
 
-def _sum_of_gradients(
-    supernet: Supernet,
-    code: Tensor,
-    paths: Sequence[Architecture],
-    batches: Sequence[tuple[Tensor, Tensor]],
-    parameters: Sequence[nn.Parameter],
-    label_smoothing: float,
-) -> Tensor:
-    """The gradient by some parameters, in a row; zeros where a parameter has no part in it."""
-    total = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-    for path, (images, labels) in zip(paths, batches):
-        loss, _ = path_loss(supernet, path, code, images, labels, label_smoothing)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
-        total += torch.cat([gradient.flatten() for gradient in filled])
-    return total
-
-
-@contextmanager
-def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Batch norm's running statistics are afterwards what they were."""
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(kept[name])
+def _weights(path: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """The weights of a path's modules, and whether their first dimension counts copies."""
+    for module in path.modules():
+        has_copies = isinstance(module, KShotModule)
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() - has_copies > 1:
+                yield parameter, has_copies

@@ -23,10 +23,10 @@ from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import operation_shares
+from kshot_ext.nas.training.choice_similarity import choice_similarities
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
-from kshot_ext.nas.training.gradient_matching import choice_similarities
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.path_steps import PathSteps
@@ -47,7 +47,7 @@ class EpochReport:
         epoch: its number, from 1.
         loss: mean cross-entropy of the dictionary steps.
         accuracy: share of training images that the paths sampled for them got right.
-        simplex_loss: mean cross-entropy of the simplex steps; None if there were none.
+        simplex_loss: mean cross-entropy of the simplex steps; None if there were none, or they did without.
         learning_rate: of the supernet at the epoch's start.
         codes: how the codes spread after the epoch.
         operation_shares: share of each operation's name among the sampled paths.
@@ -167,8 +167,8 @@ class SupernetTrainer(EpochTrainer):
             drawn = PATH_SAMPLINGS[self.settings.path_sampling](self.supernet.space, self.generator)
             paths.extend(drawn)
             loss = self._dictionary_step(drawn, images, labels, tally)
-            if self._has_simplex_step(number):
-                simplex_losses.append(self._simplex_step(held_out))
+            if self._has_simplex_step(number) and (simplex_loss := self._simplex_step(held_out)) is not None:
+                simplex_losses.append(simplex_loss)
             if self.average is not None:
                 self.average.count_step()
             return loss
@@ -229,12 +229,10 @@ class SupernetTrainer(EpochTrainer):
         generator = self._own_stream()
         images = itertools.islice(self._random_batches(self.images, generator), _BATCHES_TO_SETTLE)
         equal = torch.full((self.supernet.num_shots,), 1 / self.supernet.num_shots, device=self.splits.mean.device)
-        similarities = choice_similarities(self.supernet, equal, list(images), generator, self.settings.label_smoothing)
-        # Every process gets the same, but for rounding, which must not decide.
-        flat = self.processes.summed(torch.cat([matrix.flatten() for matrix in similarities]).tolist())
-        sizes = [matrix.numel() for matrix in similarities]
-        parts = torch.tensor(flat).div(self.processes.size).split(sizes)
-        start.settle([part.view(matrix.shape) for part, matrix in zip(parts, similarities)])
+        similarities = choice_similarities(
+            self.supernet, equal, images, generator, self.gradient_steps, self.processes, self.settings.label_smoothing
+        )
+        start.settle(similarities)
 
     def _own_stream(self) -> torch.Generator:
         """Random numbers for what only some trainings do, so that all others are drawn alike in all of them."""
@@ -260,7 +258,7 @@ class SupernetTrainer(EpochTrainer):
         self.gradient_steps.step(self.optimizer, clip_norm=self._clip_norm)
         return sum(losses) / len(losses)
 
-    def _simplex_step(self, held_out: Iterator[tuple[Tensor, Tensor]]) -> float:
+    def _simplex_step(self, held_out: Iterator[tuple[Tensor, Tensor]]) -> float | None:
         if self.average is not None:
             self.average.before_change(self.simplex_net.parameters())
         return self.simplex_training.step(held_out, self.gradient_steps, self.processes)

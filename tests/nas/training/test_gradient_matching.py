@@ -1,42 +1,62 @@
-"""Similarities of choices, against gradients that are computed one by one."""
+import math
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch import nn
+from torch.nn.functional import cross_entropy
 
+from kshot_ext.nas.networks.export import extract
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.training.gradient_matching import choice_similarities
+from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.gradient_matching import gradient_cosine, path_gradients
+from kshot_ext.nas.training.gradient_steps import GradientSteps
+from kshot_ext.ops.gradient_slot import gradient_in_slot
+from kshot_ext.optim import KShotSGD
+
+STEPS = GradientSteps("float32", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("widths", [None, (0.5, 1.0)])
-def test_similarities_are_cosines_of_the_gradients_of_what_is_shared(shots, widths, seeded):
-    space = create_space("nas-bench-201", image_shape=(3, 8, 8), num_classes=3, channels=2, cells=1, widths=widths)
-    supernet = Supernet(space, shots, seeded(0), perturbation=0.0).train()
-    before = {name: value.clone() for name, value in supernet.state_dict().items()}
-    batches = [(torch.randn(6, 3, 8, 8, generator=seeded(s)), torch.arange(6) % 3) for s in range(5)]
-    code = torch.full((shots,), 1 / shots)
-    found = choice_similarities(supernet, code, batches, seeded(3), 0.1)
-    assert [tuple(matrix.shape) for matrix in found] == [(count, count) for count in space.num_choices]
-    assert all(torch.equal(value, supernet.state_dict()[name]) for name, value in before.items())
-    assert all(parameter.grad is None for parameter in supernet.parameters())
+def test_gradients_are_those_of_the_network_of_effective_weights(tiny_splits, seeded, shots, per_layer, widths):
+    """Under an optimiser that takes compact gradients, of which nothing is left afterwards."""
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=widths)
+    supernet = Supernet(space, shots, seeded(0)).train()
+    KShotSGD(supernet.parameters(), lr=0.1)
+    path = space.sample(seeded(1))
+    code = torch.rand(*((space.num_layers,) if per_layer else ()), shots, generator=seeded(2)).softmax(dim=-1)
+    images, labels = tiny_splits.train.images[:8].float() / 255, tiny_splits.train.labels[:8]
+    loss = cross_entropy(supernet(images, path, code), labels)
+    found = path_gradients(supernet, path, loss, STEPS, DataParallel())
+    assert all(gradient_in_slot(parameter) is None for parameter in supernet.parameters())
 
-    generator = seeded(3)
-    paths = [space.genes(space.sample(generator)) for _ in batches]
-    for gene in (1, len(space.num_choices) - 1):
-        rows = []
-        for choice in range(space.num_choices[gene]):
-            supernet.zero_grad()
-            for genes, (images, labels) in zip(paths, batches):
-                path = space.from_genes([*genes[:gene], choice, *genes[gene + 1 :]])
-                F.cross_entropy(supernet(images, path, code), labels, label_smoothing=0.1).backward()
-            kept = [
-                (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
-                for name, p in supernet.named_parameters()
-                if gene >= space.num_layers or not name.startswith(f"layers.{gene}.")
-            ]
-            rows.append(torch.cat(kept).double())
-        cosines = F.cosine_similarity(torch.stack(rows)[:, None], torch.stack(rows)[None], dim=2)
-        torch.testing.assert_close(found[gene].double(), cosines, rtol=1e-4, atol=1e-4)
-        assert cosines.min() < 1 - 1e-6
+    network = extract(supernet, path, code).train()
+    cross_entropy(network(images), labels).backward()
+    expected = {name: p.grad for name, p in network.named_parameters() if p.dim() > 1}
+    weights = {name: p for name, p in supernet.path(path).named_parameters() if name in expected}
+    assert found.keys() == set(weights.values())
+    for name, gradient in expected.items():
+        full = found[weights[name]]
+        assert full.shape == weights[name].shape[1:]
+        used = tuple(map(slice, gradient.shape))
+        torch.testing.assert_close(full[used], gradient, rtol=1e-3, atol=1e-5, msg=name)
+        assert full.norm().item() == pytest.approx(gradient.norm().item(), rel=1e-3)
+
+
+def test_the_cosine_is_over_shared_weights():
+    first, second, third = (nn.Parameter(torch.zeros(1)) for _ in range(3))
+    one = {first: torch.tensor([[3.0, 0.0]]), second: torch.tensor([4.0]), third: torch.tensor([9.0])}
+    other = {second: torch.tensor([-2.0]), first: torch.tensor([[2.0, 1.0]])}
+    assert gradient_cosine(one, other) == pytest.approx((6 - 8) / (5 * 3))
+    assert gradient_cosine(one, other, {first, third}) == pytest.approx(2 / 5**0.5)
+    assert gradient_cosine(other, one) == gradient_cosine(one, other)
+
+
+def test_no_cosine_without_gradients_on_a_shared_weight():
+    first, second = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+    one = {first: torch.ones(2)}
+    for other in ({second: torch.ones(2)}, {first: torch.zeros(2)}, {first: torch.tensor([1.0, math.inf])}):
+        assert math.isnan(gradient_cosine(one, other))
+    assert math.isnan(gradient_cosine(one, one, {second}))

@@ -224,7 +224,17 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize(("settings", "codes"), [(SETTINGS, None), EVERYTHING], ids=["default", "everything"])
+OBJECTIVES = {
+    name: (dataclasses.replace(SETTINGS, simplex_objective=name, simplex_every=1), CodeSettings(spread=1.0))
+    for name in ("relative", "ranking", "agreement", "balance")
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "codes"),
+    [(SETTINGS, None), EVERYTHING, *OBJECTIVES.values()],
+    ids=["default", "everything", *OBJECTIVES],
+)
 def test_resumed_training_equals_an_uninterrupted_one(make_trainer, settings, codes):
     whole = make_trainer(settings=settings, codes=codes)
     for _ in range(2):
@@ -308,6 +318,11 @@ def test_misuse_is_refused(make_trainer, tiny_space, tiny_splits, seeded):
         ({"simplex_learning_rate": -1.0}, "simplex_learning_rate"),
         ({"simplex_every": 0}, "simplex_every"),
         ({"paths_per_simplex_step": 0}, "paths_per_simplex_step"),
+        (
+            {"simplex_objective": "ranking", "paths_per_simplex_step": 1},
+            "paths_per_simplex_step: expected at least 2, since the simplex_objective 'ranking' compares paths, got 1",
+        ),
+        ({"simplex_objective": "tau"}, "expected one of loss, relative, ranking, agreement, balance, got 'tau'"),
         ({"held_out_share": 1.0}, "held_out_share"),
         ({"simplex_rate_at_end": 1.1}, "simplex_rate_at_end"),
         ({"average_decay": 1.0}, "average_decay"),
