@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kshot_ext.nas.networks.code_analysis import Spectrum
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated, pareto_front
@@ -18,7 +20,8 @@ HISTORY = [Evaluated(Architecture((index,)), 0.5 + 0.03 * (index % 4), 10**6 * i
 def _result() -> RunResult:
     winner = RetrainedNetwork("winner", Architecture((0, 1)), ("identity", "mb3_k3"), 3 * 10**6, 5, 0.6, 0.9)
     random = RetrainedNetwork("random", Architecture((1, 1)), ("mb3_k3", "mb3_k3"), 3 * 10**6, 5, 0.5, 0.8)
-    return RunResult(winner, random, max_macs=6 * 10**6, seconds={})
+    codes = CodeReport(0.3, (0.5, 0.5), Spectrum((2.0, 1.0), 2, 1.9))
+    return RunResult(winner, random, max_macs=6 * 10**6, codes=codes, seconds={})
 
 
 def test_a_figure_becomes_a_png_file(tmp_path: Path) -> None:
