@@ -150,7 +150,7 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
         ),
         picture(
             "distances",
-            plots.plot_curves(distance_curves, "choices that differ", "mean L1 distance of codes"),
+            plots.plot_code_distances(distance_curves, "choices that differ"),
             "Codes follow architectures",
             "Random pairs that differ in so many choices of operations, or of widths, and in nothing else.",
         ),

@@ -15,6 +15,9 @@ from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
 
+CODE_DISTANCES = "Distance of codes"
+"""Heading of these curves."""
+
 _ABSENT = "-"
 _RESULTS = {
     "results.json": {
@@ -44,7 +47,7 @@ _RESULTS = {
 }
 _CURVES = {
     ("supernet", "loss"): "Training loss of the supernet",
-    ("supernet", "code_distance"): "Distance of codes",
+    ("supernet", "code_distance"): CODE_DISTANCES,
     ("search", "best_accuracy"): "Best accuracy in the search",
     ("ranking", "kendall_tau"): "Kendall's tau",
     ("retrain-winner", "loss"): "Training loss of the winner",

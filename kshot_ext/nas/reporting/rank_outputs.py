@@ -93,7 +93,7 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
 
     truth, accuracies = zip(*((item.truth, item.scores.accuracy) for item in result.architectures))
     tau = shown_correlation(result.final.by_accuracy.kendall_tau)
-    shown = job.architectures[:_CODE_ROWS]
+    shown = sorted(job.architectures[:_CODE_ROWS], key=job.space.count_macs)
     codes = job.simplex_net(shown).detach().cpu()
     pictures = [
         picture(
