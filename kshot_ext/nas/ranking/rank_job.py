@@ -8,8 +8,8 @@ from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.messages import one_line
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
@@ -22,10 +22,6 @@ from kshot_ext.nas.runs.supernet_job import SupernetJob
 from kshot_ext.nas.runs.warm_up import WARM_UP, load_warm_up
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.warm_up import copied_warm_up
-
-_ARCHITECTURES_FOR_CODES = 1000
-_LEAST_CODE_DISTANCE = 0.1
-_LEAST_ENTRY_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -69,28 +65,18 @@ class RankResult:
     Args:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
-        codes: how codes spread over random architectures, at the end.
+        codes: what codes and copies amount to, at the end.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
-    codes: CodeStatistics
+    codes: CodeReport
     seconds: dict[str, float]
 
     @property
     def final(self) -> RankPoint:
         return self.points[-1]
-
-    @property
-    def used_all_shots(self) -> bool:
-        """Whether codes differ and every copy is in use; else this was a one-shot supernet, whatever its K.
-
-        The bar: a mean L1 distance of codes of at least 0.1, and for each entry a mean share of at least 0.25/K.
-        """
-        shares = self.codes.entry_shares
-        in_use = min(shares) >= _LEAST_ENTRY_SHARE / len(shares)
-        return self.codes.distance >= _LEAST_CODE_DISTANCE and in_use
 
 
 class RankJob(SupernetJob[RankSettings]):
@@ -151,10 +137,7 @@ class RankJob(SupernetJob[RankSettings]):
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
-        codes = code_statistics(
-            self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
-        )
-        return RankResult(tuple(points), tuple(ranked), codes, seconds)
+        return RankResult(tuple(points), tuple(ranked), self.code_report(), seconds)
 
     def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
         """Take over the warm-up of another run, unless this one has begun."""
@@ -195,8 +178,10 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "seed": settings.seed,
         **result.final.numbers(),
         "architectures": len(result.architectures),
+        "verdict": result.codes.verdict,
         "code_distance": result.codes.distance,
-        "min_entry_share": min(result.codes.entry_shares),
+        "min_entry_share": result.codes.least_share,
+        "effective_rank": result.codes.spectrum.effective_rank,
         "seconds": round(sum(result.seconds.values()), 1),
         "space": job.space.name,
         "image_shape": job.space.image_shape,

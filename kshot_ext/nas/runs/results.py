@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
@@ -35,17 +36,19 @@ class RetrainedNetwork:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Both networks, what they had to keep to, and what it took.
+    """Both networks, what they had to keep to, the supernet that chose, and what it took.
 
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
+        codes: what codes and copies of the supernet amount to.
         seconds: time of each stage.
     """
 
     winner: RetrainedNetwork
     random: RetrainedNetwork
     max_macs: int
+    codes: CodeReport
     seconds: Mapping[str, float]
 
     @property

@@ -77,6 +77,9 @@ class SearchJob(SupernetJob[RunSettings]):
 
         run(self._supernet_stage)
         self.processes.close()
+        codes = self.code_report()
+        for shortfall in codes.shortfalls:
+            progress.tell(f"supernet: this is a one-shot run, as {shortfall}")
         run(self._search_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
@@ -87,7 +90,7 @@ class SearchJob(SupernetJob[RunSettings]):
         best = self.search.best.architecture
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
-        return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds), network
+        return RunResult(winner, random, max_macs=self.max_macs, codes=codes, seconds=seconds), network
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.
