@@ -168,6 +168,14 @@ def rank(
     cells: Cells = None,
     image_size: ImageSize = None,
     max_images: MaxImages = None,
+    keep_warm_up: Annotated[
+        bool | None,
+        typer.Option("--keep-warm-up", help="Keep the state at the end of warm-up, for other runs to begin from."),
+    ] = None,
+    warm_up: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of one copy with a kept warm-up, equal but for its codes, to begin from."),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="JSON file of many runs' results to add this one's to, whose other runs stay.")
     ] = None,
@@ -192,6 +200,8 @@ def rank(
         "cells": cells,
         "image_size": image_size,
         "max_images": max_images,
+        "keep_warm_up": keep_warm_up,
+        "warm_up": _text(warm_up),
         "results": _text(results),
         "out": _text(out),
     }

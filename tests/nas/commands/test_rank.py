@@ -315,3 +315,74 @@ def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
     assert "mend or move that file; what was saved before is safe" in error
     assert error.strip().endswith(f"go on with: kshot-ext rank --resume {tmp_path / 'run'}")
     assert (tmp_path / "all.json").read_text() == "[]"
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def warmed_up(config: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a ranking with one copy that kept its warm-up."""
+    out = tmp_path_factory.mktemp("runs") / "one"
+    options = {"truth": str(table), "out": str(out), "shots": 1, "keep_warm_up": True}
+    assert rank_command(options, config, None) == EXIT_DONE
+    return out
+
+
+_FROM_WARM_UP = {"codes": {"perturbation": 0.0, "start": "count"}}
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("shots", [1, 3])
+def test_a_run_begins_from_the_warm_up_of_another(warmed_up, config, table, tmp_path, monkeypatch, shots) -> None:
+    calls = _recorded(monkeypatch)
+    options = {"truth": str(table), "shots": shots, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
+    assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_DONE
+    assert calls.count("train") == 2  # of three epochs one is warm-up
+    mine, theirs = _entry(tmp_path / "forked" / "ranking.json"), _entry(warmed_up / "ranking.json")
+    records = [json.loads(line) for line in (tmp_path / "forked" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["stage"] == "supernet"] == [1, 2, 3]
+    assert mine["shots"] == shots
+    if shots == 1:
+        assert mine["curve"] == theirs["curve"]  # as if it had done the warm-up itself
+    else:
+        assert mine["code_distance"] > 0.1
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_run_that_shares_a_warm_up_is_resumed(warmed_up, config, table, tmp_path, stop_before_saves) -> None:
+    options = {"truth": str(table), "shots": 3, "warm_up": str(warmed_up)} | _FROM_WARM_UP
+    assert rank_command(options | {"out": str(tmp_path / "whole")}, config, None) == EXIT_DONE
+    stop_before_saves({1, 2, 5})
+    assert rank_command(options | {"out": str(tmp_path / "stopped")}, config, None) == EXIT_INTERRUPTED
+    for status in (EXIT_INTERRUPTED, EXIT_INTERRUPTED, EXIT_DONE):
+        assert rank_command({}, None, tmp_path / "stopped") == status
+    assert (
+        _entry(tmp_path / "stopped" / "ranking.json")["curve"] == _entry(tmp_path / "whole" / "ranking.json")["curve"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "seed is 0 there, 1 here"),
+        ({"max_images": 190}, "max_images is 200 there, 190 here; its images are others"),
+        ({"training": {"warmup_epochs": 2}}, "training.warmup_epochs is 1 there, 2 here"),
+        ({"training": {"learning_rate": 0.2}}, "training.learning_rate is 0.1 there, 0.2 here"),
+        ({"codes": {"perturbation": 0.1}}, "codes.perturbation: expected 0"),
+    ],
+)
+def test_refuses_a_warm_up_that_it_would_not_have_done(
+    warmed_up, config, table, tmp_path, capsys, changed, message
+) -> None:
+    options = {"truth": str(table), "shots": 2, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
+    assert rank_command({**options, **_FROM_WARM_UP, **changed}, config, None) == EXIT_ERROR
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_refuses_a_run_that_kept_no_warm_up(finished, config, table, tmp_path, capsys) -> None:
+    options = {"truth": str(table), "warm_up": str(finished), "out": str(tmp_path / "forked")}
+    assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_ERROR
+    assert "keeps no warm-up; expected a run with keep_warm_up" in " ".join(capsys.readouterr().err.split())
