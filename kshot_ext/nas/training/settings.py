@@ -8,6 +8,8 @@ from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.training.optimization import OptimizationSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 
+_EPOCHS_PER_WARM_UP_EPOCH = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(OptimizationSettings):
@@ -22,7 +24,8 @@ class TrainingSettings(OptimizationSettings):
         average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal.
+        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for a tenth of all
+            epochs, rounded down.
         simplex_learning_rate: of the simplex-net's Adam, at its first step.
         simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
         simplex_every: dictionary steps between two simplex steps.
@@ -36,7 +39,7 @@ class TrainingSettings(OptimizationSettings):
     epochs: int = 50
     path_sampling: str = "uniform"
     average_decay: float = 0.0
-    warmup_epochs: int = 5
+    warmup_epochs: int | None = None
     simplex_learning_rate: float = 3e-3
     simplex_rate_at_end: float = 1.0
     simplex_every: int = 8
@@ -47,9 +50,19 @@ class TrainingSettings(OptimizationSettings):
         super().__post_init__()
         check_one_of("path_sampling", self.path_sampling, PATH_SAMPLINGS)
         check_between("average_decay", self.average_decay, 0, 1)
-        check_at_least("warmup_epochs", self.warmup_epochs, 0)
+        check_at_least("warmup_epochs", self.warm_up, 0)
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
         check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
         check_at_least("simplex_every", self.simplex_every, 1)
         check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
         check_between("held_out_share", self.held_out_share, 0.01, 1)
+
+    @property
+    def warm_up(self) -> int:
+        """Epochs of warm-up, whether they were set or not.
+
+        Example:
+            >>> [TrainingSettings(epochs=epochs).warm_up for epochs in (1, 9, 10, 50)]
+            [0, 0, 1, 5]
+        """
+        return self.epochs // _EPOCHS_PER_WARM_UP_EPOCH if self.warmup_epochs is None else self.warmup_epochs
