@@ -27,7 +27,7 @@ from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.reporting.code_facts import verdict_sentence
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
-from kshot_ext.nas.runs.settings import AnySettings, check_same, gather_settings
+from kshot_ext.nas.runs.settings import AnySettings, check_codes_can_part, check_same, gather_settings
 from kshot_ext.nas.spaces.own import is_own
 from kshot_ext.nas.training.divergence import DivergedError
 
@@ -70,10 +70,12 @@ class Run:
 
         Raises:
             RunFolderError: if the folder to go on with cannot be used.
-            SettingsError: if the settings are unusable, or others than the run's.
+            SettingsError: if the settings are unusable, leave K copies no way to part, or are others than the run's.
         """
         if self.resume is None:
-            return gather_settings(defaults, config, options)
+            settings = gather_settings(defaults, config, options)
+            check_codes_can_part(settings)
+            return settings
         self.folder = RunFolder(self.resume, self.command)
         self.space = self.folder.settings.space
         settings = gather_settings(self.folder.settings, config, options)

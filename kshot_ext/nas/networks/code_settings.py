@@ -91,6 +91,11 @@ class CodeSettings:
             check_at_least(name, getattr(self, name), 1e-3)
         check_between("width_distance", self.width_distance, 0, 2 + 1e-9)
 
+    @property
+    def starts_equal(self) -> bool:
+        """Whether all architectures begin with one code, so that only training can part them."""
+        return self.start == "equal" or self.spread == 0
+
     def form_at(self, progress: float) -> CodeForm:
         """The form of codes at a point of the training between the end of warm-up, 0, and its own end, 1."""
         progress = min(progress / self.growth, 1.0) if self.growth > 0 else 1.0

@@ -155,8 +155,8 @@ class RankJob(SupernetJob[RankSettings]):
         """Train to the end of warm-up and keep the state there, if the settings say so."""
         if not self.settings.keep_warm_up or folder.load_checkpoint(WARM_UP) is not None:
             return
-        run_stage(SupernetStage(self.trainer, until=self.settings.training.warmup_epochs), folder, metrics, progress)
-        if self.trainer.epoch == self.settings.training.warmup_epochs:
+        run_stage(SupernetStage(self.trainer, until=self.settings.training.warm_up), folder, metrics, progress)
+        if self.trainer.epoch == self.settings.training.warm_up:
             folder.save_checkpoint(WARM_UP, folder.load_checkpoint("supernet"))
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:

@@ -18,6 +18,7 @@ from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -161,7 +162,8 @@ class RankSettings(SupernetSettings):
 def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
     """Merge settings: options win over the file, the file over the base.
 
-    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``.
+    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``. A length of warm-up
+    that nobody set is filled in, so that a run's settings say what was used.
 
     Args:
         base: what holds where neither says anything.
@@ -187,7 +189,8 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     # A run may be resumed from another working directory.
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
     absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
-    settings = replace(settings, **absolute, space=with_absolute_path(settings.space))
+    training = replace(settings.training, warmup_epochs=settings.training.warm_up)
+    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
         if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
             raise SettingsError(
@@ -207,6 +210,13 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
     ]
     if differences:
         raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
+
+
+def check_codes_can_part(settings: SupernetSettings) -> None:
+    """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
+    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes)
+    if alike is not None:
+        raise SettingsError(f"{alike}; a one-shot run is shots = 1")
 
 
 def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import operation_shares
 from kshot_ext.nas.training.choice_similarity import choice_similarities
+from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
@@ -71,7 +73,8 @@ class SupernetTrainer(EpochTrainer):
     stay unseen, so that they can choose between architectures.
 
     First all codes are equal (warm-up), then they are those that the simplex-net starts with (``fixed_epochs``), then
-    it is trained; see :class:`kshot_ext.nas.networks.code_settings.CodeSettings`.
+    it is trained; see :class:`kshot_ext.nas.networks.code_settings.CodeSettings`. Settings under which K > 1 copies
+    stay one are warned of.
 
     Args:
         supernet: trained in place; if an average is kept, it holds that at the end.
@@ -105,6 +108,9 @@ class SupernetTrainer(EpochTrainer):
                 f"got {simplex_net.num_shots}"
             )
         self.processes = processes or DataParallel()
+        alike = why_codes_stay_alike(num_shots, settings, simplex_net.settings)
+        if alike is not None and self.processes.leads:
+            warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=2)
         self.processes.prepare(supernet)
         self.supernet = supernet
         self.simplex_net = simplex_net
@@ -119,7 +125,7 @@ class SupernetTrainer(EpochTrainer):
         self._clip_norm = settings.clip_norm / math.sqrt(num_shots)
         images, self.held_out = _hold_out(splits.train, settings.held_out_share)
         super().__init__(images, optimizer, splits, settings, generator)
-        self._warm_up_steps = settings.warmup_epochs * self.steps_per_epoch
+        self._warm_up_steps = settings.warm_up * self.steps_per_epoch
         self._total_steps = settings.epochs * self.steps_per_epoch
         self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))

@@ -29,8 +29,8 @@ def copied_warm_up(state: Mapping[str, Any], trainer: SupernetTrainer) -> dict[s
             trainer would have been perturbed.
     """
     settings, shots = trainer.settings, trainer.supernet.num_shots
-    if state["epoch"] != settings.warmup_epochs:
-        raise ValueError(f"expected the state after {settings.warmup_epochs} epochs of warm-up, got {state['epoch']}")
+    if state["epoch"] != settings.warm_up:
+        raise ValueError(f"expected the state after {settings.warm_up} epochs of warm-up, got {state['epoch']}")
     if trainer.simplex_net.settings.perturbation != 0:
         raise ValueError(
             "codes.perturbation: expected 0, as the copies of a shared warm-up are equal, "

@@ -308,7 +308,7 @@ def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(rank_outputs, "_draw", lambda *_: (tmp_path / "all.json").write_text("[]") and [])
-    options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 1}
+    options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 2}
     assert rank_command(options | {"checkpoints": 1}, config, None) == EXIT_ERROR
     error = capsys.readouterr().err
     assert "all.json: expected" in error

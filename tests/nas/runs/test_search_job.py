@@ -240,6 +240,8 @@ def test_no_winner_is_named_where_no_network_gives_numbers(
         ({"max_images": 50}, "batch_size: expected at most"),
         ({"device": "cuda"}, "device: expected one of this machine, got 'cuda'"),
         ({"truth": "none.json"}, "none.json: cannot be read"),
+        # Before the images are read, or missed.
+        ({"epochs": 1, "data": "missing.zip"}, "training.warmup_epochs: expected fewer than the 1 epochs"),
     ],
 )
 def test_an_error_names_the_value_and_writes_nothing(
