@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
@@ -14,11 +15,13 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import check_results_file
-from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.stages import SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
+from kshot_ext.nas.runs.warm_up import WARM_UP, load_warm_up
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.training.warm_up import copied_warm_up
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,14 @@ class RankJob(SupernetJob[RankSettings]):
             RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
             OSError: if a file cannot be written.
         """
+        self.tell_if_codes_start_alike(progress)
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
+        self._begin_from_warm_up(folder)
         for epoch in self.epochs_ranked:
+            self._keep_warm_up(folder, metrics, progress)
             ranking = Ranking(self.architectures, self.evaluation.scores)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
@@ -133,6 +139,26 @@ class RankJob(SupernetJob[RankSettings]):
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
         return RankResult(tuple(points), tuple(ranked), self.code_report(), seconds)
+
+    def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
+        """Take over the warm-up of another run, unless this one has begun."""
+        source = self.settings.warm_up
+        if source is None or folder.load_checkpoint("supernet") is not None:
+            return
+        checkpoint = load_warm_up(Path(source), self.settings, folder.card)
+        try:
+            state = copied_warm_up(checkpoint.state, self.trainer)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{source}: its warm-up does not fit this run ({one_line(error)})") from error
+        folder.save_checkpoint("supernet", Checkpoint(state, checkpoint.seconds, checkpoint.records))
+
+    def _keep_warm_up(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> None:
+        """Train to the end of warm-up and keep the state there, if the settings say so."""
+        if not self.settings.keep_warm_up or folder.load_checkpoint(WARM_UP) is not None:
+            return
+        run_stage(SupernetStage(self.trainer, until=self.settings.training.warm_up), folder, metrics, progress)
+        if self.trainer.epoch == self.settings.training.warm_up:
+            folder.save_checkpoint(WARM_UP, folder.load_checkpoint("supernet"))
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
         """Refuse to evaluate later weights as if they were those after ``epoch``."""

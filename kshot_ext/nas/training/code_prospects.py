@@ -36,12 +36,13 @@ def why_codes_stay_alike(num_shots: int, training: TrainingSettings, codes: Code
             f"{num_shots} copies would be at most {codes.free_share * most:.3g} apart on average, where a K-shot run "
             f"has {LEAST_DISTANCE:g} or more"
         )
-    return _why_equal_codes_stay_equal(training, codes) if codes.spread == 0 else None
+    starts_equal = codes.start == "equal" or codes.spread == 0
+    return _why_equal_codes_stay_equal(training, codes) if starts_equal else None
 
 
 def _why_equal_codes_stay_equal(training: TrainingSettings, codes: CodeSettings) -> str | None:
     """The same for codes that only the training of the simplex-net can part."""
-    start = "codes start equal (codes.spread is 0)"
+    start = f"codes start equal ({'codes.start is equal' if codes.start == 'equal' else 'codes.spread is 0'})"
     left = training.epochs - training.warm_up
     if codes.fixed_epochs >= left:
         return (

@@ -17,20 +17,26 @@ from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
     ("training", "codes", "setting", "got"),
     [
         ({"epochs": 5, "warmup_epochs": 5}, {}, "training.warmup_epochs: expected fewer than the 5 epochs", "5"),
-        ({"epochs": 3, "warmup_epochs": 5}, {"spread": 1.0}, "training.warmup_epochs: expected fewer than the 3", "5"),
+        (
+            {"epochs": 3, "warmup_epochs": 5},
+            {"start": "cost"},
+            "training.warmup_epochs: expected fewer than the 3",
+            "5",
+        ),
         ({"epochs": 6, "warmup_epochs": 5}, {}, None, ""),
         ({"epochs": 1}, {}, None, ""),
         ({}, {"fixed_epochs": 45}, "codes.fixed_epochs: expected fewer than the 45 epochs after warm-up", "45"),
-        ({}, {"fixed_epochs": 45, "spread": 1.0}, None, ""),  # a start parts codes without training
+        ({}, {"fixed_epochs": 45, "start": "cost"}, None, ""),  # a start parts codes without training
         ({}, {"fixed_epochs": 44}, None, ""),
         ({}, {"free_share": 0.0}, "codes.free_share: expected at least 0.0667", "0"),
-        ({}, {"free_share": 0.066, "spread": 1.0}, "codes.free_share: expected at least 0.0667", "0.066"),
+        ({}, {"free_share": 0.066, "start": "cost"}, "codes.free_share: expected at least 0.0667", "0.066"),
         ({}, {"free_share": 0.067}, None, ""),
         ({}, {"free_share_at_start": 0.0}, None, ""),
         ({"simplex_learning_rate": 0.0}, {}, "training.simplex_learning_rate: expected above 0", "0"),
-        ({"simplex_learning_rate": 0.0}, {"spread": 1.0}, None, ""),
+        ({"simplex_learning_rate": 0.0}, {"start": "cost"}, None, ""),
         ({}, {"perturbation": 0.0}, "codes.perturbation: expected above 0", "0"),
-        ({}, {"perturbation": 0.0, "spread": 1.0}, None, ""),
+        ({}, {"perturbation": 0.0, "start": "cost", "spread": 0.0}, "codes.perturbation: expected above 0", "0"),
+        ({}, {"perturbation": 0.0, "start": "cost"}, None, ""),
     ],
 )
 def test_settings_that_keep_codes_alike_are_named(
@@ -83,6 +89,6 @@ def test_codes_do_stay_equal_where_it_is_said(tiny_space, tiny_splits, seeded) -
 
 
 def test_codes_of_a_single_epoch_part_by_the_step(tiny_space, tiny_splits, seeded) -> None:
-    codes = CodeSettings(spread=3.0, free_share_at_start=0.0, free_share=0.6)
+    codes = CodeSettings(start="cost", free_share_at_start=0.0, free_share=0.6)
     settings = TrainingSettings(epochs=1, batch_size=8)
     assert _trained(tiny_space, tiny_splits, seeded, codes, settings) > 0.3
