@@ -71,7 +71,7 @@ class CodeReport(CodeStatistics):
         if not self.distance >= LEAST_DISTANCE:  # nor is what is not a number
             shortfalls.append(
                 f"codes are alike: {self.distance:.3f} apart on average, expected at least {LEAST_DISTANCE:g}; to part "
-                "them, set codes.start, raise codes.free_share, lower codes.temperature, or train for more epochs"
+                "them, choose another codes.start, raise codes.free_share, lower codes.temperature, or train for longer"
             )
         least = LEAST_SHARE / self.num_shots
         if not self.least_share >= least:

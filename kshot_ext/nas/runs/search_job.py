@@ -75,6 +75,7 @@ class SearchJob(SupernetJob[RunSettings]):
         def run(stage: Stage) -> None:
             seconds[stage.name] = run_stage(stage, folder, metrics, progress)
 
+        self.tell_if_codes_start_alike(progress)
         run(self._supernet_stage)
         self.processes.close()
         codes = self.code_report()

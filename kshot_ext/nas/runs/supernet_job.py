@@ -160,6 +160,17 @@ class SupernetJob(Generic[AnySettings]):
         """What codes and copies amount to as they are now."""
         return code_report(self.supernet, self.simplex_net, self.settings.seed)
 
+    def tell_if_codes_start_alike(self, progress: ConsoleProgress) -> None:
+        """Say, before training, what keeps the codes that it starts from below the bar in the form that they end in.
+
+        Then only the training of the simplex-net can make this a K-shot run.
+        """
+        start = self.simplex_net.start
+        if start is not None and start.settles:  # when warm-up has ended
+            return
+        for shortfall in self.code_report().shortfalls:
+            progress.tell(f"before training {shortfall}")
+
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""
         return named_generator(self.settings.seed, purpose)

@@ -41,7 +41,7 @@ def why_codes_stay_alike(num_shots: int, training: TrainingSettings, codes: Code
 
 def _why_equal_codes_stay_equal(training: TrainingSettings, codes: CodeSettings) -> str | None:
     """The same for codes that only the training of the simplex-net can part."""
-    start = "codes start equal" + (" (codes.start)" if codes.start == "equal" else " (codes.spread is 0)")
+    start = f"codes start equal ({'codes.start is equal' if codes.start == 'equal' else 'codes.spread is 0'})"
     left = training.epochs - training.warm_up
     if codes.fixed_epochs >= left:
         return (

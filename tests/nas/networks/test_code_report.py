@@ -39,7 +39,7 @@ def test_the_bar_of_a_k_shot_supernet(
 
 def test_the_numbers_are_those_of_random_architectures(tiny_space, seeded):
     supernet = Supernet(tiny_space, 3, seeded(0))
-    simplex_net = SimplexNet(tiny_space, 3, seeded(1), settings=CodeSettings(start="cost", spread=2.0))
+    simplex_net = SimplexNet(tiny_space, 3, seeded(1), settings=CodeSettings(start="cost"))
     report = code_report(supernet, simplex_net, seed=5)
     generator = named_generator(5, "code statistics")
     codes = simplex_net([tiny_space.sample(generator) for _ in range(1000)]).detach().double()

@@ -25,7 +25,7 @@ def test_only_a_one_shot_run_of_several_copies_is_warned_of() -> None:
     assert verdict_sentence(SINGLE) == "this is a one-shot run, as one copy was asked for"
     sentence = verdict_sentence(ALIKE)
     assert sentence.startswith("this is a one-shot run: its 2 copies act as one. Codes are alike: 0.075 apart")
-    assert "raise codes.spread" in sentence
+    assert "choose another codes.start, raise codes.free_share" in sentence
     (banner,) = code_banner(ALIKE)
     assert banner.startswith('<p class="warning" role="alert">This is a one-shot run')
     (banner,) = code_banner(ALIKE, "After 3 of 50 epochs")

@@ -140,7 +140,9 @@ def _check_told_to_be_one_shot(console: str, run: Path) -> None:
     assert sum(codes["entry_shares"]) == pytest.approx(1)
     assert codes["least_share"] == min(codes["entry_shares"])
     assert 1 < codes["effective_rank"] < 2
-    trained, end = console.split("search 1/2")
+    begun, trained = console.split("train supernet 1/2")
+    assert "before training codes are alike: 0.000 apart on average, expected at least 0.1; to part them" in begun
+    trained, end = trained.split("search 1/2")
     assert "supernet: this is a one-shot run, as codes are alike" in trained
     assert "this is a one-shot run: its 2 copies act as one. Codes are alike" in end
     assert f"{codes['distance']:.3f}" in end

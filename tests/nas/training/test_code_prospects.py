@@ -35,6 +35,7 @@ from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
         ({"simplex_learning_rate": 0.0}, {}, "training.simplex_learning_rate: expected above 0", "0"),
         ({"simplex_learning_rate": 0.0}, {"start": "cost"}, None, ""),
         ({}, {"perturbation": 0.0}, "codes.perturbation: expected above 0", "0"),
+        ({}, {"perturbation": 0.0, "start": "cost", "spread": 0.0}, "codes.perturbation: expected above 0", "0"),
         ({}, {"perturbation": 0.0, "start": "cost"}, None, ""),
     ],
 )

@@ -225,7 +225,10 @@ EVERYTHING = (
 
 
 OBJECTIVES = {
-    name: (dataclasses.replace(SETTINGS, simplex_objective=name, simplex_every=1), CodeSettings(start="cost", spread=1.0))
+    name: (
+        dataclasses.replace(SETTINGS, simplex_objective=name, simplex_every=1),
+        CodeSettings(start="cost", spread=1.0),
+    )
     for name in ("relative", "ranking", "agreement", "balance")
 }
 
