@@ -53,6 +53,10 @@ class RankPoint:
     by_accuracy: RankCorrelation
     by_loss: RankCorrelation
 
+    def by(self, score: str) -> RankCorrelation:
+        """The ranking by ``"loss"`` or ``"accuracy"``."""
+        return self.by_loss if score == "loss" else self.by_accuracy
+
     def numbers(self) -> dict[str, float | None]:
         """For files of results: plain names are by accuracy."""
         by_loss = {f"{name}_by_loss": value for name, value in asdict(self.by_loss).items()}
@@ -67,12 +71,14 @@ class RankResult:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
         codes: how codes spread over random architectures, at the end.
+        score: which ranking is meant where one is asked for, ``"loss"`` or ``"accuracy"``.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
     codes: CodeStatistics
+    score: str
     seconds: dict[str, float]
 
     @property
@@ -134,7 +140,7 @@ class RankJob(SupernetJob[RankSettings]):
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
         for epoch in self.epochs_ranked:
-            ranking = Ranking(self.architectures, self.evaluation.scores)
+            ranking = Ranking(self.architectures, self.evaluation)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
@@ -142,14 +148,15 @@ class RankJob(SupernetJob[RankSettings]):
             with self.trainer.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.trainer.steps_per_epoch
-            points.append(RankPoint(epoch, steps, ranking.by_accuracy(self.truth), ranking.by_loss(self.truth)))
+            by_accuracy, by_loss = (ranking.by(score, self.truth) for score in ("accuracy", "loss"))
+            points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
         codes = code_statistics(
             self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
         )
-        return RankResult(tuple(points), tuple(ranked), codes, seconds)
+        return RankResult(tuple(points), tuple(ranked), codes, self.settings.evaluation.score, seconds)
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
         """Refuse to evaluate later weights as if they were those after ``epoch``."""
@@ -168,6 +175,7 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "run": run,
         "shots": settings.shots,
         "seed": settings.seed,
+        "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
         "code_distance": result.codes.distance,
@@ -178,6 +186,6 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "channels": settings.channels,
         "epochs": settings.training.epochs,
         "batch_size": settings.training.batch_size,
-        "validation_images": len(job.splits.validation),
+        "validation_images": len(job.evaluation.validation),
         "curve": [point.numbers() for point in result.points],
     }

@@ -18,6 +18,7 @@ _ABSENT = "-"
 _RESULTS = {
     "results.json": {
         "winner.test_accuracy": "test accuracy of the winner",
+        "winner.supernet_loss": "its loss in the supernet",
         "winner.supernet_accuracy": "its accuracy in the supernet",
         "winner.macs": "its multiply-accumulates",
         "winner.parameters": "its parameters",
@@ -38,7 +39,8 @@ _RESULTS = {
 _CURVES = {
     ("supernet", "loss"): "Training loss of the supernet",
     ("supernet", "code_distance"): "Distance of codes",
-    ("search", "best_accuracy"): "Best accuracy in the search",
+    ("search", "best_loss"): "Loss of the best of the search",
+    ("search", "best_accuracy"): "Accuracy of the best of the search",
     ("ranking", "kendall_tau"): "Kendall's tau",
     ("retrain-winner", "loss"): "Training loss of the winner",
 }

@@ -29,10 +29,11 @@ OUTPUTS = (
 
 _CODE_ROWS = 24
 _CURVES = {
-    "Kendall's tau": "kendall_tau",
-    "Spearman's rho": "spearman_rho",
     "Kendall's tau by loss": "kendall_tau_by_loss",
+    "Spearman's rho by loss": "spearman_rho_by_loss",
+    "Kendall's tau by accuracy": "kendall_tau",
 }
+_OTHER = {"loss": "accuracy", "accuracy": "loss"}
 
 
 def rehearse_outputs() -> None:
@@ -74,13 +75,14 @@ def write_ranking(
 
 def summary(result: RankResult) -> dict[str, str]:
     """The numbers of a ranking run for people."""
-    correlation, by_loss = result.final.by_accuracy, result.final.by_loss
+    correlation, other = result.final.by(result.score), _OTHER[result.score]
     verdict = "yes" if result.used_all_shots else "no: codes are alike, or a copy is hardly used"
     return {
+        "ranked by": f"{result.score} on held-out images",
         "Kendall's tau": shown_correlation(correlation.kendall_tau),
         "Spearman's rho": shown_correlation(correlation.spearman_rho),
         "regret of the best-ranked": f"{correlation.regret:.3f}",
-        "Kendall's tau by loss": shown_correlation(by_loss.kendall_tau),
+        f"Kendall's tau by {other}": shown_correlation(result.final.by(other).kendall_tau),
         "architectures": f"{len(result.architectures):,}",
         "dictionary steps": f"{result.final.steps:,}",
         "distance of codes": f"{result.codes.distance:.3f}",
@@ -93,16 +95,16 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    truth, accuracies = zip(*((item.truth, item.scores.accuracy) for item in result.architectures))
-    tau = shown_correlation(result.final.by_accuracy.kendall_tau)
+    truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
+    tau = shown_correlation(result.final.by(result.score).kendall_tau)
     shown = job.architectures[:_CODE_ROWS]
     codes = job.simplex_net(shown).detach().cpu()
     pictures = [
         picture(
             "ranking",
-            plots.plot_ranking(truth, accuracies, f"{len(truth)} architectures, Kendall's tau {tau}"),
+            plots.plot_ranking(truth, scores, result.score, f"{len(truth)} architectures, Kendall's tau {tau}"),
             "Ranking",
-            "Accuracy with the supernet's weights against accuracy when trained alone.",
+            f"{result.score.capitalize()} with the supernet's weights against accuracy when trained alone.",
         ),
         picture(
             "loss",
@@ -132,7 +134,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
     shape = "x".join(map(str, splits.image_shape))
     facts = {
         "data": f"{folder.card.data_name}, {splits.num_classes} classes of {shape} images",
-        "images": f"{len(splits.train):,} for training, {len(splits.validation):,} for evaluation",
+        "images": f"{len(splits.train):,} for training, {len(job.evaluation.validation):,} for evaluation",
         "space": job.space.name,
         "shots": f"{settings.shots} weight copies",
         "table": Path(settings.truth).name,
@@ -147,8 +149,8 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
             page.tiles(summary(result)),
             page.figures(pictures),
             page.heading("Details"),
-            page.details("Rank correlation by accuracy", correlation_facts(result.final.by_accuracy), is_open=True),
-            page.details("Rank correlation by loss", correlation_facts(result.final.by_loss)),
+            page.details("Rank correlation by loss", correlation_facts(result.final.by_loss), is_open=True),
+            page.details("Rank correlation by accuracy", correlation_facts(result.final.by_accuracy)),
             page.details("What was run", page.facts(facts)),
             page.details("Settings", page.facts(flatten(as_table(settings)))),
             page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),

@@ -11,6 +11,7 @@ from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
 
+_SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
 _LOADING = """import torch
 # Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
 network = torch.load("model.pt", weights_only=False)"""
@@ -92,11 +93,12 @@ def _tiles(result: RunResult) -> str:
 
 
 def _comparison(result: RunResult) -> str:
-    heads = ("network", "test accuracy", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    heads = ("network", "test accuracy", *_SCORE_HEADS, "multiply-accumulates", "parameters")
     rows = [
         (
             network.title,
             f"{network.test_accuracy:.2%}",
+            f"{network.supernet_loss:.4f}",
             f"{network.supernet_accuracy:.2%}",
             f"{network.macs:,}",
             f"{network.parameters:,}",
@@ -105,15 +107,23 @@ def _comparison(result: RunResult) -> str:
     ]
     note = (
         "Both were trained from scratch in the same way and tested on images that no stage had seen. "
+        f"The winner has the best {result.score} in the supernet of all that the search evaluated. "
         f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
     return page.table(heads, rows) + page.note(note)
 
 
 def _front(front: Sequence[Evaluated]) -> str:
-    heads = ("architecture", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    heads = ("architecture", *_SCORE_HEADS, "multiply-accumulates", "parameters")
     rows = [
-        (item.architecture.short(), f"{item.accuracy:.2%}", f"{item.macs:,}", f"{item.parameters:,}") for item in front
+        (
+            item.architecture.short(),
+            f"{item.scores.loss:.4f}",
+            f"{item.scores.accuracy:.2%}",
+            f"{item.macs:,}",
+            f"{item.parameters:,}",
+        )
+        for item in front
     ]
     legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
     return page.table(heads, rows) + page.note(legend)

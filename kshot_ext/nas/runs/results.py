@@ -19,6 +19,7 @@ class RetrainedNetwork:
         macs: multiply-accumulates for one image.
         parameters: number of trainable numbers.
         supernet_accuracy: share of validation images right with the supernet's weights.
+        supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
         test_accuracy: share of test images right after training from scratch.
         widths: chosen share of the full width of each width searched; None if none are.
     """
@@ -29,6 +30,7 @@ class RetrainedNetwork:
     macs: int
     parameters: int
     supernet_accuracy: float
+    supernet_loss: float
     test_accuracy: float
     widths: tuple[float, ...] | None = None
 
@@ -40,12 +42,14 @@ class RunResult:
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
+        score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
         seconds: time of each stage.
     """
 
     winner: RetrainedNetwork
     random: RetrainedNetwork
     max_macs: int
+    score: str
     seconds: Mapping[str, float]
 
     @property
