@@ -1,4 +1,4 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT PORT`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
@@ -20,6 +20,7 @@ from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.reporting import plots
@@ -28,6 +29,8 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training import supernet_trainer
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import DivergedError
+from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
+from kshot_ext.nas.training.simplex_objectives.objective import StepTools
 from kshot_ext.nas.training.supernet_trainer import SupernetTrainer, TrainingSettings
 from kshot_ext.optim import KShotSGD
 
@@ -42,7 +45,7 @@ def join() -> DataParallel:
     return DataParallel.from_environment(timeout=60)
 
 
-def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
+def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss") -> SupernetTrainer:
     """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
 
     In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step, and
@@ -61,10 +64,11 @@ def make_trainer(processes: DataParallel, seed: int = 0) -> SupernetTrainer:
         simplex_every=2,
         paths_per_simplex_step=2,
         held_out_share=0.25,
+        simplex_objective=objective,
     )
-    supernet, simplex_net = (
-        network(space, 3, seeded(seed + place)).double() for place, network in enumerate((Supernet, SimplexNet))
-    )
+    codes = CodeSettings(spread=0.0 if objective == "loss" else 1.0)
+    supernet = Supernet(space, 3, seeded(seed)).double()
+    simplex_net = SimplexNet(space, 3, seeded(seed + 1), settings=codes).double()
     for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):
         reader.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
     return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
@@ -91,6 +95,31 @@ def train_and_lose_a_process(folder: Path) -> None:
         optimizer = trainer.simplex_training.optimizer
         optimizer.register_step_pre_hook(lambda *_: os._exit(9) if trainer.epoch == EPOCHS - 1 else None)
     processes.follow(trainer)
+
+
+def simplex_gradients(processes: DataParallel) -> dict[str, list[torch.Tensor]]:
+    """What each objective adds up for the simplex-net in two steps, and the losses that it reports."""
+    gradients = {}
+    for name in SIMPLEX_OBJECTIVES:
+        trainer = make_trainer(processes, objective=name)
+        training = trainer.simplex_training
+        net = training.simplex_net
+        tools = StepTools(trainer.supernet.train(), net, 0.1, trainer.gradient_steps, processes)
+        batches, paths = trainer._endless_held_out_batches(), seeded(9)
+        losses = [
+            training.objective.backward([net.space.sample(paths) for _ in range(4)], batches, tools) for _ in range(2)
+        ]
+        processes.sum_gradients(net.parameters())
+        gradients[name] = [losses, [parameter.grad for parameter in net.parameters()]]
+    return gradients
+
+
+def take_simplex_gradients(folder: Path) -> None:
+    processes = join()
+    found = simplex_gradients(processes)
+    if processes.leads:
+        torch.save(found, folder / "simplex.pt")
+    processes.close(failed=True)  # the other does not listen for more
 
 
 def diverge(folder: Path) -> None:
@@ -156,6 +185,6 @@ if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
     for work, os.environ["MASTER_PORT"] in zip(
-        (one_step, diverge, search, train_and_lose_a_process), ports, strict=True
+        (one_step, take_simplex_gradients, diverge, search, train_and_lose_a_process), ports, strict=True
     ):
         work(Path(folder))

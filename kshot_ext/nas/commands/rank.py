@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.commands.frame import (
+    CommandError,
+    Run,
+    exit_status,
+    print_facts,
+    suitable_threads,
+    tell,
+    tell_verdict,
+    users_errors,
+)
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_job import RankJob
@@ -56,10 +64,8 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
             except ResultsFileError as error:
                 raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
             metrics.close()
-        table = Table(title=f"ranking, K = {settings.shots}, seed {settings.seed}", show_header=False)
-        for row in summary(result).items():
-            table.add_row(*row)
-        console.print(table)
+        print_facts(console, f"ranking, K = {settings.shots}, seed {settings.seed}", summary(result))
+        tell_verdict(console, result.codes)
         tell(console, f"report: {report}")
 
     return exit_status(body, run.how_to_go_on)

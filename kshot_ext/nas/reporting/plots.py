@@ -14,6 +14,7 @@ from torch import Tensor
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import write_bytes
 from kshot_ext.nas.messages import visible
+from kshot_ext.nas.networks.code_report import LEAST_DISTANCE
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
@@ -32,8 +33,8 @@ _SCORE_LABELS = {
     "loss": "validation loss in the supernet (nats)",
     "accuracy": "validation accuracy in the supernet (%)",
 }
-_LEAST_CODE_REACH = 0.02
-"""Codes that differ by less than this look alike in the heat map, rather than noise looking like structure."""
+_WIDEST_CODES = 24
+"""Inches; a figure of thousands of shots at full width is more pixels than can be drawn."""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -135,26 +136,44 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: st
     return figure
 
 
+def plot_code_distances(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str) -> Figure:
+    """Draw mean distances of codes above 0 and beside the least of a K-shot run, so that near 0 looks near 0.
+
+    Args:
+        curves: ``(x, distance)`` pairs of each line, by its legend.
+        x_label: of the axis.
+    """
+    figure = plot_curves(curves, x_label, "mean L1 distance of codes")
+    (axes,) = figure.axes
+    axes.axhline(LEAST_DISTANCE, color=_RED, linestyle="--", linewidth=1.3, label="least of a K-shot run")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure
+
+
 def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     """Draw simplex codes as a heat map: a row per architecture, a column per shot.
+
+    A colour means the same coefficient in every run, so codes that hardly differ look alike.
 
     Args:
         codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn.
         labels: name of each row.
     """
-    codes = codes if codes.dim() == 2 else codes.mean(dim=1)
+    per_layer = codes.dim() == 3
+    codes = codes.mean(dim=1) if per_layer else codes
     rows, shots = codes.shape
-    equal = 1 / shots
-    reach = max(float((codes - equal).abs().max()), _LEAST_CODE_REACH)
-    figure, axes = _figure(3.4 + 0.6 * shots, 1.2 + 0.2 * rows)
-    image = axes.imshow(codes.numpy(), aspect="auto", cmap="RdBu_r", vmin=equal - reach, vmax=equal + reach)
-    axes.set_xticks(range(shots), [str(shot) for shot in range(1, shots + 1)])
+    figure, axes = _figure(3.4 + min(0.6 * shots, _WIDEST_CODES), 1.2 + 0.2 * rows)
+    image = axes.imshow(codes.numpy(), aspect="auto", cmap="Blues", vmin=0, vmax=1)
+    ticks = range(0, shots, math.ceil(0.6 * shots / _WIDEST_CODES))
+    axes.set_xticks(ticks, [str(shot + 1) for shot in ticks])
     axes.set_yticks(range(rows), list(map(plain, labels)), fontfamily="monospace", fontsize=8)
-    axes.set_xlabel("shot")
+    axes.set_xlabel("shot (mean over the layers)" if per_layer else "shot")
     axes.set_ylabel("architecture, cheapest first")
     axes.spines[:].set_visible(False)
-    label = f"coefficient (white: the equal share 1/{shots})"
-    figure.colorbar(image, ax=axes, label=label, pad=0.03).outline.set_visible(False)
+    bar = figure.colorbar(image, ax=axes, label=f"coefficient (line: the equal share 1/{shots})", pad=0.03)
+    bar.ax.axhline(1 / shots, color=_RED, linewidth=1.5)
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kshot_ext.nas.files import write_text
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting import page, plots
+from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import correlation_facts, seconds_by_stage, shown_correlation
 from kshot_ext.nas.runs.results_file import add_result
@@ -76,7 +77,6 @@ def write_ranking(
 def summary(result: RankResult) -> dict[str, str]:
     """The numbers of a ranking run for people."""
     correlation, other = result.final.by(result.score), _OTHER[result.score]
-    verdict = "yes" if result.used_all_shots else "no: codes are alike, or a copy is hardly used"
     return {
         "ranked by": f"{result.score} on held-out images",
         "Kendall's tau": shown_correlation(correlation.kendall_tau),
@@ -85,9 +85,7 @@ def summary(result: RankResult) -> dict[str, str]:
         f"Kendall's tau by {other}": shown_correlation(result.final.by(other).kendall_tau),
         "architectures": f"{len(result.architectures):,}",
         "dictionary steps": f"{result.final.steps:,}",
-        "distance of codes": f"{result.codes.distance:.3f}",
-        "least share of a copy": f"{min(result.codes.entry_shares):.4f}",
-        "all copies in use": verdict if len(result.codes.entry_shares) > 1 else "one copy",
+        **code_facts(result.codes),
     }
 
 
@@ -97,7 +95,7 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
 
     truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
     tau = shown_correlation(result.final.by(result.score).kendall_tau)
-    shown = job.architectures[:_CODE_ROWS]
+    shown = sorted(job.architectures[:_CODE_ROWS], key=job.space.count_macs)
     codes = job.simplex_net(shown).detach().cpu()
     pictures = [
         picture(
@@ -146,6 +144,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),
         [
+            *code_banner(result.codes),
             page.tiles(summary(result)),
             page.figures(pictures),
             page.heading("Details"),

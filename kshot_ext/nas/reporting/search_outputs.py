@@ -85,7 +85,8 @@ def write_outputs(
     """
     path = folder.path
     write_text(path / "architecture.json", _to_json(_network_card(data_name, job, result)))
-    write_text(path / "results.json", _to_json({"run": folder.card.run, **asdict(result)}))
+    results = {"run": folder.card.run, **asdict(result), "codes": result.codes.numbers()}
+    write_text(path / "results.json", _to_json(results))
     _save_network(network, path)
     pictures = _draw(path, job, result, records)
     correlation = None

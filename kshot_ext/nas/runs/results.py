@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
@@ -37,12 +38,13 @@ class RetrainedNetwork:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Both networks, what they had to keep to, and what it took.
+    """Both networks, what they had to keep to, the supernet that chose, and what it took.
 
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
         score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
+        codes: what codes and copies of the supernet amount to.
         seconds: time of each stage.
     """
 
@@ -50,6 +52,7 @@ class RunResult:
     random: RetrainedNetwork
     max_macs: int
     score: str
+    codes: CodeReport
     seconds: Mapping[str, float]
 
     @property

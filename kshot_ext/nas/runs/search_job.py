@@ -84,6 +84,9 @@ class SearchJob(SupernetJob[RunSettings]):
 
         run(self._supernet_stage)
         self.processes.close()
+        codes = self.code_report()
+        for shortfall in codes.shortfalls:
+            progress.tell(f"supernet: this is a one-shot run, as {shortfall}")
         run(self._search_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
@@ -94,7 +97,8 @@ class SearchJob(SupernetJob[RunSettings]):
         best = self.search.best.architecture
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
-        return RunResult(winner, random, self.max_macs, self.settings.evaluation.score, seconds), network
+        score = self.settings.evaluation.score
+        return RunResult(winner, random, self.max_macs, score=score, codes=codes, seconds=seconds), network
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.

@@ -14,6 +14,7 @@ from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
+from kshot_ext.nas.networks.code_report import CodeReport, code_report
 from kshot_ext.nas.networks.evaluation import SupernetEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
@@ -74,6 +75,7 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
         num_classes=num_classes,
         channels=settings.channels,
         widths=settings.width_ratios,
+        cells=settings.cells,
     )
 
 
@@ -153,6 +155,10 @@ class SupernetJob(Generic[AnySettings]):
             self.splits.std,
             settings.evaluation.statistics,
         )
+
+    def code_report(self) -> CodeReport:
+        """What codes and copies amount to as they are now."""
+        return code_report(self.supernet, self.simplex_net, self.settings.seed)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""

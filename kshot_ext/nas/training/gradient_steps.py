@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -46,6 +47,13 @@ class GradientSteps:
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a loss to that of others since the last step."""
         self._scaler.scale(loss).backward()
+
+    def gradients(self, loss: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradient of a loss by each tensor, None where it does not depend on it; no ``grad`` is touched."""
+        found = torch.autograd.grad(self._scaler.scale(loss), tensors, allow_unused=True)
+        if not self._scaler.is_enabled():
+            return list(found)
+        return [None if gradient is None else gradient / self._scaler.get_scale() for gradient in found]
 
     def step(self, optimizer: Optimizer, *, clip_norm: float = 0.0) -> None:
         """One step of an optimiser, whose gradients are then forgotten.

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.training.optimization import OptimizationSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
+from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
+
+_EPOCHS_PER_WARM_UP_EPOCH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +25,18 @@ class TrainingSettings(OptimizationSettings):
         average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal.
+        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for a tenth of all
+            epochs, rounded down.
+        equal_path_steps: whether a step moves every path's weights equally far, whatever its code; else by
+            ``K sum(code^2)`` as far, see :mod:`kshot_ext.nas.training.path_steps`.
+        cost_aware_rates: how much earlier the learning rate of cheap paths falls than that of costly ones, see
+            :func:`kshot_ext.nas.training.path_steps.cost_factor`; 0 for one rate.
+        simplex_objective: what simplex steps make small: ``loss``, ``relative``, ``ranking``, ``agreement`` or
+            ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`.
         simplex_learning_rate: of the simplex-net's Adam, at its first step.
         simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
         simplex_every: dictionary steps between two simplex steps.
-        paths_per_simplex_step: paths whose losses one simplex step averages.
+        paths_per_simplex_step: paths that one simplex step looks at.
         held_out_share: share of the training images that only simplex steps see.
 
     Raises:
@@ -36,7 +46,10 @@ class TrainingSettings(OptimizationSettings):
     epochs: int = 50
     path_sampling: str = "uniform"
     average_decay: float = 0.0
-    warmup_epochs: int = 5
+    warmup_epochs: int | None = None
+    equal_path_steps: bool = False
+    cost_aware_rates: float = 0.0
+    simplex_objective: str = "loss"
     simplex_learning_rate: float = 3e-3
     simplex_rate_at_end: float = 1.0
     simplex_every: int = 8
@@ -47,9 +60,26 @@ class TrainingSettings(OptimizationSettings):
         super().__post_init__()
         check_one_of("path_sampling", self.path_sampling, PATH_SAMPLINGS)
         check_between("average_decay", self.average_decay, 0, 1)
-        check_at_least("warmup_epochs", self.warmup_epochs, 0)
+        check_at_least("warmup_epochs", self.warm_up, 0)
+        check_between("cost_aware_rates", self.cost_aware_rates, 0, 4)
+        check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
         check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
         check_at_least("simplex_every", self.simplex_every, 1)
         check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
+        if SIMPLEX_OBJECTIVES[self.simplex_objective].compares_paths and self.paths_per_simplex_step < 2:
+            raise ValueError(
+                f"paths_per_simplex_step: expected at least 2, since the simplex_objective {self.simplex_objective!r} "
+                f"compares paths, got {self.paths_per_simplex_step}"
+            )
         check_between("held_out_share", self.held_out_share, 0.01, 1)
+
+    @property
+    def warm_up(self) -> int:
+        """Epochs of warm-up, whether they were set or not.
+
+        Example:
+            >>> [TrainingSettings(epochs=epochs).warm_up for epochs in (1, 9, 10, 50)]
+            [0, 0, 1, 5]
+        """
+        return self.epochs // _EPOCHS_PER_WARM_UP_EPOCH if self.warmup_epochs is None else self.warmup_epochs

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet, path_loss
+from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.code_penalties import imbalance, width_mismatch
 from kshot_ext.nas.training.data_parallel import DataParallel
-from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.gradient_steps import GradientSteps
-from kshot_ext.nas.training.optimization import Tally
 from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
+from kshot_ext.nas.training.simplex_objectives.objective import StepTools
 
 _PENALISED_CODES = 64
 
@@ -27,14 +26,19 @@ _PENALISED_CODES = 64
 class SimplexTraining:
     """Steps of Adam on the simplex-net's loss:
 
-        mean over paths of cross-entropy + balance * imbalance + width_separation * width mismatch
+        objective + balance * imbalance + width_separation * width mismatch
+
+    where the objective is what ``simplex_objective`` says, by default the mean cross-entropy of a few paths.
 
     Args:
-        supernet: gives the cross-entropy; its weights stay as they are.
+        supernet: gives the cross-entropies; its weights stay as they are.
         simplex_net: trained in place; its settings have the weights of the other terms.
-        settings: learning rate, paths per step, label smoothing.
+        settings: objective, learning rate, paths per step, label smoothing.
         num_steps: how many steps there will be; the learning rate falls over them.
         generator: draws the paths; part of the state.
+
+    Raises:
+        ValueError: if there are steps to make, and they would leave codes equal for ever.
     """
 
     def __init__(
@@ -49,6 +53,9 @@ class SimplexTraining:
         self.simplex_net = simplex_net
         self.settings = settings
         self.generator = generator
+        self.objective = SIMPLEX_OBJECTIVES[settings.simplex_objective]()
+        if num_steps and not self.objective.parts_equal_codes:
+            _check_codes_differ(simplex_net, settings.simplex_objective)
         rate = settings.simplex_learning_rate
         self.optimizer = torch.optim.Adam(simplex_net.parameters(), lr=rate)
         self.schedule = CosineAnnealingLR(
@@ -57,8 +64,8 @@ class SimplexTraining:
 
     def step(
         self, images: Iterator[tuple[Tensor, Tensor]], gradient_steps: GradientSteps, processes: DataParallel
-    ) -> float:
-        """One step, on one batch for each path.
+    ) -> float | None:
+        """One step on a few paths.
 
         Args:
             images: batches that the supernet is not trained on.
@@ -66,29 +73,20 @@ class SimplexTraining:
             processes: those that share each batch.
 
         Returns:
-            The mean cross-entropy.
+            The mean cross-entropy of the paths; None if the objective does without.
 
         Raises:
             DivergedError: if that of a path is not finite; in all processes, and before the step is made.
         """
-        num_paths, smoothing = self.settings.paths_per_simplex_step, self.settings.label_smoothing
-        tally, losses, codes = Tally(), [], []
-        paths = self._sample(num_paths)
-        with _frozen(self.supernet):
-            for path, batch in zip(paths, images):
-                part, labels, share = processes.part(*batch)
-                code = self.simplex_net([path])[0]
-                with gradient_steps.autocast():
-                    loss, logits = path_loss(self.supernet, path, code, part, labels, smoothing)
-                gradient_steps.backward(share * loss / num_paths)
-                losses.append(share * tally.add(loss, logits, labels))
-                codes.append(code)
-        check_path_losses(processes.summed(losses), paths, codes)
+        paths = self._sample(self.settings.paths_per_simplex_step)
+        smoothing = self.settings.label_smoothing
+        tools = StepTools(self.supernet, self.simplex_net, smoothing, gradient_steps, processes)
+        loss = self.objective.backward(paths, images, tools)
         processes.sum_gradients(self.simplex_net.parameters())
         gradient_steps.backward(self.penalty())  # after the sum, since every process adds the same
         gradient_steps.step(self.optimizer)
         self.schedule.step()
-        return processes.joined(tally).loss
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs besides the simplex-net: tensors and plain values."""
@@ -96,6 +94,7 @@ class SimplexTraining:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
+            "objective": self.objective.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,6 +102,7 @@ class SimplexTraining:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
+        self.objective.load_state_dict(state["objective"])
 
     def penalty(self) -> Tensor:
         """The terms of the loss that look at codes only, on the codes of random paths."""
@@ -122,11 +122,14 @@ class SimplexTraining:
         return [self.supernet.space.sample(self.generator) for _ in range(count)]
 
 
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient is computed for the module's parameters; gradients still flow through it."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
+def _check_codes_differ(simplex_net: SimplexNet, objective: str) -> None:
+    """Refuses codes that are equal for all architectures and copies, where nothing could ever part them."""
+    if (
+        simplex_net.num_shots > 1
+        and simplex_net.settings.starts_equal
+        and not any(p.any() for p in simplex_net.output.parameters())
+    ):
+        raise ValueError(
+            f"simplex_objective: {objective!r} needs codes that differ at the start, and these are all equal, which it "
+            f"would leave so; set codes.start, or take 'loss'"
+        )

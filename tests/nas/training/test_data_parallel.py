@@ -26,7 +26,7 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 WORKER = Path(worker.__file__)
 
 
-WORKS = 4
+WORKS = 5
 SETTINGS = """
 shots = 2
 channels = 2
@@ -129,6 +129,17 @@ def test_processes_get_what_one_process_gets_from_the_joined_batch(
     together = result(folder, "trained.pt", ended)
     assert together["reports"][-1]["simplex_loss"] is not None
     assert_close(together, alone["before"])
+
+
+def test_every_objective_gets_the_joined_batchs_gradient(folder: Path, ended: list[Ended]) -> None:
+    together, alone = result(folder, "simplex.pt", ended), worker.simplex_gradients(DataParallel())
+    assert alone["balance"][1] == [None] * len(alone["balance"][1])
+    for name, (losses, gradients) in alone.items():
+        assert name == "balance" or max(float(g.abs().max()) for g in gradients) > 1e-3, name
+        assert_close(together[name][0], losses, name)
+        if name != "balance":
+            for ours, whole in zip(together[name][1], gradients, strict=True):
+                torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-9, msg=name)
 
 
 def test_all_processes_stop_where_the_part_of_one_diverges(folder: Path, ended: list[Ended]) -> None:

@@ -54,6 +54,15 @@ def test_a_scaled_step_is_clipped_at_its_true_size(weight, scaled_steps):
     torch.testing.assert_close(weight.detach(), torch.tensor([-0.5, 1.0, -1.0]))
 
 
+def test_gradients_come_at_their_true_size_and_touch_no_slot(weight, scaled_steps):
+    other, factors = nn.Parameter(torch.ones(1)), torch.tensor([3.0, 0.0, 4.0])
+    for steps in (scaled_steps, GradientSteps("float32", CPU)):
+        found, none = steps.gradients((weight * factors).sum(), [weight, other])
+        assert torch.equal(found, factors)
+        assert none is None
+        assert weight.grad is None
+
+
 def test_scaling_and_clipping_make_no_dense_gradient_of_a_dictionary(scaled_steps, monkeypatch, native_backend):
     """And give what torch's scaler and clipping give on dense ones."""
     results = []
