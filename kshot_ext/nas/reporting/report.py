@@ -12,6 +12,19 @@ from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
 
+CORRELATION_TITLES = {
+    "kendall_tau": "Kendall's tau",
+    "kendall_tau_better_half": "Kendall's tau among the better half",
+    "kendall_tau_better_quarter": "Kendall's tau among the better quarter",
+    "spearman_rho": "Spearman's rho",
+    "truth_of_favourite": "truth of its favourite",
+    "regret": "regret of its favourite",
+    "best_truth_of_ten": "best truth of its ten favourites",
+    "mean_truth_of_ten": "mean truth of its ten favourites",
+}
+"""What the fields of `RankCorrelation` are called, in the order in which they are shown."""
+
+_TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
 _SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
 _LOADING = """import torch
 # Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
@@ -48,7 +61,11 @@ def render_report(
             _comparison(result),
             page.heading("Pareto front"),
             _front(front),
-            *([] if correlation is None else [page.heading("Rank correlation"), correlation_facts(correlation)]),
+            *(
+                []
+                if correlation is None
+                else [page.heading("Rank correlation"), page.facts(correlation_facts(correlation))]
+            ),
             page.heading("Weight copies"),
             page.facts(code_facts(result.codes)),
             page.note(verdict_sentence(result.codes)),
@@ -64,15 +81,12 @@ def render_report(
     )
 
 
-def correlation_facts(correlation: RankCorrelation) -> str:
-    """Return the numbers of a comparison with a table of results."""
-    return page.facts(
-        {
-            "Kendall's tau": shown_correlation(correlation.kendall_tau),
-            "Spearman's rho": shown_correlation(correlation.spearman_rho),
-            "regret of the best-ranked, in the table's unit": f"{correlation.regret:.3f}",
-        }
-    )
+def correlation_facts(correlation: RankCorrelation) -> dict[str, str]:
+    """Return the numbers of a comparison with a table of results, for people; truths are in the table's unit."""
+    return {
+        title: f"{getattr(correlation, name):.3f}" if name in _TRUTHS else shown_correlation(getattr(correlation, name))
+        for name, title in CORRELATION_TITLES.items()
+    }
 
 
 def shown_correlation(value: float | None) -> str:

@@ -29,7 +29,7 @@ def _page(distance: float = 0.3) -> str:
     picture = Picture(b"picture", HOSTILE, HOSTILE)
     front = [Evaluated(Architecture((1, 2)), Scores(0.4321, 0.8765), 765_432, 54_321)]
     settings = {"training.epochs": 3, "data": HOSTILE}
-    correlation = RankCorrelation(0.123, None, 4.567)
+    correlation = RankCorrelation(0.123, None, 4.567, 0.234, -0.345, 88.654, 92.321, 90.987)
     return render_report(HOSTILE, {"data": HOSTILE}, result, front, [picture], settings, correlation)
 
 
@@ -75,7 +75,10 @@ def test_text_from_outside_is_escaped_everywhere(page: str) -> None:
 def test_the_numbers_are_there(page: str) -> None:
     text = re.sub(r"<[^>]*>", " ", page)
     result = ("98.76%", "90.00%", "1,234,567", "89,012", "2,000,000", "61.2", "training.epochs", "1.2345", "best loss")
-    front, correlation = ("12", "43.21%", "0.8765", "765,432", "54,321"), ("0.123", "undefined", "4.567")
+    front, correlation = (
+        ("12", "43.21%", "0.8765", "765,432", "54,321"),
+        ("0.123", "undefined", "4.567", "0.234", "-0.345", "88.654", "92.321", "90.987"),
+    )
     for number in (*result, *front, *correlation):
         assert number in text, number
 
