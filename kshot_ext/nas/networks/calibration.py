@@ -102,10 +102,10 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
         network: as in :func:`recalibrated`.
 
     Example:
-        >>> layer = nn.BatchNorm2d(1, eps=0.0).eval()
+        >>> layer = nn.BatchNorm2d(1, affine=False).eval()
         >>> with batch_statistics(layer):
         ...     layer(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
-        tensor([-1.,  1.], grad_fn=<ViewBackward0>)
+        tensor([-1.0000,  1.0000])
         >>> layer.running_mean
         tensor([0.])
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
+
+SCORES = ("loss", "accuracy")
+"""What networks can be ranked by; see `Scores.merit`."""
 
 _STATISTICS = ("recalibrated", "batch")
 _BATCH_SIZE = 256
@@ -42,6 +45,21 @@ class Scores:
     def finite(self) -> bool:
         """Whether the network gave numbers for every image."""
         return math.isfinite(self.loss)
+
+    def merit(self, score: str) -> float:
+        """What ranks networks, the higher the better: the ``"accuracy"``, or the ``"loss"`` with its sign turned; minus
+        infinity for a network that gave no numbers."""
+        if not self.finite:
+            return -math.inf
+        return self.accuracy if score == "accuracy" else -self.loss
+
+    @classmethod
+    def mean(cls, several: Iterable[Scores]) -> Scores:
+        """The means of those that are finite; a loss of infinity and an accuracy that is no number if none are."""
+        finite = [scores for scores in several if scores.finite]
+        if not finite:
+            return cls(math.nan, math.inf)
+        return cls(*(sum(values) / len(finite) for values in zip(*map(astuple, finite))))
 
 
 @torch.no_grad()
@@ -73,6 +91,8 @@ class EvaluationSettings:
     """How networks are scored with a supernet's weights.
 
     Args:
+        score: what ranks networks, ``"loss"`` or ``"accuracy"`` on held-out images. Two halves of the images agree
+            better on the order of losses.
         statistics: of batch norm. ``"recalibrated"``: measured on training images for each network, as they are when a
             network is used. ``"batch"``: of the images scored themselves, some hundreds at a time, which saves the
             pass over training images; what an image gets then depends on those around it.
@@ -82,10 +102,12 @@ class EvaluationSettings:
         ValueError: if a value is out of range.
     """
 
+    score: str = "loss"
     statistics: str = "recalibrated"
     images: int | None = None
 
     def __post_init__(self) -> None:
+        check_one_of("score", self.score, SCORES)
         check_one_of("statistics", self.statistics, _STATISTICS)
         if self.images is not None:
             check_at_least("images", self.images, 2)
@@ -121,8 +143,6 @@ def evaluate_architecture(
 class SupernetEvaluation:
     """Scores of any network of a trained supernet; can be sent to other processes.
 
-    Called, it gives the accuracy alone, which searches maximise.
-
     Args:
         supernet, simplex_net: give weights and codes; left unchanged.
         calibration: training images that batch-norm statistics are measured on, where they are.
@@ -139,12 +159,7 @@ class SupernetEvaluation:
     std: Tensor
     statistics: str = "recalibrated"
 
-    def __call__(self, architecture: Architecture) -> float:
-        """Share of the validation images that the architecture gets right; NaN if its network gives no finite loss."""
-        scores = self.scores(architecture)
-        return scores.accuracy if scores.finite else math.nan
-
-    def scores(self, architecture: Architecture) -> Scores:
+    def __call__(self, architecture: Architecture) -> Scores:
         """Scores of the architecture on the validation images."""
         recalibrated = self.statistics == "recalibrated"
         return evaluate_architecture(

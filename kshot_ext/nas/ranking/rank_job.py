@@ -52,6 +52,10 @@ class RankPoint:
     by_accuracy: RankCorrelation
     by_loss: RankCorrelation
 
+    def by(self, score: str) -> RankCorrelation:
+        """The ranking by ``"loss"`` or ``"accuracy"``."""
+        return self.by_loss if score == "loss" else self.by_accuracy
+
     def numbers(self) -> dict[str, float | None]:
         """For files of results: plain names are by accuracy."""
         by_loss = {f"{name}_by_loss": value for name, value in asdict(self.by_loss).items()}
@@ -66,12 +70,14 @@ class RankResult:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
         codes: what codes and copies amount to, at the end.
+        score: which ranking is meant where one is asked for, ``"loss"`` or ``"accuracy"``.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
     codes: CodeReport
+    score: str
     seconds: dict[str, float]
 
     @property
@@ -126,7 +132,7 @@ class RankJob(SupernetJob[RankSettings]):
         self._begin_from_warm_up(folder)
         for epoch in self.epochs_ranked:
             self._keep_warm_up(folder, metrics, progress)
-            ranking = Ranking(self.architectures, self.evaluation.scores)
+            ranking = Ranking(self.architectures, self.evaluation)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
@@ -134,11 +140,12 @@ class RankJob(SupernetJob[RankSettings]):
             with self.trainer.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.trainer.steps_per_epoch
-            points.append(RankPoint(epoch, steps, ranking.by_accuracy(self.truth), ranking.by_loss(self.truth)))
+            by_accuracy, by_loss = (ranking.by(score, self.truth) for score in ("accuracy", "loss"))
+            points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
-        return RankResult(tuple(points), tuple(ranked), self.code_report(), seconds)
+        return RankResult(tuple(points), tuple(ranked), self.code_report(), self.settings.evaluation.score, seconds)
 
     def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
         """Take over the warm-up of another run, unless this one has begun."""
@@ -177,6 +184,7 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "run": run,
         "shots": settings.shots,
         "seed": settings.seed,
+        "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
         "verdict": result.codes.verdict,
@@ -189,6 +197,6 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "channels": settings.channels,
         "epochs": settings.training.epochs,
         "batch_size": settings.training.batch_size,
-        "validation_images": len(job.splits.validation),
+        "validation_images": len(job.evaluation.validation),
         "curve": [point.numbers() for point in result.points],
     }

@@ -11,6 +11,7 @@ from kshot_ext.nas.files import is_there, read_json
 from kshot_ext.nas.messages import in_shell, notice, one_line, visible
 from kshot_ext.nas.networks.code_report import VERDICTS
 from kshot_ext.nas.reporting.plots import is_finite
+from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
@@ -22,6 +23,7 @@ _ABSENT = "-"
 _RESULTS = {
     "results.json": {
         "winner.test_accuracy": "test accuracy of the winner",
+        "winner.supernet_loss": "its loss in the supernet",
         "winner.supernet_accuracy": "its accuracy in the supernet",
         "winner.macs": "its multiply-accumulates",
         "winner.parameters": "its parameters",
@@ -33,9 +35,8 @@ _RESULTS = {
         "codes.effective_rank": "effective rank of the weights",
     },
     "ranking.json": {
-        "kendall_tau": "Kendall's tau",
-        "spearman_rho": "Spearman's rho",
-        "regret": "regret of the best-ranked",
+        **{f"{name}_by_loss": f"{title}, by loss" for name, title in CORRELATION_TITLES.items()},
+        **{name: f"{title}, by accuracy" for name, title in CORRELATION_TITLES.items()},
         "architectures": "architectures ranked",
         "steps": "dictionary steps",
         "verdict": "K-shot or one-shot",
@@ -48,8 +49,11 @@ _RESULTS = {
 _CURVES = {
     ("supernet", "loss"): "Training loss of the supernet",
     ("supernet", "code_distance"): CODE_DISTANCES,
-    ("search", "best_accuracy"): "Best accuracy in the search",
-    ("ranking", "kendall_tau"): "Kendall's tau",
+    ("search", "best_loss"): "Loss of the best of the search",
+    ("search", "best_accuracy"): "Accuracy of the best of the search",
+    ("ranking", "kendall_tau_by_loss"): "Kendall's tau by loss",
+    ("ranking", "kendall_tau_better_half_by_loss"): "Kendall's tau by loss among the better half",
+    ("ranking", "kendall_tau"): "Kendall's tau by accuracy",
     ("retrain-winner", "loss"): "Training loss of the winner",
 }
 

@@ -20,6 +20,7 @@ class RetrainedNetwork:
         macs: multiply-accumulates for one image.
         parameters: number of trainable numbers.
         supernet_accuracy: share of validation images right with the supernet's weights.
+        supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
         test_accuracy: share of test images right after training from scratch.
         widths: chosen share of the full width of each width searched; None if none are.
     """
@@ -30,6 +31,7 @@ class RetrainedNetwork:
     macs: int
     parameters: int
     supernet_accuracy: float
+    supernet_loss: float
     test_accuracy: float
     widths: tuple[float, ...] | None = None
 
@@ -41,6 +43,7 @@ class RunResult:
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
+        score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
         codes: what codes and copies of the supernet amount to.
         seconds: time of each stage.
     """
@@ -48,6 +51,7 @@ class RunResult:
     winner: RetrainedNetwork
     random: RetrainedNetwork
     max_macs: int
+    score: str
     codes: CodeReport
     seconds: Mapping[str, float]
 

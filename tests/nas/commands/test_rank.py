@@ -93,7 +93,8 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     assert entry["verdict"] == "one-shot"
     assert 1 < entry["effective_rank"] < 2
     page = (finished / "report.html").read_text()
-    assert "Kendall&#x27;s tau" in page
+    assert re.search("Kendall&#x27;s tau.*<th[^>]*>by loss</th><th[^>]*>by accuracy</th>", page, re.DOTALL)
+    assert entry["score"] == "loss"
     assert '<p class="warning" role="alert">This is a one-shot run: its 2 copies act as one' in page
 
 
@@ -109,6 +110,23 @@ def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, ta
         assert {name: entry[name + end] for name in found} == pytest.approx(found)
         assert {name: entry["curve"][-1][name + end] for name in found} == pytest.approx(found)
     assert len({item["loss"] for item in evaluated}) == 4
+
+
+def test_the_score_asked_for_comes_first_and_changes_no_number(
+    config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    by_accuracy = tmp_path / "accuracy.toml"
+    by_accuracy.write_text(f'{config.read_text()}\n[evaluation]\nscore = "accuracy"\n')
+    assert rank_command({"truth": str(table), "out": str(tmp_path / "run")}, by_accuracy, None) == EXIT_DONE
+    shown = capsys.readouterr().out
+    assert re.search("by accuracy .* by loss ", shown)
+    entry, expected = _entry(tmp_path / "run" / "ranking.json"), _entry(finished / "ranking.json")
+    assert entry["score"] == "accuracy"
+    assert entry["curve"] == expected["curve"]
+    for name in ("kendall_tau", "mean_truth_of_ten"):
+        assert re.search(rf"{entry[name]:.3f} .* {entry[name + '_by_loss']:.3f} ", shown)
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:

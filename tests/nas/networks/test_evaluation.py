@@ -64,14 +64,26 @@ def test_one_image_without_numbers_spoils_the_loss_and_counts_as_wrong():
     assert evaluate_network(network, [(torch.zeros(2, 1, 1, 1), torch.tensor([0, 0]))]) == Scores(0.5, math.inf)
 
 
-def test_a_search_sees_no_accuracy_where_a_supernet_has_diverged(tiny_space, tiny_splits, seeded):
+def test_the_scores_are_not_finite_where_a_supernet_has_diverged(tiny_space, tiny_splits, seeded):
     supernet, simplex_net = Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))
     images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
     evaluation = SupernetEvaluation(supernet, simplex_net, *images)
-    assert 0 <= evaluation(tiny_space.cheapest()) <= 1
+    assert evaluation(tiny_space.cheapest()).finite
     for parameter in supernet.parameters():
         parameter.data.fill_(math.nan)
-    assert math.isnan(evaluation(tiny_space.cheapest()))
+    assert not evaluation(tiny_space.cheapest()).finite
+
+
+def test_the_merit_rises_with_what_is_better_and_is_least_without_numbers():
+    good, poor, none = Scores(0.9, 0.1), Scores(0.8, 0.5), Scores(1.0, math.inf)
+    assert [good.merit("accuracy"), good.merit("loss")] == [0.9, -0.1]
+    for score in ("loss", "accuracy"):
+        assert good.merit(score) > poor.merit(score) > none.merit(score) == -math.inf
+
+
+def test_means_are_of_those_with_numbers():
+    assert Scores.mean([Scores(0.5, 1.0), Scores(0.0, math.inf), Scores(1.0, 2.0)]) == Scores(0.75, 1.5)
+    assert not Scores.mean([Scores(0.0, math.inf)]).finite
 
 
 def test_evaluation_restores_the_mode():
@@ -180,7 +192,7 @@ def test_batches_of_statistics_are_large_even_and_mixed(seeded, tiny_splits, cou
     evaluation = SupernetEvaluation(
         supernet, simplex_net, images, images, tiny_splits.mean, tiny_splits.std, statistics="batch"
     )
-    evaluation.scores(space.cheapest())
+    evaluation(space.cheapest())
     assert [len(batch) for batch in seen] == sizes
     pixels = (images.images[:, 0, 0, 0] / 255 - tiny_splits.mean) / tiny_splits.std
     torch.testing.assert_close(torch.cat(seen)[:, 0, 0, 0].sort().values, pixels.sort().values)
@@ -202,11 +214,13 @@ def test_batch_statistics_rank_as_recalibration_does(seeded):
         evaluation = SupernetEvaluation(
             supernet, simplex_net, train, validation, splits.mean, splits.std, statistics=statistics
         )
-        losses[statistics] = [evaluation.scores(path).loss for path in paths]
+        losses[statistics] = [evaluation(path).loss for path in paths]
     assert kendalltau(*losses.values()).statistic > 0.85
 
 
 def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="score: expected one of loss, accuracy, got 'luck'"):
+        EvaluationSettings(score="luck")
     with pytest.raises(ValueError, match="statistics: expected one of recalibrated, batch, got 'running'"):
         EvaluationSettings(statistics="running")
     with pytest.raises(ValueError, match="images: expected at least 2, got 1"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +11,23 @@ from PIL import Image
 
 from kshot_ext.nas.networks.code_analysis import Spectrum
 from kshot_ext.nas.networks.code_report import CodeReport
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 
-HISTORY = [Evaluated(Architecture((index,)), 0.5 + 0.03 * (index % 4), 10**6 * index, 1) for index in range(1, 9)]
+HISTORY = [
+    Evaluated(Architecture((index,)), Scores(0.5 + 0.03 * (index % 4), 0.01 * (index % 4)), 10**6 * index, 1)
+    for index in range(1, 9)
+]
 
 
-def _result() -> RunResult:
-    winner = RetrainedNetwork("winner", Architecture((0, 1)), ("identity", "mb3_k3"), 3 * 10**6, 5, 0.6, 0.9)
-    random = RetrainedNetwork("random", Architecture((1, 1)), ("mb3_k3", "mb3_k3"), 3 * 10**6, 5, 0.5, 0.8)
+def _result(score: str = "loss") -> RunResult:
+    winner = RetrainedNetwork("winner", Architecture((0, 1)), ("identity", "mb3_k3"), 3 * 10**6, 5, 0.6, 0.02, 0.9)
+    random = RetrainedNetwork("random", Architecture((1, 1)), ("mb3_k3", "mb3_k3"), 3 * 10**6, 5, 0.5, 0.01, 0.8)
     codes = CodeReport(0.3, (0.5, 0.5), Spectrum((2.0, 1.0), 2, 1.9))
-    return RunResult(winner, random, max_macs=6 * 10**6, codes=codes, seconds={})
+    return RunResult(winner, random, max_macs=6 * 10**6, score=score, codes=codes, seconds={})
 
 
 def test_a_figure_becomes_a_png_file(tmp_path: Path) -> None:
@@ -44,12 +50,24 @@ def test_loss_lines_show_the_records_of_their_stage() -> None:
 
 
 def test_the_search_shows_everything_evaluated_the_front_and_the_budget() -> None:
-    axes = plots.plot_search(HISTORY, pareto_front(HISTORY), _result()).axes[0]
-    dots = axes.collections[0].get_offsets()
-    np.testing.assert_allclose(dots, [[item.macs / 1e6, 100 * item.accuracy] for item in HISTORY])
-    front, budget = axes.lines
-    np.testing.assert_allclose(front.get_xydata(), [[1, 53], [2, 56], [3, 59]])
-    assert list(budget.get_xdata()) == [6, 6]
+    without_numbers = Evaluated(Architecture((0,)), Scores(0.1, math.inf), 10**6, 1)
+    for score, height, expected in (
+        ("accuracy", lambda scores: 100 * scores.accuracy, [[1, 53], [2, 56], [3, 59]]),
+        ("loss", lambda scores: scores.loss, [[1, 0.01], [4, 0.0]]),
+    ):
+        history = [replace(item, score=score) for item in HISTORY]
+        figure = plots.plot_search([*history, without_numbers], pareto_front(history), _result(score))
+        axes = figure.axes[0]
+        dots, winner, random = (collection.get_offsets() for collection in axes.collections)
+        np.testing.assert_allclose(dots[:-1], [[item.macs / 1e6, height(item.scores)] for item in history])
+        assert dots.mask[-1].any()  # not drawn
+        front, budget = axes.lines
+        np.testing.assert_allclose(front.get_xydata(), expected)
+        np.testing.assert_allclose(
+            [winner[0], random[0]], [[3, height(Scores(a, b))] for a, b in ((0.6, 0.02), (0.5, 0.01))]
+        )
+        assert list(budget.get_xdata()) == [6, 6]
+        assert axes.get_ylabel().startswith(f"validation {score}")
 
 
 @pytest.mark.parametrize("codes", [[[0.25, 0.25, 0.25, 0.25], [0.26, 0.24, 0.25, 0.25]], [[1.0, 0.0], [0.0, 1.0]]])

@@ -46,7 +46,7 @@ def test_architectures_are_scored_as_the_settings_say(tiny_splits: DataSplits) -
 
     whole = evaluation(0, EvaluationSettings())
     assert (whole.validation, whole.statistics) == (tiny_splits.validation, "recalibrated")
-    some, same, other = (evaluation(seed, EvaluationSettings("batch", images=6)) for seed in (0, 0, 1))
+    some, same, other = (evaluation(seed, EvaluationSettings(statistics="batch", images=6)) for seed in (0, 0, 1))
     assert (len(some.validation), some.statistics) == (6, "batch")
     assert torch.equal(some.validation.images, same.validation.images)
     assert not torch.equal(some.validation.images, other.validation.images)
