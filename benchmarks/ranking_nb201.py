@@ -1,0 +1,216 @@
+"""What K copies gain over one on NAS-Bench-201, and why: `python -m benchmarks.ranking_nb201 train` and `... show`.
+
+A *side* is a way of forming codes. All sides of a seed share the first half of the training, which a run of one copy
+does: the same paths and batches, and most of the luck. Differences are paired by seed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare import RESULTS
+from benchmarks.reporting.plot import save_figure
+from kshot_ext.nas.commands.rank import rank_command
+from kshot_ext.nas.files import read_json, write_text
+from kshot_ext.nas.ranking.rank_correlation import rank_correlation
+from kshot_ext.nas.runs.results_file import read_results
+from kshot_ext.nas.strict_json import strict_json
+from kshot_ext.nas.tables import read_toml
+
+CONFIG = Path(__file__).with_name("ranking_nb201.toml")
+SIDES = Path(__file__).with_name("ranking_nb201_sides.toml")
+ONE = "one"
+"""The side of one copy, which all others are compared with, and whose warm-up they share."""
+
+_NUMBERS = {
+    "tau": "kendall_tau",
+    "better half": "kendall_tau_better_half",
+    "better quarter": "kendall_tau_better_quarter",
+    "favourite": "truth_of_favourite",
+    "best of ten": "best_truth_of_ten",
+    "mean of ten": "mean_truth_of_ten",
+}
+
+app = typer.Typer(help=__doc__, add_completion=False)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A side above one copy, over the seeds of which there is a run of either.
+
+    Args:
+        mean: mean difference.
+        standard_error: of the mean; None with a single seed.
+        count: number of seeds.
+    """
+
+    mean: float
+    standard_error: float | None
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f}" + ("" if self.standard_error is None else f" ({self.standard_error:.3f})")
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds from a text such as ``0-4`` or ``0,3``.
+
+    Example:
+        >>> seeds_of("0-2,7")
+        [0, 1, 2, 7]
+    """
+    parts = [part.partition("-") for part in text.split(",")]
+    return [seed for first, _, last in parts for seed in range(int(first), int(last or first) + 1)]
+
+
+def read_sides() -> dict[str, dict[str, Any]]:
+    """What each side's settings are besides `CONFIG`."""
+    return read_toml(SIDES)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
+    truth: Annotated[Path, typer.Option(help="NAS-Bench-201's table.")],
+    runs: Annotated[Path, typer.Option(help="Folder of run folders; finished runs are not done again.")],
+    seeds: Annotated[str, typer.Option(help="Such as 0-4 or 0,3.")] = "0-4",
+    sides: Annotated[str, typer.Option(help="Names from ranking_nb201_sides.toml; default: all.")] = "",
+    config: Annotated[Path, typer.Option(help="Settings that all sides have.")] = CONFIG,
+) -> None:
+    """Train and rank each side with each seed, one after the other; several processes may share the work by seeds."""
+    known = read_sides()
+    wanted = sides.split(",") if sides else list(known)
+    unknown = [side for side in wanted if side not in known]
+    if unknown:
+        raise typer.BadParameter(f"sides: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    runs.mkdir(parents=True, exist_ok=True)
+    for seed in seeds_of(seeds):
+        for side in dict.fromkeys([ONE, *wanted]):
+            run = runs / f"{side}-{seed}"
+            if (run / "ranking.json").exists():
+                continue
+            options = known[side] | {"data": str(data), "truth": str(truth), "seed": seed, "out": str(run)}
+            options |= {"keep_warm_up": True} if side == ONE else {"warm_up": str(runs / f"{ONE}-{seed}")}
+            begun = (run / "run.json").exists()
+            status = rank_command({} if begun else options, None if begun else config, run if begun else None)
+            if status != 0:
+                raise typer.Exit(status)
+
+
+@app.command()
+def show(
+    runs: Annotated[Path | None, typer.Option(help="Folder of run folders to gather first.")] = None,
+    results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "ranking_nb201.json",
+    out: Annotated[Path, typer.Option(help="Plot.")] = RESULTS / "ranking_nb201.png",
+) -> None:
+    """Gather the runs' numbers, print what each side gains over one copy, and plot it."""
+    if runs is not None:
+        write_text(results, strict_json({"runs": gather(runs)}, indent=1) + "\n")
+    entries = read_results(results)
+    if not any(entry["side"] == ONE for entry in entries):
+        raise typer.BadParameter(f"{results}: expected runs of one copy and of others, got {len(entries)} runs")
+    console = Console()
+    console.print(mean_table(entries))
+    console.print(difference_table(entries))
+    save_figure(plot(entries), out)
+    console.print(f"wrote {out}")
+
+
+def gather(runs: Path) -> list[dict[str, Any]]:
+    """An entry for each finished run in a folder, by side and seed."""
+    entries = []
+    for path in sorted(runs.iterdir()):
+        side, _, seed = path.name.rpartition("-")
+        if not (path / "ranking.json").exists():
+            continue
+        (run,) = read_results(path / "ranking.json")
+        evaluated = read_json(path / "evaluated.json")
+        scores = [-math.inf if item["loss"] is None else -item["loss"] for item in evaluated]
+        found = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
+        kept = ("steps", "shots", "architectures", "code_distance", "min_entry_share", "seconds")
+        numbers = {name: run[name] for name in kept} | {name: found[name] for name in _NUMBERS.values()}
+        entries.append({"run": run["run"], "side": side, "seed": int(seed), **numbers})
+    return entries
+
+
+def by_side(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[int, Mapping[str, Any]]]:
+    """Runs by side and number of steps, then by seed; in the order of the sides' file."""
+    order = [ONE, *read_sides()]
+    groups: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
+    for entry in sorted(entries, key=lambda entry: (order.index(entry["side"]), entry["steps"], entry["seed"])):
+        groups.setdefault((entry["side"], entry["steps"]), {})[entry["seed"]] = entry
+    return groups
+
+
+def difference(
+    ours: Mapping[int, Mapping[str, Any]], one: Mapping[int, Mapping[str, Any]], number: str
+) -> Difference | None:
+    """A number of one side's runs above that of one copy's, by seed; None without a seed that both have."""
+    found = [run[number] - one[seed][number] for seed, run in ours.items() if seed in one]
+    if not found:
+        return None
+    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
+    return Difference(statistics.mean(found), error, len(found))
+
+
+def mean_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Means over seeds, a line for each side."""
+    table = Table(title="NAS-Bench-201, by held-out loss: means over seeds")
+    for column in ("side", "steps", "seeds", *_NUMBERS, "distance", "least share", "minutes"):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    for (side, steps), group in by_side(entries).items():
+        numbers = [*_NUMBERS.values(), "code_distance", "min_entry_share"]
+        means = [statistics.mean(run[number] for run in group.values()) for number in numbers]
+        minutes = statistics.mean(run["seconds"] for run in group.values()) / 60
+        table.add_row(side, f"{steps:,}", str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
+    return table
+
+
+def difference_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """What each side gains over one copy, with the standard error."""
+    table = Table(title="Above one copy, paired by seed (standard error)")
+    for column in ("side", "steps", "seeds", *_NUMBERS):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    groups = by_side(entries)
+    for (side, steps), group in groups.items():
+        found = [difference(group, groups.get((ONE, steps), {}), number) for number in _NUMBERS.values()]
+        if side != ONE and None not in found:
+            table.add_row(side, f"{steps:,}", str(found[0].count), *map(str, found))
+    return table
+
+
+def plot(entries: Sequence[Mapping[str, Any]]) -> Figure:
+    """Differences to one copy with their standard errors, a panel for each number that counts."""
+    groups = by_side(entries)
+    sides = [key for key in groups if key[0] != ONE and (ONE, key[1]) in groups]
+    shown = ("tau", "better half", "best of ten")
+    figure = Figure(figsize=(12, 1.2 + 0.3 * len(sides)), layout="constrained")
+    for axes, title in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown):
+        for row, (side, steps) in enumerate(sides):
+            ours, one, number = groups[side, steps], groups[ONE, steps], _NUMBERS[title]
+            each = [run[number] - one[seed][number] for seed, run in ours.items() if seed in one]
+            found = difference(ours, one, number)
+            if found is not None:
+                axes.plot(each, [row] * len(each), ".", color="0.7")
+                axes.errorbar(found.mean, row, xerr=found.standard_error or 0, fmt="o", color="C0")
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{title}, above one copy")
+    several = len({steps for _, steps in sides}) > 1
+    labels = [f"{side}, {steps:,}" if several else side for side, steps in sides]
+    figure.axes[0].set_yticks(range(len(sides)), labels)
+    figure.axes[0].invert_yaxis()
+    return figure
+
+
+if __name__ == "__main__":
+    app()
