@@ -67,6 +67,9 @@ Device = Annotated[str | None, typer.Option(help="cpu (default), cuda or cuda:N.
 Channels = Annotated[
     int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
 ]
+Cells = Annotated[
+    int | None, typer.Option(help="Cells of each stage, in nas-bench-201; default: as published.", **_NUMBER)
+]
 ImageSize = Annotated[
     int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
 ]
@@ -112,6 +115,7 @@ def search(
     seed: Seed = None,
     device: Device = None,
     channels: Channels = None,
+    cells: Cells = None,
     image_size: ImageSize = None,
     max_images: MaxImages = None,
     out: Out = None,
@@ -133,6 +137,7 @@ def search(
         "seed": seed,
         "device": device,
         "channels": channels,
+        "cells": cells,
         "image_size": image_size,
         "max_images": max_images,
         "out": _text(out),
@@ -160,8 +165,17 @@ def rank(
     ] = None,
     device: Device = None,
     channels: Channels = None,
+    cells: Cells = None,
     image_size: ImageSize = None,
     max_images: MaxImages = None,
+    keep_warm_up: Annotated[
+        bool | None,
+        typer.Option("--keep-warm-up", help="Keep the state at the end of warm-up, for other runs to begin from."),
+    ] = None,
+    warm_up: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of one copy with a kept warm-up, equal but for its codes, to begin from."),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="JSON file of many runs' results to add this one's to, whose other runs stay.")
     ] = None,
@@ -183,8 +197,11 @@ def rank(
         "checkpoints": checkpoints,
         "device": device,
         "channels": channels,
+        "cells": cells,
         "image_size": image_size,
         "max_images": max_images,
+        "keep_warm_up": keep_warm_up,
+        "warm_up": _text(warm_up),
         "results": _text(results),
         "out": _text(out),
     }

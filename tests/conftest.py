@@ -17,7 +17,8 @@ os.environ.setdefault("KSHOT_EXT_ISAS", "all")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
-# Repeatable: the same examples in every run, and a blob to replay the one that fails.
+# Repeatable: the same examples in every run, if integers come from `repeatable.integers`, and a blob to replay the one
+# that fails.
 settings.register_profile("repeatable", max_examples=500, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
 

@@ -66,7 +66,7 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
         held_out_share=0.25,
         simplex_objective=objective,
     )
-    codes = CodeSettings(spread=0.0 if objective == "loss" else 1.0)
+    codes = CodeSettings(start="cost", spread=0.0 if objective == "loss" else 1.0)
     supernet = Supernet(space, 3, seeded(seed)).double()
     simplex_net = SimplexNet(space, 3, seeded(seed + 1), settings=codes).double()
     for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):

@@ -43,5 +43,5 @@ def test_a_job_trains_and_evaluates_on_the_gpu(tiny_splits: DataSplits) -> None:
     job = SupernetJob(settings, tiny_splits)
     report = job.trainer.train_epoch()
     assert report.loss > 0
-    assert 0 <= job.evaluation(job.space.largest()) <= 1
+    assert job.evaluation(job.space.largest()).finite
     assert {parameter.device.type for parameter in job.supernet.parameters()} == {"cuda"}

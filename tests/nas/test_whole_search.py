@@ -27,7 +27,7 @@ def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
 
     def evaluate(architecture):
         code = simplex_net.code(architecture)
-        return evaluate_architecture(supernet, architecture, code, calibration, validation).accuracy
+        return evaluate_architecture(supernet, architecture, code, calibration, validation)
 
     limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 7 // 10)
     search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=4, generations=2), seeded(3))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kshot_ext import backend
 from kshot_ext import functional as KF
 from kshot_ext.ops.window import Window
 
@@ -104,7 +105,16 @@ def test_rejects(options: dict[str, object], message: str, algorithm: str, group
     ],
     ids=str,
 )
-def test_rejects_empty_sizes(input: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:
+@pytest.mark.parametrize("kernels", ["cpu", None], ids=["native", "reference"])
+def test_rejects_empty_sizes(
+    kernels: str | None,
+    input: tuple[int, ...],
+    weight: tuple[int, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On either backend, before torch does by an error that names neither."""
+    monkeypatch.setattr(backend, "kernels_for", lambda device: kernels)
     with pytest.raises(ValueError, match=message):
         KF.kshot_conv2d(torch.ones(input), torch.ones(weight), torch.ones(2), padding=2)
 

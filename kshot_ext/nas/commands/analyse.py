@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
+from kshot_ext.nas.commands.frame import CommandError, exit_status, print_facts, tell, tell_verdict, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_errors, write_text
-from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
+from kshot_ext.nas.networks.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
+from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport, code_report
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.reporting import page, plots
-from kshot_ext.nas.reporting.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
+from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.trained import load_trained
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.own import with_absolute_path
+from kshot_ext.nas.strict_json import strict_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OUTPUTS = ("analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png")
-_PATHS = 256
-_PATHS_FOR_STATISTICS = 1000
 _CODE_ROWS = 32
 
 
@@ -38,17 +35,16 @@ class Analysis:
     """What a trained supernet and its codes span.
 
     Args:
-        epoch: epochs trained.
-        whole: spectrum of the weights of all layers together.
+        epoch, epochs: epochs trained, and those that training has in all.
+        codes: what codes and copies amount to, with the spectrum of the weights of all layers together.
         layers: spectrum of each layer's, by name.
-        codes: spread of codes over random architectures.
         distances: of codes by distances of architectures.
     """
 
     epoch: int
-    whole: Spectrum
+    epochs: int
+    codes: CodeReport
     layers: dict[str, Spectrum]
-    codes: CodeStatistics
     distances: CodeDistances
 
 
@@ -70,10 +66,8 @@ def analyse_command(run: Path, space: str | None = None) -> int:
             plots.rehearse()
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
         report = _write(record, analysis, shown, codes)
-        table = Table(title=Text(f"{record.name}, K = {record.settings.shots}"), show_header=False)
-        for row in _summary(analysis).items():
-            table.add_row(*row)
-        console.print(table)
+        print_facts(console, f"{record.name}, K = {record.settings.shots}", _summary(analysis))
+        tell_verdict(console, analysis.codes)
         tell(console, f"report: {report}")
 
     return exit_status(body, lambda: "nothing of the run was changed; analyse it again then")
@@ -93,14 +87,14 @@ def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[A
     """The analysis, and some architectures with their codes, cheapest first."""
     space, supernet, simplex_net, epoch = load_trained(record, own_space)
     generator = named_generator(record.settings.seed, "analysis")
-    paths = [space.sample(generator) for _ in range(_PATHS)]
+    paths = [space.sample(generator) for _ in range(PATHS_FOR_SPECTRUM)]
     codes = simplex_net(paths).detach()
     factors = dictionary_factors(supernet)
     analysis = Analysis(
         epoch=epoch,
-        whole=spectrum(codes, factors),
+        epochs=record.settings.training.epochs,
+        codes=code_report(supernet, simplex_net, record.settings.seed),
         layers={name: spectrum(codes, {name: factor}) for name, factor in factors.items()},
-        codes=code_statistics(simplex_net, space, generator, _PATHS_FOR_STATISTICS),
         distances=code_distances(simplex_net, space, generator),
     )
     shown = sorted(paths[:_CODE_ROWS], key=space.count_macs)
@@ -108,26 +102,35 @@ def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[A
 
 
 def _summary(analysis: Analysis) -> dict[str, str]:
-    whole, codes = analysis.whole, analysis.codes
+    whole = analysis.codes.spectrum
     return {
-        "epochs trained": str(analysis.epoch),
-        f"rank of the weights of {_PATHS} paths": f"{whole.rank} of {len(whole.singular_values)}",
-        "effective rank": f"{whole.effective_rank:.3f}",
-        "distance of codes": f"{codes.distance:.4f}",
-        "least share of a copy": f"{min(codes.entry_shares):.4f}",
+        "epochs trained": f"{analysis.epoch} of {analysis.epochs}",
+        f"rank of the weights of {PATHS_FOR_SPECTRUM} paths": f"{whole.rank} of {len(whole.singular_values)}",
+        **code_facts(analysis.codes),
     }
+
+
+def _to_json(analysis: Analysis) -> str:
+    content = {
+        "epoch": analysis.epoch,
+        "whole": asdict(analysis.codes.spectrum),
+        "layers": {name: asdict(layer) for name, layer in analysis.layers.items()},
+        "codes": analysis.codes.numbers(),
+        "distances": asdict(analysis.distances),
+    }
+    return strict_json(content, indent=2) + "\n"
 
 
 def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], codes: Tensor) -> Path:
     folder = record.path / "analysis"
     with write_errors(folder):
         folder.mkdir(exist_ok=True)
-    write_text(folder / "analysis.json", json.dumps(asdict(analysis), indent=2) + "\n")
+    write_text(folder / "analysis.json", _to_json(analysis))
 
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    values = analysis.whole.singular_values
+    values = analysis.codes.spectrum.singular_values
     spectrum_curve = {"all layers": [(index, value / values[0]) for index, value in enumerate(values, start=1)]}
     distance_curves = {
         f"{kind} that differ": list(enumerate(distances, start=1))
@@ -140,14 +143,14 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
             "spectrum",
             plots.plot_curves(spectrum_curve, "number", "singular value, as a share of the first"),
             "What the weights span",
-            f"Singular values of the matrix of the weights of {_PATHS} random paths: only one if all share a weight.",
+            f"Singular values of the weights of {PATHS_FOR_SPECTRUM} random paths: only one if all share a weight.",
         ),
         picture(
             "codes", plots.plot_codes(codes, labels), "Simplex codes", "Random architectures; digits are their choices."
         ),
         picture(
             "distances",
-            plots.plot_curves(distance_curves, "choices that differ", "mean L1 distance of codes"),
+            plots.plot_code_distances(distance_curves, "choices that differ"),
             "Codes follow architectures",
             "Random pairs that differ in so many choices of operations, or of widths, and in nothing else.",
         ),
@@ -155,6 +158,7 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
     heads = ("layer", "rank", "effective rank")
     rows = [(name, str(layer.rank), f"{layer.effective_rank:.3f}") for name, layer in analysis.layers.items()]
     parts = [
+        *code_banner(analysis.codes, f"After {analysis.epoch} of {analysis.epochs} epochs"),
         page.tiles(_summary(analysis)),
         page.figures(pictures),
         page.heading("Layers"),

@@ -15,15 +15,19 @@ from typing import Any, TextIO
 
 import torch
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
+from kshot_ext.nas.networks.code_report import CodeReport
+from kshot_ext.nas.reporting.code_facts import verdict_sentence
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
-from kshot_ext.nas.runs.settings import AnySettings, check_same, gather_settings
+from kshot_ext.nas.runs.settings import AnySettings, check_codes_can_part, check_same, gather_settings
 from kshot_ext.nas.spaces.own import is_own
 from kshot_ext.nas.training.divergence import DivergedError
 
@@ -66,10 +70,12 @@ class Run:
 
         Raises:
             RunFolderError: if the folder to go on with cannot be used.
-            SettingsError: if the settings are unusable, or others than the run's.
+            SettingsError: if the settings are unusable, leave K copies no way to part, or are others than the run's.
         """
         if self.resume is None:
-            return gather_settings(defaults, config, options)
+            settings = gather_settings(defaults, config, options)
+            check_codes_can_part(settings)
+            return settings
         self.folder = RunFolder(self.resume, self.command)
         self.space = self.folder.settings.space
         settings = gather_settings(self.folder.settings, config, options)
@@ -227,6 +233,20 @@ def users_errors(*libraries: str) -> Iterator[None]:
 def tell(console: Console, text: str) -> None:
     """Print a line as it is, paths and all."""
     console.print(visible(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
+    """Print names and values as a table."""
+    table = Table(title=Text(title), show_header=False)
+    for row in facts.items():
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def tell_verdict(console: Console, codes: CodeReport) -> None:
+    """Print whether a supernet is a K-shot one, and if not, what to change."""
+    style = "bold yellow" if codes.shortfalls else ""
+    console.print(Text(verdict_sentence(codes), style=style), soft_wrap=True)
 
 
 @contextmanager

@@ -10,11 +10,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.commands.frame import (
+    CommandError,
+    Run,
+    exit_status,
+    print_facts,
+    suitable_threads,
+    tell,
+    tell_verdict,
+    users_errors,
+)
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.ranking.rank_job import RankJob
-from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, rehearse_outputs, summary, write_ranking
+from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, correlations, rehearse_outputs, summary, write_ranking
+from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import ResultsFileError
 from kshot_ext.nas.runs.settings import RankSettings
@@ -56,10 +66,20 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
             except ResultsFileError as error:
                 raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
             metrics.close()
-        table = Table(title=f"ranking, K = {settings.shots}, seed {settings.seed}", show_header=False)
-        for row in summary(result).items():
-            table.add_row(*row)
-        console.print(table)
+        _print_correlations(console, f"ranking, K = {settings.shots}, seed {settings.seed}", result)
+        print_facts(console, "run", summary(result))
+        tell_verdict(console, result.codes)
         tell(console, f"report: {report}")
 
     return exit_status(body, run.how_to_go_on)
+
+
+def _print_correlations(console: Console, title: str, result: RankResult) -> None:
+    by_score = correlations(result)
+    table = Table(title=title)
+    table.add_column("")
+    for score in by_score:
+        table.add_column(score, justify="right")
+    for name in CORRELATION_TITLES.values():
+        table.add_row(name, *(numbers[name] for numbers in by_score.values()))
+    console.print(table)

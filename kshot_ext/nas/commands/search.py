@@ -11,8 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kshot_ext.nas.commands.frame import CommandError, Run, exit_status, suitable_threads, tell, users_errors
+from kshot_ext.nas.commands.frame import (
+    CommandError,
+    Run,
+    exit_status,
+    print_facts,
+    suitable_threads,
+    tell,
+    tell_verdict,
+    users_errors,
+)
 from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.reporting.code_facts import code_facts
 from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RunResult
@@ -112,4 +122,6 @@ def _print_result(console: Console, result: RunResult, report: Path) -> None:
         numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
         table.add_row(network.title, *numbers)
     console.print(table)
+    print_facts(console, "weight copies", code_facts(result.codes))
+    tell_verdict(console, result.codes)
     tell(console, f"report: {report}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kshot_ext.nas.checks import check_at_least, check_between
+from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.networks.code_starts import CODE_STARTS
 
 
 class CodeForm(NamedTuple):
@@ -33,11 +34,15 @@ class CodeSettings:
             code uses the same ones.
         perturbation: distance of the copies from each other at the start, relative to the weights' size. Larger ones
             give codes something to choose between from the start, but weaken the mixed weight.
-        spread: size of the logits at the start: smooth functions of an architecture's cost, see
-            :class:`kshot_ext.nas.networks.cost_waves.CostWaves`; 0 starts with equal codes.
+        start: what codes follow before the simplex-net is trained, one of
+            :data:`kshot_ext.nas.networks.code_starts.CODE_STARTS`: ``equal``; ``cost``; ``count``, the number of layers
+            with weights; ``decision``, the choice whose gradients disagree most after warm-up; ``two-decisions``;
+            ``neighbours``, for each layer what is around it; ``random``, for comparison.
+        spread: how far logits lie apart at the start; None for what suits it.
         fixed_epochs: epochs after warm-up during which the simplex-net is not trained yet.
         free_share_at_start, free_share: after warm-up and at the end; in between it moves evenly. At a share s no
             copy gets less than (1 - s) / K, nor more than (1 - s) / K + s.
+        growth: share of the training after warm-up over which free share and temperature move; 1 for all of it.
         temperature_at_start, temperature: after warm-up and at the end; in between it moves by a constant factor.
             A high one makes codes alike, a low one lets an architecture pick a single copy.
         balance: weight of the term that keeps every copy in use, see
@@ -58,10 +63,12 @@ class CodeSettings:
     per_layer: bool = False
     mixed_batch_norm: bool = True
     perturbation: float = 0.1
-    spread: float = 0.0
+    start: str = "equal"
+    spread: float | None = None
     fixed_epochs: int = 0
     free_share_at_start: float = 1.0
     free_share: float = 1.0
+    growth: float = 1.0
     temperature_at_start: float = 1.0
     temperature: float = 1.0
     balance: float = 1.0
@@ -69,16 +76,29 @@ class CodeSettings:
     width_distance: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("perturbation", "spread", "fixed_epochs", "balance", "width_separation"):
+        for name in ("perturbation", "fixed_epochs", "balance", "width_separation"):
             check_at_least(name, getattr(self, name), 0)
+        check_one_of("start", self.start, CODE_STARTS)
+        if self.spread is not None:
+            check_at_least("spread", self.spread, 0)
+        kind = CODE_STARTS[self.start]
+        if kind is not None and kind.per_layer and not self.per_layer:
+            raise ValueError(f"start: {self.start} gives each layer a code of its own, so expected per_layer = true")
         for name in ("free_share_at_start", "free_share"):
             check_between(name, getattr(self, name), 0, 1 + 1e-9)
+        check_between("growth", self.growth, 0, 1 + 1e-9)
         for name in ("temperature_at_start", "temperature"):
             check_at_least(name, getattr(self, name), 1e-3)
         check_between("width_distance", self.width_distance, 0, 2 + 1e-9)
 
+    @property
+    def starts_equal(self) -> bool:
+        """Whether all architectures begin with one code, so that only training can part them."""
+        return self.start == "equal" or self.spread == 0
+
     def form_at(self, progress: float) -> CodeForm:
         """The form of codes at a point of the training between the end of warm-up, 0, and its own end, 1."""
+        progress = min(progress / self.growth, 1.0) if self.growth > 0 else 1.0
         share = self.free_share_at_start + progress * (self.free_share - self.free_share_at_start)
         factor = self.temperature / self.temperature_at_start
         return CodeForm(share, self.temperature_at_start * factor**progress)

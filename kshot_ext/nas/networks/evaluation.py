@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import ImageSet
-from kshot_ext.nas.networks.calibration import Batches
-from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
+from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 
+SCORES = ("loss", "accuracy")
+"""What networks can be ranked by; see `Scores.merit`."""
+
+_STATISTICS = ("recalibrated", "batch")
 _BATCH_SIZE = 256
+_LEAST_FOR_STATISTICS, _MOST_FOR_STATISTICS = 64, 512
+_PIXELS_FOR_STATISTICS = 2**19  # a batch's, which bound the memory that its activations take
 
 
 @dataclass(frozen=True)
@@ -39,63 +46,109 @@ class Scores:
         """Whether the network gave numbers for every image."""
         return math.isfinite(self.loss)
 
+    def merit(self, score: str) -> float:
+        """What ranks networks, the higher the better: the ``"accuracy"``, or the ``"loss"`` with its sign turned; minus
+        infinity for a network that gave no numbers."""
+        if not self.finite:
+            return -math.inf
+        return self.accuracy if score == "accuracy" else -self.loss
+
+    @classmethod
+    def mean(cls, several: Iterable[Scores]) -> Scores:
+        """The means of those that are finite; a loss of infinity and an accuracy that is no number if none are."""
+        finite = [scores for scores in several if scores.finite]
+        if not finite:
+            return cls(math.nan, math.inf)
+        return cls(*(sum(values) / len(finite) for values in zip(*map(astuple, finite))))
+
 
 @torch.no_grad()
 def evaluate_network(network: nn.Module, batches: Batches) -> Scores:
     """Scores of a network in evaluation mode.
 
     Args:
-        network: from images to logits ``[B, num_classes]``; its mode is restored afterwards.
+        network: from images to logits ``[B, num_classes]``; the modes of its modules are restored afterwards.
         batches: images float32 ``[B, C, H, W]`` and labels int64 ``[B]``.
 
     Raises:
         ValueError: if there is no image.
     """
-    was_training = network.training
-    network.eval()
     correct, loss, total = 0, 0.0, 0
-    for images, labels in batches:
-        logits = network(images)
-        right = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)  # argmax takes NaN for the highest
-        correct += int(right.sum())
-        loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        total += len(labels)
-    network.train(was_training)
+    with evaluation_mode(network):
+        for images, labels in batches:
+            logits = network(images)
+            right = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)  # argmax takes NaN for the highest
+            correct += int(right.sum())
+            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            total += len(labels)
     if total == 0:
         raise ValueError("batches: expected at least one image to score the network on, got none")
     return Scores(correct / total, math.inf if math.isnan(loss) else loss / total)
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How networks are scored with a supernet's weights.
+
+    Args:
+        score: what ranks networks, ``"loss"`` or ``"accuracy"`` on held-out images. Two halves of the images agree
+            better on the order of losses.
+        statistics: of batch norm. ``"recalibrated"``: measured on training images for each network, as they are when a
+            network is used. ``"batch"``: of the images scored themselves, some hundreds at a time, which saves the
+            pass over training images; what an image gets then depends on those around it.
+        images: most held-out images to score a network on, drawn at random, the same for all networks; None for all.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    score: str = "loss"
+    statistics: str = "recalibrated"
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of("score", self.score, SCORES)
+        check_one_of("statistics", self.statistics, _STATISTICS)
+        if self.images is not None:
+            check_at_least("images", self.images, 2)
+
+
+@torch.no_grad()
 def evaluate_architecture(
     supernet: Supernet,
     architecture: Architecture,
     code: Tensor,
-    calibration: Batches,
+    calibration: Batches | None,
     validation: Batches,
 ) -> Scores:
     """Scores of one network of a supernet, with inherited weights and its own batch-norm statistics.
+
+    The supernet's own modules compute them, so nothing is built or copied for a network.
 
     Args:
         supernet: left unchanged.
         architecture: which network.
         code: ``[K]`` or ``[L, K]``, mixes the weight copies.
-        calibration: batches of training images that the statistics are measured on.
+        calibration: batches of training images that the statistics are measured on; None to normalise each batch of
+            ``validation`` by its own.
         validation: batches that are classified.
     """
-    return evaluate_network(extract(supernet, architecture, code, calibration), validation)
+    with supernet.coded_path(architecture, code) as network:
+        statistics = batch_statistics(network) if calibration is None else recalibrated(network, calibration)
+        with statistics:
+            return evaluate_network(network, validation)
 
 
 @dataclass(frozen=True, eq=False)
 class SupernetEvaluation:
     """Scores of any network of a trained supernet; can be sent to other processes.
 
-    Called, it gives the accuracy alone, which searches maximise.
-
     Args:
         supernet, simplex_net: give weights and codes; left unchanged.
-        calibration: training images that batch-norm statistics are measured on.
+        calibration: training images that batch-norm statistics are measured on, where they are.
         validation: images that are classified.
         mean, std: float32 ``[C]``, of the images.
+        statistics: as in :class:`EvaluationSettings`.
     """
 
     supernet: Supernet
@@ -104,21 +157,27 @@ class SupernetEvaluation:
     validation: ImageSet
     mean: Tensor
     std: Tensor
+    statistics: str = "recalibrated"
 
-    def __call__(self, architecture: Architecture) -> float:
-        """Share of the validation images that the architecture gets right; NaN if its network gives no finite loss."""
-        scores = self.scores(architecture)
-        return scores.accuracy if scores.finite else math.nan
-
-    def scores(self, architecture: Architecture) -> Scores:
+    def __call__(self, architecture: Architecture) -> Scores:
         """Scores of the architecture on the validation images."""
+        recalibrated = self.statistics == "recalibrated"
         return evaluate_architecture(
             self.supernet,
             architecture,
             self.simplex_net.code(architecture),
-            self._batches(self.calibration),
-            self._batches(self.validation),
+            self._batches(self.calibration) if recalibrated else None,
+            self._batches(self.validation) if recalibrated else self._mixed_batches(self.validation),
         )
 
-    def _batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(images, _BATCH_SIZE, mean=self.mean, std=self.std)
+    def _batches(self, images: ImageSet, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(images, batch_size, mean=self.mean, std=self.std)
+
+    def _mixed_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Equally large batches of images from everywhere, always the same: their statistics are alike."""
+        height, width = images.images.shape[2:]
+        most = _PIXELS_FOR_STATISTICS // (height * width)
+        most = max(_LEAST_FOR_STATISTICS, min(most, _MOST_FOR_STATISTICS))
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        for chosen in order.tensor_split(-(-len(images) // most)):
+            yield from self._batches(images.subset(chosen), len(chosen))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
-from kshot_ext.nas.networks.cost_waves import CostWaves
+from kshot_ext.nas.networks.code_starts import CODE_STARTS
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
@@ -23,8 +23,7 @@ class SimplexNet(nn.Module):
 
     Where the space searches widths, a second branch reads them: ``V onehot(widths)`` is added inside the relu.
 
-    W2 and b2 start at zero, so an untrained simplex-net gives every architecture the equal code 1/K, or, with a
-    ``spread``, the one that starts from its cost.
+    W2 and b2 start at zero, so an untrained simplex-net gives every architecture the code of the settings' ``start``.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
     Args:
@@ -70,8 +69,8 @@ class SimplexNet(nn.Module):
                 self.width_branch = nn.Linear(num_inputs, hidden_features, bias=False)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        spread = self.settings.spread
-        self.start = CostWaves(space, num_shots, spread, generator) if spread > 0 else None
+        kind = CODE_STARTS[self.settings.start] if num_shots > 1 else None
+        self.start = kind and kind(space, num_shots, self.settings.spread, generator)
         # Buffers, so that a checkpoint knows them; the final form is what a trained one has.
         for name, value in self.settings.form_at(1)._asdict().items():
             self.register_buffer(name, torch.tensor(value))
@@ -92,7 +91,7 @@ class SimplexNet(nn.Module):
             hidden = hidden + self.width_branch(self._encoded(self.space.encode_widths, architectures))
         logits = self.output(torch.relu(hidden)).unflatten(1, (-1, self.num_shots))  # [M, 1 or L, K]
         if self.start is not None:
-            logits = logits + self.start(architectures)[:, None]
+            logits = logits + self.start(architectures)
         free = (logits / self.temperature).softmax(dim=2)
         codes = torch.lerp(torch.full_like(free, 1 / self.num_shots), free, self.free_share)
         return codes if self.settings.per_layer else codes[:, 0]

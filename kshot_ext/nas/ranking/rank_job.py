@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.messages import one_line
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.networks.simplex_net import CodeStatistics, code_statistics
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import check_results_file
-from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.stages import SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
+from kshot_ext.nas.runs.warm_up import WARM_UP, load_warm_up
 from kshot_ext.nas.spaces.architecture import Architecture
-
-_ARCHITECTURES_FOR_CODES = 1000
-_LEAST_CODE_DISTANCE = 0.1
-_LEAST_ENTRY_SHARE = 0.25
+from kshot_ext.nas.training.warm_up import copied_warm_up
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,10 @@ class RankPoint:
     by_accuracy: RankCorrelation
     by_loss: RankCorrelation
 
+    def by(self, score: str) -> RankCorrelation:
+        """The ranking by ``"loss"`` or ``"accuracy"``."""
+        return self.by_loss if score == "loss" else self.by_accuracy
+
     def numbers(self) -> dict[str, float | None]:
         """For files of results: plain names are by accuracy."""
         by_loss = {f"{name}_by_loss": value for name, value in asdict(self.by_loss).items()}
@@ -66,28 +69,20 @@ class RankResult:
     Args:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
-        codes: how codes spread over random architectures, at the end.
+        codes: what codes and copies amount to, at the end.
+        score: which ranking is meant where one is asked for, ``"loss"`` or ``"accuracy"``.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
-    codes: CodeStatistics
+    codes: CodeReport
+    score: str
     seconds: dict[str, float]
 
     @property
     def final(self) -> RankPoint:
         return self.points[-1]
-
-    @property
-    def used_all_shots(self) -> bool:
-        """Whether codes differ and every copy is in use; else this was a one-shot supernet, whatever its K.
-
-        The bar: a mean L1 distance of codes of at least 0.1, and for each entry a mean share of at least 0.25/K.
-        """
-        shares = self.codes.entry_shares
-        in_use = min(shares) >= _LEAST_ENTRY_SHARE / len(shares)
-        return self.codes.distance >= _LEAST_CODE_DISTANCE and in_use
 
 
 class RankJob(SupernetJob[RankSettings]):
@@ -129,12 +124,15 @@ class RankJob(SupernetJob[RankSettings]):
             RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
             OSError: if a file cannot be written.
         """
+        self.tell_if_codes_start_alike(progress)
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
+        self._begin_from_warm_up(folder)
         for epoch in self.epochs_ranked:
-            ranking = Ranking(self.architectures, self.evaluation.scores)
+            self._keep_warm_up(folder, metrics, progress)
+            ranking = Ranking(self.architectures, self.evaluation)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
@@ -142,14 +140,32 @@ class RankJob(SupernetJob[RankSettings]):
             with self.trainer.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.trainer.steps_per_epoch
-            points.append(RankPoint(epoch, steps, ranking.by_accuracy(self.truth), ranking.by_loss(self.truth)))
+            by_accuracy, by_loss = (ranking.by(score, self.truth) for score in ("accuracy", "loss"))
+            points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
-        codes = code_statistics(
-            self.simplex_net, self.space, self.generator("code statistics"), _ARCHITECTURES_FOR_CODES
-        )
-        return RankResult(tuple(points), tuple(ranked), codes, seconds)
+        return RankResult(tuple(points), tuple(ranked), self.code_report(), self.settings.evaluation.score, seconds)
+
+    def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
+        """Take over the warm-up of another run, unless this one has begun."""
+        source = self.settings.warm_up
+        if source is None or folder.load_checkpoint("supernet") is not None:
+            return
+        checkpoint = load_warm_up(Path(source), self.settings, folder.card)
+        try:
+            state = copied_warm_up(checkpoint.state, self.trainer)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{source}: its warm-up does not fit this run ({one_line(error)})") from error
+        folder.save_checkpoint("supernet", Checkpoint(state, checkpoint.seconds, checkpoint.records))
+
+    def _keep_warm_up(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> None:
+        """Train to the end of warm-up and keep the state there, if the settings say so."""
+        if not self.settings.keep_warm_up or folder.load_checkpoint(WARM_UP) is not None:
+            return
+        run_stage(SupernetStage(self.trainer, until=self.settings.training.warm_up), folder, metrics, progress)
+        if self.trainer.epoch == self.settings.training.warm_up:
+            folder.save_checkpoint(WARM_UP, folder.load_checkpoint("supernet"))
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
         """Refuse to evaluate later weights as if they were those after ``epoch``."""
@@ -168,16 +184,19 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "run": run,
         "shots": settings.shots,
         "seed": settings.seed,
+        "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
+        "verdict": result.codes.verdict,
         "code_distance": result.codes.distance,
-        "min_entry_share": min(result.codes.entry_shares),
+        "min_entry_share": result.codes.least_share,
+        "effective_rank": result.codes.spectrum.effective_rank,
         "seconds": round(sum(result.seconds.values()), 1),
         "space": job.space.name,
         "image_shape": job.space.image_shape,
         "channels": settings.channels,
         "epochs": settings.training.epochs,
         "batch_size": settings.training.batch_size,
-        "validation_images": len(job.splits.validation),
+        "validation_images": len(job.evaluation.validation),
         "curve": [point.numbers() for point in result.points],
     }

@@ -71,16 +71,10 @@ class Ranking:
                 "they inherit have diverged; train the supernet with a lower learning_rate or clip_norm"
             )
 
-    def by_accuracy(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
-        """The ranking by accuracy against the truth, when all are evaluated."""
-        return self._compare(truth, [scores.accuracy for scores in self.scores])
-
-    def by_loss(self, truth: Mapping[Architecture, float]) -> RankCorrelation:
-        """The ranking by loss, the lowest first, against the truth, when all are evaluated."""
-        return self._compare(truth, [-scores.loss for scores in self.scores])
-
-    def _compare(self, truth: Mapping[Architecture, float], scores: Sequence[float]) -> RankCorrelation:
-        return rank_correlation([truth[architecture] for architecture in self.architectures], scores)
+    def by(self, score: str, truth: Mapping[Architecture, float]) -> RankCorrelation:
+        """The ranking by a score, ``"loss"`` or ``"accuracy"``, against the truth, when all are evaluated."""
+        merits = [scores.merit(score) for scores in self.scores]
+        return rank_correlation([truth[architecture] for architecture in self.architectures], merits)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs: plain values."""
@@ -94,7 +88,7 @@ class Ranking:
 class RankingStage(Stage):
     """Evaluation after an epoch of training."""
 
-    headline = ("mean_accuracy",)
+    headline = ("mean_loss", "mean_accuracy")
 
     def __init__(self, epoch: int, ranking: Ranking) -> None:
         super().__init__(f"evaluation-{epoch}", f"evaluate after epoch {epoch}", ranking, ranking.num_steps)
@@ -105,5 +99,5 @@ class RankingStage(Stage):
 
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
         self.work.step(on_move)
-        accuracies = [scores.accuracy for scores in self.work.scores]
-        return {"evaluated": len(accuracies), "mean_accuracy": sum(accuracies) / len(accuracies)}
+        mean = Scores.mean(self.work.scores)
+        return {"evaluated": len(self.work.scores), "mean_loss": mean.loss, "mean_accuracy": mean.accuracy}

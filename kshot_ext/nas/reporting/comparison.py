@@ -9,37 +9,51 @@ from typing import Any
 
 from kshot_ext.nas.files import is_there, read_json
 from kshot_ext.nas.messages import in_shell, notice, one_line, visible
+from kshot_ext.nas.networks.code_report import VERDICTS
 from kshot_ext.nas.reporting.plots import is_finite
+from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
+
+CODE_DISTANCES = "Distance of codes"
+"""Heading of these curves."""
 
 _ABSENT = "-"
 _RESULTS = {
     "results.json": {
         "winner.test_accuracy": "test accuracy of the winner",
+        "winner.supernet_loss": "its loss in the supernet",
         "winner.supernet_accuracy": "its accuracy in the supernet",
         "winner.macs": "its multiply-accumulates",
         "winner.parameters": "its parameters",
         "random.test_accuracy": "test accuracy of the random rival",
         "max_macs": "budget",
+        "codes.verdict": "K-shot or one-shot",
+        "codes.distance": "distance of codes",
+        "codes.least_share": "least share of a copy",
+        "codes.effective_rank": "effective rank of the weights",
     },
     "ranking.json": {
-        "kendall_tau": "Kendall's tau",
-        "spearman_rho": "Spearman's rho",
-        "regret": "regret of the best-ranked",
+        **{f"{name}_by_loss": f"{title}, by loss" for name, title in CORRELATION_TITLES.items()},
+        **{name: f"{title}, by accuracy" for name, title in CORRELATION_TITLES.items()},
         "architectures": "architectures ranked",
         "steps": "dictionary steps",
+        "verdict": "K-shot or one-shot",
         "code_distance": "distance of codes",
         "min_entry_share": "least share of a copy",
+        "effective_rank": "effective rank of the weights",
         "seconds": "seconds",
     },
 }
 _CURVES = {
     ("supernet", "loss"): "Training loss of the supernet",
-    ("supernet", "code_distance"): "Distance of codes",
-    ("search", "best_accuracy"): "Best accuracy in the search",
-    ("ranking", "kendall_tau"): "Kendall's tau",
+    ("supernet", "code_distance"): CODE_DISTANCES,
+    ("search", "best_loss"): "Loss of the best of the search",
+    ("search", "best_accuracy"): "Accuracy of the best of the search",
+    ("ranking", "kendall_tau_by_loss"): "Kendall's tau by loss",
+    ("ranking", "kendall_tau_better_half_by_loss"): "Kendall's tau by loss among the better half",
+    ("ranking", "kendall_tau"): "Kendall's tau by accuracy",
     ("retrain-winner", "loss"): "Training loss of the winner",
 }
 
@@ -111,7 +125,7 @@ def _results(record: RunRecord) -> dict[str, Any]:
                 if content.get("run", record.card.run) != record.card.run:
                     raise ValueError("of another run")
                 numbers = flatten(content)
-                results |= {title: _number(numbers.get(name), name) for name, title in names.items()}
+                results |= {title: _checked(numbers.get(name), name) for name, title in names.items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: damaged results ({one_line(error)}); the command that made them makes them again: "
@@ -120,8 +134,11 @@ def _results(record: RunRecord) -> dict[str, Any]:
     return results
 
 
-def _number(value: Any, name: str) -> int | float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+def _checked(value: Any, name: str) -> int | float | str | None:
+    if name.endswith("verdict"):
+        if value not in (None, *VERDICTS):
+            raise ValueError(f"{name}: expected one of {', '.join(VERDICTS)}, got {value!r:.40}")
+    elif value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise ValueError(f"{name}: expected a number, got {value!r:.40}")
     return value
 

@@ -31,6 +31,8 @@ th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--
          font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; }
 td.number, th.number { text-align: right; }
+.warning { margin: 1.6rem 0 0; padding: .8rem 1rem; border-left: 5px solid #d55e00; border-radius: 6px;
+           background: #fdf1e8; }
 figure { margin: 1rem 0; text-align: center; }
 figure img { max-width: 100%; max-height: 36rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
@@ -83,6 +85,11 @@ def heading(text: str) -> str:
 def note(text: str) -> str:
     """Return a soft line of text."""
     return f'<p class="lead">{escape(text)}</p>'
+
+
+def warning(text: str) -> str:
+    """Return text that nobody overlooks."""
+    return f'<p class="warning" role="alert">{escape(text)}</p>'
 
 
 def code(text: str) -> str:

@@ -14,6 +14,8 @@ from torch import Tensor
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import write_bytes
 from kshot_ext.nas.messages import visible
+from kshot_ext.nas.networks.code_report import LEAST_DISTANCE
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
 
@@ -27,8 +29,12 @@ _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _OPERATION_COLOURS = ("#C9CED6", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442")
 _LINES = (_BLUE, _GREEN, _ORANGE, _RED, _GREY)
 _INK = "#24292F"
-_LEAST_CODE_REACH = 0.02
-"""Codes that differ by less than this look alike in the heat map, rather than noise looking like structure."""
+_SCORE_LABELS = {
+    "loss": "validation loss in the supernet (nats)",
+    "accuracy": "validation accuracy in the supernet (%)",
+}
+_WIDEST_CODES = 24
+"""Inches; a figure of thousands of shots at full width is more pixels than can be drawn."""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -68,34 +74,44 @@ def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str])
 
 
 def plot_search(history: Sequence[Evaluated], front: Sequence[Evaluated], result: RunResult) -> Figure:
-    """Draw supernet accuracy against multiply-accumulates: all evaluated, the Pareto front, the budget."""
+    """Draw the score that chose against multiply-accumulates: all evaluated, the Pareto front, the budget."""
     figure, axes = _figure(7, 4.6)
-    dots = axes.scatter(*_points(history), c=range(1, len(history) + 1), cmap=_readable_blues(), s=22)
+    dots = axes.scatter(*_points(history, result.score), c=range(1, len(history) + 1), cmap=_readable_blues(), s=22)
     figure.colorbar(dots, ax=axes, label="order of evaluation", pad=0.02).outline.set_visible(False)
-    axes.plot(*_points(front), color=_ORANGE, linewidth=2, marker="o", markersize=5, label="Pareto front")
+    axes.plot(*_points(front, result.score), color=_ORANGE, linewidth=2, marker="o", markersize=5, label="Pareto front")
     axes.axvline(result.max_macs / 1e6, color=_RED, linestyle="--", linewidth=1.3, label="budget")
     for network, marker, colour in zip(result.networks, "*D", (_GREEN, _GREY)):
-        place = (network.macs / 1e6, 100 * network.supernet_accuracy)
+        height = _drawn(Scores(network.supernet_accuracy, network.supernet_loss), result.score)
         size = 260 if marker == "*" else 70
-        axes.scatter(*place, marker=marker, s=size, color=colour, edgecolor="white", label=network.title, zorder=3)
+        axes.scatter(
+            network.macs / 1e6,
+            height,
+            marker=marker,
+            s=size,
+            color=colour,
+            edgecolor="white",
+            label=network.title,
+            zorder=3,
+        )
     axes.set_xlabel("multiply-accumulates for one image (millions)")
-    axes.set_ylabel("validation accuracy in the supernet (%)")
+    axes.set_ylabel(_SCORE_LABELS[result.score])
     figure.legend(frameon=False, loc="outside upper center", ncols=4)
     return figure
 
 
-def plot_ranking(truth: Sequence[float], accuracies: Sequence[float], legend: str) -> Figure:
-    """Draw accuracy in the supernet against that in the table, a dot per architecture.
+def plot_ranking(truth: Sequence[float], scores: Sequence[Scores], score: str, legend: str) -> Figure:
+    """Draw a score in the supernet against the accuracy in the table, a dot per architecture.
 
     Args:
         truth: accuracies in the table, in its unit.
-        accuracies: in the supernet, 0 to 1.
+        scores: in the supernet; one without numbers is left out.
+        score: ``"loss"`` or ``"accuracy"``.
         legend: what is said about them.
     """
     figure, axes = _figure(6, 4.6)
-    axes.scatter(truth, [100 * accuracy for accuracy in accuracies], s=16, color=_BLUE, alpha=0.6, label=legend)
+    axes.scatter(truth, [_drawn(each, score) for each in scores], s=16, color=_BLUE, alpha=0.6, label=legend)
     axes.set_xlabel("accuracy in the table")
-    axes.set_ylabel("validation accuracy in the supernet (%)")
+    axes.set_ylabel(_SCORE_LABELS[score])
     figure.legend(frameon=False, loc="outside upper center")
     return figure
 
@@ -120,26 +136,44 @@ def plot_curves(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: st
     return figure
 
 
+def plot_code_distances(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str) -> Figure:
+    """Draw mean distances of codes above 0 and beside the least of a K-shot run, so that near 0 looks near 0.
+
+    Args:
+        curves: ``(x, distance)`` pairs of each line, by its legend.
+        x_label: of the axis.
+    """
+    figure = plot_curves(curves, x_label, "mean L1 distance of codes")
+    (axes,) = figure.axes
+    axes.axhline(LEAST_DISTANCE, color=_RED, linestyle="--", linewidth=1.3, label="least of a K-shot run")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure
+
+
 def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
     """Draw simplex codes as a heat map: a row per architecture, a column per shot.
+
+    A colour means the same coefficient in every run, so codes that hardly differ look alike.
 
     Args:
         codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn.
         labels: name of each row.
     """
-    codes = codes if codes.dim() == 2 else codes.mean(dim=1)
+    per_layer = codes.dim() == 3
+    codes = codes.mean(dim=1) if per_layer else codes
     rows, shots = codes.shape
-    equal = 1 / shots
-    reach = max(float((codes - equal).abs().max()), _LEAST_CODE_REACH)
-    figure, axes = _figure(3.4 + 0.6 * shots, 1.2 + 0.2 * rows)
-    image = axes.imshow(codes.numpy(), aspect="auto", cmap="RdBu_r", vmin=equal - reach, vmax=equal + reach)
-    axes.set_xticks(range(shots), [str(shot) for shot in range(1, shots + 1)])
+    figure, axes = _figure(3.4 + min(0.6 * shots, _WIDEST_CODES), 1.2 + 0.2 * rows)
+    image = axes.imshow(codes.numpy(), aspect="auto", cmap="Blues", vmin=0, vmax=1)
+    ticks = range(0, shots, math.ceil(0.6 * shots / _WIDEST_CODES))
+    axes.set_xticks(ticks, [str(shot + 1) for shot in ticks])
     axes.set_yticks(range(rows), list(map(plain, labels)), fontfamily="monospace", fontsize=8)
-    axes.set_xlabel("shot")
+    axes.set_xlabel("shot (mean over the layers)" if per_layer else "shot")
     axes.set_ylabel("architecture, cheapest first")
     axes.spines[:].set_visible(False)
-    label = f"coefficient (white: the equal share 1/{shots})"
-    figure.colorbar(image, ax=axes, label=label, pad=0.03).outline.set_visible(False)
+    bar = figure.colorbar(image, ax=axes, label=f"coefficient (line: the equal share 1/{shots})", pad=0.03)
+    bar.ax.axhline(1 / shots, color=_RED, linewidth=1.5)
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -216,8 +250,15 @@ def _draw_widths(axes: Axes, row: int, widths: Sequence[float], layers: int) -> 
         axes.text(left, -row - 0.03, f"{width:g}", ha="left", va="top", fontsize=7, color=_INK)
 
 
-def _points(evaluated: Sequence[Evaluated]) -> tuple[list[float], list[float]]:
-    return [item.macs / 1e6 for item in evaluated], [100 * item.accuracy for item in evaluated]
+def _points(evaluated: Sequence[Evaluated], score: str) -> tuple[list[float], list[float]]:
+    return [item.macs / 1e6 for item in evaluated], [_drawn(item.scores, score) for item in evaluated]
+
+
+def _drawn(scores: Scores, score: str) -> float:
+    """A score as it is drawn; not a number, which matplotlib leaves out, where the network gives none."""
+    if not scores.finite:
+        return math.nan
+    return scores.loss if score == "loss" else 100 * scores.accuracy
 
 
 def _readable_blues() -> Colormap:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.files import write_text
+from kshot_ext.nas.networks.evaluation import SCORES
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting import page, plots
+from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
 from kshot_ext.nas.reporting.page import Picture
-from kshot_ext.nas.reporting.report import correlation_facts, seconds_by_stage, shown_correlation
+from kshot_ext.nas.reporting.report import CORRELATION_TITLES, correlation_facts, seconds_by_stage, shown_correlation
 from kshot_ext.nas.runs.results_file import add_result
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RankSettings
@@ -28,10 +30,11 @@ OUTPUTS = (
 """Names of the files that `write_ranking` leaves in the run folder."""
 
 _CODE_ROWS = 24
+_HEADLINE = ("Kendall's tau", "Kendall's tau among the better half", "best truth of its ten favourites")
 _CURVES = {
-    "Kendall's tau": "kendall_tau",
-    "Spearman's rho": "spearman_rho",
     "Kendall's tau by loss": "kendall_tau_by_loss",
+    "the same among the better half": "kendall_tau_better_half_by_loss",
+    "Kendall's tau by accuracy": "kendall_tau",
 }
 
 
@@ -72,20 +75,18 @@ def write_ranking(
     return path / "report.html"
 
 
+def correlations(result: RankResult) -> dict[str, dict[str, str]]:
+    """The numbers of the ranking by each score for people, the score that was asked for first."""
+    order = sorted(SCORES, key=lambda score: score != result.score)
+    return {f"by {score}": correlation_facts(result.final.by(score)) for score in order}
+
+
 def summary(result: RankResult) -> dict[str, str]:
-    """The numbers of a ranking run for people."""
-    correlation, by_loss = result.final.by_accuracy, result.final.by_loss
-    verdict = "yes" if result.used_all_shots else "no: codes are alike, or a copy is hardly used"
+    """What else there is to know of a ranking run, for people."""
     return {
-        "Kendall's tau": shown_correlation(correlation.kendall_tau),
-        "Spearman's rho": shown_correlation(correlation.spearman_rho),
-        "regret of the best-ranked": f"{correlation.regret:.3f}",
-        "Kendall's tau by loss": shown_correlation(by_loss.kendall_tau),
         "architectures": f"{len(result.architectures):,}",
         "dictionary steps": f"{result.final.steps:,}",
-        "distance of codes": f"{result.codes.distance:.3f}",
-        "least share of a copy": f"{min(result.codes.entry_shares):.4f}",
-        "all copies in use": verdict if len(result.codes.entry_shares) > 1 else "one copy",
+        **code_facts(result.codes),
     }
 
 
@@ -93,16 +94,16 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    truth, accuracies = zip(*((item.truth, item.scores.accuracy) for item in result.architectures))
-    tau = shown_correlation(result.final.by_accuracy.kendall_tau)
-    shown = job.architectures[:_CODE_ROWS]
+    truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
+    tau = shown_correlation(result.final.by(result.score).kendall_tau)
+    shown = sorted(job.architectures[:_CODE_ROWS], key=job.space.count_macs)
     codes = job.simplex_net(shown).detach().cpu()
     pictures = [
         picture(
             "ranking",
-            plots.plot_ranking(truth, accuracies, f"{len(truth)} architectures, Kendall's tau {tau}"),
+            plots.plot_ranking(truth, scores, result.score, f"{len(truth)} architectures, Kendall's tau {tau}"),
             "Ranking",
-            "Accuracy with the supernet's weights against accuracy when trained alone.",
+            f"{result.score.capitalize()} with the supernet's weights against accuracy when trained alone.",
         ),
         picture(
             "loss",
@@ -132,7 +133,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
     shape = "x".join(map(str, splits.image_shape))
     facts = {
         "data": f"{folder.card.data_name}, {splits.num_classes} classes of {shape} images",
-        "images": f"{len(splits.train):,} for training, {len(splits.validation):,} for evaluation",
+        "images": f"{len(splits.train):,} for training, {len(job.evaluation.validation):,} for evaluation",
         "space": job.space.name,
         "shots": f"{settings.shots} weight copies",
         "table": Path(settings.truth).name,
@@ -140,15 +141,18 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
     }
     if splits.notes:
         facts["notes on the data"] = "; ".join(splits.notes)
+    ranked = correlations(result)
+    rows = [(name, *(numbers[name] for numbers in ranked.values())) for name in CORRELATION_TITLES.values()]
+    headline = {f"{name} by {result.score}": ranked[f"by {result.score}"][name] for name in _HEADLINE}
     return page.render_page(
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),
         [
-            page.tiles(summary(result)),
+            *code_banner(result.codes),
+            page.tiles(headline | summary(result)),
             page.figures(pictures),
             page.heading("Details"),
-            page.details("Rank correlation by accuracy", correlation_facts(result.final.by_accuracy), is_open=True),
-            page.details("Rank correlation by loss", correlation_facts(result.final.by_loss)),
+            page.details("Rank correlation", page.table(("", *ranked), rows), is_open=True),
             page.details("What was run", page.facts(facts)),
             page.details("Settings", page.facts(flatten(as_table(settings)))),
             page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),

@@ -7,10 +7,25 @@ from typing import Any
 
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.code_facts import code_banner, code_facts, verdict_sentence
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
 
+CORRELATION_TITLES = {
+    "kendall_tau": "Kendall's tau",
+    "kendall_tau_better_half": "Kendall's tau among the better half",
+    "kendall_tau_better_quarter": "Kendall's tau among the better quarter",
+    "spearman_rho": "Spearman's rho",
+    "truth_of_favourite": "truth of its favourite",
+    "regret": "regret of its favourite",
+    "best_truth_of_ten": "best truth of its ten favourites",
+    "mean_truth_of_ten": "mean truth of its ten favourites",
+}
+"""What the fields of `RankCorrelation` are called, in the order in which they are shown."""
+
+_TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
+_SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
 _LOADING = """import torch
 # Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
 network = torch.load("model.pt", weights_only=False)"""
@@ -40,12 +55,20 @@ def render_report(
         title,
         "; ".join(facts.values()),
         [
+            *code_banner(result.codes),
             _tiles(result),
             page.heading("Winner against random"),
             _comparison(result),
             page.heading("Pareto front"),
             _front(front),
-            *([] if correlation is None else [page.heading("Rank correlation"), correlation_facts(correlation)]),
+            *(
+                []
+                if correlation is None
+                else [page.heading("Rank correlation"), page.facts(correlation_facts(correlation))]
+            ),
+            page.heading("Weight copies"),
+            page.facts(code_facts(result.codes)),
+            page.note(verdict_sentence(result.codes)),
             page.figures(pictures),
             page.heading("Use the network"),
             page.code(_LOADING),
@@ -58,15 +81,12 @@ def render_report(
     )
 
 
-def correlation_facts(correlation: RankCorrelation) -> str:
-    """Return the numbers of a comparison with a table of results."""
-    return page.facts(
-        {
-            "Kendall's tau": shown_correlation(correlation.kendall_tau),
-            "Spearman's rho": shown_correlation(correlation.spearman_rho),
-            "regret of the best-ranked, in the table's unit": f"{correlation.regret:.3f}",
-        }
-    )
+def correlation_facts(correlation: RankCorrelation) -> dict[str, str]:
+    """Return the numbers of a comparison with a table of results, for people; truths are in the table's unit."""
+    return {
+        title: f"{getattr(correlation, name):.3f}" if name in _TRUTHS else shown_correlation(getattr(correlation, name))
+        for name, title in CORRELATION_TITLES.items()
+    }
 
 
 def shown_correlation(value: float | None) -> str:
@@ -87,16 +107,18 @@ def _tiles(result: RunResult) -> str:
             "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
             "parameters": f"{winner.parameters:,}",
             "seconds in all": f"{sum(result.seconds.values()):,.0f}",
+            "K-shot or one-shot": result.codes.verdict,
         }
     )
 
 
 def _comparison(result: RunResult) -> str:
-    heads = ("network", "test accuracy", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    heads = ("network", "test accuracy", *_SCORE_HEADS, "multiply-accumulates", "parameters")
     rows = [
         (
             network.title,
             f"{network.test_accuracy:.2%}",
+            f"{network.supernet_loss:.4f}",
             f"{network.supernet_accuracy:.2%}",
             f"{network.macs:,}",
             f"{network.parameters:,}",
@@ -105,15 +127,23 @@ def _comparison(result: RunResult) -> str:
     ]
     note = (
         "Both were trained from scratch in the same way and tested on images that no stage had seen. "
+        f"The winner has the best {result.score} in the supernet of all that the search evaluated. "
         f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
     return page.table(heads, rows) + page.note(note)
 
 
 def _front(front: Sequence[Evaluated]) -> str:
-    heads = ("architecture", "validation accuracy in the supernet", "multiply-accumulates", "parameters")
+    heads = ("architecture", *_SCORE_HEADS, "multiply-accumulates", "parameters")
     rows = [
-        (item.architecture.short(), f"{item.accuracy:.2%}", f"{item.macs:,}", f"{item.parameters:,}") for item in front
+        (
+            item.architecture.short(),
+            f"{item.scores.loss:.4f}",
+            f"{item.scores.accuracy:.2%}",
+            f"{item.macs:,}",
+            f"{item.parameters:,}",
+        )
+        for item in front
     ]
     legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
     return page.table(heads, rows) + page.note(legend)

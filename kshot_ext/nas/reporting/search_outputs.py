@@ -85,7 +85,8 @@ def write_outputs(
     """
     path = folder.path
     write_text(path / "architecture.json", _to_json(_network_card(data_name, job, result)))
-    write_text(path / "results.json", _to_json({"run": folder.card.run, **asdict(result)}))
+    results = {"run": folder.card.run, **asdict(result), "codes": result.codes.numbers()}
+    write_text(path / "results.json", _to_json(results))
     _save_network(network, path)
     pictures = _draw(path, job, result, records)
     correlation = None
@@ -181,14 +182,15 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
 
 
 def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation | None, list[Picture]]:
-    """How the search's accuracies rank the architectures that the table knows; nothing if it knows fewer than two."""
+    """How the search's scores rank the architectures that the table knows; nothing if it knows fewer than two."""
     known = [item for item in job.search.history if item.architecture in job.truth]
     if len(known) < 2:
         return None, []
-    truth, accuracies = [job.truth[item.architecture] for item in known], [item.accuracy for item in known]
+    truth, score = [job.truth[item.architecture] for item in known], job.settings.evaluation.score
     correlation = rank_correlation(truth, [item.merit for item in known])
     tau = shown_correlation(correlation.kendall_tau)
-    figure = plots.plot_ranking(truth, accuracies, f"{len(known)} architectures, Kendall's tau {tau}")
+    legend = f"{len(known)} architectures, Kendall's tau {tau}"
+    figure = plots.plot_ranking(truth, [item.scores for item in known], score, legend)
     png = plots.save_png(figure, folder / "ranking.png")
     caption = "The architectures of the search that the table of results knows; a search's choice, no random sample."
     return correlation, [Picture(png, "Ranking", caption)]
@@ -210,6 +212,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "space": job.space.name,
         "shots": f"{settings.shots} weight copies",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
+        "score": f"chosen by {settings.evaluation.score} on validation images",
         "seed": f"seed {settings.seed}",
     }
     if splits.notes:

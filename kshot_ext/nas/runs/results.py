@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
@@ -19,6 +20,7 @@ class RetrainedNetwork:
         macs: multiply-accumulates for one image.
         parameters: number of trainable numbers.
         supernet_accuracy: share of validation images right with the supernet's weights.
+        supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
         test_accuracy: share of test images right after training from scratch.
         widths: chosen share of the full width of each width searched; None if none are.
     """
@@ -29,23 +31,28 @@ class RetrainedNetwork:
     macs: int
     parameters: int
     supernet_accuracy: float
+    supernet_loss: float
     test_accuracy: float
     widths: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Both networks, what they had to keep to, and what it took.
+    """Both networks, what they had to keep to, the supernet that chose, and what it took.
 
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
+        score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
+        codes: what codes and copies of the supernet amount to.
         seconds: time of each stage.
     """
 
     winner: RetrainedNetwork
     random: RetrainedNetwork
     max_macs: int
+    score: str
+    codes: CodeReport
     seconds: Mapping[str, float]
 
     @property

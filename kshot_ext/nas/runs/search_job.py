@@ -8,6 +8,7 @@ from contextlib import suppress
 from torch import nn
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
@@ -45,7 +46,7 @@ class SearchJob(SupernetJob[RunSettings]):
         settings: RunSettings,
         splits: DataSplits,
         processes: DataParallel | None = None,
-        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
     ) -> None:
         super().__init__(settings, splits, processes)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
@@ -54,7 +55,13 @@ class SearchJob(SupernetJob[RunSettings]):
         limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
         self._supernet_stage = SupernetStage(self.trainer)
         self._search_stage = SearchStage(
-            self.evaluation, self.space, limits, settings.search, self.generator("search"), apply_to_all
+            self.evaluation,
+            self.space,
+            limits,
+            settings.search,
+            self.generator("search"),
+            apply_to_all,
+            settings.evaluation.score,
         )
         self.search = self._search_stage.work
         self._rehearse(limits)
@@ -75,8 +82,12 @@ class SearchJob(SupernetJob[RunSettings]):
         def run(stage: Stage) -> None:
             seconds[stage.name] = run_stage(stage, folder, metrics, progress)
 
+        self.tell_if_codes_start_alike(progress)
         run(self._supernet_stage)
         self.processes.close()
+        codes = self.code_report()
+        for shortfall in codes.shortfalls:
+            progress.tell(f"supernet: this is a one-shot run, as {shortfall}")
         run(self._search_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
@@ -87,7 +98,8 @@ class SearchJob(SupernetJob[RunSettings]):
         best = self.search.best.architecture
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
-        return RunResult(winner, random, max_macs=self.max_macs, seconds=seconds), network
+        score = self.settings.evaluation.score
+        return RunResult(winner, random, self.max_macs, score=score, codes=codes, seconds=seconds), network
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.
@@ -119,7 +131,7 @@ class SearchJob(SupernetJob[RunSettings]):
         return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
 
     def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
-        cost = self.space.cost(architecture)
+        cost, scores = self.space.cost(architecture), self.evaluation(architecture)
         return RetrainedNetwork(
             title=title,
             architecture=architecture,
@@ -127,6 +139,7 @@ class SearchJob(SupernetJob[RunSettings]):
             widths=None if architecture.widths is None else self.space.ratios(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
-            supernet_accuracy=self.evaluation(architecture),
+            supernet_accuracy=scores.accuracy,
+            supernet_loss=scores.loss,
             test_accuracy=trainer.test_accuracy(),
         )

@@ -11,12 +11,14 @@ from kshot_ext.nas.checks import check_between
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import EvaluationSettings
 from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -25,6 +27,7 @@ _LEAST = {
     "image_size": 4,
     "max_images": 1,
     "channels": 1,
+    "cells": 1,
     "shots": 1,
     "max_parameters": 1,
     "max_latency": 0,
@@ -39,7 +42,7 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, the last two
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last three
     as tables.
 
     Args:
@@ -48,6 +51,7 @@ class SupernetSettings:
         max_images: most images to use; None for all.
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
+        cells: cells of each stage, in a space made of cells; None for what is published.
         widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
         shots: number K of weight copies, at most 4096.
         truth: JSON table of stand-alone accuracies to compare the supernet's with, see `read_truth`; None for none.
@@ -56,6 +60,7 @@ class SupernetSettings:
         out: the run folder; None for a name from the date, the data and the space.
         codes: how architectures' codes are formed.
         training: settings of supernet training.
+        evaluation: how networks are scored with the supernet's weights.
 
     Raises:
         ValueError: if a value is out of range.
@@ -66,6 +71,7 @@ class SupernetSettings:
     max_images: int | None = None
     space: str = "nas-bench-macro"
     channels: int | None = None
+    cells: int | None = None
     widths: str | None = None
     shots: int = 4
     truth: str | None = None
@@ -74,6 +80,7 @@ class SupernetSettings:
     out: str | None = None
     codes: CodeSettings = field(default_factory=CodeSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -129,6 +136,9 @@ class RankSettings(SupernetSettings):
         architectures: how many architectures of the table are evaluated.
         checkpoints: at how many points of training, evenly spread, the last one at its end.
         held_out: share of the images that architectures are evaluated on, if the data has no validation part.
+        keep_warm_up: whether the run keeps its state at the end of warm-up, for other runs to begin from.
+        warm_up: run folder with such a state, of one copy and otherwise equal settings but for codes: the run begins
+            from there, and shares the luck of the first half with it; None to do the warm-up.
         results: JSON file that gathers the results of many runs, to add this one's to; None for the run folder's only.
 
     Raises:
@@ -138,6 +148,8 @@ class RankSettings(SupernetSettings):
     architectures: int = 300
     checkpoints: int = 1
     held_out: float = 0.1
+    keep_warm_up: bool = False
+    warm_up: str | None = None
     results: str | None = None
 
     def __post_init__(self) -> None:
@@ -150,7 +162,8 @@ class RankSettings(SupernetSettings):
 def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
     """Merge settings: options win over the file, the file over the base.
 
-    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``.
+    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``. A length of warm-up
+    that nobody set is filled in, so that a run's settings say what was used.
 
     Args:
         base: what holds where neither says anything.
@@ -174,9 +187,10 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
             "which settings read from a file must not do by themselves"
         )
     # A run may be resumed from another working directory.
-    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results")}
+    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
     absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
-    settings = replace(settings, **absolute, space=with_absolute_path(settings.space))
+    training = replace(settings.training, warmup_epochs=settings.training.warm_up)
+    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
         if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
             raise SettingsError(
@@ -196,6 +210,13 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
     ]
     if differences:
         raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
+
+
+def check_codes_can_part(settings: SupernetSettings) -> None:
+    """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
+    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes)
+    if alike is not None:
+        raise SettingsError(f"{alike}; a one-shot run is shots = 1")
 
 
 def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:

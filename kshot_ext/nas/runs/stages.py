@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kshot_ext.nas.messages import notice, one_line
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
@@ -95,7 +96,6 @@ class SearchStage(Stage):
     """Evolution; a step is a generation. Takes what `EvolutionSearch` takes."""
 
     unit = "generation"
-    headline = ("best_accuracy", "mean_accuracy")
 
     def __init__(
         self,
@@ -104,10 +104,12 @@ class SearchStage(Stage):
         limits: SearchLimits,
         settings: SearchSettings,
         generator: torch.Generator,
-        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
+        score: str = "loss",
     ) -> None:
-        search = EvolutionSearch(evaluate, space, limits, settings, generator, apply_to_all)
+        search = EvolutionSearch(evaluate, space, limits, settings, generator, apply_to_all, score)
         super().__init__("search", "search", search, settings.generations)
+        self.headline = (f"best_{score}", f"mean_{score}")
 
     @property
     def done(self) -> int:
@@ -118,9 +120,11 @@ class SearchStage(Stage):
         self.work.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / self.work.settings.population, 1))
         report = self.work.step()
         values = {
-            "best_accuracy": report.best.accuracy,
+            "best_loss": report.best.scores.loss,
+            "best_accuracy": report.best.scores.accuracy,
             "best_macs": report.best.macs,
-            "mean_accuracy": report.mean_accuracy,
+            "mean_loss": report.mean.loss,
+            "mean_accuracy": report.mean.accuracy,
             "evaluated": len(report.evaluated),
         }
         return values | {f"share_{name}": share for name, share in report.operation_shares.items()}

@@ -14,6 +14,7 @@ from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
+from kshot_ext.nas.networks.code_report import CodeReport, code_report
 from kshot_ext.nas.networks.evaluation import SupernetEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
@@ -74,6 +75,7 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
         num_classes=num_classes,
         channels=settings.channels,
         widths=settings.width_ratios,
+        cells=settings.cells,
     )
 
 
@@ -112,8 +114,8 @@ class SupernetJob(Generic[AnySettings]):
 
     Attributes:
         space, supernet, simplex_net, trainer: made from these.
-        evaluation: scores of any architecture on the validation images, with the supernet's weights and after
-            batch-norm recalibration.
+        evaluation: scores of any architecture on the validation images, with the supernet's weights, as the settings
+            say.
         truth: accuracy of architectures trained on their own, by the settings' table; None without one.
 
     Raises:
@@ -140,9 +142,34 @@ class SupernetJob(Generic[AnySettings]):
         )
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
+        validation = self.splits.validation
+        if settings.evaluation.images is not None:
+            order = torch.randperm(len(validation), generator=self.generator("evaluation"))
+            validation = validation.subset(order[: settings.evaluation.images])
         self.evaluation = SupernetEvaluation(
-            self.supernet, self.simplex_net, calibration, self.splits.validation, self.splits.mean, self.splits.std
+            self.supernet,
+            self.simplex_net,
+            calibration,
+            validation,
+            self.splits.mean,
+            self.splits.std,
+            settings.evaluation.statistics,
         )
+
+    def code_report(self) -> CodeReport:
+        """What codes and copies amount to as they are now."""
+        return code_report(self.supernet, self.simplex_net, self.settings.seed)
+
+    def tell_if_codes_start_alike(self, progress: ConsoleProgress) -> None:
+        """Say, before training, what keeps the codes that it starts from below the bar in the form that they end in.
+
+        Then only the training of the simplex-net can make this a K-shot run.
+        """
+        start = self.simplex_net.start
+        if start is not None and start.settles:  # when warm-up has ended
+            return
+        for shortfall in self.code_report().shortfalls:
+            progress.tell(f"before training {shortfall}")
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""

@@ -1,17 +1,17 @@
-"""Evolutionary search for accurate architectures within a budget."""
+"""Evolutionary search for good architectures within a budget."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from kshot_ext.nas.checks import check_at_least, check_between
+from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.extras import require
+from kshot_ext.nas.networks.evaluation import SCORES, Scores
 from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.search.baselines import evolved_children, random_children
 from kshot_ext.nas.search.latency_table import LatencyTable
@@ -22,10 +22,10 @@ from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
 from kshot_ext.nas.training.divergence import DivergedError
 
-Evaluate = Callable[[Architecture], float]
+Evaluate = Callable[[Architecture], Scores]
 
 _METHODS = ("nsga2", "evolution", "random")
-_WORST_COST = 1e18  # of networks without numbers, which may be the cheapest; pymoo cannot do with infinity
+_WORST = 1e60  # of networks without numbers, which may be the cheapest; beyond float32, and pymoo wants no infinity
 _COSTS = ("macs", "parameters", "latency")
 
 
@@ -37,8 +37,8 @@ class SearchSettings:
         population: architectures per generation, at least 2.
         generations: number of generations, the random first one included, at least 1.
         mutation_probability: chance of each choice (operation or width) to be drawn anew in a child.
-        method: ``"nsga2"``, or to compare with, ``"evolution"`` of the most accurate, or ``"random"`` search.
-        objectives: what NSGA-II weighs against accuracy, separated by commas: ``macs``, ``parameters``, ``latency``.
+        method: ``"nsga2"``, or to compare with, ``"evolution"`` of the best, or ``"random"`` search.
+        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -61,7 +61,7 @@ class SearchSettings:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """The objectives besides accuracy, by name."""
+        """The objectives besides the score, by name."""
         return tuple(name.strip() for name in self.objectives.split(","))
 
 
@@ -72,37 +72,39 @@ class GenerationReport:
     Args:
         generation: its number, from 1.
         evaluated: architectures evaluated for the first time.
-        best: the most accurate architecture so far.
-        mean_accuracy: mean score of the population after the generation, of those that have one.
+        best: the best architecture so far.
+        mean: mean scores of the population after the generation, of those that have any.
         operation_shares: share of each operation's name in the population.
     """
 
     generation: int
     evaluated: tuple[Evaluated, ...]
     best: Evaluated
-    mean_accuracy: float
+    mean: Scores
     operation_shares: dict[str, float]
 
 
 class EvolutionSearch:
-    """NSGA-II over accuracy (up) and costs (down) within hard limits, a generation at a time; or a plainer method.
+    """NSGA-II over a score (better) and costs (down) within hard limits, a generation at a time; or a plainer method.
 
     No architecture is evaluated twice, and none that breaks a limit is evaluated at all.
 
     Args:
-        evaluate: gives an architecture's accuracy, 0 to 1, or NaN for a network that gives no numbers: it ranks last.
+        evaluate: gives an architecture's scores; a network that gives no numbers ranks last.
         space: the space to search.
         limits: limits that every evaluated architecture meets.
         settings: population, generations, mutation, method, objectives.
         generator: source of every random choice.
         apply_to_all: applies ``evaluate`` to a population, in order: `map`, or what shares the work out as
             :class:`kshot_ext.nas.search.ray_map.RayMap` does.
+        score: which score ranks architectures, ``"loss"`` or ``"accuracy"``.
 
     Attributes:
         on_evaluated: called after each evaluation.
 
     Raises:
-        ValueError: if no architecture meets the limits, or latency is an objective and ``limits`` cannot tell it.
+        ValueError: if no architecture meets the limits, latency is an objective and ``limits`` cannot tell it, or the
+            score is another.
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class EvolutionSearch:
         limits: SearchLimits,
         settings: SearchSettings,
         generator: torch.Generator,
-        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[float]] = map,
+        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
+        score: str = "loss",
     ) -> None:
+        check_one_of("score", score, SCORES)
         limits.check_reachable(space)
         if "latency" in settings.costs and limits.latency is None:
             raise ValueError("objectives: latency needs limits.latency, which tells an architecture's milliseconds")
@@ -123,6 +127,7 @@ class EvolutionSearch:
         self.settings = settings
         self.generator = generator
         self.apply_to_all = apply_to_all
+        self.score = score
         self.on_evaluated: Callable[[], None] = lambda: None
         self.generation = 0
         self._results: dict[Architecture, Evaluated] = {}
@@ -140,7 +145,7 @@ class EvolutionSearch:
 
     @property
     def best(self) -> Evaluated:
-        """The most accurate architecture so far; of equals, the one with the fewest multiply-accumulates."""
+        """The best architecture so far; of equals, the one with the fewest multiply-accumulates."""
         if not self._results:
             raise RuntimeError("best: nothing has been evaluated yet; call step() first")
         return min(self._results.values(), key=lambda result: (-result.merit, result.macs))
@@ -155,20 +160,18 @@ class EvolutionSearch:
 
         Raises:
             RuntimeError: if the search has finished.
-            DivergedError: if no architecture of the first generation has an accuracy that is a number.
+            DivergedError: if no network of the first generation gives numbers.
         """
         if self.finished:
             raise RuntimeError(f"step: the search has finished its {self.settings.generations} generations")
         known = len(self._results)
         self._population = self._next_population() if self._population else self._first_population()
         self.generation += 1
-        accuracies = [self._results[architecture].accuracy for architecture in self._population]
-        accuracies = [accuracy for accuracy in accuracies if math.isfinite(accuracy)]
         return GenerationReport(
             generation=self.generation,
             evaluated=self.history[known:],
             best=self.best,
-            mean_accuracy=sum(accuracies) / len(accuracies) if accuracies else math.nan,
+            mean=Scores.mean(self._results[architecture].scores for architecture in self._population),
             operation_shares=operation_shares(self.space, self._population),
         )
 
@@ -178,7 +181,9 @@ class EvolutionSearch:
             "generation": self.generation,
             "population": [architecture.to_json() for architecture in self._population],
             # Latencies too: another process would not measure the same.
-            "results": [(result.architecture.to_json(), result.accuracy, result.latency) for result in self.history],
+            "results": [
+                (result.architecture.to_json(), *astuple(result.scores), result.latency) for result in self.history
+            ],
             "generator": self.generator.get_state(),
             "latencies": self._latency_table.state_dict() if self._latency_table else None,
         }
@@ -192,8 +197,8 @@ class EvolutionSearch:
         self.generation = state["generation"]
         self._population = [Architecture.from_json(text) for text in state["population"]]
         self._results = {}
-        for text, accuracy, latency in state["results"]:
-            self._record(Architecture.from_json(text), accuracy, latency)
+        for text, *scores, latency in state["results"]:
+            self._record(Architecture.from_json(text), Scores(*scores), latency)
         self.generator.set_state(state["generator"])
         if self._latency_table and state["latencies"] is not None:
             self._latency_table.load_state_dict(state["latencies"])
@@ -205,7 +210,7 @@ class EvolutionSearch:
     def _first_population(self) -> list[Architecture]:
         population = random_architectures(self.space, self.limits, self.settings.population, self.generator)
         self._evaluate_all(population)
-        if not any(math.isfinite(result.accuracy) for result in self.history):
+        if not any(result.scores.finite for result in self.history):
             raise DivergedError(
                 f"all {len(population)} networks of the first generation give NaN or infinity for images: the weights "
                 "that they inherit have diverged; train the supernet with a lower learning_rate or clip_norm"
@@ -257,15 +262,17 @@ class EvolutionSearch:
         rows = np.array(
             [(-result.merit, *costs_of(result, self.settings.costs)) for result in results], dtype=np.float64
         )
-        rows[[not math.isfinite(result.accuracy) for result in results], 1:] = _WORST_COST
+        rows[[not result.scores.finite for result in results]] = _WORST
         return rows
 
     def _evaluate_all(self, architectures: Sequence[Architecture]) -> None:
-        for architecture, accuracy in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):
+        for architecture, scores in zip(architectures, self.apply_to_all(self.evaluate, architectures), strict=True):
             latency = None if self.limits.latency is None else self.limits.latency(architecture)
-            self._record(architecture, accuracy, latency)
+            self._record(architecture, scores, latency)
             self.on_evaluated()
 
-    def _record(self, architecture: Architecture, accuracy: float, latency: float | None) -> None:
+    def _record(self, architecture: Architecture, scores: Scores, latency: float | None) -> None:
         cost = self.space.cost(architecture)
-        self._results[architecture] = Evaluated(architecture, accuracy, cost.macs, cost.parameters, latency)
+        self._results[architecture] = Evaluated(
+            architecture, scores, cost.macs, cost.parameters, latency, score=self.score
+        )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
@@ -15,27 +15,29 @@ class Evaluated:
 
     Args:
         architecture: what was evaluated.
-        accuracy: its score, 0 to 1; not a number if its network gives none.
+        scores: of its network with the supernet's weights.
         macs: multiply-accumulates for one image.
         parameters: trainable numbers of its plain network.
         latency: its milliseconds, as predicted; None if no latency is known.
+        score: which of the scores ranks it, ``"loss"`` or ``"accuracy"``.
     """
 
     architecture: Architecture
-    accuracy: float
+    scores: Scores
     macs: int
     parameters: int
     latency: float | None = None
+    score: str = "loss"
 
     @property
     def merit(self) -> float:
-        """What ranks it: its accuracy, and less than any where that is not a number."""
-        return self.accuracy if math.isfinite(self.accuracy) else -1.0
+        """What ranks it, the higher the better; see `Scores.merit`."""
+        return self.scores.merit(self.score)
 
 
 def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",)) -> tuple[Evaluated, ...]:
-    """The results that no other equals or beats in accuracy at equal or lower costs, cheapest first; those only whose
-    accuracy is a number.
+    """The results that no other equals or beats in merit at equal or lower costs, cheapest first; those only whose
+    networks give numbers.
 
     Args:
         results: what to choose from; of equal ones the first is kept.
@@ -43,20 +45,21 @@ def pareto_front(results: Sequence[Evaluated], costs: Sequence[str] = ("macs",))
 
     Example:
         >>> path = Architecture((0,))
-        >>> results = [Evaluated(path, 0.9, 30, 1), Evaluated(path, 0.7, 20, 1), Evaluated(path, 0.8, 10, 1)]
+        >>> losses_and_costs = [(0.3, 30), (0.9, 20), (0.6, 10)]
+        >>> results = [Evaluated(path, Scores(0.8, loss), macs, 1) for loss, macs in losses_and_costs]
         >>> [result.macs for result in pareto_front(results)]
         [10, 30]
     """
     front: list[Evaluated] = []
     for result in sorted(results, key=lambda result: (*costs_of(result, costs), -result.merit)):
-        if math.isfinite(result.accuracy) and not any(_covers(other, result, costs) for other in front):
+        if result.scores.finite and not any(_covers(other, result, costs) for other in front):
             front.append(result)
     return tuple(front)
 
 
 def _covers(one: Evaluated, other: Evaluated, costs: Sequence[str]) -> bool:
     cheap = all(cost <= others for cost, others in zip(costs_of(one, costs), costs_of(other, costs)))
-    return cheap and one.accuracy >= other.accuracy
+    return cheap and one.merit >= other.merit
 
 
 def costs_of(result: Evaluated, names: Sequence[str]) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ _SPACES = {
     "shufflenet-v2": ShuffleNetV2,
     "nas-bench-201": NASBench201,
 }
+_SPACES_OF_CELLS = ("nas-bench-201",)
 
 
 def space_names() -> tuple[str, ...]:
@@ -42,6 +43,7 @@ def create_space(
     num_classes: int,
     channels: int | None = None,
     widths: Sequence[float] | None = None,
+    cells: int | None = None,
 ) -> SearchSpace:
     """A search space by name.
 
@@ -51,9 +53,10 @@ def create_space(
         num_classes: number of classes.
         channels: width of the whole network; None for the width that suits the image size.
         widths: shares of the full width to search over, rising to 1; None to search operations only.
+        cells: cells of each stage, in a space that has cells (nas-bench-201); None for what is published.
 
     Raises:
-        ValueError: if the name is unknown or a size is out of range.
+        ValueError: if the name is unknown, a size is out of range, or the space has no cells.
 
     Example:
         >>> space = create_space("nas-bench-macro", image_shape=(3, 32, 32), num_classes=10, widths=(0.5, 1.0))
@@ -64,4 +67,9 @@ def create_space(
     """
     check_space_name(name)
     create = partial(create_own, name) if is_own(name) else _SPACES[name]
-    return create(image_shape=image_shape, num_classes=num_classes, channels=channels, widths=widths)
+    arguments = {"image_shape": image_shape, "num_classes": num_classes, "channels": channels, "widths": widths}
+    if cells is not None:
+        if name not in _SPACES_OF_CELLS:
+            raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
+        arguments["cells"] = cells
+    return create(**arguments)

@@ -19,13 +19,13 @@ from kshot_ext.nas.spaces.width_ratios import scaled
 
 _CHANNELS = 16
 _STAGE_FACTORS = (1, 2, 4)
-_CELLS_PER_STAGE = 5
+_CELLS = 5
 _EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # from node, to node; in the order of the paper's strings
 _OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
 class NASBench201(SearchSpace):
-    """5^6 networks: three stages of five equal cells, with a residual block that halves the image between stages.
+    """5^6 networks: three stages of equal cells, with a residual block that halves the image between stages.
 
     A cell is a graph of four nodes, each the sum of its incoming edges; a searched layer is one edge, in all cells
     with weights of their own. The network: a 3x3 stem of ``channels``; stages of 1, 2 and 4 times as many; batch norm,
@@ -39,6 +39,7 @@ class NASBench201(SearchSpace):
         num_classes: number of classes.
         channels: channels of the first stage; None for the published 16.
         widths: shares of the full width that each stage chooses from; None for none.
+        cells: cells of each stage; None for the published 5.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class NASBench201(SearchSpace):
         num_classes: int,
         channels: int | None = None,
         widths: Sequence[float] | None = None,
+        cells: int | None = None,
     ) -> None:
         super().__init__(
             "nas-bench-201",
@@ -59,6 +61,8 @@ class NASBench201(SearchSpace):
         )
         self.channels = _CHANNELS if channels is None else channels
         check_at_least("channels", self.channels, 1)
+        self.cells = _CELLS if cells is None else cells
+        check_at_least("cells", self.cells, 1)
 
     def from_key(self, key: str) -> Architecture:
         """The architecture of a key in the form ``|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|``."""
@@ -70,6 +74,12 @@ class NASBench201(SearchSpace):
         self.validate(architecture)
         return architecture
 
+    def neighbours(self, layer: int) -> tuple[int, ...]:
+        """The edges that share a node with an edge."""
+        return tuple(
+            other for other, ends in enumerate(_EDGES) if other != layer and not {*ends}.isdisjoint(_EDGES[layer])
+        )
+
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))
         return NetworkShape(stem=stages[0], layers=(stages,) * len(_EDGES), head=stages)
@@ -79,9 +89,7 @@ class NASBench201(SearchSpace):
 
     def candidate(self, operation: str, shape: tuple[int, ...]) -> nn.Module:
         """The edge of every cell: a list by stage and cell."""
-        return nn.ModuleList(
-            nn.ModuleList(_edge(operation, channels) for _ in range(_CELLS_PER_STAGE)) for channels in shape
-        )
+        return nn.ModuleList(nn.ModuleList(_edge(operation, channels) for _ in range(self.cells)) for channels in shape)
 
     def head(self, shape: tuple[int, ...]) -> nn.Module:
         """What joins the stages, and the classifier."""
@@ -114,8 +122,8 @@ class _CellNetwork(nn.Module):
         for stage in range(len(_STAGE_FACTORS)):
             if stage > 0:
                 features = self.head["reductions"][stage - 1](features)
-            for cell in range(_CELLS_PER_STAGE):
-                features = self._cell([edge[stage][cell] for edge in self.edges], features)
+            for cell in zip(*(edge[stage] for edge in self.edges)):
+                features = self._cell(cell, features)
         return self.head["classifier"](features)
 
     def _cell(self, operations: Sequence[nn.Module], features: Tensor) -> Tensor:

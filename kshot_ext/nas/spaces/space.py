@@ -204,6 +204,18 @@ class SearchSpace(ABC):
         layers = (self._costs.layer(layer, choice, shape) for layer, choice in enumerate(architecture.operations))
         return sum(layers, start=self._costs.outer(shape))
 
+    def layer_cost(self, layer: int, operation: int) -> Cost:
+        """Cost of one operation of a layer at full width."""
+        return self._costs.layer(layer, operation, self.full_shape)
+
+    def count_parametrised(self, architecture: Architecture) -> int:
+        """Number of searched layers whose operation has weights."""
+        return sum(self.layer_cost(*chosen).parameters > 0 for chosen in enumerate(architecture.operations))
+
+    def neighbours(self, layer: int) -> tuple[int, ...]:
+        """The layers that a layer gets its input from or gives its output to; here those before and after it."""
+        return tuple(other for other in (layer - 1, layer + 1) if 0 <= other < self.num_layers)
+
     def count_macs(self, architecture: Architecture) -> int:
         """Multiply-accumulates of an architecture for one image; see :func:`kshot_ext.nas.spaces.counting.cost_of`."""
         return self.cost(architecture).macs

@@ -9,6 +9,8 @@ from kshot_ext.nas.training.optimization import OptimizationSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 
+_EPOCHS_PER_WARM_UP_EPOCH = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(OptimizationSettings):
@@ -23,7 +25,12 @@ class TrainingSettings(OptimizationSettings):
         average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal.
+        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for a tenth of all
+            epochs, rounded down.
+        equal_path_steps: whether a step moves every path's weights equally far, whatever its code; else by
+            ``K sum(code^2)`` as far, see :mod:`kshot_ext.nas.training.path_steps`.
+        cost_aware_rates: how much earlier the learning rate of cheap paths falls than that of costly ones, see
+            :func:`kshot_ext.nas.training.path_steps.cost_factor`; 0 for one rate.
         simplex_objective: what simplex steps make small: ``loss``, ``relative``, ``ranking``, ``agreement`` or
             ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`.
         simplex_learning_rate: of the simplex-net's Adam, at its first step.
@@ -39,7 +46,9 @@ class TrainingSettings(OptimizationSettings):
     epochs: int = 50
     path_sampling: str = "uniform"
     average_decay: float = 0.0
-    warmup_epochs: int = 5
+    warmup_epochs: int | None = None
+    equal_path_steps: bool = False
+    cost_aware_rates: float = 0.0
     simplex_objective: str = "loss"
     simplex_learning_rate: float = 3e-3
     simplex_rate_at_end: float = 1.0
@@ -51,7 +60,8 @@ class TrainingSettings(OptimizationSettings):
         super().__post_init__()
         check_one_of("path_sampling", self.path_sampling, PATH_SAMPLINGS)
         check_between("average_decay", self.average_decay, 0, 1)
-        check_at_least("warmup_epochs", self.warmup_epochs, 0)
+        check_at_least("warmup_epochs", self.warm_up, 0)
+        check_between("cost_aware_rates", self.cost_aware_rates, 0, 4)
         check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
         check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
@@ -63,3 +73,13 @@ class TrainingSettings(OptimizationSettings):
                 f"compares paths, got {self.paths_per_simplex_step}"
             )
         check_between("held_out_share", self.held_out_share, 0.01, 1)
+
+    @property
+    def warm_up(self) -> int:
+        """Epochs of warm-up, whether they were set or not.
+
+        Example:
+            >>> [TrainingSettings(epochs=epochs).warm_up for epochs in (1, 9, 10, 50)]
+            [0, 0, 1, 5]
+        """
+        return self.epochs // _EPOCHS_PER_WARM_UP_EPOCH if self.warmup_epochs is None else self.warmup_epochs

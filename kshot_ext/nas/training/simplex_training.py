@@ -126,10 +126,10 @@ def _check_codes_differ(simplex_net: SimplexNet, objective: str) -> None:
     """Refuses codes that are equal for all architectures and copies, where nothing could ever part them."""
     if (
         simplex_net.num_shots > 1
-        and simplex_net.start is None
+        and simplex_net.settings.starts_equal
         and not any(p.any() for p in simplex_net.output.parameters())
     ):
         raise ValueError(
             f"simplex_objective: {objective!r} needs codes that differ at the start, and these are all equal, which it "
-            f"would leave so; let codes start from the architectures (spread above 0, say), or take 'loss'"
+            f"would leave so; set codes.start, or take 'loss'"
         )

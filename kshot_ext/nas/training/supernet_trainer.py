@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,21 +18,27 @@ from torch import Tensor
 
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.networks.code_settings import CodeForm
+from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import CodeStatistics, SimplexNet, code_statistics
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.randomness import draw_seed
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import operation_shares
+from kshot_ext.nas.training.choice_similarity import choice_similarities
+from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
+from kshot_ext.nas.training.path_steps import PathSteps
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_training import SimplexTraining
 from kshot_ext.nas.training.weight_average import WeightAverage
 from kshot_ext.ops.gradient_slot import gradient_in_slot
 from kshot_ext.optim import KShotSGD
+
+_BATCHES_TO_SETTLE = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class SupernetTrainer(EpochTrainer):
     stay unseen, so that they can choose between architectures.
 
     First all codes are equal (warm-up), then they are those that the simplex-net starts with (``fixed_epochs``), then
-    it is trained; see :class:`kshot_ext.nas.networks.code_settings.CodeSettings`.
+    it is trained; see :class:`kshot_ext.nas.networks.code_settings.CodeSettings`. Settings under which K > 1 copies
+    stay one are warned of.
 
     Args:
         supernet: trained in place; if an average is kept, it holds that at the end.
@@ -100,6 +108,9 @@ class SupernetTrainer(EpochTrainer):
                 f"got {simplex_net.num_shots}"
             )
         self.processes = processes or DataParallel()
+        alike = why_codes_stay_alike(num_shots, settings, simplex_net.settings)
+        if alike is not None and self.processes.leads:
+            warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=2)
         self.processes.prepare(supernet)
         self.supernet = supernet
         self.simplex_net = simplex_net
@@ -114,7 +125,7 @@ class SupernetTrainer(EpochTrainer):
         self._clip_norm = settings.clip_norm / math.sqrt(num_shots)
         images, self.held_out = _hold_out(splits.train, settings.held_out_share)
         super().__init__(images, optimizer, splits, settings, generator)
-        self._warm_up_steps = settings.warmup_epochs * self.steps_per_epoch
+        self._warm_up_steps = settings.warm_up * self.steps_per_epoch
         self._total_steps = settings.epochs * self.steps_per_epoch
         self._first_trained = self._warm_up_steps + simplex_net.settings.fixed_epochs * self.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(self._total_steps)))
@@ -124,8 +135,12 @@ class SupernetTrainer(EpochTrainer):
                 f"held_out_share: expected at least {least} of the {len(splits.train)} training images for simplex "
                 f"steps, got {len(self.held_out)} by a share of {settings.held_out_share:g}"
             )
+        self._own_seed = draw_seed(generator)
         self.simplex_training = SimplexTraining(
-            supernet, simplex_net, settings, num_simplex_steps, torch.Generator().manual_seed(draw_seed(generator))
+            supernet, simplex_net, settings, num_simplex_steps, torch.Generator().manual_seed(self._own_seed)
+        )
+        self._path_steps = PathSteps(
+            settings.equal_path_steps, settings.cost_aware_rates, lambda: CostRank(supernet.space, self._own_stream())
         )
         self.average: WeightAverage | None = None
         if settings.average_decay > 0:
@@ -152,6 +167,8 @@ class SupernetTrainer(EpochTrainer):
 
         def step(images: Tensor, labels: Tensor) -> float:
             number = next(steps)
+            if number == self._warm_up_steps:
+                self._settle_codes()
             self.simplex_net.set_form(self._code_form(number))
             drawn = PATH_SAMPLINGS[self.settings.path_sampling](self.supernet.space, self.generator)
             paths.extend(drawn)
@@ -210,15 +227,33 @@ class SupernetTrainer(EpochTrainer):
         form = self.simplex_net.settings.form_at(max(progress, 0))
         return form if progress >= 0 else form._replace(free_share=0.0)
 
+    def _settle_codes(self) -> None:
+        """Lets the codes' start see what the warm-up has taught."""
+        start = self.simplex_net.start
+        if start is None or not start.settles:
+            return
+        generator = self._own_stream()
+        images = itertools.islice(self._random_batches(self.images, generator), _BATCHES_TO_SETTLE)
+        equal = torch.full((self.supernet.num_shots,), 1 / self.supernet.num_shots, device=self.splits.mean.device)
+        similarities = choice_similarities(
+            self.supernet, equal, images, generator, self.gradient_steps, self.processes, self.settings.label_smoothing
+        )
+        start.settle(similarities)
+
+    def _own_stream(self) -> torch.Generator:
+        """Random numbers for what only some trainings do, so that all others are drawn alike in all of them."""
+        return torch.Generator().manual_seed(self._own_seed)
+
     def _dictionary_step(self, paths: list[Architecture], images: Tensor, labels: Tensor, tally: Tally) -> float:
         losses, codes = [], []
         images, labels, share = self.processes.part(images, labels)
         smoothing = self.settings.label_smoothing
+        rate = self.settings.learning_rate_factor(self.schedule.last_epoch, self._total_steps)
         for path in paths:
             code = self.simplex_net.code(path)
             with self.gradient_steps.autocast():
                 loss, logits = path_loss(self.supernet, path, code, images, labels, smoothing)
-            self.gradient_steps.backward(share * loss)
+            self.gradient_steps.backward(share * self._path_steps.factor(path, code, rate) * loss)
             losses.append(share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = self.processes.summed(losses)

@@ -90,7 +90,12 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     entry = _entry(finished / "ranking.json")
     assert (entry["shots"], entry["seed"], entry["steps"], entry["architectures"]) == (2, 0, 12, 4)
     assert [point["steps"] for point in entry["curve"]] == [8, 12]
-    assert "Kendall&#x27;s tau" in (finished / "report.html").read_text()
+    assert entry["verdict"] == "one-shot"
+    assert 1 < entry["effective_rank"] < 2
+    page = (finished / "report.html").read_text()
+    assert re.search("Kendall&#x27;s tau.*<th[^>]*>by loss</th><th[^>]*>by accuracy</th>", page, re.DOTALL)
+    assert entry["score"] == "loss"
+    assert '<p class="warning" role="alert">This is a one-shot run: its 2 copies act as one' in page
 
 
 def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, table: Path) -> None:
@@ -105,6 +110,23 @@ def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, ta
         assert {name: entry[name + end] for name in found} == pytest.approx(found)
         assert {name: entry["curve"][-1][name + end] for name in found} == pytest.approx(found)
     assert len({item["loss"] for item in evaluated}) == 4
+
+
+def test_the_score_asked_for_comes_first_and_changes_no_number(
+    config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+    by_accuracy = tmp_path / "accuracy.toml"
+    by_accuracy.write_text(f'{config.read_text()}\n[evaluation]\nscore = "accuracy"\n')
+    assert rank_command({"truth": str(table), "out": str(tmp_path / "run")}, by_accuracy, None) == EXIT_DONE
+    shown = capsys.readouterr().out
+    assert re.search("by accuracy .* by loss ", shown)
+    entry, expected = _entry(tmp_path / "run" / "ranking.json"), _entry(finished / "ranking.json")
+    assert entry["score"] == "accuracy"
+    assert entry["curve"] == expected["curve"]
+    for name in ("kendall_tau", "mean_truth_of_ten"):
+        assert re.search(rf"{entry[name]:.3f} .* {entry[name + '_by_loss']:.3f} ", shown)
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -149,8 +171,15 @@ def test_evaluating_on_the_way_changes_nothing(
 
 def test_a_run_is_analysed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert analyse_command(finished) == EXIT_DONE
-    assert "rank of the weights of 256 paths" in capsys.readouterr().out
+    console = capsys.readouterr().out
+    assert "rank of the weights of 256 paths" in console
+    assert "this is a one-shot run: its 2 copies act as one" in console
+    assert "After 3 of 3 epochs this is a one-shot run" in (finished / "analysis" / "analysis.html").read_text()
     analysis = json.loads((finished / "analysis" / "analysis.json").read_text())
+    entry = _entry(finished / "ranking.json")
+    names = {"verdict": "verdict", "distance": "code_distance", "least_share": "min_entry_share"}
+    assert {name: analysis["codes"][name] for name in names} == {name: entry[key] for name, key in names.items()}
+    assert analysis["whole"]["effective_rank"] == analysis["codes"]["effective_rank"] == entry["effective_rank"]
     assert analysis["epoch"] == 3
     assert 1 <= analysis["whole"]["rank"] <= 2
     assert len(analysis["distances"]["operations"]) == 8
@@ -190,6 +219,7 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
     entry = _entry(out / "ranking.json")
+    assert "this is a one-shot run: its 2 copies act as one" in capsys.readouterr().out
     assert rank_command({}, None, out) == EXIT_DONE  # once more: the same entry, not another
     assert _entry(out / "ranking.json") == entry
 
@@ -296,10 +326,81 @@ def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(rank_outputs, "_draw", lambda *_: (tmp_path / "all.json").write_text("[]") and [])
-    options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 1}
+    options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 2}
     assert rank_command(options | {"checkpoints": 1}, config, None) == EXIT_ERROR
     error = capsys.readouterr().err
     assert "all.json: expected" in error
     assert "mend or move that file; what was saved before is safe" in error
     assert error.strip().endswith(f"go on with: kshot-ext rank --resume {tmp_path / 'run'}")
     assert (tmp_path / "all.json").read_text() == "[]"
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def warmed_up(config: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a ranking with one copy that kept its warm-up."""
+    out = tmp_path_factory.mktemp("runs") / "one"
+    options = {"truth": str(table), "out": str(out), "shots": 1, "keep_warm_up": True}
+    assert rank_command(options, config, None) == EXIT_DONE
+    return out
+
+
+_FROM_WARM_UP = {"codes": {"perturbation": 0.0, "start": "count"}}
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("shots", [1, 3])
+def test_a_run_begins_from_the_warm_up_of_another(warmed_up, config, table, tmp_path, monkeypatch, shots) -> None:
+    calls = _recorded(monkeypatch)
+    options = {"truth": str(table), "shots": shots, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
+    assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_DONE
+    assert calls.count("train") == 2  # of three epochs one is warm-up
+    mine, theirs = _entry(tmp_path / "forked" / "ranking.json"), _entry(warmed_up / "ranking.json")
+    records = [json.loads(line) for line in (tmp_path / "forked" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["stage"] == "supernet"] == [1, 2, 3]
+    assert mine["shots"] == shots
+    if shots == 1:
+        assert mine["curve"] == theirs["curve"]  # as if it had done the warm-up itself
+    else:
+        assert mine["code_distance"] > 0.1
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_run_that_shares_a_warm_up_is_resumed(warmed_up, config, table, tmp_path, stop_before_saves) -> None:
+    options = {"truth": str(table), "shots": 3, "warm_up": str(warmed_up)} | _FROM_WARM_UP
+    assert rank_command(options | {"out": str(tmp_path / "whole")}, config, None) == EXIT_DONE
+    stop_before_saves({1, 2, 5})
+    assert rank_command(options | {"out": str(tmp_path / "stopped")}, config, None) == EXIT_INTERRUPTED
+    for status in (EXIT_INTERRUPTED, EXIT_INTERRUPTED, EXIT_DONE):
+        assert rank_command({}, None, tmp_path / "stopped") == status
+    assert (
+        _entry(tmp_path / "stopped" / "ranking.json")["curve"] == _entry(tmp_path / "whole" / "ranking.json")["curve"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "seed is 0 there, 1 here"),
+        ({"max_images": 190}, "max_images is 200 there, 190 here; its images are others"),
+        ({"training": {"warmup_epochs": 2}}, "training.warmup_epochs is 1 there, 2 here"),
+        ({"training": {"learning_rate": 0.2}}, "training.learning_rate is 0.1 there, 0.2 here"),
+        ({"codes": {"perturbation": 0.1}}, "codes.perturbation: expected 0"),
+    ],
+)
+def test_refuses_a_warm_up_that_it_would_not_have_done(
+    warmed_up, config, table, tmp_path, capsys, changed, message
+) -> None:
+    options = {"truth": str(table), "shots": 2, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
+    assert rank_command({**options, **_FROM_WARM_UP, **changed}, config, None) == EXIT_ERROR
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_refuses_a_run_that_kept_no_warm_up(finished, config, table, tmp_path, capsys) -> None:
+    options = {"truth": str(table), "warm_up": str(finished), "out": str(tmp_path / "forked")}
+    assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_ERROR
+    assert "keeps no warm-up; expected a run with keep_warm_up" in " ".join(capsys.readouterr().err.split())

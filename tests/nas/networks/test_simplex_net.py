@@ -91,7 +91,7 @@ def test_codes_per_layer(tiny_space, seeded):
 
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_a_spread_starts_codes_from_the_cost(tiny_space, seeded, per_layer):
-    settings = CodeSettings(spread=2.0, per_layer=per_layer)
+    settings = CodeSettings(start="cost", spread=2.0, per_layer=per_layer)
     simplex_net = SimplexNet(tiny_space, 4, seeded(0), settings=settings)
     assert simplex_net.code(tiny_space.cheapest()).argmax(dim=-1).unique().tolist() == [0]
     assert simplex_net.code(tiny_space.largest()).argmax(dim=-1).unique().tolist() == [3]

@@ -10,7 +10,7 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.reporting.comparison import compare_runs
 from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.run_folder import RunFolder, RunRecord
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
 
 
@@ -31,6 +31,8 @@ def ranked(tmp_path: Path, tiny_splits: DataSplits) -> tuple[Path, Path]:
         "kendall_tau": 0.123456789,
         "spearman_rho": None,
         "steps": 1875,
+        "verdict": "one copy",
+        "effective_rank": 1.0,
         "curve": [],
     }
     (runs[0] / "ranking.json").write_text(json.dumps({"runs": [entry]}))
@@ -44,8 +46,10 @@ def test_what_differs_is_shown_and_what_agrees_is_not(ranked: tuple[Path, Path])
     comparison = compare_runs(*ranked)
     assert comparison.names == ("shots1", "shots8")
     assert comparison.settings == {"shots": ("1", "8")}
-    assert comparison.results["Kendall's tau"] == ("0.123457", "-")
-    assert comparison.results["Spearman's rho"] == ("-", "-")
+    assert comparison.results["Kendall's tau, by accuracy"] == ("0.123457", "-")
+    assert comparison.results["Spearman's rho, by accuracy"] == ("-", "-")
+    assert comparison.results["K-shot or one-shot"] == ("one copy", "-")
+    assert comparison.results["effective rank of the weights"] == ("1", "-")
     assert comparison.results["dictionary steps"] == ("1,875", "-")
     assert comparison.curves == {
         "Training loss of the supernet": {"shots1": [(1, 2.0), (2, 1.0)], "shots8": [(1, 2.0)]}
@@ -58,6 +62,21 @@ def test_runs_of_different_commands(ranked: tuple[Path, Path], tmp_path: Path, t
     assert comparison.names == (str(ranked[0]), str(search))
     assert comparison.settings["command"] == ("rank", "search")
     assert comparison.settings["budget"] == ("-", "60%")
+
+
+def test_the_codes_of_two_searches(tmp_path: Path, tiny_splits: DataSplits) -> None:
+    runs = [_run(tmp_path / name, tiny_splits, "search", RunSettings()) for name in ("one", "other")]
+    codes = {"verdict": "one-shot", "distance": 0.075, "least_share": 0.2, "effective_rank": 1.03}
+    (runs[0] / "results.json").write_text(json.dumps({"codes": codes}))
+    (runs[1] / "results.json").write_text(json.dumps({"codes": codes | {"verdict": "K-shot", "distance": 0.3}}))
+    results = compare_runs(*runs).results
+    assert results["K-shot or one-shot"] == ("one-shot", "K-shot")
+    assert results["distance of codes"] == ("0.075", "0.3")
+    assert results["least share of a copy"] == ("0.2", "0.2")
+    assert results["effective rank of the weights"] == ("1.03", "1.03")
+    (runs[1] / "results.json").write_text(json.dumps({"codes": codes | {"verdict": ["K-shot"]}}))
+    with pytest.raises(RunFolderError, match=r"codes.verdict: expected one of K-shot, .*, got \['K-shot'\]"):
+        compare_runs(*runs)
 
 
 def test_a_page_and_tables(

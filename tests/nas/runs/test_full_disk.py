@@ -29,7 +29,7 @@ epochs = 2
 retrain_epochs = 1
 [training]
 batch_size = 16
-warmup_epochs = 2
+warmup_epochs = 1
 [retrain]
 batch_size = 16
 [search]

@@ -132,10 +132,30 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outputs, "_draw", lambda *_: [])
 
 
+def _check_told_to_be_one_shot(console: str, run: Path) -> None:
+    """One epoch of simplex steps does not part codes that start equal; that is said by console, page and results."""
+    codes = json.loads((run / "results.json").read_text())["codes"]
+    assert codes["verdict"] == "one-shot"
+    assert 0 < codes["distance"] < 0.1
+    assert sum(codes["entry_shares"]) == pytest.approx(1)
+    assert codes["least_share"] == min(codes["entry_shares"])
+    assert 1 < codes["effective_rank"] < 2
+    begun, trained = console.split("train supernet 1/2")
+    assert "before training codes are alike: 0.000 apart on average, expected at least 0.1; to part them" in begun
+    trained, end = trained.split("search 1/2")
+    assert "supernet: this is a one-shot run, as codes are alike" in trained
+    assert "this is a one-shot run: its 2 copies act as one. Codes are alike" in end
+    assert f"{codes['distance']:.3f}" in end
+    assert '<p class="warning" role="alert">This is a one-shot run' in (run / "report.html").read_text()
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_the_settings_of_a_run_begin_an_equal_run(finished: Path, tmp_path: Path) -> None:
+def test_the_settings_of_a_run_begin_an_equal_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     again = tmp_path / "again"
     assert search_command({"out": str(again)}, finished / "settings.toml", None) == EXIT_DONE
+    _check_told_to_be_one_shot(capsys.readouterr().out, again)
     assert (again / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert _results(again) == _results(finished)
 
@@ -222,6 +242,8 @@ def test_no_winner_is_named_where_no_network_gives_numbers(
         ({"max_images": 50}, "batch_size: expected at most"),
         ({"device": "cuda"}, "device: expected one of this machine, got 'cuda'"),
         ({"truth": "none.json"}, "none.json: cannot be read"),
+        # Before the images are read, or missed.
+        ({"epochs": 1, "data": "missing.zip"}, "training.warmup_epochs: expected fewer than the 1 epochs"),
     ],
 )
 def test_an_error_names_the_value_and_writes_nothing(

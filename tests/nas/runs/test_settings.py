@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kshot_ext.nas.runs.settings import RunSettings, check_same, gather_settings
-from kshot_ext.nas.tables import SettingsError
+from kshot_ext.nas.runs.settings import RunSettings, check_codes_can_part, check_same, gather_settings
+from kshot_ext.nas.tables import SettingsError, as_table, to_toml
 
 
 def _gather(tmp_path: Path, file: str | None = None, **options: object) -> RunSettings:
@@ -95,6 +95,33 @@ def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         check_same(saved, asked, "runs/x")
     assert str(caught.value) == message
+
+
+def test_the_warm_up_follows_the_length_of_the_run_unless_it_is_set(tmp_path: Path) -> None:
+    def warm_up(file: str = "", **options: object) -> int | None:
+        return _gather(tmp_path, file, **options).training.warmup_epochs
+
+    assert [warm_up(epochs=epochs) for epochs in (1, 2, 9, 10, 50, 600)] == [0, 0, 0, 1, 5, 60]
+    assert warm_up() == 5  # of 50 epochs
+    assert warm_up("[training]\nwarmup_epochs = 7") == 7
+    assert warm_up("epochs = 30", epochs=20) == 2
+
+
+def test_a_run_goes_on_with_the_warm_up_that_it_began_with(tmp_path: Path) -> None:
+    """Its settings say it, so a version with another rule does not change the run."""
+    saved = _gather(tmp_path, epochs=3)
+    assert "warmup_epochs = 0\n" in to_toml(as_table(saved))
+    again = gather_settings(saved, None, {"epochs": 3})
+    check_same(saved, again, "runs/x")
+    assert again.training.warmup_epochs == 0
+
+
+def test_settings_that_leave_copies_no_way_to_part_are_refused(tmp_path: Path) -> None:
+    file = "epochs = 5\n[training]\nwarmup_epochs = 5"
+    with pytest.raises(SettingsError, match=r"warmup_epochs: expected fewer than the 5 epochs .*, got 5: .* shots = 1"):
+        check_codes_can_part(_gather(tmp_path, file, shots=4))
+    check_codes_can_part(_gather(tmp_path, file, shots=1))
+    check_codes_can_part(_gather(tmp_path, file, shots=4, epochs=6))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import EvaluationSettings, SupernetEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.run_card import RunCard
@@ -19,6 +21,7 @@ from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks, load_data
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.settings import TrainingSettings
 
 
 def test_networks_are_made_as_the_settings_say(tiny_space: SearchSpace) -> None:
@@ -35,6 +38,19 @@ def test_a_job_trains_with_its_processes(tiny_splits: DataSplits) -> None:
     processes = DataParallel()
     job = SupernetJob(SupernetSettings(channels=2, shots=1), tiny_splits, processes)
     assert job.trainer.processes is job.processes is processes
+
+
+def test_architectures_are_scored_as_the_settings_say(tiny_splits: DataSplits) -> None:
+    def evaluation(seed: int, settings: EvaluationSettings) -> SupernetEvaluation:
+        return SupernetJob(SupernetSettings(channels=2, seed=seed, evaluation=settings), tiny_splits).evaluation
+
+    whole = evaluation(0, EvaluationSettings())
+    assert (whole.validation, whole.statistics) == (tiny_splits.validation, "recalibrated")
+    some, same, other = (evaluation(seed, EvaluationSettings(statistics="batch", images=6)) for seed in (0, 0, 1))
+    assert (len(some.validation), some.statistics) == (6, "batch")
+    assert torch.equal(some.validation.images, same.validation.images)
+    assert not torch.equal(some.validation.images, other.validation.images)
+    assert len(evaluation(0, EvaluationSettings(images=99)).validation) == len(tiny_splits.validation)
 
 
 def test_more_copies_than_memory_holds_are_refused(
@@ -65,3 +81,30 @@ def test_what_is_left_out_is_told_on_the_console_and_kept(tmp_path: Path, recwar
     assert not recwarn.list
     card = RunCard.from_json(RunCard.new("search", settings, name, splits).to_json())
     assert card.data_notes == (note,)
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ({"start": "cost"}, []),
+        ({"start": "cost", "temperature": 1e4}, ["before training codes are alike: 0.000 apart"]),
+        ({}, ["before training codes are alike: 0.000 apart"]),
+        ({"start": "decision"}, []),  # it is not known before the end of warm-up
+    ],
+)
+def test_codes_that_start_alike_are_told_of(
+    tiny_splits: DataSplits, codes: dict[str, Any], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = SupernetSettings(
+        shots=3, channels=2, training=TrainingSettings(batch_size=8), codes=CodeSettings(**codes)
+    )
+    SupernetJob(settings, tiny_splits).tell_if_codes_start_alike(ConsoleProgress(Console()))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[: len(text)] for line, text in zip(lines, told)] == told
+    assert len(lines) == len(told)
+
+
+def test_one_copy_is_not_told_of(tiny_splits: DataSplits, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SupernetSettings(shots=1, channels=2, training=TrainingSettings(batch_size=8))
+    SupernetJob(settings, tiny_splits).tell_if_codes_start_alike(ConsoleProgress(Console()))
+    assert capsys.readouterr().out == ""

@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
 from kshot_ext.nas.search.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces import create_space
@@ -22,6 +23,19 @@ SETTINGS = SearchSettings(population=16, generations=12)
 def score(architecture):
     """A known table: later layers and heavier operations count more."""
     return sum(operation * layer for layer, operation in enumerate(architecture.operations, 1)) / 72
+
+
+def scored(value):
+    """Scores whose loss falls as the value rises, and whose accuracy says the contrary."""
+    return Scores(accuracy=1 - value, loss=1 - value) if math.isfinite(value) else Scores(0.0, math.inf)
+
+
+def evaluate(architecture):
+    return scored(score(architecture))
+
+
+def value(result):
+    return 1 - result.scores.loss
 
 
 @pytest.fixture
@@ -39,19 +53,19 @@ def test_finds_what_exhaustion_finds(tiny_space, limits, seeded):
     everything = [Architecture(operations) for operations in product(range(3), repeat=8)]
     within = [architecture for architecture in everything if limits.admit(tiny_space, architecture)]
     best = max(map(score, within))
-    search = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(0)))
-    assert search.best.accuracy >= best - 0.06
+    search = finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(0)))
+    assert value(search.best) >= best - 0.06
     random_mean = sum(map(score, within)) / len(within)
-    assert search.best.accuracy > random_mean + 0.3
+    assert value(search.best) > random_mean + 0.3
 
 
 def test_searches_widths_too(seeded):
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.25, 0.5, 1.0))
     limits = SearchLimits(space.count_macs(space.largest()) // 3)
-    search = finished(EvolutionSearch(lambda a: sum(a.widths) / 16, space, limits, SETTINGS, seeded(0)))
+    search = finished(EvolutionSearch(lambda a: scored(sum(a.widths) / 16), space, limits, SETTINGS, seeded(0)))
     assert all(limits.admit(space, result.architecture) for result in search.history)
-    first = max(result.accuracy for result in search.history[: SETTINGS.population])
-    assert search.best.accuracy > first
+    first = max(value(result) for result in search.history[: SETTINGS.population])
+    assert value(search.best) > first
     resumed = EvolutionSearch(None, space, limits, SETTINGS, seeded(0))
     resumed.load_state_dict(search.state_dict())
     assert resumed.history == search.history
@@ -60,11 +74,11 @@ def test_searches_widths_too(seeded):
 def test_budget_holds_and_nothing_is_evaluated_twice(tiny_space, limits, seeded):
     calls = Counter()
 
-    def evaluate(architecture):
+    def counted(architecture):
         calls[architecture] += 1
-        return score(architecture)
+        return evaluate(architecture)
 
-    search = finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(1)))
+    search = finished(EvolutionSearch(counted, tiny_space, limits, SETTINGS, seeded(1)))
     assert set(calls.values()) == {1}
     assert list(calls) == [result.architecture for result in search.history]
     assert len(calls) == SETTINGS.population * SETTINGS.generations
@@ -72,23 +86,25 @@ def test_budget_holds_and_nothing_is_evaluated_twice(tiny_space, limits, seeded)
 
 
 def test_seed_decides_everything(tiny_space, limits, seeded):
-    runs = [finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(seed))).history for seed in (3, 3, 4)]
+    runs = [
+        finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(seed))).history for seed in (3, 3, 4)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_resumed_search_equals_an_uninterrupted_one(tiny_space, limits, seeded):
-    whole = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(5)))
-    first = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(5))
+    whole = finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(5)))
+    first = EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(5))
     for _ in range(4):
         first.step()
-    resumed = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(99))
+    resumed = EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(99))
     resumed.load_state_dict(first.state_dict())
     assert finished(resumed).history == whole.history
     assert resumed.best == whole.best
 
 
 def test_reports_tell_of_new_evaluations_and_shares(tiny_space, limits, seeded):
-    search = EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(6))
+    search = EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(6))
     reports = [search.step() for _ in range(3)]
     assert [report.generation for report in reports] == [1, 2, 3]
     assert sum((report.evaluated for report in reports), ()) == search.history
@@ -100,22 +116,24 @@ def test_ends_when_the_space_is_used_up(tiny_space, seeded):
     counts = sorted(tiny_space.count_macs(Architecture(operations)) for operations in product(range(3), repeat=8))
     few = SearchLimits(counts[9])
     num_within = sum(macs <= few.max_macs for macs in counts)
-    search = EvolutionSearch(score, tiny_space, few, SearchSettings(population=4, generations=20), seeded(0))
+    search = EvolutionSearch(evaluate, tiny_space, few, SearchSettings(population=4, generations=20), seeded(0))
     assert len(finished(search).history) <= num_within < 4 * 20
 
 
 def test_pareto_front_of_a_known_table():
     path = Architecture((0,))
     table = [(0.5, 10), (0.5, 12), (0.7, 20), (0.6, 30), (0.9, 40), (0.9, 41), (0.4, 10)]
-    front = pareto_front([Evaluated(path, accuracy, macs, 1) for accuracy, macs in table])
-    assert [(result.accuracy, result.macs) for result in front] == [(0.5, 10), (0.7, 20), (0.9, 40)]
+    for score, scores in {"loss": lambda merit: Scores(0, -merit), "accuracy": lambda merit: Scores(merit, 0)}.items():
+        front = pareto_front([Evaluated(path, scores(merit), macs, 1, score=score) for merit, macs in table])
+        assert [(result.merit, result.macs) for result in front] == [(0.5, 10), (0.7, 20), (0.9, 40)]
 
 
 def test_pareto_front_over_several_costs():
     path = Architecture((0,))
     rows = [(0.9, 9, 5, 1.0), (0.8, 9, 4, 1.0), (0.8, 9, 6, 0.5), (0.8, 9, 6, 0.7), (0.7, 1, 9, 9.0), (0.6, 9, 9, 9.0)]
-    front = pareto_front([Evaluated(path, *row) for row in rows], ("macs", "parameters", "latency"))
-    assert {dataclasses.astuple(result)[1:] for result in front} == {rows[0], rows[1], rows[2], rows[4]}
+    results = [Evaluated(path, scored(merit), *costs) for merit, *costs in rows]
+    front = pareto_front(results, ("macs", "parameters", "latency"))
+    assert set(front) == {results[0], results[1], results[2], results[4]}
 
 
 def slow(architecture):
@@ -126,7 +144,7 @@ def slow(architecture):
 def test_weighs_accuracy_against_any_costs(tiny_space, seeded):
     limits = SearchLimits(max_parameters=tiny_space.count_parameters(tiny_space.largest()) // 2, latency=slow)
     settings = SearchSettings(population=12, generations=6, objectives="parameters, latency")
-    search = finished(EvolutionSearch(score, tiny_space, limits, settings, seeded(0)))
+    search = finished(EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(0)))
     assert all(result.parameters <= limits.max_parameters for result in search.history)
     assert all(result.latency == slow(result.architecture) for result in search.history)
     survivors = [search._results[architecture] for architecture in search._population]
@@ -139,7 +157,7 @@ def test_weighs_accuracy_against_any_costs(tiny_space, seeded):
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert resumed.history == search.history
     with pytest.raises(ValueError, match=r"latency needs limits\.latency"):
-        EvolutionSearch(score, tiny_space, SearchLimits(), settings, seeded(0))
+        EvolutionSearch(evaluate, tiny_space, SearchLimits(), settings, seeded(0))
 
 
 @pytest.mark.parametrize("method", ["evolution", "random"])
@@ -149,7 +167,7 @@ def test_baselines_keep_the_budget_and_evaluate_nothing_twice(method, tiny_space
     for _ in range(2):
         calls = Counter()
         search = EvolutionSearch(
-            lambda a, calls=calls: calls.update([a]) or score(a), tiny_space, limits, settings, seeded(1)
+            lambda a, calls=calls: calls.update([a]) or evaluate(a), tiny_space, limits, settings, seeded(1)
         )
         runs.append(finished(search))
         assert set(calls.values()) == {1}
@@ -162,8 +180,8 @@ def test_evolution_finds_better_than_random_search_with_as_many_evaluations(tiny
     means = {}
     for method in ("nsga2", "evolution", "random"):
         settings = dataclasses.replace(SETTINGS, method=method)
-        search = finished(EvolutionSearch(score, tiny_space, limits, settings, seeded(2)))
-        best = sorted(result.accuracy for result in search.history)[-10:]
+        search = finished(EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(2)))
+        best = sorted(map(value, search.history))[-10:]
         means[method] = sum(best) / len(best)
     assert means["evolution"] > means["random"] + 0.01
     assert means["nsga2"] > means["random"] + 0.01
@@ -173,27 +191,27 @@ def test_evolution_finds_better_than_random_search_with_as_many_evaluations(tiny
 def test_baselines_end_when_the_space_is_used_up(method, tiny_space, seeded):
     few = SearchLimits(sorted({tiny_space.count_macs(Architecture(o)) for o in product(range(3), repeat=8)})[3])
     settings = SearchSettings(population=4, generations=12, method=method)
-    search = finished(EvolutionSearch(score, tiny_space, few, settings, seeded(0)))
+    search = finished(EvolutionSearch(evaluate, tiny_space, few, settings, seeded(0)))
     assert len(search.history) < 4 * 12
 
 
 def test_front_of_a_search_is_not_dominated(tiny_space, limits, seeded):
-    search = finished(EvolutionSearch(score, tiny_space, limits, SETTINGS, seeded(7)))
+    search = finished(EvolutionSearch(evaluate, tiny_space, limits, SETTINGS, seeded(7)))
     for result in search.pareto_front:
-        assert not any(other.accuracy > result.accuracy and other.macs <= result.macs for other in search.history)
-    assert search.pareto_front[-1].accuracy == search.best.accuracy
+        assert not any(value(other) > value(result) and other.macs <= result.macs for other in search.history)
+    assert search.pareto_front[-1].scores == search.best.scores
 
 
 def test_best_of_equals_is_the_cheapest(tiny_space, limits, seeded):
-    search = EvolutionSearch(lambda _: 0.5, tiny_space, limits, SETTINGS, seeded(8))
+    search = EvolutionSearch(lambda _: scored(0.5), tiny_space, limits, SETTINGS, seeded(8))
     search.step()
     assert search.best.macs == min(result.macs for result in search.history)
 
 
 def test_misuse_is_refused(tiny_space, limits, seeded):
     with pytest.raises(ValueError, match="no architecture of space"):
-        EvolutionSearch(score, tiny_space, SearchLimits(1), SETTINGS, seeded(0))
-    search = EvolutionSearch(score, tiny_space, limits, SearchSettings(population=2, generations=1), seeded(0))
+        EvolutionSearch(evaluate, tiny_space, SearchLimits(1), SETTINGS, seeded(0))
+    search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=2, generations=1), seeded(0))
     with pytest.raises(RuntimeError, match=r"step\(\) first"):
         _ = search.best
     search.step()
@@ -217,34 +235,53 @@ def test_rejects_settings_out_of_range(changed, message):
         SearchSettings(**changed)
 
 
+@pytest.mark.parametrize("score", ["loss", "accuracy"])
 @pytest.mark.parametrize("method", ["nsga2", "evolution", "random"])
-def test_a_network_without_numbers_ranks_last(method, tiny_space, limits, seeded):
-    """Networks that begin with the lightest operation give NaN, though cheap; none of the others scores above 0."""
+def test_a_network_without_numbers_ranks_last(method, score, tiny_space, limits, seeded):
+    """Networks that begin with the lightest operation give none, though cheap; all others are as bad as can be."""
+    worst, none = Scores(accuracy=0.0, loss=1e30), Scores(accuracy=0.9, loss=math.inf)
 
-    def evaluate(architecture):
-        return math.nan if architecture.operations[0] == 0 else 0.0
+    def diverging(architecture):
+        return none if architecture.operations[0] == 0 else worst
 
     settings = dataclasses.replace(SETTINGS, generations=3, method=method)
-    search = EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(0))
+    search = EvolutionSearch(diverging, tiny_space, limits, settings, seeded(0), score=score)
     reports = [search.step() for _ in range(3)]
-    assert any(math.isnan(result.accuracy) for result in search.history)
-    assert [report.best.accuracy for report in reports] == [0.0] * 3
-    assert [report.mean_accuracy for report in reports] == [0.0] * 3
+    assert any(not result.scores.finite for result in search.history)
+    assert [report.best.scores for report in reports] == [worst] * 3
+    assert [report.mean for report in reports] == [Scores(0.0, pytest.approx(1e30))] * 3
     if method == "nsga2":  # the others keep no population
         population = [Architecture.from_json(text) for text in search.state_dict()["population"]]
-        assert not any(math.isnan(evaluate(architecture)) for architecture in population)
-    assert [result.accuracy for result in search.pareto_front] == [0.0]
+        assert all(diverging(architecture).finite for architecture in population)
+    assert [result.scores for result in search.pareto_front] == [worst]
     assert search.pareto_front[0] == search.best
     file = io.BytesIO()
     torch.save(search.state_dict(), file)
     file.seek(0)
-    resumed = EvolutionSearch(None, tiny_space, limits, settings, seeded(0))
+    resumed = EvolutionSearch(None, tiny_space, limits, settings, seeded(0), score=score)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert resumed.best == search.best
 
 
+@pytest.mark.parametrize("method", ["nsga2", "evolution", "random"])
+def test_the_score_asked_for_decides(method, tiny_space, limits, seeded):
+    """Of networks whose loss and accuracy rise together one score likes the best, the other the worst."""
+    settings = dataclasses.replace(SETTINGS, generations=6, method=method)
+    found = {}
+    for score in ("loss", "accuracy"):
+        search = finished(EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(3), score=score))
+        found[score] = search.best
+        values = [value(result) for result in search.history]
+        assert value(search.best) == (max(values) if score == "loss" else min(values))
+        front = [result.merit for result in search.pareto_front]
+        assert front == sorted(front)
+    assert value(found["loss"]) > value(found["accuracy"]) + 0.3
+    with pytest.raises(ValueError, match="score: expected one of loss, accuracy, got 'luck'"):
+        EvolutionSearch(evaluate, tiny_space, limits, settings, seeded(3), score="luck")
+
+
 def test_without_any_numbers_there_is_no_winner(tiny_space, limits, seeded):
-    search = EvolutionSearch(lambda _: math.nan, tiny_space, limits, SETTINGS, seeded(0))
+    search = EvolutionSearch(lambda _: scored(math.nan), tiny_space, limits, SETTINGS, seeded(0))
     with pytest.raises(DivergedError, match="all 16 networks of the first generation give NaN"):
         search.step()
     assert search.generation == 0

@@ -101,7 +101,7 @@ def test_every_objective_trains_the_simplex_net_alone(make_training, images, obj
     """In several precisions; a scaler changes nothing."""
     trained = []
     for steps in (STEPS, GradientSteps("bfloat16", torch.device("cpu")), scaled_steps()):
-        training = make_training(CodeSettings(spread=1.0), replace(SETTINGS, simplex_objective=objective))
+        training = make_training(CodeSettings(start="cost", spread=1.0), replace(SETTINGS, simplex_objective=objective))
         weights = [p.clone() for p in training.supernet.parameters()]
         start = [p.clone() for p in training.simplex_net.parameters()]
         for _ in range(2):
@@ -134,7 +134,7 @@ def test_one_copy_has_one_code(tiny_space, images, seeded, objective):
 
 @pytest.mark.parametrize("objective", SIMPLEX_OBJECTIVES)
 def test_a_step_that_diverges_names_its_path_and_is_not_made(make_training, images, objective):
-    training = make_training(CodeSettings(spread=1.0), replace(SETTINGS, simplex_objective=objective))
+    training = make_training(CodeSettings(start="cost", spread=1.0), replace(SETTINGS, simplex_objective=objective))
     for parameter in training.supernet.parameters():
         parameter.data.fill_(math.nan)
     before = [p.clone() for p in training.simplex_net.parameters()]
@@ -152,7 +152,7 @@ def test_codes_that_an_objective_would_leave_equal_are_refused(make_training, ti
     settings = replace(SETTINGS, simplex_objective=objective)
     with pytest.raises(ValueError, match=f"'{objective}' needs codes that differ at the start"):
         make_training(settings=settings)
-    make_training(CodeSettings(spread=1.0), settings)
+    make_training(CodeSettings(start="cost", spread=1.0), settings)
     supernet, simplex_net = Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))
     SimplexTraining(supernet, simplex_net, settings, 0, seeded(2))  # of no steps
     torch.nn.init.normal_(simplex_net.output.weight)

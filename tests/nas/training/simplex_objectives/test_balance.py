@@ -38,7 +38,7 @@ def test_a_training_by_it_reports_no_loss_of_simplex_steps(tiny_space, tiny_spli
         epochs=1, batch_size=8, warmup_epochs=0, simplex_every=1, held_out_share=0.25, simplex_objective="balance"
     )
     supernet = Supernet(tiny_space, 2, seeded(0))
-    simplex_net = SimplexNet(tiny_space, 2, seeded(1), settings=CodeSettings(spread=1.0))
+    simplex_net = SimplexNet(tiny_space, 2, seeded(1), settings=CodeSettings(start="cost", spread=1.0))
     trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
     before = simplex_net.output.weight.clone()
     assert trainer.train_epoch().simplex_loss is None

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kshot_ext.nas.networks.code_analysis import code_distances, dictionary_factors, spectrum
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
-from kshot_ext.nas.reporting.code_analysis import code_distances, dictionary_factors, spectrum
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nn import KShotLinear
 
@@ -68,3 +68,10 @@ def test_codes_move_with_the_choices_that_they_read(widths, seeded):
     assert 0 < moving[0] < moving[-1]
     if widths is not None:
         assert set(distances.operations) == {0.0}
+
+
+def test_weights_that_are_not_finite_span_nothing_that_can_be_told():
+    whole = spectrum(torch.eye(2), {"head": torch.full((2, 2), float("nan")).double()})
+    assert whole.rank == 0
+    assert len(whole.singular_values) == 2
+    assert whole.effective_rank != whole.effective_rank

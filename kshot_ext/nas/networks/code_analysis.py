@@ -6,6 +6,7 @@ The weight of one operation over N paths is ``W = code @ dictionary``, ``[N, K] 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,9 +58,14 @@ def spectrum(codes: Tensor, factors: Mapping[str, Tensor]) -> Spectrum:
     Args:
         codes: ``[N, K]``; or ``[N, L, K]``, a code per searched layer, and then the rank may be up to ``L * K``.
         factors: of these layers, see :func:`dictionary_factors`.
+
+    Returns:
+        All of it NaN, and rank 0, if a weight is not finite.
     """
     weights = torch.cat([_codes_of(name, codes).double() @ factor.T for name, factor in factors.items()], dim=1)
     most = codes.shape[-1] if codes.dim() == 2 else min(weights.shape)
+    if not weights.isfinite().all():
+        return Spectrum((math.nan,) * most, 0, math.nan)
     values = torch.linalg.svdvals(weights)[:most]
     rounding = float(values.max()) * max(codes.shape) * torch.finfo(codes.dtype).eps
     shares = values / values.sum()

@@ -1,0 +1,61 @@
+"""The warm-up of one run as the beginning of others that differ in their codes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kshot_ext.nas.runs.run_card import RunCard
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolderError, RunRecord
+from kshot_ext.nas.runs.settings import SupernetSettings
+from kshot_ext.nas.tables import as_table, flatten
+
+WARM_UP = "warm-up"
+"""Name of the checkpoint that keeps the state at the end of warm-up."""
+
+_DECIDES_THE_WARM_UP = (
+    "space",
+    "image_size",
+    "max_images",
+    "channels",
+    "cells",
+    "widths",
+    "seed",
+    "device",
+    "held_out",
+)
+_MAY_DIFFER = ("simplex_", "paths_per_simplex_step", "equal_path_steps")  # of training; none has a part in the warm-up
+
+
+def load_warm_up(path: Path, settings: SupernetSettings, card: RunCard) -> Checkpoint:
+    """The state at the end of another run's warm-up.
+
+    Args:
+        path: its run folder.
+        settings, card: of the run that is to begin from there.
+
+    Raises:
+        RunFolderError: if there is none, or that run's images or settings were others.
+        SettingsError: if its settings cannot be read.
+    """
+    record = RunRecord(path)
+    theirs, ours = _deciding(record.settings), _deciding(settings)
+    differences = [
+        f"{name} is {theirs[name]!r} there, {value!r} here" for name, value in ours.items() if theirs[name] != value
+    ]
+    if record.card.inputs["data"] != card.inputs["data"]:
+        differences.append("its images are others")
+    if differences:
+        raise RunFolderError(
+            f"{path}: expected a warm-up that this run would have done alike, but {'; '.join(differences)}"
+        )
+    checkpoint = record.load_checkpoint(WARM_UP)
+    if checkpoint is None:
+        raise RunFolderError(f"{path}: keeps no warm-up; expected a run with keep_warm_up = true that has got so far")
+    return checkpoint
+
+
+def _deciding(settings: SupernetSettings) -> dict[str, object]:
+    """All settings that have a part in the warm-up."""
+    named = {name: getattr(settings, name, None) for name in _DECIDES_THE_WARM_UP}
+    training = flatten(as_table(settings.training))
+    return named | {f"training.{n}": value for n, value in training.items() if not n.startswith(_MAY_DIFFER)}

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+
+
+@pytest.mark.parametrize(
+    ("training", "codes", "setting", "got"),
+    [
+        ({"epochs": 5, "warmup_epochs": 5}, {}, "training.warmup_epochs: expected fewer than the 5 epochs", "5"),
+        (
+            {"epochs": 3, "warmup_epochs": 5},
+            {"start": "cost"},
+            "training.warmup_epochs: expected fewer than the 3",
+            "5",
+        ),
+        ({"epochs": 6, "warmup_epochs": 5}, {}, None, ""),
+        ({"epochs": 1}, {}, None, ""),
+        ({}, {"fixed_epochs": 45}, "codes.fixed_epochs: expected fewer than the 45 epochs after warm-up", "45"),
+        ({}, {"fixed_epochs": 45, "start": "cost"}, None, ""),  # a start parts codes without training
+        ({}, {"fixed_epochs": 44}, None, ""),
+        ({}, {"free_share": 0.0}, "codes.free_share: expected at least 0.0667", "0"),
+        ({}, {"free_share": 0.066, "start": "cost"}, "codes.free_share: expected at least 0.0667", "0.066"),
+        ({}, {"free_share": 0.067}, None, ""),
+        ({}, {"free_share_at_start": 0.0}, None, ""),
+        ({"simplex_learning_rate": 0.0}, {}, "training.simplex_learning_rate: expected above 0", "0"),
+        ({"simplex_learning_rate": 0.0}, {"start": "cost"}, None, ""),
+        ({}, {"perturbation": 0.0}, "codes.perturbation: expected above 0", "0"),
+        ({}, {"perturbation": 0.0, "start": "cost", "spread": 0.0}, "codes.perturbation: expected above 0", "0"),
+        ({}, {"perturbation": 0.0, "start": "cost"}, None, ""),
+    ],
+)
+def test_settings_that_keep_codes_alike_are_named(
+    training: dict[str, float], codes: dict[str, float], setting: str | None, got: str
+) -> None:
+    settings = TrainingSettings(**training), CodeSettings(**codes)
+    assert why_codes_stay_alike(1, *settings) is None
+    reason = why_codes_stay_alike(4, *settings)
+    if setting is None:
+        assert reason is None
+    else:
+        assert reason.startswith(setting)
+        assert f", got {got}: " in reason
+
+
+@pytest.mark.parametrize("shots", [2, 4, 8])
+def test_codes_are_never_further_apart_than_equal_groups_that_pick_a_copy_each(shots: int) -> None:
+    """The mean distance of these, by brute force, is what the least free share is worked out from."""
+
+    def distance(free: torch.Tensor, share: float) -> float:
+        codes = (1 - share) / shots + share * free
+        return float((codes[:, None] - codes[None]).abs().sum(dim=2).mean())
+
+    share = 0.05 / (1 - 1 / shots)
+    assert distance(torch.eye(shots).double(), share) == pytest.approx(0.1)
+    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 0.99)) is not None
+    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 1.01)) is None
+    generator = torch.Generator().manual_seed(0)
+    for sharpness in (0.5, 2.0, 8.0, 100.0):
+        free = (sharpness * torch.randn(400, shots, generator=generator).double()).softmax(dim=1)
+        assert distance(free, share) < 0.1
+
+
+def _trained(space, splits, seeded, codes: CodeSettings, settings: TrainingSettings) -> float:
+    """Distance of codes at the end."""
+    supernet = Supernet(space, 3, seeded(0), perturbation=codes.perturbation)
+    trainer = SupernetTrainer(supernet, SimplexNet(space, 3, seeded(1), settings=codes), splits, settings, seeded(2))
+    while not trainer.finished:
+        distance = trainer.train_epoch().codes.distance
+    return distance
+
+
+def test_codes_do_stay_equal_where_it_is_said(tiny_space, tiny_splits, seeded) -> None:
+    settings = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=0, simplex_every=1)
+    with pytest.warns(UserWarning, match=r"will end with a one-shot supernet: codes\.perturbation"):
+        assert _trained(tiny_space, tiny_splits, seeded, CodeSettings(perturbation=0.0), settings) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _trained(tiny_space, tiny_splits, seeded, CodeSettings(), settings) > 0
+
+
+def test_codes_of_a_single_epoch_part_by_the_step(tiny_space, tiny_splits, seeded) -> None:
+    codes = CodeSettings(start="cost", free_share_at_start=0.0, free_share=0.6)
+    settings = TrainingSettings(epochs=1, batch_size=8)
+    assert _trained(tiny_space, tiny_splits, seeded, codes, settings) > 0.3
