@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +22,17 @@ from rich.table import Table
 from benchmarks.compare import RESULTS
 from benchmarks.reporting.plot import save_figure
 from kshot_ext.nas.commands.rank import rank_command
+from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.files import read_json, write_text
+from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
+from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.results_file import read_results
+from kshot_ext.nas.runs.run_folder import RunRecord
+from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.spaces.budget import Budget
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import read_toml
 
@@ -40,6 +49,9 @@ _NUMBERS = {
     "best of ten": "best_truth_of_ten",
     "mean of ten": "mean_truth_of_ten",
 }
+
+_FOUND = "found.json"
+_SEARCHED = {"found": "truth_of_found", "best of ten found": "best_truth_of_found"}
 
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -108,6 +120,49 @@ def train(
 
 
 @app.command()
+def search(
+    runs: Annotated[Path, typer.Option(help="Folder of run folders; each run is searched once.")],
+    sides: Annotated[str, typer.Option(help="Names of the sides to search with.")],
+    seeds: Annotated[str, typer.Option(help="Such as 0-4 or 0,3.")] = "0-4",
+    budget: Annotated[str, typer.Option(help="Most multiply-accumulates; see kshot-ext search.")] = "60%",
+    generations: Annotated[int, typer.Option(help="Of evolution, of 20 networks each.")] = 15,
+) -> None:
+    """Search with finished runs' supernets, by their held-out loss under a budget, and look up what they found."""
+    for seed, side in product(seeds_of(seeds), sides.split(",")):
+        run = runs / f"{side}-{seed}"
+        if not (run / _FOUND).exists():
+            found = search_run(RunRecord(run), budget, SearchSettings(generations=generations, method="evolution"))
+            write_text(run / _FOUND, strict_json(found, indent=1) + "\n")
+            typer.echo(f"{run.name}: {found}")
+
+
+def search_run(record: RunRecord, budget: str, settings: SearchSettings) -> dict[str, Any]:
+    """What a search with a run's supernet finds; of the ten best networks, those that the table knows.
+
+    Returns:
+        The architectures evaluated, the number of the ten best in the table, and their truth: of the best-ranked one
+        there (``truth_of_found``), and the best (``best_truth_of_found``); None if there is none.
+    """
+    silent = ConsoleProgress(Console(quiet=True))
+    _, splits = load_data(record.settings, silent, {Part.VALIDATION: record.settings.held_out})
+    job = RankJob(record.settings, splits)
+    job.trainer.load_state_dict(record.load_checkpoint("supernet").state)
+    limits = SearchLimits(Budget.parse(budget).max_macs(job.space))
+    evolution = EvolutionSearch(job.evaluation, job.space, limits, settings, job.generator("search of the benchmark"))
+    while not evolution.finished:
+        evolution.step()
+    best = sorted(evolution.history, key=lambda result: (-result.merit, result.macs))[:10]
+    truths = [job.truth[result.architecture] for result in best if result.architecture in job.truth]
+    return {
+        "evaluated": len(evolution.history),
+        "in_the_table": len(truths),
+        "truth_of_found": truths[0] if truths else None,
+        "best_truth_of_found": max(truths, default=None),
+        "best_of_the_table": max(truth for path, truth in job.truth.items() if limits.admit(job.space, path)),
+    }
+
+
+@app.command()
 def show(
     runs: Annotated[Path | None, typer.Option(help="Folder of run folders to gather first.")] = None,
     results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "ranking_nb201.json",
@@ -120,8 +175,12 @@ def show(
     if not any(entry["side"] == ONE for entry in entries):
         raise typer.BadParameter(f"{results}: expected runs of one copy and of others, got {len(entries)} runs")
     console = Console()
-    console.print(mean_table(entries))
-    console.print(difference_table(entries))
+    console.print(mean_table(entries, _NUMBERS, "NAS-Bench-201, by held-out loss: means over seeds"))
+    console.print(difference_table(entries, _NUMBERS, "Above one copy, paired by seed (standard error)"))
+    searched = [entry for entry in entries if all(entry.get(name) is not None for name in _SEARCHED.values())]
+    if searched:
+        console.print(mean_table(searched, _SEARCHED, "What searches under the budget found"))
+        console.print(difference_table(searched, _SEARCHED, "The same above one copy"))
     save_figure(plot(entries), out)
     console.print(f"wrote {out}")
 
@@ -136,10 +195,11 @@ def gather(runs: Path) -> list[dict[str, Any]]:
         (run,) = read_results(path / "ranking.json")
         evaluated = read_json(path / "evaluated.json")
         scores = [-math.inf if item["loss"] is None else -item["loss"] for item in evaluated]
-        found = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
+        ranking = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
         kept = ("steps", "shots", "architectures", "code_distance", "min_entry_share", "seconds")
-        numbers = {name: run[name] for name in kept} | {name: found[name] for name in _NUMBERS.values()}
-        entries.append({"run": run["run"], "side": side, "seed": int(seed), **numbers})
+        numbers = {name: run[name] for name in kept} | {name: ranking[name] for name in _NUMBERS.values()}
+        found = read_json(path / _FOUND) if (path / _FOUND).exists() else {}
+        entries.append({"run": run["run"], "side": side, "seed": int(seed), **numbers, **found})
     return entries
 
 
@@ -163,27 +223,27 @@ def difference(
     return Difference(statistics.mean(found), error, len(found))
 
 
-def mean_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Means over seeds, a line for each side."""
-    table = Table(title="NAS-Bench-201, by held-out loss: means over seeds")
-    for column in ("side", "steps", "seeds", *_NUMBERS, "distance", "least share", "minutes"):
+def mean_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
+    """Means over seeds of some numbers, a line for each side."""
+    table = Table(title=title)
+    for column in ("side", "steps", "seeds", *shown, "distance", "least share", "minutes"):
         table.add_column(column, justify="left" if column == "side" else "right")
     for (side, steps), group in by_side(entries).items():
-        numbers = [*_NUMBERS.values(), "code_distance", "min_entry_share"]
+        numbers = [*shown.values(), "code_distance", "min_entry_share"]
         means = [statistics.mean(run[number] for run in group.values()) for number in numbers]
         minutes = statistics.mean(run["seconds"] for run in group.values()) / 60
         table.add_row(side, f"{steps:,}", str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
     return table
 
 
-def difference_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+def difference_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
     """What each side gains over one copy, with the standard error."""
-    table = Table(title="Above one copy, paired by seed (standard error)")
-    for column in ("side", "steps", "seeds", *_NUMBERS):
+    table = Table(title=title)
+    for column in ("side", "steps", "seeds", *shown):
         table.add_column(column, justify="left" if column == "side" else "right")
     groups = by_side(entries)
     for (side, steps), group in groups.items():
-        found = [difference(group, groups.get((ONE, steps), {}), number) for number in _NUMBERS.values()]
+        found = [difference(group, groups.get((ONE, steps), {}), number) for number in shown.values()]
         if side != ONE and None not in found:
             table.add_row(side, f"{steps:,}", str(found[0].count), *map(str, found))
     return table

@@ -76,6 +76,10 @@ ImageSize = Annotated[
 MaxImages = Annotated[
     int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
 ]
+Workers = Annotated[int | None, typer.Option(help="Evaluate architectures in this many processes, by Ray.", **_NUMBER)]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster that has the workers; default: this machine.")
+]
 Out = Annotated[
     Path | None, typer.Option(help="Run folder to create; default: runs/, then date, time, data and space.")
 ]
@@ -106,12 +110,8 @@ def search(
         Path | None,
         typer.Option(help="JSON table of stand-alone accuracies; the report then tells the search's rank correlation."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Evaluate populations in this many processes, by Ray.", **_NUMBER)
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster that has the workers; default: this machine.")
-    ] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     seed: Seed = None,
     device: Device = None,
     channels: Channels = None,
@@ -163,6 +163,8 @@ def rank(
         int | None,
         typer.Option(help="Evaluate at this many points of training, evenly spread; default 1, the end.", **_NUMBER),
     ] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     device: Device = None,
     channels: Channels = None,
     cells: Cells = None,
@@ -205,7 +207,7 @@ def rank(
         "results": _text(results),
         "out": _text(out),
     }
-    raise typer.Exit(rank_command(options, config, resume))
+    raise typer.Exit(rank_command(options, config, resume, workers, ray_address))
 
 
 @app.command()

@@ -35,11 +35,16 @@ def test_differences_are_paired_by_seed_and_steps():
 
 
 def test_tables_and_plot_show_every_side():
-    means = {str(column.header): list(column.cells) for column in mean_table(ENTRIES).columns}
+    means = {
+        str(column.header): list(column.cells) for column in mean_table(ENTRIES, ranking_nb201._NUMBERS, "").columns
+    }
     assert means["side"] == ["one", "one", "count-4", "count-4"]
     assert means["tau"] == ["0.400", "0.600", "0.667", "0.700"]
     assert means["minutes"] == ["2"] * 4
-    differences = {str(column.header): list(column.cells) for column in difference_table(ENTRIES).columns}
+    differences = {
+        str(column.header): list(column.cells)
+        for column in difference_table(ENTRIES, ranking_nb201._NUMBERS, "").columns
+    }
     assert differences["better half"] == ["+0.150 (0.050)", "+0.100"]
     assert differences["seeds"] == ["2", "1"]
     panels = plot(ENTRIES).axes

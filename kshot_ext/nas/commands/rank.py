@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from kshot_ext.nas.commands.evaluators import evaluators
 from kshot_ext.nas.commands.frame import (
     CommandError,
     Run,
@@ -34,13 +35,21 @@ from kshot_ext.nas.training.data_parallel import started_processes
 _LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
 
 
-def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path | None) -> int:
+def rank_command(
+    options: Mapping[str, Any],
+    config: Path | None,
+    resume: Path | None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> int:
     """Run or resume a ranking, and print its result.
 
     Args:
         options: settings given on the command line, by name; None for those not given.
         config: settings file, or None.
         resume: run folder to go on with, or None to begin a new one.
+        workers: processes of Ray that evaluate architectures; None for this process without Ray.
+        ray_address: of a running cluster that has them; None for this machine.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -50,11 +59,12 @@ def rank_command(options: Mapping[str, Any], config: Path | None, resume: Path |
     def body(console: Console) -> None:
         if (started_processes() or 1) > 1:
             raise CommandError("rank runs in one process: start it without torchrun, or with one process")
-        with closing(run), ConsoleProgress(console) as progress:
+        with closing(run), ExitStack() as resources, ConsoleProgress(console) as progress:
             with users_errors(*_LIBRARIES):
+                apply_to_all = resources.enter_context(evaluators(workers, ray_address))
                 settings = run.settings(RankSettings(), config, options)
                 data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
-                job = RankJob(settings, splits)
+                job = RankJob(settings, splits, apply_to_all)
                 rehearse_outputs()
                 folder = run.open_folder(settings, data_name, splits, OUTPUTS)
             tell(console, f"run folder: {folder.path}")

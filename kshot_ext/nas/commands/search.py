@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from kshot_ext.nas.commands.evaluators import evaluators
 from kshot_ext.nas.commands.frame import (
-    CommandError,
     Run,
     exit_status,
     print_facts,
@@ -29,7 +29,6 @@ from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.search.ray_map import RayMap
 from kshot_ext.nas.tables import as_table, override
 from kshot_ext.nas.training.data_parallel import DataParallel
 
@@ -71,7 +70,7 @@ def search_command(
                 _follow(processes, progress, run)
                 return
             with users_errors(*_LIBRARIES):
-                apply_to_all = resources.enter_context(_evaluators(workers, ray_address))
+                apply_to_all = resources.enter_context(evaluators(workers, ray_address))
                 settings = run.settings(RunSettings(), config, options)
                 processes.from_leader(json.dumps(as_table(settings)))
                 data_name, splits = load_data(settings, progress)
@@ -88,18 +87,6 @@ def search_command(
         _print_result(console, result, report)
 
     return exit_status(body, run.how_to_go_on)
-
-
-@contextmanager
-def _evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callable[..., Iterable[float]]]:
-    """What evaluates a population: `map`, or the workers of Ray."""
-    if workers is None:
-        if ray_address is not None:
-            raise CommandError("ray_address: expected workers too, their number on the cluster")
-        yield map
-        return
-    with RayMap(workers, ray_address) as ray_map:
-        yield ray_map
 
 
 def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> None:

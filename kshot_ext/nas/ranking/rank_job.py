@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,21 @@ class RankJob(SupernetJob[RankSettings]):
     Args:
         settings: what to do.
         splits: the images to do it with; there need be no test images.
+        apply_to_all: evaluates some architectures; see `Ranking`.
 
     Raises:
         ValueError: if settings, images, space and table do not fit together.
     """
 
-    def __init__(self, settings: RankSettings, splits: DataSplits) -> None:
+    def __init__(
+        self, settings: RankSettings, splits: DataSplits, apply_to_all: Callable[..., Iterable[Scores]] = map
+    ) -> None:
         if settings.truth is None:
             raise ValueError("truth: expected a table of stand-alone accuracies: --truth FILE")
         if settings.results is not None:
             check_results_file(Path(settings.results))
         super().__init__(settings, splits)
+        self.apply_to_all = apply_to_all
         self.architectures = choose_architectures(
             self.space, self.truth, settings.architectures, self.generator("ranking")
         )
@@ -132,7 +137,8 @@ class RankJob(SupernetJob[RankSettings]):
         self._begin_from_warm_up(folder)
         for epoch in self.epochs_ranked:
             self._keep_warm_up(folder, metrics, progress)
-            ranking = Ranking(self.architectures, self.evaluation)
+            # An evaluation of its own: workers keep one, and the weights in it, for as long as it is the same.
+            ranking = Ranking(self.architectures, replace(self.evaluation), self.apply_to_all)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)

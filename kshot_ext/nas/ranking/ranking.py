@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -38,11 +38,19 @@ class Ranking:
     Args:
         architectures: what to evaluate.
         evaluate: gives an architecture's scores.
+        apply_to_all: applies ``evaluate`` to some of them, in order: `map`, or what shares the work out as
+            :class:`kshot_ext.nas.search.ray_map.RayMap` does.
     """
 
-    def __init__(self, architectures: Sequence[Architecture], evaluate: Callable[[Architecture], Scores]) -> None:
+    def __init__(
+        self,
+        architectures: Sequence[Architecture],
+        evaluate: Callable[[Architecture], Scores],
+        apply_to_all: Callable[..., Iterable[Scores]] = map,
+    ) -> None:
         self.architectures = tuple(architectures)
         self._evaluate = evaluate
+        self._apply_to_all = apply_to_all
         self.scores: list[Scores] = []
 
     @property
@@ -62,8 +70,8 @@ class Ranking:
             DivergedError: if none so far gives finite numbers.
         """
         begin = len(self.scores)
-        for architecture in self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]:
-            self.scores.append(self._evaluate(architecture))
+        for scores in self._apply_to_all(self._evaluate, self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]):
+            self.scores.append(scores)
             on_move(len(self.scores) / _ARCHITECTURES_PER_STEP)
         if not any(scores.finite for scores in self.scores):
             raise DivergedError(

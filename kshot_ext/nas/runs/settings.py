@@ -52,6 +52,7 @@ class SupernetSettings:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
         image_size: side in pixels to which images are scaled and cut; None to leave them.
         max_images: most images to use; None for all.
+        augment: whether training images are cropped, and those in colour mirrored, at random.
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
         cells: cells of each stage, in a space made of cells; None for what is published.
@@ -72,6 +73,7 @@ class SupernetSettings:
     data: str | None = None
     image_size: int | None = None
     max_images: int | None = None
+    augment: bool = True
     space: str = "nas-bench-macro"
     channels: int | None = None
     cells: int | None = None

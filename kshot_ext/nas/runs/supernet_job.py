@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
@@ -60,7 +61,7 @@ def load_data(
         held_out=held_out,
         on_image=lambda done, total: progress.move(done),
     )
-    return source.name, splits
+    return source.name, splits if settings.augment else replace(splits, augmentation=None)
 
 
 def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:

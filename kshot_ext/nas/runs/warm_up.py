@@ -16,6 +16,7 @@ _DECIDES_THE_WARM_UP = (
     "space",
     "image_size",
     "max_images",
+    "augment",
     "channels",
     "cells",
     "widths",

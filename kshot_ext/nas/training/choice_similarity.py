@@ -79,8 +79,9 @@ def _with_choice(space: SearchSpace, genes: Sequence[int], gene: int, choice: in
 def _sum(found: Sequence[PathGradients], left_out: set[nn.Parameter]) -> PathGradients:
     parts: dict[nn.Parameter, list[Tensor]] = defaultdict(list)
     for gradients in found:
-        for weight in gradients.keys() - left_out:
-            parts[weight].append(gradients[weight])
+        for weight, gradient in gradients.items():  # in their order, so that sums are the same in every process
+            if weight not in left_out:
+                parts[weight].append(gradient)
     return {weight: torch.stack(tensors).sum(dim=0) for weight, tensors in parts.items()}
 
 

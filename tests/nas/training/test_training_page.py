@@ -11,6 +11,7 @@ import pytest
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
+from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 
@@ -31,3 +32,4 @@ def test_the_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_setting_of_codes_and_every_strategy_is_explained() -> None:
     names = [field.name for field in dataclasses.fields(CodeSettings)] + list(PATH_SAMPLINGS)
     assert [name for name in names if not re.search(rf"\b{name}\b", PAGE)] == []
+    assert [name for name in SIMPLEX_OBJECTIVES if f"\n| `{name}` |" not in PAGE or f"\n* `{name}`: " not in PAGE] == []
