@@ -6,7 +6,7 @@ import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Generic
@@ -22,6 +22,7 @@ from kshot_ext.nas.files import (
 )
 from kshot_ext.nas.locks import FileLock, LockHeldError
 from kshot_ext.nas.messages import one_line, visible
+from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs.metrics import is_record
 from kshot_ext.nas.runs.run_card import RunCard, RunCardError
 from kshot_ext.nas.runs.settings import AnySettings, RankSettings, RunSettings, SupernetSettings
@@ -93,7 +94,9 @@ class RunRecord(Generic[AnySettings]):
             raise RunFolderError(f"{path / _CARD}: {one_line(error)}") from error
         file = path / _SETTINGS
         table = read_toml(file)
-        self.settings: AnySettings = override(_KINDS[self.card.command](), table, str(file))
+        # Codes were plain by default when runs began whose file does not say how they start.
+        plain = replace(_KINDS[self.card.command](), codes=CodeSettings())
+        self.settings: AnySettings = override(plain, table, str(file))
         try:
             self.card.check_settings(table)
         except RunCardError as error:

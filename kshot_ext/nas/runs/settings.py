@@ -37,6 +37,9 @@ _LEAST = {
 }
 _MOST_SHOTS = 4096
 
+DEFAULT_CODES = CodeSettings(start="count", free_share_at_start=0.0, free_share=0.6, growth=0.5)
+"""Codes of a run unless it is told others: by how many layers have weights, from equal after warm-up to well apart."""
+
 AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 
@@ -59,7 +62,7 @@ class SupernetSettings:
         seed: decides everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         out: the run folder; None for a name from the date, the data and the space.
-        codes: how architectures' codes are formed.
+        codes: how architectures' codes are formed; what is not set is as in :data:`DEFAULT_CODES`.
         training: settings of supernet training.
         evaluation: how networks are scored with the supernet's weights.
 
@@ -80,7 +83,7 @@ class SupernetSettings:
     seed: int = 0
     device: str = "cpu"
     out: str | None = None
-    codes: CodeSettings = field(default_factory=CodeSettings)
+    codes: CodeSettings = DEFAULT_CODES
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 

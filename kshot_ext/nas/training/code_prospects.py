@@ -27,7 +27,7 @@ def why_codes_stay_alike(num_shots: int, training: TrainingSettings, codes: Code
     if training.warm_up >= training.epochs:
         return (
             f"training.warmup_epochs: expected fewer than the {training.epochs} epochs of the training, got "
-            f"{training.warm_up}: until then all {num_shots} copies learn the same; left out, it is a tenth of them"
+            f"{training.warm_up}: until then all {num_shots} copies learn the same; left out, it is half of them"
         )
     most = 2 * (1 - 1 / num_shots)  # as far apart as codes are that pick one copy each, all equally often
     if codes.free_share * most < LEAST_DISTANCE:

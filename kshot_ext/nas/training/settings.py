@@ -9,7 +9,7 @@ from kshot_ext.nas.training.optimization import OptimizationSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 
-_EPOCHS_PER_WARM_UP_EPOCH = 10
+_EPOCHS_PER_WARM_UP_EPOCH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class TrainingSettings(OptimizationSettings):
         average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for a tenth of all
+        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for half of all
             epochs, rounded down.
         equal_path_steps: whether a step moves every path's weights equally far, whatever its code; else by
             ``K sum(code^2)`` as far, see :mod:`kshot_ext.nas.training.path_steps`.
@@ -79,7 +79,7 @@ class TrainingSettings(OptimizationSettings):
         """Epochs of warm-up, whether they were set or not.
 
         Example:
-            >>> [TrainingSettings(epochs=epochs).warm_up for epochs in (1, 9, 10, 50)]
-            [0, 0, 1, 5]
+            >>> [TrainingSettings(epochs=epochs).warm_up for epochs in (1, 2, 3, 50)]
+            [0, 1, 1, 25]
         """
         return self.epochs // _EPOCHS_PER_WARM_UP_EPOCH if self.warmup_epochs is None else self.warmup_epochs

@@ -92,12 +92,13 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     entry = _entry(finished / "ranking.json")
     assert (entry["shots"], entry["seed"], entry["steps"], entry["architectures"]) == (2, 0, 12, 4)
     assert [point["steps"] for point in entry["curve"]] == [8, 12]
-    assert entry["verdict"] == "one-shot"
+    assert entry["verdict"] == "K-shot"
+    assert entry["code_distance"] > 0.3
     assert 1 < entry["effective_rank"] < 2
     page = (finished / "report.html").read_text()
     assert re.search("Kendall&#x27;s tau.*<th[^>]*>by loss</th><th[^>]*>by accuracy</th>", page, re.DOTALL)
     assert entry["score"] == "loss"
-    assert '<p class="warning" role="alert">This is a one-shot run: its 2 copies act as one' in page
+    assert 'class="warning"' not in page
 
 
 def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, table: Path) -> None:
@@ -219,8 +220,7 @@ def test_a_run_is_analysed(finished: Path, capsys: pytest.CaptureFixture[str]) -
     assert analyse_command(finished) == EXIT_DONE
     console = capsys.readouterr().out
     assert "rank of the weights of 256 paths" in console
-    assert "this is a one-shot run: its 2 copies act as one" in console
-    assert "After 3 of 3 epochs this is a one-shot run" in (finished / "analysis" / "analysis.html").read_text()
+    assert "this is a K-shot run: codes differ, and all 2 copies are in use" in console
     analysis = json.loads((finished / "analysis" / "analysis.json").read_text())
     entry = _entry(finished / "ranking.json")
     names = {"verdict": "verdict", "distance": "code_distance", "least_share": "min_entry_share"}
@@ -265,7 +265,9 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
     assert (out / "evaluated.json").read_text() == (finished / "evaluated.json").read_text()
     entry = _entry(out / "ranking.json")
-    assert "this is a one-shot run: its 2 copies act as one" in capsys.readouterr().out
+    console = capsys.readouterr().out
+    assert "before training" not in console
+    assert "this is a K-shot run: codes differ, and all 2 copies are in use" in console
     assert rank_command({}, None, out) == EXIT_DONE  # once more: the same entry, not another
     assert _entry(out / "ranking.json") == entry
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.runs import run_card
 from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
+from kshot_ext.nas.tables import as_table, to_toml
 
 
 @pytest.fixture
@@ -30,6 +34,21 @@ def test_settings_and_card_are_kept(tmp_path: Path, tiny_splits: DataSplits) -> 
     again.close()
     with pytest.raises(RunFolderError, match="first: expected a run of kshot-ext search, got one of rank"):
         RunFolder(tmp_path / "runs" / "first", "search")
+
+
+def test_a_run_that_does_not_say_how_codes_start_goes_on_with_plain_ones(
+    tmp_path: Path, tiny_splits: DataSplits
+) -> None:
+    """As runs that began before there were starts, whose default was plain codes."""
+    settings = RunSettings(codes=CodeSettings(free_share=0.9))
+    table = as_table(settings)
+    for name in ("start", "growth"):
+        del table["codes"][name]
+    card = replace(RunCard.new("search", settings, "stripes", tiny_splits), settings=run_card._settings_digest(table))
+    (tmp_path / "run.json").write_text(card.to_json())
+    (tmp_path / "settings.toml").write_text(to_toml(table))
+    assert RunRecord(tmp_path).settings == settings
+    assert RunSettings().codes.start != settings.codes.start
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, card: RunCard) -> None:

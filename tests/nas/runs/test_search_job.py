@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.reporting import search_outputs as outputs
@@ -34,6 +36,8 @@ retrain_epochs = 2
 warmup_epochs = 1
 simplex_every = 1
 batch_size = 32
+[codes]
+start = "equal"
 [retrain]
 batch_size = 32
 [search]
@@ -97,6 +101,15 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     stages = ["supernet", "search", "retrain-winner", "retrain-random"]
     assert [(r["stage"], r["step"]) for r in records] == [(stage, step) for stage in stages for step in (1, 2)]
+
+
+def test_a_one_shot_run_is_analysed_as_one(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    assert analyse_command(run) == EXIT_DONE
+    assert "this is a one-shot run: its 2 copies act as one" in capsys.readouterr().out
+    assert "After 2 of 2 epochs this is a one-shot run" in (run / "analysis" / "analysis.html").read_text()
+    found = json.loads((run / "analysis" / "analysis.json").read_text())["codes"]
+    assert found == json.loads((run / "results.json").read_text())["codes"]
 
 
 def test_the_networks_keep_to_the_budget(finished: Path) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.runs.settings import RunSettings, check_codes_can_part, check_same, gather_settings
+from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.tables import SettingsError, as_table, to_toml
 
 
@@ -101,19 +104,34 @@ def test_the_warm_up_follows_the_length_of_the_run_unless_it_is_set(tmp_path: Pa
     def warm_up(file: str = "", **options: object) -> int | None:
         return _gather(tmp_path, file, **options).training.warmup_epochs
 
-    assert [warm_up(epochs=epochs) for epochs in (1, 2, 9, 10, 50, 600)] == [0, 0, 0, 1, 5, 60]
-    assert warm_up() == 5  # of 50 epochs
+    assert [warm_up(epochs=epochs) for epochs in (1, 2, 3, 10, 50, 600)] == [0, 1, 1, 5, 25, 300]
+    assert warm_up() == 25  # of 50 epochs
     assert warm_up("[training]\nwarmup_epochs = 7") == 7
-    assert warm_up("epochs = 30", epochs=20) == 2
+    assert warm_up("epochs = 30", epochs=20) == 10
 
 
 def test_a_run_goes_on_with_the_warm_up_that_it_began_with(tmp_path: Path) -> None:
     """Its settings say it, so a version with another rule does not change the run."""
     saved = _gather(tmp_path, epochs=3)
-    assert "warmup_epochs = 0\n" in to_toml(as_table(saved))
+    assert "warmup_epochs = 1\n" in to_toml(as_table(saved))
     again = gather_settings(saved, None, {"epochs": 3})
     check_same(saved, again, "runs/x")
-    assert again.training.warmup_epochs == 0
+    assert again.training.warmup_epochs == 1
+
+
+def test_the_codes_of_a_run_that_says_nothing_part(tmp_path: Path) -> None:
+    """Halfway through what follows warm-up they are as far apart as they get."""
+    settings = _gather(tmp_path, "[codes]\nper_layer = true")
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10)
+    generator = torch.Generator().manual_seed(0)
+    simplex_net = SimplexNet(space, settings.shots, generator, settings=settings.codes)
+    distances = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        simplex_net.set_form(settings.codes.form_at(progress))
+        distances.append(code_statistics(simplex_net, space, torch.Generator().manual_seed(1)).distance)
+    assert distances[0] == 0
+    assert distances[1] == pytest.approx(distances[2] / 2, rel=1e-4)
+    assert distances[2] == distances[3] > 0.6
 
 
 def test_settings_that_leave_copies_no_way_to_part_are_refused(tmp_path: Path) -> None:
