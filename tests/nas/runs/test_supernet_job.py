@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings, SupernetEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs import supernet_job
+from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.settings import SupernetSettings
+from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.search_job import SearchJob
+from kshot_ext.nas.runs.settings import RunSettings, SupernetSettings
 from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks, load_data
+from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
+from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 
@@ -51,6 +57,33 @@ def test_architectures_are_scored_as_the_settings_say(tiny_splits: DataSplits) -
     assert torch.equal(some.validation.images, same.validation.images)
     assert not torch.equal(some.validation.images, other.validation.images)
     assert len(evaluation(0, EvaluationSettings(images=99)).validation) == len(tiny_splits.validation)
+
+
+@pytest.mark.parametrize("score", ["loss", "accuracy"])
+def test_a_search_goes_by_the_score_of_the_settings(tiny_splits: DataSplits, tmp_path: Path, score: str) -> None:
+    settings = RunSettings(
+        channels=2,
+        shots=1,
+        evaluation=EvaluationSettings(score=score),
+        training=TrainingSettings(epochs=1, batch_size=16, warmup_epochs=0),
+        search=SearchSettings(population=6, generations=2),
+        retrain=RetrainSettings(epochs=1, batch_size=16),
+    )
+    job = SearchJob(settings, tiny_splits)
+    folder = RunFolder.create(tmp_path / "run", settings, RunCard.new("search", settings, "stripes", tiny_splits))
+    console = Console(file=io.StringIO(), width=200)
+    metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
+    result, _ = job.run(folder, metrics, ConsoleProgress(console))
+    shown = console.file.getvalue()
+    assert (f"best {score} " in shown, "best accuracy " in shown) == (True, score == "accuracy")
+    history = [item.scores for item in job.search.history]
+    best = min(each.loss for each in history) if score == "loss" else max(each.accuracy for each in history)
+    assert result.score == score
+    assert {"loss": result.winner.supernet_loss, "accuracy": result.winner.supernet_accuracy}[score] == best
+    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == astuple(job.search.best.scores)
+    (last,) = (record for record in metrics.records if (record["stage"], record["step"]) == ("search", 2))
+    assert (last["best_loss"], last["best_accuracy"]) == (result.winner.supernet_loss, result.winner.supernet_accuracy)
+    folder.close()
 
 
 def test_more_copies_than_memory_holds_are_refused(
