@@ -47,7 +47,7 @@ class TrainingSettings(OptimizationSettings):
     path_sampling: str = "uniform"
     average_decay: float = 0.0
     warmup_epochs: int | None = None
-    equal_path_steps: bool = False
+    equal_path_steps: bool = True
     cost_aware_rates: float = 0.0
     simplex_objective: str = "loss"
     simplex_learning_rate: float = 3e-3

@@ -46,13 +46,13 @@ def step_of(tiny_space, tiny_splits, seeded):
 
 
 def test_a_concentrated_code_makes_a_longer_step(step_of):
-    ratio, expected = step_of(4)
+    ratio, expected = step_of(4, equal_path_steps=False)
     assert expected == pytest.approx(1 + 3 * 0.6**2, rel=1e-3)  # one-hot at a share s: 1 + (K - 1) s^2
     assert ratio == pytest.approx(expected, rel=1e-3)
 
 
 def test_normalised_steps_are_of_one_length(step_of):
-    ratio, _ = step_of(4, equal_path_steps=True)
+    ratio, _ = step_of(4)
     assert ratio == pytest.approx(1, rel=1e-3)
 
 
