@@ -113,9 +113,14 @@ class RankJob(SupernetJob[RankSettings]):
 
     @property
     def epochs_ranked(self) -> tuple[int, ...]:
-        """Epochs after which architectures are evaluated, evenly spread; the last one is the end."""
+        """Epochs after which architectures are evaluated, evenly spread; the last one is the end.
+
+        Those inside a warm-up that another run has done are left out.
+        """
         epochs, count = self.settings.training.epochs, self.settings.checkpoints
-        return tuple(dict.fromkeys(-(-epochs * point // count) for point in range(1, count + 1)))
+        first = 0 if self.settings.warm_up is None else self.settings.training.warm_up
+        points = (-(-epochs * point // count) for point in range(1, count + 1))
+        return tuple(dict.fromkeys(epoch for epoch in points if epoch >= first))
 
     def run(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> RankResult:
         """Train and evaluate, or what is left of it; a checkpoint follows every step.
@@ -136,7 +141,8 @@ class RankJob(SupernetJob[RankSettings]):
         metrics.begin_stage("ranking", self.settings.training.epochs)
         self._begin_from_warm_up(folder)
         for epoch in self.epochs_ranked:
-            self._keep_warm_up(folder, metrics, progress)
+            if epoch >= self.settings.training.warm_up:  # not past points that are to be evaluated before
+                self._keep_warm_up(folder, metrics, progress)
             # An evaluation of its own: workers keep one, and the weights in it, for as long as it is the same.
             ranking = Ranking(self.architectures, replace(self.evaluation), self.apply_to_all)
             training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
@@ -167,7 +173,7 @@ class RankJob(SupernetJob[RankSettings]):
 
     def _keep_warm_up(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> None:
         """Train to the end of warm-up and keep the state there, if the settings say so."""
-        if not self.settings.keep_warm_up or folder.load_checkpoint(WARM_UP) is not None:
+        if not self.settings.keep_warm_up or folder.checkpoint_path(WARM_UP).exists():
             return
         run_stage(SupernetStage(self.trainer, until=self.settings.training.warm_up), folder, metrics, progress)
         if self.trainer.epoch == self.settings.training.warm_up:

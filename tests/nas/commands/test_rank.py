@@ -452,3 +452,17 @@ def test_refuses_a_run_that_kept_no_warm_up(finished, config, table, tmp_path, c
     options = {"truth": str(table), "warm_up": str(finished), "out": str(tmp_path / "forked")}
     assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_ERROR
     assert "keeps no warm-up; expected a run with keep_warm_up" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_points_inside_the_warm_up_are_evaluated_by_the_run_that_does_it(config, table, tmp_path) -> None:
+    options = {"truth": str(table), "shots": 1, "checkpoints": 3, "training": {"warmup_epochs": 2}}
+    one = options | {"keep_warm_up": True, "out": str(tmp_path / "one")}
+    assert rank_command(one, config, None) == EXIT_DONE
+    assert [point["steps"] for point in _entry(tmp_path / "one" / "ranking.json")["curve"]] == [4, 8, 12]
+    forked = options | {"warm_up": str(tmp_path / "one"), "out": str(tmp_path / "forked")} | _FROM_WARM_UP
+    assert rank_command(forked, config, None) == EXIT_DONE
+    points = [_entry(tmp_path / name / "ranking.json")["curve"][-2:] for name in ("one", "forked")]
+    assert points[0] == points[1]
+    assert [point["steps"] for point in points[1]] == [8, 12]
+    assert len(_entry(tmp_path / "forked" / "ranking.json")["curve"]) == 2
