@@ -59,10 +59,10 @@ def gains(runs: Sequence[Run], shots: int, number: str) -> list[Gain]:
         steps, seed = run["steps"], run["seed"]
         if (steps, seed) in with_one:
             differences[steps][seed] = run[number] - with_one[steps, seed]
-    return [Gain(steps, tuple(found), *_mean(list(found.values()))) for steps, found in differences.items()]
+    return [Gain(steps, tuple(found), *mean_and_error(list(found.values()))) for steps, found in differences.items()]
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and its standard error if there are several."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return statistics.mean(values), error

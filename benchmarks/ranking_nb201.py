@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import RESULTS
+from benchmarks.ranking import mean_and_error
 from benchmarks.reporting.plot import save_figure
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.datasets.source import Part
@@ -219,8 +220,7 @@ def difference(
     found = [run[number] - one[seed][number] for seed, run in ours.items() if seed in one]
     if not found:
         return None
-    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
-    return Difference(statistics.mean(found), error, len(found))
+    return Difference(*mean_and_error(found), len(found))
 
 
 def mean_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
