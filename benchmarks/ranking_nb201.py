@@ -1,7 +1,8 @@
 """What K copies gain over one on NAS-Bench-201, and why: `python -m benchmarks.ranking_nb201 train` and `... show`.
 
 A *side* is a way of forming codes. All sides of a seed share the first half of the training, which a run of one copy
-does: the same paths and batches, and most of the luck. Differences are paired by seed.
+does: the same paths and batches, and most of the luck. Differences are paired by seed. A *trial* is what sides are
+compared in: how large the network is, how long it trains, and on which table.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ from kshot_ext.nas.tables import read_toml
 
 CONFIG = Path(__file__).with_name("ranking_nb201.toml")
 SIDES = Path(__file__).with_name("ranking_nb201_sides.toml")
+TRIALS = Path(__file__).with_name("ranking_nb201_trials.toml")
 ONE = "one"
-"""The side of one copy, which all others are compared with, and whose warm-up they share."""
+"""The side of one copy, which all others are compared with."""
 
 _NUMBERS = {
     "tau": "kendall_tau",
@@ -86,51 +88,96 @@ def seeds_of(text: str) -> list[int]:
     return [seed for first, _, last in parts for seed in range(int(first), int(last or first) + 1)]
 
 
-def read_sides() -> dict[str, dict[str, Any]]:
-    """What each side's settings are besides `CONFIG`."""
-    return read_toml(SIDES)
+@dataclass(frozen=True)
+class Side:
+    """A way of forming codes.
+
+    Args:
+        name: its name.
+        settings: what its runs have besides the trial's settings.
+        base: the side of one copy whose warm-up it shares; its own name for such a side.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    base: str
+
+    @classmethod
+    def read(cls) -> dict[str, Side]:
+        """All sides by name, in the order of their file."""
+        return {name: cls.of(name, dict(table)) for name, table in read_toml(SIDES).items()}
+
+    @classmethod
+    def of(cls, name: str, table: dict[str, Any]) -> Side:
+        """A side from its table in the file."""
+        return cls(name, table, table.pop("base", name if table["shots"] == 1 else ONE))
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested tables in one; the other's values count where both have some.
+
+    Example:
+        >>> merged({"cells": 1, "training": {"epochs": 3}}, {"training": {"seed": 0}})
+        {'cells': 1, 'training': {'epochs': 3, 'seed': 0}}
+    """
+    return {**one, **{k: merged(one[k], v) if isinstance(v, dict) and k in one else v for k, v in other.items()}}
 
 
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
     truth: Annotated[Path, typer.Option(help="NAS-Bench-201's table.")],
-    runs: Annotated[Path, typer.Option(help="Folder of run folders; finished runs are not done again.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the trials' run folders; finished runs are not done again.")],
     seeds: Annotated[str, typer.Option(help="Such as 0-4 or 0,3.")] = "0-4",
     sides: Annotated[str, typer.Option(help="Names from ranking_nb201_sides.toml; default: all.")] = "",
-    config: Annotated[Path, typer.Option(help="Settings that all sides have.")] = CONFIG,
+    trial: Annotated[str, typer.Option(help="A name from ranking_nb201_trials.toml.")] = "one-cell",
+    config: Annotated[Path, typer.Option(help="Settings that all runs have.")] = CONFIG,
 ) -> None:
     """Train and rank each side with each seed, one after the other; several processes may share the work by seeds."""
-    known = read_sides()
+    known, trials = Side.read(), read_toml(TRIALS)
     wanted = sides.split(",") if sides else list(known)
-    unknown = [side for side in wanted if side not in known]
-    if unknown:
-        raise typer.BadParameter(f"sides: expected some of {', '.join(known)}, got {', '.join(unknown)}")
-    runs.mkdir(parents=True, exist_ok=True)
+    _check_known("sides", wanted, known)
+    _check_known("trial", [trial], trials)
+    folder = runs / trial
+    folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds_of(seeds):
-        for side in dict.fromkeys([ONE, *wanted]):
-            run = runs / f"{side}-{seed}"
+        for side in (known[name] for name in with_bases(wanted, known)):
+            run = folder / f"{side.name}-{seed}"
             if (run / "ranking.json").exists():
                 continue
-            options = known[side] | {"data": str(data), "truth": str(truth), "seed": seed, "out": str(run)}
-            options |= {"keep_warm_up": True} if side == ONE else {"warm_up": str(runs / f"{ONE}-{seed}")}
+            own = {"data": str(data), "truth": str(truth), "seed": seed, "out": str(run)}
+            base = folder / f"{side.base}-{seed}"
+            own |= {"keep_warm_up": True} if base == run else {"warm_up": str(base)}
             begun = (run / "run.json").exists()
-            status = rank_command({} if begun else options, None if begun else config, run if begun else None)
+            options = {} if begun else merged(merged(trials[trial], side.settings), own)
+            status = rank_command(options, None if begun else config, run if begun else None)
             if status != 0:
                 raise typer.Exit(status)
 
 
+def with_bases(wanted: Sequence[str], known: Mapping[str, Side]) -> list[str]:
+    """The wanted sides, one copy first, and each after its base."""
+    return list(dict.fromkeys([ONE, *(name for side in wanted for name in (known[side].base, side))]))
+
+
+def _check_known(option: str, wanted: Sequence[str], known: Mapping[str, Any]) -> None:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"{option}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+
+
 @app.command()
 def search(
-    runs: Annotated[Path, typer.Option(help="Folder of run folders; each run is searched once.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the trials' run folders; each run is searched once.")],
     sides: Annotated[str, typer.Option(help="Names of the sides to search with.")],
     seeds: Annotated[str, typer.Option(help="Such as 0-4 or 0,3.")] = "0-4",
+    trial: Annotated[str, typer.Option(help="A name from ranking_nb201_trials.toml.")] = "one-cell",
     budget: Annotated[str, typer.Option(help="Most multiply-accumulates; see kshot-ext search.")] = "60%",
     generations: Annotated[int, typer.Option(help="Of evolution, of 20 networks each.")] = 15,
 ) -> None:
     """Search with finished runs' supernets, by their held-out loss under a budget, and look up what they found."""
     for seed, side in product(seeds_of(seeds), sides.split(",")):
-        run = runs / f"{side}-{seed}"
+        run = runs / trial / f"{side}-{seed}"
         if not (run / _FOUND).exists():
             found = search_run(RunRecord(run), budget, SearchSettings(generations=generations, method="evolution"))
             write_text(run / _FOUND, strict_json(found, indent=1) + "\n")
@@ -165,7 +212,7 @@ def search_run(record: RunRecord, budget: str, settings: SearchSettings) -> dict
 
 @app.command()
 def show(
-    runs: Annotated[Path | None, typer.Option(help="Folder of run folders to gather first.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of the trials' run folders to gather first.")] = None,
     results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "ranking_nb201.json",
     out: Annotated[Path, typer.Option(help="Plot.")] = RESULTS / "ranking_nb201.png",
 ) -> None:
@@ -187,12 +234,10 @@ def show(
 
 
 def gather(runs: Path) -> list[dict[str, Any]]:
-    """An entry for each finished run in a folder, by side and seed."""
+    """An entry for each finished run in the trials' folders."""
     entries = []
-    for path in sorted(runs.iterdir()):
+    for path in sorted(path.parent for path in runs.glob("*/*/ranking.json")):
         side, _, seed = path.name.rpartition("-")
-        if not (path / "ranking.json").exists():
-            continue
         (run,) = read_results(path / "ranking.json")
         evaluated = read_json(path / "evaluated.json")
         scores = [-math.inf if item["loss"] is None else -item["loss"] for item in evaluated]
@@ -200,16 +245,21 @@ def gather(runs: Path) -> list[dict[str, Any]]:
         kept = ("steps", "shots", "architectures", "code_distance", "min_entry_share", "seconds")
         numbers = {name: run[name] for name in kept} | {name: ranking[name] for name in _NUMBERS.values()}
         found = read_json(path / _FOUND) if (path / _FOUND).exists() else {}
-        entries.append({"run": run["run"], "side": side, "seed": int(seed), **numbers, **found})
+        names = {"run": run["run"], "trial": path.parent.name, "side": side, "seed": int(seed)}
+        entries.append(names | numbers | found)
     return entries
 
 
-def by_side(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[int, Mapping[str, Any]]]:
-    """Runs by side and number of steps, then by seed; in the order of the sides' file."""
-    order = [ONE, *read_sides()]
-    groups: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
-    for entry in sorted(entries, key=lambda entry: (order.index(entry["side"]), entry["steps"], entry["seed"])):
-        groups.setdefault((entry["side"], entry["steps"]), {})[entry["seed"]] = entry
+def by_side(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:
+    """Runs by trial and side, in the order of their files; then by seed."""
+    trials, sides = list(read_toml(TRIALS)), list(Side.read())
+
+    def rank(entry: Mapping[str, Any]) -> tuple[int, int, int]:
+        return trials.index(entry["trial"]), sides.index(entry["side"]), entry["seed"]
+
+    groups: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for entry in sorted(entries, key=rank):
+        groups.setdefault((entry["trial"], entry["side"]), {})[entry["seed"]] = entry
     return groups
 
 
@@ -226,38 +276,39 @@ def difference(
 def mean_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
     """Means over seeds of some numbers, a line for each side."""
     table = Table(title=title)
-    for column in ("side", "steps", "seeds", *shown, "distance", "least share", "minutes"):
-        table.add_column(column, justify="left" if column == "side" else "right")
-    for (side, steps), group in by_side(entries).items():
+    for column in ("trial", "side", "steps", "seeds", *shown, "distance", "least share", "minutes"):
+        table.add_column(column, justify="left" if column in ("trial", "side") else "right")
+    for (trial, side), group in by_side(entries).items():
         numbers = [*shown.values(), "code_distance", "min_entry_share"]
         means = [statistics.mean(run[number] for run in group.values()) for number in numbers]
         minutes = statistics.mean(run["seconds"] for run in group.values()) / 60
-        table.add_row(side, f"{steps:,}", str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
+        steps = f"{next(iter(group.values()))['steps']:,}"
+        table.add_row(trial, side, steps, str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
     return table
 
 
 def difference_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
     """What each side gains over one copy, with the standard error."""
     table = Table(title=title)
-    for column in ("side", "steps", "seeds", *shown):
-        table.add_column(column, justify="left" if column == "side" else "right")
+    for column in ("trial", "side", "seeds", *shown):
+        table.add_column(column, justify="left" if column in ("trial", "side") else "right")
     groups = by_side(entries)
-    for (side, steps), group in groups.items():
-        found = [difference(group, groups.get((ONE, steps), {}), number) for number in shown.values()]
+    for (trial, side), group in groups.items():
+        found = [difference(group, groups.get((trial, ONE), {}), number) for number in shown.values()]
         if side != ONE and None not in found:
-            table.add_row(side, f"{steps:,}", str(found[0].count), *map(str, found))
+            table.add_row(trial, side, str(found[0].count), *map(str, found))
     return table
 
 
 def plot(entries: Sequence[Mapping[str, Any]]) -> Figure:
     """Differences to one copy with their standard errors, a panel for each number that counts."""
     groups = by_side(entries)
-    sides = [key for key in groups if key[0] != ONE and (ONE, key[1]) in groups]
+    sides = [(trial, side) for trial, side in groups if side != ONE and (trial, ONE) in groups]
     shown = ("tau", "better half", "best of ten")
     figure = Figure(figsize=(12, 1.2 + 0.3 * len(sides)), layout="constrained")
     for axes, title in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown):
-        for row, (side, steps) in enumerate(sides):
-            ours, one, number = groups[side, steps], groups[ONE, steps], _NUMBERS[title]
+        for row, (trial, side) in enumerate(sides):
+            ours, one, number = groups[trial, side], groups[trial, ONE], _NUMBERS[title]
             each = [run[number] - one[seed][number] for seed, run in ours.items() if seed in one]
             found = difference(ours, one, number)
             if found is not None:
@@ -265,8 +316,8 @@ def plot(entries: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.errorbar(found.mean, row, xerr=found.standard_error or 0, fmt="o", color="C0")
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(f"{title}, above one copy")
-    several = len({steps for _, steps in sides}) > 1
-    labels = [f"{side}, {steps:,}" if several else side for side, steps in sides]
+    several = len({trial for trial, _ in sides}) > 1
+    labels = [f"{trial}: {side}" if several else side for trial, side in sides]
     figure.axes[0].set_yticks(range(len(sides)), labels)
     figure.axes[0].invert_yaxis()
     return figure
