@@ -199,7 +199,7 @@ def search_run(record: RunRecord, budget: str, settings: SearchSettings) -> dict
     evolution = EvolutionSearch(job.evaluation, job.space, limits, settings, job.generator("search of the benchmark"))
     while not evolution.finished:
         evolution.step()
-    best = sorted(evolution.history, key=lambda result: (-result.merit, result.macs))[:10]
+    best = evolution.best_first()[:10]
     truths = [job.truth[result.architecture] for result in best if result.architecture in job.truth]
     return {
         "evaluated": len(evolution.history),

@@ -148,7 +148,11 @@ class EvolutionSearch:
         """The best architecture so far; of equals, the one with the fewest multiply-accumulates."""
         if not self._results:
             raise RuntimeError("best: nothing has been evaluated yet; call step() first")
-        return min(self._results.values(), key=lambda result: (-result.merit, result.macs))
+        return self.best_first()[0]
+
+    def best_first(self) -> list[Evaluated]:
+        """Everything evaluated, by its merit; of equals, what has the fewest multiply-accumulates comes first."""
+        return sorted(self.history, key=lambda result: (-result.merit, result.macs))
 
     @property
     def pareto_front(self) -> tuple[Evaluated, ...]:
@@ -221,8 +225,7 @@ class EvolutionSearch:
         if self.settings.method == "nsga2":
             return self._evolve()
         size = self.settings.population
-        best = sorted(self.history, key=lambda result: (-result.merit, result.macs))[:size]
-        parents = [result.architecture for result in best]
+        parents = [result.architecture for result in self.best_first()[:size]]
         how = {
             "repair": lambda child: repair(child, self.space, self.limits, self.generator),
             "is_known": self._results.__contains__,
