@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kshot_ext.nn.fused_sequence import plus_residual
+
 
 def conv_batch_norm(
     in_channels: int,
@@ -109,8 +111,8 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = shortcut
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.project(self.excite(self.depthwise(self.expand(input))))
-        return input + output if self.has_shortcut else output
+        inner = self.excite(self.depthwise(self.expand(input)))
+        return plus_residual(self.project, inner, input) if self.has_shortcut else self.project(inner)
 
 
 class ShuffleUnit(nn.Module):
