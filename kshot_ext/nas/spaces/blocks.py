@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot_ext.nn.fused_sequence import plus_residual
+from kshot_ext.ops.channel_split import even_and_odd_channels
 
 
 def conv_batch_norm(
@@ -134,7 +135,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.shortcut is None:
-            passing, worked_on = input[:, ::2], input[:, 1::2]
+            passing, worked_on = even_and_odd_channels(input)
         else:
             passing, worked_on = self.shortcut(input), input
         return torch.cat([passing, self.branch(worked_on)], dim=1)
