@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kshot_ext import backend
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
-from kshot_ext.ops.mixed_conv2d import mixed_conv2d
+from kshot_ext.ops.fused_conv2d import fused_conv2d
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
@@ -65,7 +65,7 @@ class ConvCall(NamedTuple):
 MOST_CUDA_COPIES = 128
 
 
-def can_fuse(call: ConvCall) -> bool:
+def fused_serves(call: ConvCall) -> bool:
     """Whether we have a kernel for this call: two dimensions, depthwise or dense.
 
     Dense kernels take float32, on CUDA half types too, and there up to `MOST_CUDA_COPIES` copies. Under autocast the
@@ -139,10 +139,10 @@ def stacked_form(call: ConvCall) -> Tensor:
     return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 
-def mixed_form(call: ConvCall) -> Tensor:
+def fused_form(call: ConvCall) -> Tensor:
     """Our own operator; a gate that its kernels do not take scales the output."""
     if call.gate is not None and not _takes_gate(call):
-        return _scaled_by_gate(mixed_form, call)
+        return _scaled_by_gate(fused_form, call)
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
     code, gate = call.code.to(sum_dtype), call.gate
@@ -152,14 +152,14 @@ def mixed_form(call: ConvCall) -> Tensor:
             code = code.expand(gate.shape[0], -1)
     bias = effective_bias(call.bias, code, gate, widths.out_channels)
     input = call.input.to(_output_dtype(call))  # the operator casts what it uses of the dictionary
-    output = mixed_conv2d(
+    output = fused_conv2d(
         input, call.weight, code, gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
     )
     return call.in_format_of_input(output)
 
 
 def _takes_gate(call: ConvCall) -> bool:
-    """Whether `mixed_conv2d` takes the gate of this call.
+    """Whether `fused_conv2d` takes the gate of this call.
 
     A gate per sample makes a weight per sample of a weight for the batch, where scaling the output is cheaper. Only
     depthwise weights of half types are small enough to be mixed per sample rather than to convolve in float32.

@@ -67,8 +67,8 @@ def kshot_conv2d(
         stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`; padding may be "same" or "valid".
         gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
         out_channels: output width C_out'; default: all that the input width allows.
-        algorithm: "mix_then_conv" mixes the weight, then calls the vendor's convolution; "fused" does both in
-            one kernel of ours; "auto" picks the faster one that can serve the call, by a rule or, after
+        algorithm: "mix_then_conv" mixes the weight, then calls the vendor's convolution; "fused" calls one operator
+            of ours that does both; "auto" picks the faster one that can serve the call, by a rule or, after
             `kshot_ext.set_autotune(True)`, by measuring.
 
     Returns:
@@ -161,7 +161,7 @@ def _kshot_conv(
     call = ConvCall(dims, input, weight, code, bias, gate, widths, window)
     if algorithm == "auto" and conv_forms.stacks_copies(call):
         return conv_forms.stacked_form(call)
-    fusible = algorithm != "mix_then_conv" and conv_forms.can_fuse(call)
+    fusible = algorithm != "mix_then_conv" and conv_forms.fused_serves(call)
     if algorithm == "fused" and not fusible:
         raise ValueError(
             f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
@@ -171,9 +171,9 @@ def _kshot_conv(
     if not fusible:
         return apart(call)
     if algorithm == "fused":
-        return conv_forms.mixed_form(call)
+        return conv_forms.fused_form(call)
     if autotune.measures():
-        inside = autotune.fastest(call, {"fused": conv_forms.mixed_form, "mix_then_conv": apart}) == "fused"
+        inside = autotune.fastest(call, {"fused": conv_forms.fused_form, "mix_then_conv": apart}) == "fused"
     else:
         inside = conv_forms.prefers_fused(call)
-    return conv_forms.mixed_form(call) if inside else apart(call)
+    return conv_forms.fused_form(call) if inside else apart(call)

@@ -21,7 +21,7 @@ from cases import (
     LAYOUTS,
     TINY_CONV2D_CASES,
     ConvCase,
-    fused_kernel_serves,
+    fused_serves,
     is_channels_last,
     lay_out,
     with_algorithm,
@@ -56,7 +56,7 @@ def test_matches_reference(name: str, case: ConvCase, dtype: torch.dtype, layout
 def test_algorithms_match_reference(case: ConvCase, algorithm: str, layout: str, code_per_sample: bool) -> None:
     """Those that "auto" may have passed over, in float32, for which every kernel is made."""
     call = lay_out(case.call(code_per_sample=code_per_sample).to(torch.float32), layout)
-    if algorithm == "fused" and not fused_kernel_serves(call):
+    if algorithm == "fused" and not fused_serves(call):
         with pytest.raises(ValueError, match="algorithm='fused' has no kernel"):
             KF.kshot_conv2d(**call.tensors, **call.options, algorithm="fused")
     else:

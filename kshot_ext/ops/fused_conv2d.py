@@ -1,4 +1,8 @@
-"""Mixing and convolution as one operator of ours, dense or depthwise."""
+"""The fused form: mixing and convolution as one operator of ours, dense or depthwise, forward and backward.
+
+"Fused" says that one call does both. Whether one kernel does depends: CUDA's mix while they convolve, and so do the
+CPU's with a dense weight per sample; otherwise the CPU mixes first, into a weight that stays in its caches.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
 from kshot_ext.ops.window import Window
 
 
-def mixed_conv2d(
+def fused_conv2d(
     input: Tensor,
     weight: Tensor,
     code: Tensor,
@@ -119,11 +123,11 @@ def _fake_backward(
     )
 
 
-_operator = differentiable("mixed_conv2d", _setup_context, _backward)
-_backward_operator = not_differentiable("mixed_conv2d_backward")
+_operator = differentiable("fused_conv2d", _setup_context, _backward)
+_backward_operator = not_differentiable("fused_conv2d_backward")
 
 
 @backend.on_load
 def _register() -> None:
-    register_fake("mixed_conv2d", _fake)
-    register_fake("mixed_conv2d_backward", _fake_backward)
+    register_fake("fused_conv2d", _fake)
+    register_fake("fused_conv2d_backward", _fake_backward)
