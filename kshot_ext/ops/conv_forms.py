@@ -54,11 +54,23 @@ class ConvCall(NamedTuple):
 
     def in_format_of_input(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format of the input: a convolution follows whichever operand is channels_last."""
-        memory_format = self.dims.channels_last
-        if memory_format is None:
-            return tensor
-        channels_last = not self.input.is_contiguous() and self.input.is_contiguous(memory_format=memory_format)
-        return tensor.contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
+        return tensor if self.dims.channels_last is None else tensor.contiguous(memory_format=self.memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """That of the input; what is both counts as contiguous."""
+        channels_last = self.dims.channels_last
+        if channels_last is None or self.input.is_contiguous():
+            return torch.contiguous_format
+        return channels_last if self.input.is_contiguous(memory_format=channels_last) else torch.contiguous_format
+
+
+Form = Callable[[ConvCall], Tensor]
+
+
+def active(input: Tensor, widths: ActiveWidths) -> Tensor:
+    """The channels of the input that a convolution of these widths reads."""
+    return input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
 
 
 # Of a dense dictionary; CUDA's kernels hold a code of at most so many entries.
@@ -141,8 +153,14 @@ def stacked_form(call: ConvCall) -> Tensor:
 
 def fused_form(call: ConvCall) -> Tensor:
     """Our own operator; a gate that its kernels do not take scales the output."""
-    if call.gate is not None and not _takes_gate(call):
+    if not takes_gate(call):
         return _scaled_by_gate(fused_form, call)
+    operands, arguments = fused_arguments(call)
+    return call.in_format_of_input(fused_conv2d(*operands, *arguments))
+
+
+def fused_arguments(call: ConvCall) -> tuple[tuple[Tensor | None, ...], tuple[int, Window, bool]]:
+    """Operands and settings of our operator, which casts what it uses of the dictionary."""
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
     code, gate = call.code.to(sum_dtype), call.gate
@@ -151,19 +169,18 @@ def fused_form(call: ConvCall) -> Tensor:
         if gate.dim() == 2 and code.dim() == 1:
             code = code.expand(gate.shape[0], -1)
     bias = effective_bias(call.bias, code, gate, widths.out_channels)
-    input = call.input.to(_output_dtype(call))  # the operator casts what it uses of the dictionary
-    output = fused_conv2d(
-        input, call.weight, code, gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
-    )
-    return call.in_format_of_input(output)
+    operands = (call.input.to(_output_dtype(call)), call.weight, code, gate, bias)
+    return operands, (widths.out_channels, call.window, call.depthwise)
 
 
-def _takes_gate(call: ConvCall) -> bool:
-    """Whether `fused_conv2d` takes the gate of this call.
+def takes_gate(call: ConvCall) -> bool:
+    """Whether `fused_conv2d` takes the gate of this call, if there is one.
 
     A gate per sample makes a weight per sample of a weight for the batch, where scaling the output is cheaper. Only
     depthwise weights of half types are small enough to be mixed per sample rather than to convolve in float32.
     """
+    if call.gate is None:
+        return True
     if not call.depthwise:
         return not call.per_sample and call.gate.dim() == 1
     return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in _HALF_TYPES

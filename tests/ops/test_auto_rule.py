@@ -9,7 +9,7 @@ import torch
 
 from kshot_ext.ops import conv_forms
 from kshot_ext.ops.conv_forms import ConvCall
-from kshot_ext.ops.kshot_conv import _2D
+from kshot_ext.ops.kshot_conv import DIMENSIONS
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import active_widths
 
@@ -27,7 +27,7 @@ def call(
     code = torch.empty(*([batch] if per_sample else []), shots)
     window = Window.of_arguments((kernel, kernel), 1, padding, 1)
     widths = active_widths(inputs, (outputs, inputs // groups), groups, None)
-    return ConvCall(_2D, image, weight, code, None, None, widths, window)
+    return ConvCall(DIMENSIONS[2], image, weight, code, None, None, widths, window)
 
 
 RULE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +12,17 @@ from cases import LAYOUTS, lay_out, with_algorithm
 
 from kshot_ext import backend, reference
 from kshot_ext import functional as KF
-from kshot_ext.ops import conv_forms
+from kshot_ext.ops import conv_forms, plans
 
 FORMS = ("fused_form", "mix_then_conv_form", "grouped_form", "batched_form", "stacked_form")
+
+
+@pytest.fixture(autouse=True)
+def _no_plans() -> Iterator[None]:
+    """Forms and backends are replaced here, behind the back of plans."""
+    plans.forget()
+    yield
+    plans.forget()
 
 
 @pytest.fixture
@@ -114,7 +123,7 @@ def test_forms_on_cuda_under_autocast(kernel: int, form: str, monkeypatch: pytes
 def test_half_types_are_for_cudas_kernels(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, on_cuda: None) -> None:
     """Which the CPU's are not: here the kernel only is asked for."""
     asked: list[torch.dtype] = []
-    monkeypatch.setattr(conv_forms, "fused_form", lambda call: asked.append(call.input.dtype))
+    monkeypatch.setattr(conv_forms, "fused_form", lambda call: asked.append(call.input.dtype) or call.input)
     KF.kshot_conv2d(torch.rand(2, 8, 5, 5, dtype=dtype), torch.rand(2, 4, 8, 3, 3, dtype=dtype), torch.rand(2, 2))
     assert asked == [dtype]
 
