@@ -1,4 +1,5 @@
-// Sizes or strides of a tensor, kept in place: around small tensors asking for memory takes longer than kernels.
+// Sizes or strides of a tensor, kept in place: around small tensors asking for memory takes longer than
+// kernels.
 #pragma once
 
 #include <algorithm>
