@@ -37,6 +37,9 @@ class ConvPlan(NamedTuple):
 def conv_plan(input: Tensor, call: ConvCall, form: Form, output: Tensor) -> ConvPlan:
     """The plan of calls like this one, for which `form` made `output`; `input` is the caller's, not yet narrowed."""
     given = (input, call.weight, call.code, call.gate, call.bias)
+    general = ConvPlan(_run_form, (form, call.dims, call.widths, call.window))
+    if call.bias is not None and (call.bias.dim() == 2 or call.gate is not None):  # a bias to be mixed or gated
+        return general
     if form is conv_forms.fused_form and conv_forms.takes_gate(call):
         operands, arguments = conv_forms.fused_arguments(call)
         memory_format = fused_conv2d.memory_format(call.input, call.depthwise)
@@ -52,7 +55,7 @@ def conv_plan(input: Tensor, call: ConvCall, form: Form, output: Tensor) -> Conv
             convolution = (*window.torch_arguments(), call.widths.groups)
             run = _eager(effective_weight.mixing, operands)
             return ConvPlan(run, arguments, convolution, call.memory_format)
-    return ConvPlan(_run_form, (form, call.dims, call.widths, call.window))
+    return general
 
 
 def _unchanged(operands: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...]) -> bool:

@@ -28,7 +28,7 @@ class Operator(NamedTuple):
 
     Attributes:
         call: what serves any call.
-        recorded: an ordinary eager call, for which `must_be_seen` is false, that autograd records.
+        recorded: a call that autograd records, where `must_be_seen` is false and no tensor wrapped by a transform.
         unrecorded: one that it does not record.
     """
 
@@ -54,8 +54,7 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     formula = type(f"kshot_ext_{name}", (torch.autograd.Function,), methods)
-    # `Function.apply` looks for function transforms and their dead wrappers, which takes as long as the rest of it.
-    # The former `must_be_seen` has seen, the latter the dispatcher unwraps.
+    # `Function.apply` looks for function transforms and unwraps what they left, which takes as long as the rest of it.
     recorded = super(torch.autograd.Function, formula).apply
 
     def unrecorded(*inputs):
@@ -68,7 +67,7 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
         if torch.is_grad_enabled():
             for x in inputs:
                 if isinstance(x, Tensor) and x.requires_grad:
-                    return recorded(*inputs)
+                    return formula.apply(*inputs)
         return unrecorded(*inputs)
 
     return Operator(call, recorded, unrecorded)

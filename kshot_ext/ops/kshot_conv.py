@@ -142,18 +142,7 @@ def kshot_conv3d(
 
 
 def kshot_conv(
-    dims: Dimensions,
-    input: Tensor,
-    weight: Tensor,
-    code: Tensor,
-    bias: Tensor | None,
-    stride: Size,
-    padding: Size | str,
-    dilation: Size,
-    groups: int,
-    gate: Tensor | None,
-    out_channels: int | None,
-    algorithm: str,
+    dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
 ) -> Tensor:
     """What the functions above and the modules call: runs the plan of the call, and makes it if there is none.
 
@@ -170,13 +159,15 @@ def kshot_conv(
     ):
         try:
             device = input.device
-            kind = device.type
+            kind, wrapped = device.type, plans.is_wrapped
             key = (
-                type(input), input.shape, input.stride(), input.dtype, device, input.requires_grad,
-                type(weight), weight.shape, weight.dtype, weight.device, weight.requires_grad,
-                type(code), code.shape, code.dtype, code.device, code.requires_grad,
-                bias is not None and (type(bias), bias.shape, bias.dtype, bias.device, bias.requires_grad),
-                gate is not None and (type(gate), gate.shape, gate.dtype, gate.device, gate.requires_grad),
+                type(input), input.shape, input.stride(), input.dtype, device, input.requires_grad, wrapped(input),
+                type(weight), weight.shape, weight.dtype, weight.device, weight.requires_grad, wrapped(weight),
+                type(code), code.shape, code.dtype, code.device, code.requires_grad, wrapped(code),
+                bias is not None
+                and (type(bias), bias.shape, bias.dtype, bias.device, bias.requires_grad, wrapped(bias)),
+                gate is not None
+                and (type(gate), gate.shape, gate.dtype, gate.device, gate.requires_grad, wrapped(gate)),
                 # As text, which tells 1 from True and 1.0.
                 f"{stride!r} {padding!r} {dilation!r} {groups!r} {out_channels!r} {algorithm!r}",
                 dims.count,

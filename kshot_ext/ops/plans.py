@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kshot_ext.ops.gradient_slot import OwnedParameter
 
 _MOST = 4096  # plans; a few megabytes
 _PLAIN = {Tensor, nn.Parameter, OwnedParameter}
+
+# Whether a function transform has wrapped a tensor; some stay wrapped when the transform has ended.
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 kept: dict[tuple, Any] = {}
 
@@ -32,5 +36,5 @@ def forget() -> None:
 
 
 def are_plain(*operands: Tensor | None) -> bool:
-    """Whether none is of a class of its own, such as fake tensors, which stand for calls that are not made."""
-    return all(operand is None or type(operand) in _PLAIN for operand in operands)
+    """Whether none is wrapped, or of a class of its own, such as fake tensors, which stand for other calls."""
+    return all(operand is None or (type(operand) in _PLAIN and not is_wrapped(operand)) for operand in operands)

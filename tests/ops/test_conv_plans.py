@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import kshot_ext
 from kshot_ext import backend, reference
@@ -228,6 +229,32 @@ def test_torchs_state_is_seen() -> None:
     torch.testing.assert_close(tangent, expected)
     compiled = torch.compile(lambda input: call(input=input), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(tensors["input"]), expected)
+
+
+def test_gradient_flows_through_a_tensor_that_left_a_function_transform() -> None:
+    tensors, call = planned()
+    code = tensors["code"].clone().requires_grad_()
+    call(code=2 * code)
+    left: list[Tensor] = []
+    torch.func.grad(lambda code: left.append(2 * code) or code.sum())(code)
+    (found,) = torch.autograd.grad(call(code=left[0]).sum(), code)
+    torch.testing.assert_close(found, torch.autograd.grad(call(code=2 * code).sum(), code)[0])
+
+
+@pytest.mark.parametrize("extra", [{}, {"bias": (3, 16)}, {"gate": (16,), "bias": (16,)}], ids=str)
+@pytest.mark.parametrize("algorithm", ["fused", "mix_then_conv"])
+def test_a_planned_call_saves_what_the_first_saved(algorithm: str, extra: dict[str, tuple[int, ...]]) -> None:
+    """Recomputation counts tensors: it fails where the call before, which made the plan, has saved others."""
+    tensors = operands() | {name: torch.randn(shape) for name, shape in extra.items()}
+    leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+    def call(*values: Tensor) -> Tensor:
+        return KF.kshot_conv2d(**dict(zip(leaves, values)), algorithm=algorithm)
+
+    output = checkpoint(call, *leaves.values(), use_reentrant=False)
+    found = torch.autograd.grad(output.sum(), list(leaves.values()))
+    expected = torch.autograd.grad(call(*leaves.values()).sum(), list(leaves.values()))
+    assert all(map(torch.equal, found, expected))
 
 
 def test_operands_of_other_classes_have_no_plan() -> None:
