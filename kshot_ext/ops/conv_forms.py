@@ -99,8 +99,9 @@ def prefers_fused(call: ConvCall) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
-    image. With one weight for the batch, so are 1x1 convolutions of channels_last images with at least 16 channels, a
-    vector of AVX-512, on both sides, or of so few pixels that calls take longer than products.
+    image. With one weight for the batch, dense ones are ours at so few positions that calls take longer than products,
+    and 1x1 convolutions of channels_last images with at least 16 channels, a vector of AVX-512, on both sides; but not
+    at 16 positions or fewer, where to put a large weight in order takes longer than to multiply with it.
 
     On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
     take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
@@ -115,9 +116,14 @@ def prefers_fused(call: ConvCall) -> bool:
         return call.widths.in_channels >= 8
     positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
     channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
-    pointwise = math.prod(call.weight.shape[3:]) == 1
-    thin = min(call.widths.in_channels, call.widths.out_channels) < 16
-    return pointwise and channels_last and (not thin or positions <= 1024)
+    inputs, outputs = call.widths.in_channels, call.widths.out_channels
+    taps = math.prod(call.weight.shape[3:])
+    if taps > 1:
+        few = positions <= (1024 if channels_last else 512)
+        return few and positions * taps * inputs * outputs <= 5_000_000
+    if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
+        return False
+    return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)
 
 
 def is_linear_map(call: ConvCall) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import kshot_ext
@@ -255,6 +256,35 @@ def test_a_planned_call_saves_what_the_first_saved(algorithm: str, extra: dict[s
     found = torch.autograd.grad(output.sum(), list(leaves.values()))
     expected = torch.autograd.grad(call(*leaves.values()).sum(), list(leaves.values()))
     assert all(map(torch.equal, found, expected))
+
+
+def test_autocast_of_operands_in_its_dtype() -> None:
+    """Which need no cast until it has another."""
+    options = {"groups": 16, "padding": 1}
+    half, full = (operands(groups=16, kernel=3, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert KF.kshot_conv2d(**half, **options).dtype == torch.bfloat16
+            assert KF.kshot_conv2d(**{**half, "input": full["input"]}, **options).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.float16):
+            assert KF.kshot_conv2d(**half, **options).dtype == torch.float16
+
+
+def test_tangents_and_transforms_that_wrap_no_operand() -> None:
+    tensors, call = planned()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(tensors["code"], tensors["code"])
+        torch.testing.assert_close(forward_ad.unpack_dual(call(code=dual)).tangent, call())
+    entered: list[str] = []
+    torch.func.vmap(lambda x: entered.extend(frames(call)) or x)(torch.ones(2))
+    assert "_first_call" in entered  # the reference, as everywhere under a transform
+
+
+def test_an_image_of_one_pixel_is_narrowed_by_every_call() -> None:
+    tensors = operands(groups=16, size=1)
+    first, second = (KF.kshot_conv2d(**tensors, groups=16, out_channels=8) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.shape == (2, 8, 1, 1)
 
 
 def test_operands_of_other_classes_have_no_plan() -> None:

@@ -15,7 +15,7 @@ from kshot_ext import functional as KF
 from kshot_ext.ops import plans
 
 DEPTHWISE_5X5 = ConvLayer("depthwise", 8, 8, 5, 6, groups=8)
-DENSE_3X3 = ConvLayer("dense", 6, 10, 3, 5)
+DENSE_3X3 = ConvLayer("dense", 6, 10, 3, 20)  # 1,200 positions in a batch of 3
 
 
 @pytest.fixture(autouse=True)
