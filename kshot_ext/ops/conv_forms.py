@@ -102,7 +102,7 @@ def prefers_fused(call: ConvCall) -> bool:
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
     image. With one weight for the batch, dense ones are ours at so few positions that calls take longer than products,
     and 1x1 convolutions of channels_last images with at least 16 channels, a vector of AVX-512, on both sides; but not
-    at 16 positions or fewer, where to put a large weight in order takes longer than to multiply with it.
+    large weights at 16 positions or fewer, where torch's product was measured faster.
 
     On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
     take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,

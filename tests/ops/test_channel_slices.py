@@ -110,7 +110,7 @@ def test_auto_takes_a_slice_as_channels_last(native_backend: None) -> None:
     call = sliced(ConvCase("any", (9, 9), (1, 1), in_channels=24, out_channels=32).call().to(torch.float32))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         output = KF.kshot_conv2d(**call.tensors, **call.options)
-    assert "kshot_ext::mixed_conv2d" in [event.name for event in profile.events()]
+    assert "kshot_ext::fused_conv2d" in [event.name for event in profile.events()]
     assert has_channels_innermost(output)
 
 
