@@ -76,44 +76,55 @@ inline void dispatch_chain(DType dtype, Activation activation, const Body& body)
   }
 }
 
+// Calls body(channel, lanes, first, std::integral_constant<int, positions>) for vectors of channels of a few
+// positions at a time: per-channel values are loaded once for these, and memory is still read row by row.
+template <class Body>
+inline void for_each_few_rows(int64_t positions, int64_t channels, const Body& body) {
+  int64_t p = 0;
+  for (; p + 4 <= positions; p += 4) {
+    for_each_lanes(channels,
+                   [&](int64_t c, auto lanes) { body(c, lanes, p, std::integral_constant<int, 4>{}); });
+  }
+  for (; p < positions; ++p) {
+    for_each_lanes(channels,
+                   [&](int64_t c, auto lanes) { body(c, lanes, p, std::integral_constant<int, 1>{}); });
+  }
+}
+
 // `from` points at the first position's channel `span.begin`; `to` holds the span's channels only.
 template <class T, bool relu>
 inline void load_rows(const ChainInput& input, int64_t sample, const Span& span, const T* from,
                       int64_t positions, float* to, int64_t to_stride) {
-  if (!input.scale) {
-    for (int64_t p = 0; p < positions; ++p, from += span.stride, to += to_stride) {
-      for_each_lanes(span.count, [&](int64_t c, auto lanes) {
-        store_lanes(to + c, activate<float, relu>(input.activation, load_lanes(from + c, lanes)), lanes);
-      });
+  const bool has_norm = input.scale;
+  const int64_t at = sample * input.stride + span.begin;
+  for_each_few_rows(positions, span.count, [&](int64_t c, auto lanes, int64_t p, auto rows) {
+    const F scale = has_norm ? load_lanes(input.scale + at + c, lanes) : F{},
+            shift = has_norm ? load_lanes(input.shift + at + c, lanes) : F{};
+#pragma GCC unroll 4
+    for (int64_t i = p; i < p + rows; ++i) {
+      const F x = load_lanes(from + i * span.stride + c, lanes);
+      const F z = activate<float, relu>(input.activation, has_norm ? x * scale + shift : x);
+      store_lanes(to + i * to_stride + c, z, lanes);
     }
-    return;
-  }
-  const float* scale = input.scale + sample * input.stride + span.begin;
-  const float* shift = input.shift + sample * input.stride + span.begin;
-  for (int64_t p = 0; p < positions; ++p, from += span.stride, to += to_stride) {
-    for_each_lanes(span.count, [&](int64_t c, auto lanes) {
-      const F z = load_lanes(from + c, lanes) * load_lanes(scale + c, lanes) + load_lanes(shift + c, lanes);
-      store_lanes(to + c, activate<float, relu>(input.activation, z), lanes);
-    });
-  }
+  });
 }
 
 template <class T>
 inline void load_gradient_rows(const ChainGradient& gradient, const Span& span, const T* grad,
                                const T* output, int64_t positions, float* to, int64_t to_stride) {
-  const float *mean = gradient.mean + span.begin, *slope = gradient.slope + span.begin,
-              *constant = gradient.constant + span.begin;
-  for (int64_t p = 0; p < positions; ++p, grad += span.stride, to += to_stride) {
-    for_each_lanes(span.count, [&](int64_t c, auto lanes) {
-      F g = load_lanes(grad + c, lanes);
-      if (output) {
-        const F deviation = load_lanes(output + c, lanes) - load_lanes(mean + c, lanes);
-        g += deviation * load_lanes(slope + c, lanes) + load_lanes(constant + c, lanes);
-      }
-      store_lanes(to + c, g, lanes);
-    });
-    if (output) output += span.stride;
-  }
+  const float *means = gradient.mean + span.begin, *slopes = gradient.slope + span.begin,
+              *constants = gradient.constant + span.begin;
+  for_each_few_rows(positions, span.count, [&](int64_t c, auto lanes, int64_t p, auto rows) {
+    const F mean = output ? load_lanes(means + c, lanes) : F{},
+            slope = output ? load_lanes(slopes + c, lanes) : F{},
+            constant = output ? load_lanes(constants + c, lanes) : F{};
+#pragma GCC unroll 4
+    for (int64_t i = p; i < p + rows; ++i) {
+      F g = load_lanes(grad + i * span.stride + c, lanes);
+      if (output) g += (load_lanes(output + i * span.stride + c, lanes) - mean) * slope + constant;
+      store_lanes(to + i * to_stride + c, g, lanes);
+    }
+  });
 }
 
 // `to` points at the first position's channel `span.begin`; moments at the mean of channel 0, the squares

@@ -87,6 +87,10 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
       prefetcher.add(args.grad + stop * args.out_channels, (next - stop) * args.out_channels);
       const float *first = input_row(stop, 0), *last = input_row(next - 1, 0);
       if (plan.taps == 1 && first && last) prefetcher.add(first, last + args.in_channels - first);
+    } else {
+      for (int i = 0; i < 2; ++i) {
+        if (args.next[i]) prefetcher.add(args.next[i], args.next_size[i]);
+      }
     }
     for (int64_t t = 0; t < plan.taps; ++t) {
       lane_values.clear();

@@ -74,13 +74,34 @@ Tensor with_kernel_in_line(const Tensor& weight) {
   return kernel_lies_in_order(weight) ? weight : as_contiguous(weight);
 }
 
-// Elements of the largest of the strips' row ranges.
+// Rows of the largest of the strips' row ranges.
 template <class Range>
 int64_t most_rows(const ChainStrips& strips, const Range& range) {
   int64_t most = 0;
   for (int64_t i = 0; i < strips.count(); ++i) most = std::max(most, range(strips[i]).size());
   return most;
 }
+
+// Elements of float from one address to another, which need not lie in one array.
+int64_t distance(const float* from, const float* to) {
+  return (reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from)) /
+         static_cast<int64_t>(sizeof(float));
+}
+
+// The rows of a tensor of float that strips of one column read one after the other: those behind row `end`
+// are asked for while the strip before is multiplied. Other strips, whose rows overlap, and half types come
+// by themselves.
+struct NextRows {
+  const float* data = nullptr;
+  int64_t size = 0;
+
+  NextRows(const void* tensor, DType dtype, const ConvAxis& width, int64_t row, int64_t end, int64_t rows,
+           int64_t count) {
+    if (!tensor || dtype != DType::kFloat32 || width.input != 1 || end >= rows) return;
+    data = static_cast<const float*>(tensor) + end * row;
+    size = std::min(count, rows - end) * row;
+  }
+};
 
 }  // namespace
 
@@ -102,17 +123,21 @@ void chained_dense_forward(const ChainOperand& input, const Tensor& weight, cons
     AlignedBuffer<float> mapped(input.as_is() ? 0 : most_read * in_row), made(most_outputs * out_row);
     tasks.each(group, [&](int64_t n, const ChainStrip& strip) {
       const GatherPlan& plan = strips.plan(strip.forward);
-      const int64_t row = n * g.height.input, first = (n * g.height.output + strip.outputs.begin),
-                    end = n * g.height.output + strip.outputs.end;
-      const float* source = static_cast<const float*>(input.args().data) + (row + strip.read.begin) * in_row;
-      if (!input.as_is()) {
-        KSHOT_CALL(chain_load, input.args(), n, (row + strip.read.begin) * g.width.input,
-                   (row + strip.read.end) * g.width.input, mapped.data());
-        source = mapped.data();
-      }
+      const int64_t read = n * g.height.input + strip.read.begin, read_end = read + strip.read.size();
+      const int64_t first = n * g.height.output + strip.outputs.begin, end = first + strip.outputs.size();
       float* target = direct ? static_cast<float*>(result.data) + first * out_row : made.data();
-      const cpu::DenseGather gather{&plan,  g.in_channels, g.out_channels,
-                                    source, target,        direct && result.past_caches};
+      cpu::DenseGather gather{&plan,   g.in_channels, g.out_channels,
+                              nullptr, target,        direct && result.past_caches};
+      if (input.as_is()) {
+        gather.source = static_cast<const float*>(input.args().data) + read * in_row;
+      } else {
+        KSHOT_CALL(chain_load, input.args(), n, read * g.width.input, read_end * g.width.input,
+                   mapped.data());
+        gather.source = mapped.data();
+        const NextRows next(input.args().data, input.args().dtype, g.width, in_row, read_end,
+                            g.batch * g.height.input, strip.read.size());
+        if (next.data) gather.ahead = distance(gather.source, next.data);
+      }
       KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, 0, plan.places());
       if (direct) return;
       KSHOT_CALL(chain_store, result, first * g.width.output, end * g.width.output, target,
@@ -123,89 +148,151 @@ void chained_dense_forward(const ChainOperand& input, const Tensor& weight, cons
   if (mean) moments.join(mean, variance);
 }
 
+namespace {
+
+// The backward pass of a dense link.
+class DenseBackward {
+ public:
+  DenseBackward(const ChainOperand& input, const ChainOutputGradient& gradient, const Tensor& weight,
+                const ConvGeometry& geometry, const Tensor& grad_input, bool need_weight)
+      : input_(input),
+        gradient_(gradient),
+        weight_(with_kernel_in_line(weight)),
+        view_(weight_view(weight_, geometry.out_channels, geometry.in_channels)),
+        tasks_(geometry, input.per_sample(), true, need_weight ? most_groups(view_) : kGroups),
+        panels_({view_}, Panels::Side::kInput),
+        sums_(input, tasks_.groups()),
+        need_input_(grad_input.numel() > 0),
+        by_output_(geometry.out_channels > geometry.in_channels) {
+    if (need_input_) result_ = chain_result(grad_input);
+    const int64_t groups = need_weight ? std::max<int64_t>(tasks_.groups(), 1) : 0;
+    for (int64_t group = 0; group < groups; ++group) {
+      weights_.push_back(Panels::zeros(view_, by_output_ ? Panels::Side::kOutput : Panels::Side::kInput));
+    }
+  }
+
+  ChainedGradients run() {
+    parallel_tasks(tasks_.groups(), [&](int64_t group) { run_group(group); });
+    ChainedGradients gradients{none_like(weight_), input_.has_norm() ? sums_.joined() : none_like(weight_)};
+    if (weights_.empty()) return gradients;
+    parallel_tasks(weights_.size() > 1 ? weights_[0].count() : 0, [&](int64_t panel) {
+      for (size_t group = 1; group < weights_.size(); ++group) {
+        KSHOT_CALL(add_panels, weights_[0].of(panel), weights_[group].of(panel), weights_[0].size());
+      }
+    });
+    gradients.weight = empty_strided(sizes_of(weight_), strides_of(weight_), weight_.scalar_type(), weight_);
+    weights_[0].unpack_into(view_, floats_of(gradients.weight));
+    return gradients;
+  }
+
+ private:
+  static constexpr int64_t kGroups = 16;
+
+  // Groups that have a gradient of the weight each.
+  static int64_t most_groups(const cpu::WeightView& view) {
+    constexpr int64_t kSums = 1 << 19;  // elements of all of them
+    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t elements = view.taps * view.in_channels * view.out_channels;
+    return std::max(threads, std::min(kGroups, kSums / elements) / threads * threads);  // as many for each
+  }
+
+  const ConvGeometry& geometry() const { return tasks_.geometry(); }
+  int64_t in_row() const { return geometry().width.input * geometry().in_channels; }
+  int64_t out_row() const { return geometry().width.output * geometry().out_channels; }
+
+  void run_group(int64_t group) {
+    const ChainStrips& strips = tasks_.strips();
+    const bool direct = input_.as_is();
+    const auto read = [](const ChainStrip& strip) { return strip.read; };
+    const auto inputs = [](const ChainStrip& strip) { return strip.inputs; };
+    const auto fed = [](const ChainStrip& strip) { return strip.fed; };
+    AlignedBuffer<float> mapped(direct ? 0 : most_rows(strips, read) * in_row()),
+        made(direct ? 0 : most_rows(strips, inputs) * in_row()),
+        grads(gradient_.as_is() ? 0 : most_rows(strips, fed) * out_row());
+    tasks_.each(group, [&](int64_t n, const ChainStrip& strip) {
+      const float* grad = load_gradient(n, strip, grads.data());
+      if (!weights_.empty()) add_to_weight(group, n, strip, grad, mapped.data());
+      if (need_input_) make_input_gradient(group, n, strip, grad, made.data());
+    });
+  }
+
+  // The rows that the strip's inputs feed.
+  const float* load_gradient(int64_t n, const ChainStrip& strip, float* buffer) const {
+    const cpu::ChainGradient& args = gradient_.args();
+    const int64_t first = n * geometry().height.output + strip.fed.begin, width = geometry().width.output;
+    if (gradient_.as_is()) return static_cast<const float*>(args.grad) + first * out_row();
+    KSHOT_CALL(chain_load_gradient, args, first * width, (first + strip.fed.size()) * width, buffer);
+    return buffer;
+  }
+
+  void add_to_weight(int64_t group, int64_t n, const ChainStrip& strip, const float* grad, float* mapped) {
+    const ConvGeometry& g = geometry();
+    const cpu::ChainInput& raw = input_.args();
+    const int64_t first = n * g.height.input + strip.read.begin, end = first + strip.read.size();
+    const float* source = mapped;
+    if (input_.as_is()) {
+      source = static_cast<const float*>(raw.data) + first * in_row();
+    } else {
+      KSHOT_CALL(chain_load, raw, n, first * g.width.input, end * g.width.input, mapped);
+    }
+    Panels& target = weights_[static_cast<size_t>(group)];
+    cpu::DenseWeightGradient args{&tasks_.strips().plan(strip.forward),
+                                  g.in_channels,
+                                  g.out_channels,
+                                  source,
+                                  grad + (strip.outputs.begin - strip.fed.begin) * out_row(),
+                                  by_output_,
+                                  0,
+                                  by_output_ ? g.in_channels : g.out_channels};
+    const cpu::ChainGradient& own = gradient_.args();
+    const int64_t out_end = n * g.height.output + strip.fed.end;
+    const NextRows next[] = {
+        {raw.data, raw.dtype, g.width, in_row(), end, g.batch * g.height.input, strip.read.size()},
+        {own.output, own.dtype, g.width, out_row(), out_end, g.batch * g.height.output, strip.fed.size()}};
+    for (int i = 0; i < 2; ++i) {
+      args.next[i] = next[i].data;
+      args.next_size[i] = next[i].size;
+    }
+    KSHOT_CALL(dense_weight_gradient, args, target.range(0, target.count()), 0, args.plan->places());
+  }
+
+  void make_input_gradient(int64_t group, int64_t n, const ChainStrip& strip, const float* grad,
+                           float* made) {
+    const ConvGeometry& g = geometry();
+    const bool direct = input_.as_is();
+    const int64_t first = n * g.height.input + strip.inputs.begin, end = first + strip.inputs.size();
+    const GatherPlan& plan = tasks_.strips().plan(strip.transposed);
+    float* target = direct ? static_cast<float*>(result_.data) + first * in_row() : made;
+    cpu::DenseGather gather{&plan, g.out_channels, g.in_channels,
+                            grad,  target,         direct && result_.past_caches};
+    const cpu::ChainGradient& own = gradient_.args();
+    const NextRows next(gradient_.as_is() ? nullptr : own.grad, own.dtype, g.width, out_row(),
+                        n * g.height.output + strip.fed.end, g.batch * g.height.output, strip.fed.size());
+    if (next.data) gather.ahead = distance(grad, next.data);
+    KSHOT_CALL(dense_gather, gather, panels_.range(0, panels_.count()), nullptr, 0, plan.places());
+    if (direct) return;
+    KSHOT_CALL(chain_store_gradient, input_.args(), result_, n, first * g.width.input, end * g.width.input,
+               made, input_.has_norm() ? sums_.of(group) + n * sums_.stride() : nullptr);
+  }
+
+  const ChainOperand& input_;
+  const ChainOutputGradient& gradient_;
+  Tensor weight_;
+  cpu::WeightView view_;
+  StripTasks tasks_;
+  const Panels panels_;
+  GroupSums sums_;
+  bool need_input_, by_output_;
+  cpu::ChainResult result_{};
+  std::vector<Panels> weights_;  // gradients, group by group
+};
+
+}  // namespace
+
 ChainedGradients chained_dense_backward(const ChainOperand& input, const ChainOutputGradient& gradient,
                                         const Tensor& weight, const ConvGeometry& geometry,
                                         const Tensor& grad_input, bool need_weight) {
-  constexpr int64_t kGroups = 16, kSums = 1 << 20;  // elements of all groups' gradients of the weight
-  const Tensor w = with_kernel_in_line(weight);
-  const cpu::WeightView view = weight_view(w, geometry.out_channels, geometry.in_channels);
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t elements = view.taps * view.in_channels * view.out_channels;
-  const StripTasks tasks(
-      geometry, input.per_sample(), true,
-      need_weight ? std::clamp<int64_t>(kSums / elements, threads, std::max(kGroups, threads)) : kGroups);
-  const ConvGeometry& g = tasks.geometry();
-  const ChainStrips& strips = tasks.strips();
-  const bool need_input = grad_input.numel() > 0, by_output = g.out_channels > g.in_channels;
-  const Panels panels({view}, Panels::Side::kInput);
-  std::vector<Panels> sums_of_weight;
-  for (int64_t group = 0; need_weight && group < std::max<int64_t>(tasks.groups(), 1); ++group) {
-    sums_of_weight.push_back(Panels::zeros(view, by_output ? Panels::Side::kOutput : Panels::Side::kInput));
-  }
-  const GroupSums sums(input, tasks.groups());
-  const cpu::ChainResult result = need_input ? chain_result(grad_input) : cpu::ChainResult{};
-  const bool direct = input.as_is();
-  const int64_t in_row = g.width.input * g.in_channels, out_row = g.width.output * g.out_channels;
-  const int64_t most_read = most_rows(strips, [](const ChainStrip& strip) { return strip.read; });
-  const int64_t most_inputs = most_rows(strips, [](const ChainStrip& strip) { return strip.inputs; });
-  const int64_t most_fed = most_rows(strips, [](const ChainStrip& strip) { return strip.fed; });
-  parallel_tasks(tasks.groups(), [&](int64_t group) {
-    AlignedBuffer<float> mapped(direct ? 0 : most_read * in_row), made(direct ? 0 : most_inputs * in_row),
-        grads(gradient.as_is() ? 0 : most_fed * out_row);
-    tasks.each(group, [&](int64_t n, const ChainStrip& strip) {
-      const int64_t in_first = n * g.height.input, out_first = n * g.height.output;
-      const float* grad =
-          static_cast<const float*>(gradient.args().grad) + (out_first + strip.fed.begin) * out_row;
-      if (!gradient.as_is()) {
-        KSHOT_CALL(chain_load_gradient, gradient.args(), (out_first + strip.fed.begin) * g.width.output,
-                   (out_first + strip.fed.end) * g.width.output, grads.data());
-        grad = grads.data();
-      }
-      if (need_weight) {
-        const float* source =
-            static_cast<const float*>(input.args().data) + (in_first + strip.read.begin) * in_row;
-        if (!direct) {
-          KSHOT_CALL(chain_load, input.args(), n, (in_first + strip.read.begin) * g.width.input,
-                     (in_first + strip.read.end) * g.width.input, mapped.data());
-          source = mapped.data();
-        }
-        Panels& target = sums_of_weight[static_cast<size_t>(group)];
-        const cpu::DenseWeightGradient args{&strips.plan(strip.forward),
-                                            g.in_channels,
-                                            g.out_channels,
-                                            source,
-                                            grad + (strip.outputs.begin - strip.fed.begin) * out_row,
-                                            by_output,
-                                            0,
-                                            by_output ? g.in_channels : g.out_channels};
-        KSHOT_CALL(dense_weight_gradient, args, target.range(0, target.count()), 0, args.plan->places());
-      }
-      if (!need_input) return;
-      const int64_t first = in_first + strip.inputs.begin, end = in_first + strip.inputs.end;
-      const GatherPlan& plan = strips.plan(strip.transposed);
-      const cpu::DenseGather gather{&plan,
-                                    g.out_channels,
-                                    g.in_channels,
-                                    grad,
-                                    direct ? static_cast<float*>(result.data) + first * in_row : made.data(),
-                                    direct && result.past_caches};
-      KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, 0, plan.places());
-      if (direct) return;
-      KSHOT_CALL(chain_store_gradient, input.args(), result, n, first * g.width.input, end * g.width.input,
-                 made.data(), input.has_norm() ? sums.of(group) + n * sums.stride() : nullptr);
-    });
-  });
-  ChainedGradients gradients{none_like(w), input.has_norm() ? sums.joined() : none_like(w)};
-  if (!need_weight) return gradients;
-  parallel_tasks(sums_of_weight.size() > 1 ? sums_of_weight[0].count() : 0, [&](int64_t panel) {
-    for (size_t group = 1; group < sums_of_weight.size(); ++group) {
-      KSHOT_CALL(add_panels, sums_of_weight[0].of(panel), sums_of_weight[group].of(panel),
-                 sums_of_weight[0].size());
-    }
-  });
-  gradients.weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
-  sums_of_weight[0].unpack_into(view, floats_of(gradients.weight));
-  return gradients;
+  return DenseBackward(input, gradient, weight, geometry, grad_input, need_weight).run();
 }
 
 }  // namespace kshot
