@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 import kshot_ext
@@ -115,6 +116,19 @@ def test_a_norm_without_running_statistics_or_parameters() -> None:
     image, _ = inputs()
     expected = batch_norm_act(conv(image, CODE), None, None, None, None)
     torch.testing.assert_close(link(image, CODE), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_of_several_processes_take_the_layers_apart() -> None:
+    """In a group of one process, whose statistics are those of the batch."""
+    chain = KShotChain(*links())
+    apart = list(copy.deepcopy(chain))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for link in [*chain, *apart]:
+            link.norm.process_group = dist.group.WORLD
+        assert_same_step(chain, apart, CODE)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_wrong_parts_are_named() -> None:

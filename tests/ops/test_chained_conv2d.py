@@ -101,6 +101,8 @@ DEPTHWISE = (
         "depthwise_all_per_sample", (9, 9), 3, (6, 7), stride=2, padding=1, groups=9,
         norm="per_sample", code_per_sample=True, moments=False,
     ),
+    # Tasks of several samples, whose images have fewer rows than the kernel.
+    LinkCase("depthwise_many_samples", (7, 7), 3, (2, 5), padding=1, groups=7, batch=19),
     LinkCase("depthwise_many_ranges", (200, 200), 3, (5, 130), padding=1, groups=200, batch=1),
 )  # fmt: skip
 # What no kernel takes goes another way.
@@ -274,10 +276,11 @@ def test_raw_outputs_are_channels_last_and_moments_float32() -> None:
     assert mean.dtype == variance.dtype == torch.float32
 
 
-def test_autocast_is_served() -> None:
+def test_autocast_says_what_is_stored() -> None:
     call = DENSE[7].call().to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        raw, *_ = ours(**call.tensors, **call.options)
+        raw, mean, _ = ours(**call.tensors, **call.options)
+    assert (raw.dtype, mean.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(raw.float(), twin(**call.tensors, **call.options)[0], rtol=3e-2, atol=0.2)
 
 

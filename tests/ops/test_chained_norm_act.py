@@ -73,7 +73,7 @@ def test_a_residual_of_another_dtype_is_not_rounded(half: torch.dtype) -> None:
     exact = twin(**{name: tensor.double() for name, tensor in tensors.items()}, activation="identity")
     actual = ours(**tensors, activation="identity")
     assert actual.dtype == half
-    assert torch.equal(actual, exact.to(half)) or (actual.double() - exact).abs().max() < 4 * torch.finfo(half).eps
+    assert (actual == exact.to(half)).double().mean() > 0.98  # rounded once; rounding twice is off for every third
 
 
 @pytest.mark.parametrize(
