@@ -15,6 +15,7 @@ from kshot_ext.nn import KShotModule
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
 from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
+from kshot_ext.nn.fused_sequence import fuse_sequences, unfuse_sequences
 from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
 from kshot_ext.nn.shots import stack_shots
 
@@ -83,6 +84,9 @@ def convert(
     since equal copies under equal codes would get equal gradients and never part. Give the result its code by
     `kshot_ext.set_code(converted, code)`.
 
+    In a `Sequential`, a batch norm and the ReLU, ReLU6, SiLU or hard-swish behind it then run as one operation. Their
+    results and names stay, and with a hook on either of them they run one by one.
+
     Layers and parameters used in several places stay shared; mode, attributes, hooks, `requires_grad`, dtype, device
     and memory format stay. A layer that cannot be swapped without a change of meaning stays as it is: subclasses,
     layers whose weight is computed by a hook or a parametrisation, tied to a layer of another kind, or read by their
@@ -138,6 +142,7 @@ def convert(
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
     turn_off_fast_paths(converted)
+    fuse_sequences(converted)
     surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
@@ -204,6 +209,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
     restore_fast_paths(merged)
+    unfuse_sequences(merged)
     return merged
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
+from kshot_ext.nn.fused_sequence import fuse_sequences
 from kshot_ext.nn.obstacles import HOOK_TABLES
 
 
@@ -75,6 +76,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
 
     narrowed = _swap_layers(plain, share).train(model.training)
     turn_off_fast_paths(narrowed)
+    fuse_sequences(narrowed)
     return narrowed
 
 

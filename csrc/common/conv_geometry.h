@@ -51,8 +51,10 @@ struct ConvGeometry {
   ConvAxis height, width;
 
   int64_t taps() const { return height.kernel * width.kernel; }
-  int64_t input_size() const { return height.input * width.input * in_channels; }      // elements per sample
-  int64_t output_size() const { return height.output * width.output * out_channels; }  // elements per sample
+  int64_t input_pixels() const { return height.input * width.input; }     // per sample
+  int64_t output_pixels() const { return height.output * width.output; }  // per sample
+  int64_t input_size() const { return input_pixels() * in_channels; }     // elements per sample
+  int64_t output_size() const { return output_pixels() * out_channels; }  // elements per sample
 };
 
 // Which taps reach which positions of an axis, without regard to its ends: destinations first, first + step,

@@ -21,13 +21,12 @@ __attribute__((noinline)) Vec<C> sigmoid(Vec<C> z) {
   return result;
 }
 
-// ReLU on float is compiled on its own; otherwise activations are chosen vector by vector, to spare many
-// copies of each loop.
-template <class T, bool relu>
-inline Vec<Sum<T>> activate(Activation activation, Vec<Sum<T>> z) {
+// The kind is a constant where a loop is compiled for that activation alone; otherwise activations are chosen
+// vector by vector, to spare many copies of each loop.
+template <class T, class Kind>
+inline Vec<Sum<T>> activate(Kind activation, Vec<Sum<T>> z) {
   using C = Sum<T>;
-  if (relu) activation = Activation::kRelu;
-  switch (activation) {
+  switch (static_cast<Activation>(activation)) {
     case Activation::kRelu:
       return z > C(0) ? z : (z != z ? z : Vec<C>{});
     case Activation::kRelu6:
@@ -43,12 +42,11 @@ inline Vec<Sum<T>> activate(Activation activation, Vec<Sum<T>> z) {
 
 // g * activation'(z), at the corners as torch has it. Where the slope is zero by definition g is not looked
 // at: it may be infinite.
-template <class T, bool relu>
-inline Vec<Sum<T>> times_slope(Activation activation, Vec<Sum<T>> g, Vec<Sum<T>> z) {
+template <class T, class Kind>
+inline Vec<Sum<T>> times_slope(Kind activation, Vec<Sum<T>> g, Vec<Sum<T>> z) {
   using C = Sum<T>;
   const Vec<C> one = splat(C(1)), zero = {};
-  if (relu) activation = Activation::kRelu;
-  switch (activation) {
+  switch (static_cast<Activation>(activation)) {
     case Activation::kRelu:
       return z <= C(0) ? zero : g;
     case Activation::kRelu6:

@@ -26,9 +26,10 @@
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
-// Positions of a block: its elements stay in L1 while the next block's are asked for.
+// Positions of a block: its elements stay in L1 while the next block's are asked for. Rows of few vectors
+// make longer blocks, since what is done once a block would otherwise take as long as the block itself.
 constexpr int64_t positions_of(int64_t channels) {
-  return std::clamp<int64_t>(4096 / std::max<int64_t>(channels, 1), 4, 16);
+  return std::clamp<int64_t>(4096 / std::max<int64_t>(channels, 1), 4, channels <= 64 ? 64 : 16);
 }
 
 // Calls body(channel, lanes, first position, end of positions) for the blocks.
@@ -43,19 +44,30 @@ inline void for_each_block(int64_t channels, int64_t begin, int64_t end, const B
   }
 }
 
-// Loads a value, and asks for the one in the same place of the next block.
-class Ahead {
+// Loads values of a tensor, and asks for those in the same place of the next block.
+template <class T>
+class Rows {
  public:
-  explicit Ahead(int64_t channels) : distance_(positions_of(channels) * channels) {}
+  Rows(const Pixels<void>& pixels, int64_t channels)
+      : data_(static_cast<const T*>(pixels.data)),
+        stride_(pixels.stride),
+        ahead_(positions_of(channels) * pixels.stride) {}
 
-  template <class T, class Lanes>
-  Vec<Sum<T>> load(const T* p, Lanes lanes) const {
-    __builtin_prefetch(p + distance_);
-    return load_lanes(p, lanes);
+  template <class Lanes>
+  Vec<Sum<T>> load(int64_t position, int64_t channel, Lanes lanes) const {
+    const T* at = data_ + position * stride_ + channel;
+    __builtin_prefetch(at + ahead_);
+    return load_lanes(at, lanes);
   }
+  template <class Lanes>
+  Vec<Sum<T>> load_again(int64_t position, int64_t channel, Lanes lanes) const {
+    return load_lanes(data_ + position * stride_ + channel, lanes);
+  }
+  explicit operator bool() const { return data_ != nullptr; }
 
  private:
-  int64_t distance_;
+  const T* data_;
+  int64_t stride_, ahead_;
 };
 
 // Per-channel values: z = x * scale + shift + residual.
@@ -77,29 +89,41 @@ struct Channels {
   }
 };
 
+// The activation's argument, of input x.
 template <class T, class Lanes>
-inline Vec<Sum<T>> argument(const Channels<T>& channels, const BatchNormAct& args, Vec<Sum<T>> x, int64_t at,
-                            Lanes lanes, const Ahead& ahead) {
+inline Vec<Sum<T>> argument(const Channels<T>& channels, Vec<Sum<T>> x, const Rows<T>& residual,
+                            int64_t position, int64_t c, Lanes lanes) {
   const Vec<Sum<T>> z = x * channels.scale + channels.shift;
-  return args.residual ? z + ahead.load(static_cast<const T*>(args.residual) + at, lanes) : z;
+  return residual ? z + residual.load(position, c, lanes) : z;
+}
+
+// Sums of term(position) over [begin, end): four at a time, as one addition would wait for the other.
+template <class C, class Term>
+inline Vec<C> sum_over(int64_t begin, int64_t end, const Term& term) {
+  Vec<C> sums[4] = {};
+  for (; begin + 4 <= end; begin += 4) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) sums[j] += term(begin + j);
+  }
+  for (; begin < end; ++begin) sums[0] += term(begin);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 template <class T>
-void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T>* result) {
+void moments(const Pixels<void>& pixels, int64_t channels, int64_t begin, int64_t end, Sum<T>* result) {
   using C = Sum<T>;
-  const Ahead ahead(channels);
+  const Rows<T> input(pixels, channels);
   C* means = result;
   C* squares = result + channels;
   std::fill(result, result + 2 * channels, C(0));
   for_each_block<C>(channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
-    Vec<C> sum = {}, deviations = {};
-    for (int64_t i = p; i < stop; ++i) sum += ahead.load(input + i * channels + c, lanes);
     const C block = static_cast<C>(stop - p), before = static_cast<C>(p - begin), after = before + block;
+    const Vec<C> sum = sum_over<C>(p, stop, [&](int64_t i) { return input.load(i, c, lanes); });
     const Vec<C> block_mean = sum * (C(1) / block);
-    for (int64_t i = p; i < stop; ++i) {
-      const Vec<C> deviation = load_lanes(input + i * channels + c, lanes) - block_mean;
-      deviations += deviation * deviation;
-    }
+    const Vec<C> deviations = sum_over<C>(p, stop, [&](int64_t i) {
+      const Vec<C> deviation = input.load_again(i, c, lanes) - block_mean;
+      return deviation * deviation;
+    });
     // Joins the moments of two sets of positions (Chan, Golub, LeVeque 1979).
     const Vec<C> mean = load_lanes(means + c, lanes), distance = block_mean - mean;
     store_lanes(means + c, mean + distance * (block / after), lanes);
@@ -109,41 +133,37 @@ void moments(const T* input, int64_t channels, int64_t begin, int64_t end, Sum<T
   });
 }
 
-template <class T, bool relu>
-void forward(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t end) {
+template <class T, class Kind>
+void forward(const BatchNormAct& args, Kind activation, int64_t sample, int64_t begin, int64_t end) {
   using C = Sum<T>;
-  const Ahead ahead(args.channels);
-  const T* input = static_cast<const T*>(args.input);
+  const Rows<T> input(args.input, args.channels), residual(args.residual, args.channels);
   T* output = static_cast<T*>(args.output);
   const bool past_caches = args.past_caches && can_pass_caches(output, args.channels);
   for_each_block<C>(args.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     const Channels<T> channels(args, sample, c, lanes);
     for (int64_t i = p; i < stop; ++i) {
-      const int64_t at = i * args.channels + c;
-      const Vec<C> z = argument<T>(channels, args, ahead.load(input + at, lanes), at, lanes, ahead);
-      store_lanes(output + at, activate<T, relu>(args.activation, z), lanes, past_caches);
+      const Vec<C> z = argument<T>(channels, input.load(i, c, lanes), residual, i, c, lanes);
+      store_lanes(output + i * args.channels + c, activate<T>(activation, z), lanes, past_caches);
     }
   });
   if (past_caches) finish_stores();
 }
 
-template <class T, bool relu>
-void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end,
-                   Sum<T>* sums) {
+template <class T, class Kind>
+void backward_sums(const BatchNormActBackward& args, Kind activation, int64_t sample, int64_t begin,
+                   int64_t end, Sum<T>* sums) {
   using C = Sum<T>;
   const BatchNormAct& forward = args.forward;
-  const Ahead ahead(forward.channels);
-  const T* input = static_cast<const T*>(forward.input);
-  const T* grad = static_cast<const T*>(args.grad_output);
+  const Rows<T> input(forward.input, forward.channels), residual(forward.residual, forward.channels);
+  const Rows<T> grad(args.grad_output, forward.channels);
   C* normalised_sums = sums + forward.channels;
   for_each_block<C>(forward.channels, begin, end, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     const Channels<T> channels(forward, sample, c, lanes);
     Vec<C> sum = {}, sum_deviation = {};
     for (int64_t i = p; i < stop; ++i) {
-      const int64_t at = i * forward.channels + c;
-      const Vec<C> x = ahead.load(input + at, lanes);
-      const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
-      const Vec<C> g = times_slope<T, relu>(forward.activation, ahead.load(grad + at, lanes), z);
+      const Vec<C> x = input.load(i, c, lanes);
+      const Vec<C> z = argument<T>(channels, x, residual, i, c, lanes);
+      const Vec<C> g = times_slope<T>(activation, grad.load(i, c, lanes), z);
       sum += g;
       sum_deviation += g * (x - channels.mean);
     }
@@ -153,13 +173,12 @@ void backward_sums(const BatchNormActBackward& args, int64_t sample, int64_t beg
   });
 }
 
-template <class T, bool relu>
-void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end) {
+template <class T, class Kind>
+void backward(const BatchNormActBackward& args, Kind activation, int64_t sample, int64_t begin, int64_t end) {
   using C = Sum<T>;
   const BatchNormAct& forward = args.forward;
-  const Ahead ahead(forward.channels);
-  const T* input = static_cast<const T*>(forward.input);
-  const T* grad = static_cast<const T*>(args.grad_output);
+  const Rows<T> input(forward.input, forward.channels), residual(forward.residual, forward.channels);
+  const Rows<T> grad(args.grad_output, forward.channels);
   T* grad_input = static_cast<T*>(args.grad_input);
   T* grad_residual = static_cast<T*>(args.grad_residual);
   const bool past_caches = forward.past_caches && can_pass_caches(grad_input, forward.channels) &&
@@ -175,9 +194,9 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
     const Vec<C> constant = channels.inverse_deviation * mean_grad;
     for (int64_t i = p; i < stop; ++i) {
       const int64_t at = i * forward.channels + c;
-      const Vec<C> x = ahead.load(input + at, lanes);
-      const Vec<C> z = argument<T>(channels, forward, x, at, lanes, ahead);
-      const Vec<C> g = times_slope<T, relu>(forward.activation, ahead.load(grad + at, lanes), z);
+      const Vec<C> x = input.load(i, c, lanes);
+      const Vec<C> z = argument<T>(channels, x, residual, i, c, lanes);
+      const Vec<C> g = times_slope<T>(activation, grad.load(i, c, lanes), z);
       if (grad_residual) store_lanes(grad_residual + at, g, lanes, past_caches);
       const Vec<C> grad_x = channels.scale * g - constant - (x - channels.mean) * of_deviation;
       store_lanes(grad_input + at, grad_x, lanes, past_caches);
@@ -186,42 +205,52 @@ void backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, i
   if (past_caches) finish_stores();
 }
 
-// Calls body(null pointer to the element type, whether the loop is the one for ReLU, as a constant).
+template <Activation activation>
+using Constant = std::integral_constant<Activation, activation>;
+
+// Calls body(null pointer to the element type, activation); for float the activations that cost least are
+// constants.
 template <class Body>
 void dispatch(const BatchNormAct& args, const Body& body) {
-  if (args.dtype == DType::kFloat32 && args.activation == Activation::kRelu) {
-    return body(static_cast<float*>(nullptr), std::true_type{});
+  if (args.dtype == DType::kFloat32) {
+    const float* type = nullptr;
+    if (args.activation == Activation::kIdentity) return body(type, Constant<Activation::kIdentity>{});
+    if (args.activation == Activation::kRelu) return body(type, Constant<Activation::kRelu>{});
+    if (args.activation == Activation::kRelu6) return body(type, Constant<Activation::kRelu6>{});
   }
-  dispatch_dtype(args.dtype, [&](auto* type) { body(type, std::false_type{}); });
+  dispatch_dtype(args.dtype, [&](auto* type) { body(type, args.activation); });
 }
+
+template <class Pointer>
+using ElementOf = std::remove_const_t<std::remove_pointer_t<Pointer>>;
 
 }  // namespace
 
-void batch_norm_moments(DType dtype, const void* input, int64_t channels, int64_t begin, int64_t end,
+void batch_norm_moments(DType dtype, const Pixels<void>& input, int64_t channels, int64_t begin, int64_t end,
                         void* result) {
   dispatch_dtype(dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    moments(static_cast<const T*>(input), channels, begin, end, static_cast<Sum<T>*>(result));
+    using T = ElementOf<decltype(type)>;
+    moments<T>(input, channels, begin, end, static_cast<Sum<T>*>(result));
   });
 }
 
 void batch_norm_act(const BatchNormAct& args, int64_t sample, int64_t begin, int64_t end) {
-  dispatch(args, [&](auto* type, auto relu) {
-    forward<std::remove_pointer_t<decltype(type)>, decltype(relu)::value>(args, sample, begin, end);
+  dispatch(args, [&](auto* type, auto activation) {
+    forward<ElementOf<decltype(type)>>(args, activation, sample, begin, end);
   });
 }
 
 void batch_norm_act_sums(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end,
                          void* sums) {
-  dispatch(args.forward, [&](auto* type, auto relu) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    backward_sums<T, decltype(relu)::value>(args, sample, begin, end, static_cast<Sum<T>*>(sums));
+  dispatch(args.forward, [&](auto* type, auto activation) {
+    using T = ElementOf<decltype(type)>;
+    backward_sums<T>(args, activation, sample, begin, end, static_cast<Sum<T>*>(sums));
   });
 }
 
 void batch_norm_act_backward(const BatchNormActBackward& args, int64_t sample, int64_t begin, int64_t end) {
-  dispatch(args.forward, [&](auto* type, auto relu) {
-    backward<std::remove_pointer_t<decltype(type)>, decltype(relu)::value>(args, sample, begin, end);
+  dispatch(args.forward, [&](auto* type, auto activation) {
+    backward<ElementOf<decltype(type)>>(args, activation, sample, begin, end);
   });
 }
 

@@ -5,19 +5,20 @@
 
 #include "common/activation.h"
 #include "common/dtype.h"
+#include "common/pixels.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
 
-// Tensors of elements are [positions, channels], a position being a pixel of a sample. All per-channel arrays
-// are of the sum type.
+// A position is a pixel of a sample; results are [positions, channels]. All per-channel arrays are of the sum
+// type.
 struct BatchNormAct {
   DType dtype;
   Activation activation;
   int64_t channels;
   int64_t positions_per_sample;
-  const void* input;
-  const void* residual;                // or null
+  Pixels<void> input;
+  Pixels<void> residual;               // or null
   const void* mean;                    // [C]
   const void* inverse_deviation;       // [C]: 1 / sqrt(var + eps)
   const void* weight;                  // [C], [N, C], or null for one
@@ -29,7 +30,7 @@ struct BatchNormAct {
 
 struct BatchNormActBackward {
   BatchNormAct forward;  // output unused
-  const void* grad_output;
+  Pixels<void> grad_output;
   // Sums over positions of g and of g * (input - mean) * inverse_deviation, times the sample's weight and
   // divided by the count: what the input's gradient subtracts when the statistics are the batch's. [C], or
   // null for fixed ones.
@@ -41,7 +42,7 @@ struct BatchNormActBackward {
 
 // Count, mean and sum of squared deviations of positions [begin, end), written to moments [2, C] of the sum
 // type.
-KSHOT_DECLARE(void batch_norm_moments(DType dtype, const void* input, int64_t channels, int64_t begin,
+KSHOT_DECLARE(void batch_norm_moments(DType dtype, const Pixels<void>& input, int64_t channels, int64_t begin,
                                       int64_t end, void* moments))
 
 // Positions [begin, end) of the output, all of one sample.

@@ -23,7 +23,7 @@ void end_rows(const ChainEnd& args, int64_t sample, int64_t begin, int64_t end) 
       const int64_t at = p * input.channels + c;
       F z = load_lanes(x + at, lanes) * load_lanes(scale + c, lanes) + load_lanes(shift + c, lanes);
       if (residual) z += load_lanes(residual + at, lanes);
-      store_lanes(output + at, activate<float, relu>(input.activation, z), lanes, past_caches);
+      store_lanes(output + at, activate<float>(kind_of<relu>(input.activation), z), lanes, past_caches);
     });
   }
   if (past_caches) finish_stores();
@@ -50,7 +50,7 @@ void end_gradient_rows(const ChainEnd& args, int64_t sample, int64_t begin, int6
       const F value = load_lanes(x + at, lanes);
       F z = value * scale + shift;
       if (residual) z += load_lanes(residual + at, lanes);
-      const F h = times_slope<float, relu>(input.activation, load_lanes(grad + at, lanes), z);
+      const F h = times_slope<float>(kind_of<relu>(input.activation), load_lanes(grad + at, lanes), z);
       sum += h;
       sum_deviation += h * (value - mean);
       if (grad_residual) store_lanes(grad_residual + at, h, lanes, past_caches);

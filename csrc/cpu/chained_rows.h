@@ -32,6 +32,16 @@ namespace {
 
 using F = Vec<float>;
 
+// The activation, as a constant where a loop is compiled for ReLU alone.
+template <bool relu>
+inline auto kind_of(Activation activation) {
+  if constexpr (relu) {
+    return std::integral_constant<Activation, Activation::kRelu>{};
+  } else {
+    return activation;
+  }
+}
+
 // Channels [begin, begin + count) of a tensor, and how many elements lie from position to position.
 struct Span {
   int64_t begin, count, stride;
@@ -103,7 +113,7 @@ inline void load_rows(const ChainInput& input, int64_t sample, const Span& span,
 #pragma GCC unroll 4
     for (int64_t i = p; i < p + rows; ++i) {
       const F x = load_lanes(from + i * span.stride + c, lanes);
-      const F z = activate<float, relu>(input.activation, has_norm ? x * scale + shift : x);
+      const F z = activate<float>(kind_of<relu>(input.activation), has_norm ? x * scale + shift : x);
       store_lanes(to + i * to_stride + c, z, lanes);
     }
   });
@@ -174,8 +184,9 @@ inline void store_gradient_rows(const ChainInput& input, int64_t sample, const S
   for_each_channel_block(positions, span.count, [&](int64_t c, auto lanes, int64_t p, int64_t stop) {
     if (!input.scale) {
       for (int64_t i = p; i < stop; ++i) {
-        const F h = times_slope<float, relu>(input.activation, load_lanes(from + i * from_stride + c, lanes),
-                                             load_lanes(x + i * span.stride + c, lanes));
+        const F h =
+            times_slope<float>(kind_of<relu>(input.activation), load_lanes(from + i * from_stride + c, lanes),
+                               load_lanes(x + i * span.stride + c, lanes));
         store_lanes(to + i * span.stride + c, h, lanes, past_caches);
       }
       return;
@@ -185,8 +196,8 @@ inline void store_gradient_rows(const ChainInput& input, int64_t sample, const S
     F sum = {}, sum_deviation = {};
     for (int64_t i = p; i < stop; ++i) {
       const F value = load_lanes(x + i * span.stride + c, lanes);
-      const F h = times_slope<float, relu>(input.activation, load_lanes(from + i * from_stride + c, lanes),
-                                           value * scale + shift);
+      const F h = times_slope<float>(kind_of<relu>(input.activation),
+                                     load_lanes(from + i * from_stride + c, lanes), value * scale + shift);
       sum += h;
       sum_deviation += h * (value - mean);
       store_lanes(to + i * span.stride + c, h * scale, lanes, past_caches);

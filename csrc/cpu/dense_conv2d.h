@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/gather_plan.h"
+#include "common/pixels.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
@@ -12,9 +13,9 @@ namespace kshot::cpu {
 struct DenseGather {
   const GatherPlan* plan;
   int64_t source_channels, target_channels;
-  const float* source;  // [N, source pixels, source channels]
-  float* target;        // [N, target pixels, target channels]
-  bool past_caches;     // whether the target is too large for the caches
+  Pixels<float> source;
+  float* target;     // [N, target pixels, target channels]
+  bool past_caches;  // whether the target is too large for the caches
   // With one tap, elements from a source row to what is asked for while the row is worked on; 0: the next
   // rows.
   int64_t ahead = 0;
@@ -25,8 +26,7 @@ struct DenseGather {
 struct DenseWeightGradient {
   const GatherPlan* plan;  // forward: targets are outputs, sources inputs
   int64_t in_channels, out_channels;
-  const float* input;  // [N, source pixels, in_channels]
-  const float* grad;   // [N, target pixels, out_channels]
+  Pixels<float> input, grad;
   bool by_output;
   int64_t row_begin, row_end;  // channels of the other side, all or a part, whose sums are made
   // What will be read after the last position: two stretches of memory, or null.

@@ -67,7 +67,7 @@ class Block {
     std::array<const int32_t*, kMostRows> pixels;
     Tile tile{taps_.size(), 0, {}};
     for (int m = 0; m < rows; ++m) {
-      sources[m] = args_.source + sample_ * plan.source_pixels * args_.source_channels;
+      sources[m] = args_.source.data + sample_ * plan.source_pixels * args_.source.stride;
       pixels[m] = plan.source.data() + place_ * plan.taps;
       tile.targets[m] = args_.target + (sample_ * plan.places() + plan.target[static_cast<size_t>(place_)]) *
                                            args_.target_channels;
@@ -79,7 +79,7 @@ class Block {
       for (int m = 0; m < rows; ++m) {
         const int64_t pixel = pixels[m][t];
         if (pixel >= 0) {
-          tap.rows[m] = sources[m] + pixel * args_.source_channels;
+          tap.rows[m] = sources[m] + pixel * args_.source.stride;
         } else {
           tap.outside |= 1u << m;
         }

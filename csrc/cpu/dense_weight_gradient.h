@@ -74,8 +74,9 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
   const auto input_row = [&](int64_t g, int64_t t) -> const float* {
     const int64_t sample = g / plan.places(), place = g % plan.places();
     const int64_t pixel = plan.source[static_cast<size_t>(place * plan.taps + t)];
-    return pixel < 0 ? nullptr : args.input + (sample * plan.source_pixels + pixel) * args.in_channels;
+    return pixel < 0 ? nullptr : args.input.data + (sample * plan.source_pixels + pixel) * args.input.stride;
   };
+  const auto grad_row = [&](int64_t g) { return args.grad.data + g * args.grad.stride; };
   std::vector<const float*> lane_values, row_values;  // of the positions where input and gradient meet
   alignas(64) float lanes[kPositions * kMostVectors * kVector];
   for (; begin < end; begin += kPositions) {
@@ -84,7 +85,7 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
     Prefetcher prefetcher(plan.taps * gradient.size() * ((row_channels + kRows - 1) / kRows));
     if (stop < end) {
       const int64_t next = std::min(stop + kPositions, end);
-      prefetcher.add(args.grad + stop * args.out_channels, (next - stop) * args.out_channels);
+      prefetcher.add(grad_row(stop), grad_row(next - 1) + args.out_channels - grad_row(stop));
       const float *first = input_row(stop, 0), *last = input_row(next - 1, 0);
       if (plan.taps == 1 && first && last) prefetcher.add(first, last + args.in_channels - first);
     } else {
@@ -96,7 +97,7 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
       lane_values.clear();
       row_values.clear();
       for (int64_t g = begin; g < stop; ++g) {
-        const float *input = input_row(g, t), *grad = args.grad + g * args.out_channels;
+        const float *input = input_row(g, t), *grad = grad_row(g);
         if (!input) continue;
         lane_values.push_back(args.by_output ? grad : input);
         row_values.push_back((args.by_output ? input : grad) + args.row_begin);

@@ -35,7 +35,7 @@ class GatherPass {
       : args_(args),
         range_(range),
         taps_(args.kernel_height * args.kernel_width),
-        source_(args.source_width, args.channels, range, args.rows->span()),
+        source_(args.source, args.source_width, range, args.rows->span()),
         lines_{{}, args.source_width, source_.column_stride()},
         weights_(taps_ * range.width),
         start_(range.width),
@@ -50,8 +50,7 @@ class GatherPass {
 
   void start(int64_t n) {
     const int64_t channels = args_.channels;
-    source_.start(static_cast<const T*>(args_.source) +
-                  n * args_.source_height * args_.source_width * channels);
+    source_.start(n * args_.source_height * args_.source_width);
     target_ = static_cast<T*>(args_.target) + n * args_.target_height * args_.target_width * channels +
               range_.begin;
     if (!has_weights_ || args_.weight_stride) {
@@ -115,16 +114,16 @@ class GradientPass {
   GradientPass(const DepthwiseWeightGradient& args, const ChannelRange<T>& range)
       : args_(args),
         range_(range),
-        input_(args.geometry.width.input, args.geometry.in_channels, range, args.rows->span()),
-        grad_(args.geometry.width.output, args.geometry.out_channels, range, 1),
+        input_(args.input, args.geometry.width.input, range, args.rows->span()),
+        grad_(args.grad_output, args.geometry.width.output, range, 1),
         lines_{{}, args.geometry.width.input, input_.column_stride()},
         sums_(args.geometry.taps() * range.width) {
     std::fill(sums_.data(), sums_.data() + args.geometry.taps() * range.width, C(0));
   }
 
   void start(int64_t n) {
-    input_.start(static_cast<const T*>(args_.input) + n * args_.geometry.input_size());
-    grad_.start(static_cast<const T*>(args_.grad_output) + n * args_.geometry.output_size());
+    input_.start(n * args_.geometry.input_pixels());
+    grad_.start(n * args_.geometry.output_pixels());
   }
 
   void row(int64_t y) {

@@ -6,6 +6,7 @@
 
 #include "common/conv_geometry.h"
 #include "common/dtype.h"
+#include "common/pixels.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
@@ -18,7 +19,7 @@ struct DepthwiseGather {
   const AxisTaps* rows;                     // along the height
   const std::vector<AxisSegment>* columns;  // along the width
   int64_t kernel_height, kernel_width;
-  const void* source;     // [N, source_height, source_width, C]
+  Pixels<void> source;
   const void* weight;     // [taps, C] or [N, taps, C]
   int64_t weight_stride;  // elements from sample to sample: 0 for a shared weight
   const void* bias;       // [C], [N, C], or null
@@ -32,8 +33,7 @@ struct DepthwiseWeightGradient {
   ConvGeometry geometry;
   const AxisTaps* rows;                     // forward, along the height
   const std::vector<AxisSegment>* columns;  // and along the width
-  const void* input;                        // [N, H, W, C]
-  const void* grad_output;                  // [N, H', W', C]
+  Pixels<void> input, grad_output;
 };
 
 // What one call works on.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/aligned_buffer.h"
+#include "common/pixels.h"
 #include "cpu/simd.h"
 
 namespace kshot::cpu::KSHOT_ISA {
@@ -95,8 +96,11 @@ class SourceRows {
   using C = Sum<T>;
 
   // `rows`: how many are in use at a time.
-  SourceRows(int64_t columns, int64_t channels, const ChannelRange<T>& range, int64_t rows)
-      : columns_(columns), channels_(channels), range_(range) {
+  SourceRows(const Pixels<void>& pixels, int64_t columns, const ChannelRange<T>& range, int64_t rows)
+      : first_(static_cast<const T*>(pixels.data) + range.begin),
+        columns_(columns),
+        stride_(pixels.stride),
+        range_(range) {
     if (range.in_place()) return;
     held_.assign(static_cast<size_t>(rows), -1);
     ring_ = AlignedBuffer<C>(rows * columns * range.width);
@@ -105,23 +109,23 @@ class SourceRows {
   }
 
   // Elements from column to column of a row.
-  int64_t column_stride() const { return range_.in_place() ? channels_ : range_.width; }
+  int64_t column_stride() const { return range_.in_place() ? stride_ : range_.width; }
 
-  // `sample`: its first element.
-  void start(const T* sample) {
-    source_ = sample + range_.begin;
+  // `pixel`: the first one of a sample.
+  void start(int64_t pixel) {
+    source_ = first_ + pixel * stride_;
     std::fill(held_.begin(), held_.end(), -1);
   }
 
   // Where to find the `count` rows from row y on in memory, to ask for them ahead of time.
   AheadRows ahead(int64_t y, int64_t count) const {
-    const int64_t column = channels_ * static_cast<int64_t>(sizeof(T)), row = columns_ * column;
+    const int64_t column = stride_ * static_cast<int64_t>(sizeof(T)), row = columns_ * column;
     return {reinterpret_cast<const char*>(source_) + y * row, row, column, sizeof(T), count};
   }
 
   // Column 0 of row y.
   const C* row(int64_t y) {
-    const T* from = source_ + y * columns_ * channels_;
+    const T* from = source_ + y * columns_ * stride_;
     if constexpr (std::is_same_v<T, C>) {
       if (range_.in_place()) return from;
     }
@@ -129,13 +133,14 @@ class SourceRows {
     C* line = ring_.data() + static_cast<int64_t>(slot) * columns_ * range_.width;
     if (held_[slot] != y) {
       held_[slot] = y;
-      for (int64_t x = 0; x < columns_; ++x) range_.widen(line + x * range_.width, from + x * channels_);
+      for (int64_t x = 0; x < columns_; ++x) range_.widen(line + x * range_.width, from + x * stride_);
     }
     return line;
   }
 
  private:
-  int64_t columns_, channels_;
+  const T* first_;
+  int64_t columns_, stride_;
   const ChannelRange<T>& range_;
   const T* source_ = nullptr;
   std::vector<int64_t> held_;

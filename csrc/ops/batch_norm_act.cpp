@@ -45,7 +45,7 @@ class Problem {
  public:
   Problem(const Tensor& input, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
           const std::optional<Tensor>& residual, int64_t activation)
-      : input_(as_channels_last(input)),
+      : input_(with_even_pixels(input)),
         sum_type_(sum_type_of(input)),
         weight_(weight, input_),
         bias_(bias, input_) {
@@ -53,10 +53,10 @@ class Problem {
     args_.dtype = dtype_of(input_);
     args_.activation = static_cast<Activation>(activation);
     args_.channels = channels_;
-    args_.input = input_.data_ptr();
+    args_.input = pixels_of(input_);
     args_.past_caches = exceeds_caches(input_);
-    if (residual) residual_ = laid_out_as(*residual, channels_last_strides(sizes_of(input)));
-    args_.residual = residual_ ? residual_->data_ptr() : nullptr;
+    if (residual) residual_ = with_even_pixels(*residual);
+    args_.residual = residual_ ? pixels_of(*residual_) : Pixels<void>{nullptr, 0};
     args_.weight = weight_.data();
     args_.weight_stride = weight_.stride();
     args_.bias = bias_.data();
@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor> batch_statistics(const Problem& problem) {
     counts[static_cast<size_t>(index)] = end - begin;
     char* own = static_cast<char*>(moments.data_ptr()) +
                 index * 2 * channels * static_cast<int64_t>(moments.element_size());
-    KSHOT_CALL(batch_norm_moments, dtype, problem.input().data_ptr(), channels, begin, end, own);
+    KSHOT_CALL(batch_norm_moments, dtype, pixels_of(problem.input()), channels, begin, end, own);
   });
   if (dtype == DType::kFloat64) {
     join_moments(static_cast<const double*>(moments.data_ptr()), counts, channels,
@@ -222,13 +222,13 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_act_backward(
   check_like_input("the output's gradient", grad, input);
   Problem problem(input, weight, bias, residual, activation);
   problem.set_statistics(mean, variance, eps);
-  const Tensor grad_output = as_channels_last(grad);
+  const Tensor grad_output = with_even_pixels(grad);
   Tensor grad_input = problem.new_like_input();
   Tensor grad_residual = need_residual ? problem.new_like_input() : none_like(input);
 
   cpu::BatchNormActBackward args{};
   args.forward = problem.args();
-  args.grad_output = grad_output.data_ptr();
+  args.grad_output = pixels_of(grad_output);
   Tensor sums = gradient_sums(problem, args);
   const int64_t channels = problem.channels();
   Tensor means = problem.new_sums({2, channels});

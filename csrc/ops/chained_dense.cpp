@@ -126,17 +126,18 @@ void chained_dense_forward(const ChainOperand& input, const Tensor& weight, cons
       const int64_t read = n * g.height.input + strip.read.begin, read_end = read + strip.read.size();
       const int64_t first = n * g.height.output + strip.outputs.begin, end = first + strip.outputs.size();
       float* target = direct ? static_cast<float*>(result.data) + first * out_row : made.data();
-      cpu::DenseGather gather{&plan,   g.in_channels, g.out_channels,
-                              nullptr, target,        direct && result.past_caches};
+      cpu::DenseGather gather{&plan,          g.in_channels,
+                              g.out_channels, {nullptr, g.in_channels},
+                              target,         direct && result.past_caches};
       if (input.as_is()) {
-        gather.source = static_cast<const float*>(input.args().data) + read * in_row;
+        gather.source.data = static_cast<const float*>(input.args().data) + read * in_row;
       } else {
         KSHOT_CALL(chain_load, input.args(), n, read * g.width.input, read_end * g.width.input,
                    mapped.data());
-        gather.source = mapped.data();
+        gather.source.data = mapped.data();
         const NextRows next(input.args().data, input.args().dtype, g.width, in_row, read_end,
                             g.batch * g.height.input, strip.read.size());
-        if (next.data) gather.ahead = distance(gather.source, next.data);
+        if (next.data) gather.ahead = distance(gather.source.data, next.data);
       }
       KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, 0, plan.places());
       if (direct) return;
@@ -236,14 +237,15 @@ class DenseBackward {
       KSHOT_CALL(chain_load, raw, n, first * g.width.input, end * g.width.input, mapped);
     }
     Panels& target = weights_[static_cast<size_t>(group)];
-    cpu::DenseWeightGradient args{&tasks_.strips().plan(strip.forward),
-                                  g.in_channels,
-                                  g.out_channels,
-                                  source,
-                                  grad + (strip.outputs.begin - strip.fed.begin) * out_row(),
-                                  by_output_,
-                                  0,
-                                  by_output_ ? g.in_channels : g.out_channels};
+    cpu::DenseWeightGradient args{
+        &tasks_.strips().plan(strip.forward),
+        g.in_channels,
+        g.out_channels,
+        {source, g.in_channels},
+        {grad + (strip.outputs.begin - strip.fed.begin) * out_row(), g.out_channels},
+        by_output_,
+        0,
+        by_output_ ? g.in_channels : g.out_channels};
     const cpu::ChainGradient& own = gradient_.args();
     const int64_t out_end = n * g.height.output + strip.fed.end;
     const NextRows next[] = {
@@ -263,8 +265,8 @@ class DenseBackward {
     const int64_t first = n * g.height.input + strip.inputs.begin, end = first + strip.inputs.size();
     const GatherPlan& plan = tasks_.strips().plan(strip.transposed);
     float* target = direct ? static_cast<float*>(result_.data) + first * in_row() : made;
-    cpu::DenseGather gather{&plan, g.out_channels, g.in_channels,
-                            grad,  target,         direct && result_.past_caches};
+    cpu::DenseGather gather{
+        &plan, g.out_channels, g.in_channels, {grad, g.out_channels}, target, direct && result_.past_caches};
     const cpu::ChainGradient& own = gradient_.args();
     const NextRows next(gradient_.as_is() ? nullptr : own.grad, own.dtype, g.width, out_row(),
                         n * g.height.output + strip.fed.end, g.batch * g.height.output, strip.fed.size());

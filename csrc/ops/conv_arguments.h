@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/conv_geometry.h"
+#include "common/pixels.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
@@ -16,6 +17,33 @@ inline Sizes channels_last_strides(const Sizes& sizes) {  // [N, C, H, W]
 inline Tensor as_channels_last(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 4, "expected a tensor [N, C, H, W], got rank ", tensor.dim());
   return laid_out_as(tensor, channels_last_strides(sizes_of(tensor)));
+}
+
+// Elements from pixel to pixel where channels are neighbours and pixels lie at even distances, as in
+// channels_last and in neighbouring channels of such a tensor; otherwise 0.
+inline int64_t pixel_stride(const Tensor& tensor) {  // [N, C, H, W]
+  const int64_t channels = tensor.size(1);
+  if (channels > 1 && tensor.stride(1) != 1) return 0;
+  int64_t stride = channels, pixels = 1;
+  for (const int64_t d : {3, 2, 0}) {
+    if (tensor.size(d) == 1) continue;
+    if (pixels == 1) stride = tensor.stride(d);
+    if (tensor.stride(d) != pixels * stride) return 0;
+    pixels *= tensor.size(d);
+  }
+  return stride >= channels ? stride : 0;
+}
+
+// `tensor` itself where `pixel_stride` finds even distances, else a copy in channels_last.
+inline Tensor with_even_pixels(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.dim() == 4, "expected a tensor [N, C, H, W], got rank ", tensor.dim());
+  return pixel_stride(tensor) ? tensor : as_channels_last(tensor);
+}
+
+// A tensor of `with_even_pixels` as kernels take it.
+template <class T = void>
+Pixels<T> pixels_of(const Tensor& tensor) {
+  return {static_cast<const T*>(tensor.data_ptr()), pixel_stride(tensor)};
 }
 
 inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t height, int64_t width) {

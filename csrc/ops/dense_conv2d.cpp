@@ -72,7 +72,7 @@ Tensor dense_forward(const Tensor& input, const Tensor& weight, const std::optio
   const GatherPlan plan = forward_plan(geometry);
   const Tensor w = with_kernel_in_order(weight);
   const Panels panels({weight_view(w, out_channels, geometry.in_channels)}, Panels::Side::kOutput);
-  gather_all({&plan, geometry.in_channels, out_channels, static_cast<const float*>(input.data_ptr()),
+  gather_all({&plan, geometry.in_channels, out_channels, pixels_of<float>(input),
               static_cast<float*>(output.data_ptr()), exceeds_caches(output)},
              panels, bias ? static_cast<const float*>(bias->data_ptr()) : nullptr, geometry.batch);
   return output;
@@ -85,12 +85,8 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
   const Panels panels({view}, Panels::Side::kInput);
   Tensor grad_input = none_like(input), grad_weight = none_like(input);
   const GatherPlan transposed = need_input ? transposed_plan(geometry) : GatherPlan{};
-  cpu::DenseGather gather{&transposed,
-                          geometry.out_channels,
-                          geometry.in_channels,
-                          static_cast<const float*>(grad.data_ptr()),
-                          nullptr,
-                          false};
+  cpu::DenseGather gather{
+      &transposed, geometry.out_channels, geometry.in_channels, pixels_of<float>(grad), nullptr, false};
   if (need_input) {
     grad_input = new_channels_last(input, geometry.in_channels, geometry.height.input, geometry.width.input);
     gather.target = static_cast<float*>(grad_input.data_ptr());
@@ -107,8 +103,8 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
   const cpu::DenseWeightGradient args{&plan,
                                       geometry.in_channels,
                                       geometry.out_channels,
-                                      static_cast<const float*>(input.data_ptr()),
-                                      static_cast<const float*>(grad.data_ptr()),
+                                      pixels_of<float>(input),
+                                      pixels_of<float>(grad),
                                       by_output,
                                       0,
                                       by_output ? geometry.in_channels : geometry.out_channels};

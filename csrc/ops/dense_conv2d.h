@@ -8,8 +8,8 @@
 
 namespace kshot {
 
-// All of float32: input [N, C_in, H, W] in channels_last, weight [C_out, C_in, KH, KW], bias [C_out],
-// contiguous, or none. Returns [N, C_out, H', W'] in channels_last.
+// All of float32: input [N, C_in, H, W] and grad with even pixels, weight [C_out, C_in, KH, KW], bias
+// [C_out], contiguous, or none. Returns [N, C_out, H', W'] in channels_last.
 Tensor dense_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                      const ConvGeometry& geometry);
 

@@ -30,7 +30,7 @@ struct Gather {
     args.columns = &columns;
     args.kernel_height = geometry.height.kernel;
     args.kernel_width = geometry.width.kernel;
-    args.source = source.data_ptr();
+    args.source = pixels_of(source);
     args.weight = weight.data_ptr();
     args.weight_stride = weight_stride(weight);
     args.bias = bias ? bias->data_ptr() : nullptr;
@@ -111,7 +111,7 @@ ConvGradients depthwise_backward(const Tensor& grad, const Tensor& input, const 
   const AxisTaps rows(forward_segments(geometry.height), geometry.height.output, geometry.height.input);
   const auto columns = forward_segments(geometry.width);
   const cpu::DepthwiseWeightGradient args{dtype_of(input), geometry,         &rows,
-                                          &columns,        input.data_ptr(), grad.data_ptr()};
+                                          &columns,        pixels_of(input), pixels_of(grad)};
   return {grad_input,
           weight_gradient(need_input ? &input_gradient->args : nullptr, args, weight.dim() == 3, input)};
 }

@@ -7,8 +7,8 @@
 
 namespace kshot {
 
-// input [N, C, H, W] in channels_last, weight [taps, C] or [N, taps, C], bias [C], [N, C] or none, both
-// contiguous and in the input's dtype. Returns [N, C, H', W'] in channels_last.
+// input [N, C, H, W] and grad with even pixels, weight [taps, C] or [N, taps, C], bias [C], [N, C] or none,
+// both contiguous and in the input's dtype. Returns [N, C, H', W'] in channels_last.
 Tensor depthwise_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
                          const ConvGeometry& geometry);
 

@@ -52,7 +52,7 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     std::vector<int64_t> dilation, bool depthwise, bool /*allow_tf32*/) {
   const ConvGeometry geometry =
       geometry_of(input, weight, code, gate, bias, out_channels, depthwise, stride, padding, dilation);
-  const Tensor x = as_channels_last(input);
+  const Tensor x = with_even_pixels(input);
   const std::optional<Tensor> addend = bias_for(bias, x, code.dim() == 2 && !depthwise);
   if (depthwise) {
     const DepthwiseMixture mixture(weight, code, gate, out_channels);
@@ -80,7 +80,7 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
   const ConvGeometry geometry = geometry_of(input, weight, code, gate, std::nullopt,
                                             channels_of_gradient(grad), depthwise, stride, padding, dilation);
   check_gradient(grad, input, geometry);
-  const Tensor x = as_channels_last(input), g = as_channels_last(grad);
+  const Tensor x = with_even_pixels(input), g = with_even_pixels(grad);
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
   if (depthwise) {
     const DepthwiseMixture mixture(weight, code, gate, geometry.out_channels);

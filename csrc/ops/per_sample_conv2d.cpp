@@ -173,7 +173,7 @@ Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, con
   const cpu::DenseGather args{&plan,
                               geometry.in_channels,
                               out_channels,
-                              static_cast<const float*>(input.data_ptr()),
+                              pixels_of<float>(input),
                               static_cast<float*>(output.data_ptr()),
                               exceeds_caches(output)};
   const int64_t rows = panels.size() / panels.width();
@@ -192,13 +192,12 @@ PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, 
   const Tensor innermost =
       laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
   const InputPanels panels(innermost, geometry.out_channels, geometry.in_channels);
-  const float* grad_data = static_cast<const float*>(grad.data_ptr());
 
   Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(input);
   if (need_input) {
     grad_input = new_channels_last(input, geometry.in_channels, geometry.height.input, geometry.width.input);
     const GatherPlan plan = transposed_plan(geometry);
-    gather_mixed({&plan, geometry.out_channels, geometry.in_channels, grad_data,
+    gather_mixed({&plan, geometry.out_channels, geometry.in_channels, pixels_of<float>(grad),
                   static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
                  panels.width, geometry.taps() * geometry.out_channels, code, nullptr,
                  [&](int64_t panel) { return panels.all(panel); });
@@ -208,8 +207,8 @@ PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, 
     const cpu::DenseWeightGradient args{&plan,
                                         geometry.in_channels,
                                         geometry.out_channels,
-                                        static_cast<const float*>(input.data_ptr()),
-                                        grad_data,
+                                        pixels_of<float>(input),
+                                        pixels_of<float>(grad),
                                         false,
                                         0,
                                         geometry.out_channels};

@@ -10,6 +10,7 @@ from kshot_ext.ops import checks
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import leading, mix
 from kshot_ext.ops.fakes import register_fake
+from kshot_ext.ops.memory_order import has_channels_innermost
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
@@ -85,11 +86,12 @@ def batch_norm_act(
     arguments = weight, bias, mean, var, training, momentum, eps, activation
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
     image = _as_image(input)
-    if not image.is_contiguous(memory_format=torch.channels_last):
+    channels_last = has_channels_innermost(image)
+    if not channels_last:
         if _vendor_rounds_once(input, weight, bias, mean, var):
             return _vendor_form(input, *arguments, residual).to(dtype)
     output = _like(_native_form(image, *arguments, _like(residual, image)), input).to(dtype)
-    return output if input.stride(1) == 1 or output.is_contiguous() else output.contiguous()
+    return output if channels_last or output.is_contiguous() else output.contiguous()
 
 
 def _like(x: Tensor | None, shaped: Tensor) -> Tensor | None:
@@ -151,7 +153,9 @@ def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activa
         output = _vendor_batch_norm(input, weight, bias, mean, var, training, momentum, eps)
     if residual is not None:
         output = output + residual
-    return ACTIVATIONS[activation](output)
+    if activation == "identity":
+        return output
+    return ACTIVATIONS[activation](output, inplace=True)  # nobody else has this tensor
 
 
 def _vendor_batch_norm(*arguments) -> Tensor:
@@ -216,11 +220,16 @@ def _fake(input, weight, bias, residual, mean, variance, eps, activation):
     return output, statistics, torch.empty_like(statistics)
 
 
+_IDENTITY = list(ACTIVATIONS).index("identity")
+
+
 def _setup_context(ctx, inputs, output) -> None:
     input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation = inputs
     ctx.training = mean is None
     if ctx.training:
         _, mean, variance = output
+    if ctx.activation == _IDENTITY:  # its slope is one wherever it is taken, whatever was added
+        residual = None
     ctx.save_for_backward(input, weight, bias, residual, mean, variance)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
@@ -231,9 +240,13 @@ def _backward(ctx, grad, *_):
         return (None,) * 8
     input, weight, bias, residual, mean, variance = ctx.saved_tensors
     need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
+    linear = ctx.activation == _IDENTITY
     grad_input, sums, grad_residual = _backward_operator(
-        grad, input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation, ctx.training, need_residual
-    )
+        grad, input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation, ctx.training,
+        need_residual and not linear,
+    )  # fmt: skip
+    if linear:
+        grad_residual = grad
     grad_bias, grad_weight = sums.view(sums.shape[0], 2, input.shape[1]).unbind(1)  # each [1, C] or [N, C]
     return (
         grad_input if need_input else None,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kshot_ext import backend
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
+from kshot_ext.ops.memory_order import has_channels_innermost
 from kshot_ext.ops.mixed_conv2d import mixed_conv2d
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
@@ -57,7 +58,7 @@ class ConvCall(NamedTuple):
         memory_format = self.dims.channels_last
         if memory_format is None:
             return tensor
-        channels_last = not self.input.is_contiguous() and self.input.is_contiguous(memory_format=memory_format)
+        channels_last = not self.input.is_contiguous() and has_channels_innermost(self.input)
         return tensor.contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
 
 
@@ -102,7 +103,7 @@ def prefers_fused(call: ConvCall) -> bool:
     if call.per_sample:
         return call.widths.in_channels >= 8
     positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
-    channels_last = call.input.is_contiguous(memory_format=torch.channels_last)
+    channels_last = has_channels_innermost(call.input)
     pointwise = math.prod(call.weight.shape[3:]) == 1
     thin = min(call.widths.in_channels, call.widths.out_channels) < 16
     return pointwise and channels_last and (not thin or positions <= 1024)

@@ -1,5 +1,7 @@
 """Every kind of work, on its smallest rows: the forms agree, and a whole row can be measured."""
 
+import dataclasses
+
 import pytest
 from small_layers import SMALL
 
@@ -30,11 +32,13 @@ WHERE = [
 def test_forms_agree_and_are_measured(work, place):
     here = machine(place)
     for row in WORKS[work].rows(SMALL):
+        contest = row.contest(place)
+        once = dataclasses.replace(row, contest=lambda place, contest=contest: contest)  # building takes seconds
         with place.settings():
-            result = measure(work, "small", row, Settings(pairs=2, compiled=False, memory=False), here)
+            result = measure(work, "small", once, Settings(pairs=2, compiled=False, memory=False), here)
         assert result.name == row.name
         assert result.ours.seconds > 0
-        assert set(result.rivals) == set(row.contest(place).rivals)
+        assert set(result.rivals) == set(contest.rivals)
 
 
 def test_per_sample_and_shared_codes_meet_pytorch_in_all_forms():

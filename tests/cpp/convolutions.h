@@ -1,6 +1,8 @@
 // Convolutions by the CPU's kernels against loops over their definition, in buffers of exactly their sizes.
 #pragma once
 
+#include <limits>
+
 #include "common/gather_plan.h"
 #include "kernels.h"
 
@@ -59,6 +61,7 @@ inline bool plan_is_right(const ConvGeometry& g, bool transposed) {
 template <class T>
 struct ElementOf {
   static T from(double value) { return static_cast<T>(value); }
+  static T nan() { return std::numeric_limits<T>::quiet_NaN(); }
   static double value(T element) { return static_cast<double>(element); }
 };
 template <>
@@ -69,6 +72,7 @@ struct ElementOf<BFloat16> {  // exact for whole numbers up to 256
     std::memcpy(&bits, &wide, sizeof bits);
     return {static_cast<uint16_t>(bits >> 16)};
   }
+  static BFloat16 nan() { return {0x7fc0}; }
   static double value(BFloat16 element) {
     const uint32_t bits = static_cast<uint32_t>(element.bits) << 16;
     float wide;
@@ -90,9 +94,11 @@ std::vector<double> values(const std::vector<T>& elements) {
   return result;
 }
 
-// Depthwise, forward and backward; C_out is C_in.
+// Depthwise, forward and backward; C_out is C_in. Pixels of images and gradients lie `gap` elements further
+// apart than channels_last has them.
 template <class T>
-bool check_depthwise(const Kernels& kernels, const Shape& shape, DType dtype, bool per_sample) {
+bool check_depthwise(const Kernels& kernels, const Shape& shape, DType dtype, bool per_sample,
+                     int64_t gap = 0) {
   const ConvGeometry g = shape.geometry();
   const int64_t c = g.in_channels, rows = per_sample ? g.batch : 1, out_size = g.output_size();
   const auto x = numbers<double>(g.batch * g.input_size(), 1), w = numbers<double>(rows * g.taps() * c, 2),
@@ -112,8 +118,9 @@ bool check_depthwise(const Kernels& kernels, const Shape& shape, DType dtype, bo
     });
   }
 
-  const std::vector<T> tx = elements<T>(x), tw = elements<T>(w), tb = elements<T>(bias),
-                       tg = elements<T>(grad);
+  const std::vector<T> tw = elements<T>(w), tb = elements<T>(bias);
+  const SpreadPixels<T> tx(elements<T>(x), c, gap, ElementOf<T>::nan()),
+      tg(elements<T>(grad), c, 2 * gap, ElementOf<T>::nan());
   std::vector<T> ty(y.size()), tdx(dx.size());
   const auto columns = forward_segments(g.width), back_columns = transposed_segments(g.width);
   const AxisTaps taps(forward_segments(g.height), g.height.output, g.height.input);
@@ -122,13 +129,13 @@ bool check_depthwise(const Kernels& kernels, const Shape& shape, DType dtype, bo
   const cpu::DepthwiseGather forward{
       dtype,          c,         g.height.input, g.width.input,   g.height.output,
       g.width.output, &taps,     &columns,       g.height.kernel, g.width.kernel,
-      tx.data(),      tw.data(), stride,         tb.data(),       per_sample ? c : 0,
+      tx.pixels(),    tw.data(), stride,         tb.data(),       per_sample ? c : 0,
       ty.data(),      false};
   const cpu::DepthwiseGather back{dtype,         c,          g.height.output, g.width.output,  g.height.input,
                                   g.width.input, &back_taps, &back_columns,   g.height.kernel, g.width.kernel,
-                                  tg.data(),     tw.data(),  stride,          nullptr,         0,
+                                  tg.pixels(),   tw.data(),  stride,          nullptr,         0,
                                   tdx.data(),    false};
-  const cpu::DepthwiseWeightGradient weight{dtype, g, &taps, &columns, tx.data(), tg.data()};
+  const cpu::DepthwiseWeightGradient weight{dtype, g, &taps, &columns, tx.pixels(), tg.pixels()};
   on_two_threads(g.batch,
                  [&](int64_t begin, int64_t end) { kernels.depthwise_gather(forward, {begin, end, 0, c}); });
   // Sums of a shared weight belong to a task with all samples, so threads share the channels; otherwise the
@@ -152,7 +159,7 @@ bool check_depthwise(const Kernels& kernels, const Shape& shape, DType dtype, bo
 }
 
 // Dense float32: the gathers of both directions and the gradient of the weight, through panels.
-inline bool check_dense(const Kernels& kernels, const Shape& shape) {
+inline bool check_dense(const Kernels& kernels, const Shape& shape, int64_t gap = 0) {
   const ConvGeometry g = shape.geometry();
   const int64_t in = g.in_channels, out = g.out_channels, taps = g.taps(), out_size = g.output_size();
   const auto x = numbers<float>(g.batch * g.input_size(), 1), w = numbers<float>(out * taps * in, 2),
@@ -173,6 +180,9 @@ inline bool check_dense(const Kernels& kernels, const Shape& shape) {
     });
   }
 
+  const SpreadPixels<float> spread_x(x, in, gap, ElementOf<float>::nan()),
+      spread_grad(grad, out, 2 * gap, ElementOf<float>::nan());
+  const Pixels<float> px = spread_x.pixels<float>(), pg = spread_grad.pixels<float>();
   // The weight as [C_out, taps, C_in], that is channels_last.
   const cpu::WeightView view{w.data(), out, in, taps, taps * in, 1, in};
   const GatherPlan plan = forward_plan(g), back = transposed_plan(g);
@@ -187,14 +197,13 @@ inline bool check_dense(const Kernels& kernels, const Shape& shape) {
     for (int64_t p = 0; p < count; ++p) {
       (by_output ? kernels.pack_by_output : kernels.pack_by_input)(view, p, width, packed.data() + p * size);
     }
-    const cpu::DenseGather gather = by_output
-                                        ? cpu::DenseGather{&plan, in, out, x.data(), ty.data(), false}
-                                        : cpu::DenseGather{&back, out, in, grad.data(), tdx.data(), false};
+    const cpu::DenseGather gather = by_output ? cpu::DenseGather{&plan, in, out, px, ty.data(), false}
+                                              : cpu::DenseGather{&back, out, in, pg, tdx.data(), false};
     const cpu::PanelRange<const float*> panels{packed.data(), size, width, 0, count};
     on_two_threads(g.batch * gather.plan->places(), [&](int64_t begin, int64_t end) {
       kernels.dense_gather(gather, panels, by_output ? bias.data() : nullptr, begin, end);
     });
-    const cpu::DenseWeightGradient args{&plan, in, out, x.data(), grad.data(), by_output, 0, depth};
+    const cpu::DenseWeightGradient args{&plan, in, out, px, pg, by_output, 0, depth};
     std::vector<float> sums(packed.size()), unpacked(w.size());
     on_two_threads(count, [&](int64_t begin, int64_t end) {
       if (begin == end) return;

@@ -89,6 +89,25 @@ std::vector<T> numbers(int64_t size, uint32_t seed) {
   return values;
 }
 
+// A batch of images [pixels, channels] in a wider one of `between`, which no kernel may look at: its pixels
+// lie `gap` elements further apart. It ends with the last pixel, so that a sanitizer sees reads beyond.
+template <class T>
+class SpreadPixels {
+ public:
+  SpreadPixels(const std::vector<T>& packed, int64_t channels, int64_t gap, T between)
+      : stride_(channels + gap), values_(packed.size() / channels * stride_ - gap, between) {
+    for (size_t i = 0; i < packed.size(); ++i) values_[i / channels * stride_ + i % channels] = packed[i];
+  }
+  template <class P = void>
+  Pixels<P> pixels() const {
+    return {values_.data(), stride_};
+  }
+
+ private:
+  int64_t stride_;
+  std::vector<T> values_;
+};
+
 template <class T>
 bool equal(const char* what, const Kernels& kernels, const std::vector<T>& got,
            const std::vector<double>& expected, double tolerance = 0) {

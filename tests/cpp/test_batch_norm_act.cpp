@@ -1,5 +1,6 @@
 // The batch norm kernels against loops over the equation in double, within rounding.
 #include <cmath>
+#include <limits>
 
 #include "kernels.h"
 
@@ -11,11 +12,13 @@ using namespace kshot::tests;
 struct Case {
   int64_t samples, positions, channels;  // positions of a sample
   bool per_sample, residual, training;
+  int64_t gap = 0;  // elements by which pixels lie further apart than in channels_last
 };
 
 const Case kCases[] = {
-    {1, 7, 1, false, false, true},    {2, 9, 5, false, true, true},   {3, 33, 17, true, true, true},
-    {1, 100, 64, false, false, true}, {2, 5, 130, true, false, true}, {2, 40, 33, false, true, false},
+    {1, 7, 1, false, false, true},     {2, 9, 5, false, true, true},    {3, 33, 17, true, true, true},
+    {1, 100, 64, false, false, true},  {2, 5, 130, true, false, true},  {2, 40, 33, false, true, false},
+    {2, 40, 16, false, true, true, 5}, {2, 67, 5, true, true, true, 1}, {1, 150, 33, false, false, true, 31},
 };
 
 double activated(Activation activation, double z) {
@@ -55,7 +58,10 @@ bool check(const Kernels& kernels, const Case& c, Activation activation, DType d
     mean[i] = static_cast<T>(mean_exact[i]);
     inverse[i] = static_cast<T>(1 / std::sqrt(variance[i] + 1e-3));
   }
-  kernels.batch_norm_moments(dtype, x.data(), c.channels, 0, all, moments.data());
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const SpreadPixels<T> px(x, c.channels, c.gap, nan), pr(residual, c.channels, 2 * c.gap, nan),
+      pg(g, c.channels, 3 * c.gap, nan);
+  kernels.batch_norm_moments(dtype, px.pixels(), c.channels, 0, all, moments.data());
   std::vector<double> squares = variance;
   for (double& value : squares) value *= static_cast<double>(all);
   const double unit = std::is_same_v<T, float> ? 1e-3 : 1e-6;
@@ -89,12 +95,12 @@ bool check(const Kernels& kernels, const Case& c, Activation activation, DType d
   const int64_t stride = c.per_sample ? c.channels : 0;
   cpu::BatchNormAct args{dtype,         activation,
                          c.channels,    c.per_sample ? c.positions : all,
-                         x.data(),      c.residual ? residual.data() : nullptr,
+                         px.pixels(),   c.residual ? pr.pixels() : Pixels<void>{nullptr, 0},
                          mean.data(),   inverse.data(),
                          weight.data(), bias.data(),
                          stride,        stride,
                          ty.data(),     false};
-  cpu::BatchNormActBackward back{args, g.data(), nullptr, nullptr, tdx.data(), tdr.data()};
+  cpu::BatchNormActBackward back{args, pg.pixels(), nullptr, nullptr, tdx.data(), tdr.data()};
   if (c.training) {
     back.mean_grad = tmeans.data();
     back.mean_grad_normalised = tmeans.data() + c.channels;

@@ -99,11 +99,13 @@ bool check_all(const Kernels& kernels) {
       std::printf("a gather plan is wrong\n");
       passed = false;
     }
-    passed = check_dense(kernels, shape) && passed;
+    passed = check_dense(kernels, shape) && check_dense(kernels, shape, 3) && passed;
     Shape depthwise = shape;
     depthwise.out_channels = shape.in_channels;
     for (const bool per_sample : {false, true}) {
-      passed = check_depthwise<float>(kernels, depthwise, DType::kFloat32, per_sample) && passed;
+      for (const int64_t gap : {0, 3}) {
+        passed = check_depthwise<float>(kernels, depthwise, DType::kFloat32, per_sample, gap) && passed;
+      }
       passed = check_depthwise<double>(kernels, depthwise, DType::kFloat64, per_sample) && passed;
     }
   }
@@ -121,6 +123,7 @@ bool check_all(const Kernels& kernels) {
 bool check_ring(const Kernels& kernels) {
   const Shape shape{6, 5, 5, {3, 3, 1, 1, 1, 1}, {3, 3, 1, 1, 1, 1}};
   return check_depthwise<BFloat16>(kernels, shape, DType::kBFloat16, false) &&
+         check_depthwise<BFloat16>(kernels, shape, DType::kBFloat16, false, 3) &&
          check_depthwise<BFloat16>(kernels, shape, DType::kBFloat16, true);
 }
 

@@ -84,8 +84,8 @@ bool check_batch_norm(const Kernels& kernels) {
                          Activation::kIdentity,
                          channels,
                          position + 1,
-                         x.data(),
-                         nullptr,
+                         {x.data(), channels},
+                         {nullptr, 0},
                          nullptr,
                          nullptr,
                          nullptr,
@@ -95,10 +95,11 @@ bool check_batch_norm(const Kernels& kernels) {
                          y.data(),
                          false};
   kernels.batch_norm_act(args, 0, position, position + 1);
-  kernels.batch_norm_act_backward({args, x.data(), nullptr, nullptr, dx.data(), nullptr}, 0, position,
-                                  position + 1);
+  kernels.batch_norm_act_backward({args, {x.data(), channels}, nullptr, nullptr, dx.data(), nullptr}, 0,
+                                  position, position + 1);
   std::vector<float> moments(2 * channels);
-  kernels.batch_norm_moments(DType::kFloat32, x.data(), channels, position, position + 1, moments.data());
+  kernels.batch_norm_moments(DType::kFloat32, {x.data(), channels}, channels, position, position + 1,
+                             moments.data());
   return equal("large batch norm", kernels, y.get(at, channels), wide(values)) &&
          equal("large batch norm, input", kernels, dx.get(at, channels), wide(values)) &&
          equal("large moments", kernels, moments, wide(values));
@@ -117,13 +118,13 @@ bool check_convolutions(const Kernels& kernels) {
   const AxisTaps taps(forward_segments(axis), 4, 4), back_taps(transposed_segments(axis), 4, 4);
   const auto columns = forward_segments(axis), back_columns = transposed_segments(axis);
   cpu::DepthwiseGather forward{DType::kFloat32, c,          4, 4,       4, 4,        &taps, &columns, 1, 1,
-                               x.data(),        two.data(), 0, nullptr, 0, y.data(), false};
+                               {x.data(), c},   two.data(), 0, nullptr, 0, y.data(), false};
   kernels.depthwise_gather(forward, {n, n + 1, 0, c});
   cpu::DepthwiseGather back = forward;
   back.rows = &back_taps;
   back.columns = &back_columns;
   back.target = dx.data();
-  kernels.depthwise_backward(&back, {DType::kFloat32, g, &taps, &columns, x.data(), x.data()},
+  kernels.depthwise_backward(&back, {DType::kFloat32, g, &taps, &columns, {x.data(), c}, {x.data(), c}},
                              {n, n + 1, 0, c}, sums.data());
   std::vector<double> doubled = wide(values), squares(c);
   for (int64_t i = 0; i < size; ++i) {
@@ -144,9 +145,9 @@ bool check_convolutions(const Kernels& kernels) {
   const int64_t count = (c + width - 1) / width;
   for (int64_t p = 0; p < count; ++p) kernels.pack_by_output(view, p, width, packed.data() + p * c * width);
   const GatherPlan plan = forward_plan(g);
-  kernels.dense_gather({&plan, c, c, x.data(), y.data(), false}, {packed.data(), c * width, width, 0, count},
-                       nullptr, n * pixels, (n + 1) * pixels);
-  kernels.dense_weight_gradient({&plan, c, c, x.data(), x.data(), true, 0, c},
+  kernels.dense_gather({&plan, c, c, {x.data(), c}, y.data(), false},
+                       {packed.data(), c * width, width, 0, count}, nullptr, n * pixels, (n + 1) * pixels);
+  kernels.dense_weight_gradient({&plan, c, c, {x.data(), c}, {x.data(), c}, true, 0, c},
                                 {gradient.data(), c * width, width, 0, count}, n * pixels, (n + 1) * pixels);
   for (int64_t p = 0; p < count; ++p) {
     kernels.unpack_by_output(view, p, width, gradient.data() + p * c * width, unpacked.data());

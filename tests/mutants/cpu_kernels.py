@@ -16,8 +16,8 @@ MUTANTS = (
     Mutant(
         "depthwise_ring_kept_between_samples",
         "csrc/cpu/depthwise_rows.h",
-        "    source_ = sample + range_.begin;\n    std::fill(held_.begin(), held_.end(), -1);\n",
-        "    source_ = sample + range_.begin;\n",
+        "    source_ = first_ + pixel * stride_;\n    std::fill(held_.begin(), held_.end(), -1);\n",
+        "    source_ = first_ + pixel * stride_;\n",
         MANY,
         "The second sample of a task reads the rows of the first where an image is no taller than the kernel.",
     ),

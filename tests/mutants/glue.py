@@ -97,4 +97,12 @@ MUTANTS = (
         ("tests/ops/test_many_samples.py", "tests/fuzz/test_corpus.py"),
         "Batches that no group divides count samples twice.",
     ),
+    Mutant(
+        "slices_read_as_whole_images",
+        "csrc/ops/conv_arguments.h",
+        "return {static_cast<const T*>(tensor.data_ptr()), pixel_stride(tensor)};",
+        "return {static_cast<const T*>(tensor.data_ptr()), tensor.size(1)};",
+        ("tests/ops/test_channel_slices.py",),
+        "The pixels of some channels of an image are looked for one after the other.",
+    ),
 )

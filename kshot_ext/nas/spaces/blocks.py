@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kshot_ext.nn.fused_sequence import plus_residual
+from kshot_ext.ops.channel_split import even_and_odd_channels
+
 
 def conv_batch_norm(
     in_channels: int,
@@ -109,8 +112,8 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = shortcut
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.project(self.excite(self.depthwise(self.expand(input))))
-        return input + output if self.has_shortcut else output
+        inner = self.excite(self.depthwise(self.expand(input)))
+        return plus_residual(self.project, inner, input) if self.has_shortcut else self.project(inner)
 
 
 class ShuffleUnit(nn.Module):
@@ -132,7 +135,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.shortcut is None:
-            passing, worked_on = input[:, ::2], input[:, 1::2]
+            passing, worked_on = even_and_odd_channels(input)
         else:
             passing, worked_on = self.shortcut(input), input
         return torch.cat([passing, self.branch(worked_on)], dim=1)

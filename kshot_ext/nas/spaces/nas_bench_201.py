@@ -16,6 +16,7 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero, conv_batch_norm
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
+from kshot_ext.nn.fused_sequence import plus_residual
 
 _CHANNELS = 16
 _STAGE_FACTORS = (1, 2, 4)
@@ -129,8 +130,11 @@ class _CellNetwork(nn.Module):
     def _cell(self, operations: Sequence[nn.Module], features: Tensor) -> Tensor:
         nodes = [features]
         for node in range(1, 4):
-            incoming = [op(nodes[start]) for op, (start, end) in zip(operations, _EDGES) if end == node]
-            nodes.append(sum(incoming[1:], start=incoming[0]))
+            first, *others = [(op, nodes[start]) for op, (start, end) in zip(operations, _EDGES) if end == node]
+            total = first[0](first[1])
+            for operation, start in others:
+                total = plus_residual(operation, start, total)
+            nodes.append(total)
         return nodes[-1]
 
 
@@ -147,7 +151,7 @@ class _Reduction(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.shortcut(input) + self.second(self.first(input))
+        return plus_residual(self.second, self.first(input), self.shortcut(input))
 
 
 def _edge(operation: str, channels: int) -> nn.Module:

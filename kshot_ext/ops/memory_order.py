@@ -1,0 +1,20 @@
+"""In which order a batch of images lies in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def has_channels_innermost(image: Tensor) -> bool:
+    """Whether the channels of `[N, C, ...]` lie closest together, as in channels_last or in some channels of it.
+
+    `is_contiguous(memory_format=torch.channels_last)` says no of slices and strided views; as torch's own convolutions
+    do, what works on channels_last images takes them as such all the same.
+    """
+    if image.dim() == 4 and image.is_contiguous(memory_format=torch.channels_last):
+        return True
+    if image.dim() == 5 and image.is_contiguous(memory_format=torch.channels_last_3d):
+        return True
+    others = [stride for dim, (size, stride) in enumerate(zip(image.shape, image.stride())) if dim != 1 and size > 1]
+    return image.shape[1] > 1 and bool(others) and 0 < image.stride(1) < min(others)
