@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,3 +146,9 @@ def test_wrong_parts_are_named() -> None:
         KShotChain(nn.ReLU())
     with pytest.raises(ValueError, match="more than one value per channel"):
         KShotConvNormAct(6, 4, 1, num_shots=SHOTS)(torch.randn(1, 6, 1, 1), CODE)
+
+
+def test_the_page_on_chains_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chains.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)), {})
+    assert capsys.readouterr().out.splitlines() == ["[8, 32, 16, 16]"] * 2
