@@ -7,6 +7,7 @@
 #include "ops/dense_panels.h"
 #include "ops/depthwise_mixture.h"
 #include "ops/registration.h"
+#include "ops/sum_of_parts.h"
 
 namespace kshot {
 namespace {
