@@ -110,8 +110,10 @@ inline void load_rows(const ChainInput& input, int64_t sample, const Span& span,
   for_each_few_rows(positions, span.count, [&](int64_t c, auto lanes, int64_t p, auto rows) {
     const F scale = has_norm ? load_lanes(input.scale + at + c, lanes) : F{},
             shift = has_norm ? load_lanes(input.shift + at + c, lanes) : F{};
+    constexpr int kRows = decltype(rows)::value;
 #pragma GCC unroll 4
-    for (int64_t i = p; i < p + rows; ++i) {
+    for (int j = 0; j < kRows; ++j) {
+      const int64_t i = p + j;
       const F x = load_lanes(from + i * span.stride + c, lanes);
       const F z = activate<float>(kind_of<relu>(input.activation), has_norm ? x * scale + shift : x);
       store_lanes(to + i * to_stride + c, z, lanes);
@@ -128,8 +130,10 @@ inline void load_gradient_rows(const ChainGradient& gradient, const Span& span, 
     const F mean = output ? load_lanes(means + c, lanes) : F{},
             slope = output ? load_lanes(slopes + c, lanes) : F{},
             constant = output ? load_lanes(constants + c, lanes) : F{};
+    constexpr int kRows = decltype(rows)::value;
 #pragma GCC unroll 4
-    for (int64_t i = p; i < p + rows; ++i) {
+    for (int j = 0; j < kRows; ++j) {
+      const int64_t i = p + j;
       F g = load_lanes(grad + i * span.stride + c, lanes);
       if (output) g += (load_lanes(output + i * span.stride + c, lanes) - mean) * slope + constant;
       store_lanes(to + i * to_stride + c, g, lanes);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 import kshot_ext
 from kshot_ext.nn import KShotBatchNorm2d, KShotChain, KShotConv2d, KShotConvNormAct
 from kshot_ext.ops.batch_norm_act import batch_norm_act
+from kshot_ext.optim import KShotSGD
 
 SHOTS = 3
 CODE = torch.tensor([0.2, 0.5, 0.3])
@@ -83,6 +86,21 @@ def test_a_chain_evaluates_as_its_layers() -> None:
     assert chain[0].norm.num_batches_tracked == 0
 
 
+def test_compact_gradients_train_a_chain_as_dense_ones() -> None:
+    compact = KShotChain(*links())
+    dense = copy.deepcopy(compact)
+    image, residual = (tensor.detach() for tensor in inputs())
+    goal = torch.randn(4, 6, 4, 4)
+    for chain, kind in ((compact, KShotSGD), (dense, torch.optim.SGD)):
+        optimizer = kind(chain.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(3):
+            (chain(image, CODE, residual) * goal).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for ours, theirs in zip(compact.parameters(), dense.parameters()):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_link_alone_gives_its_output() -> None:
     link = links()[0]
     image, _ = inputs()
@@ -144,3 +162,9 @@ def test_wrong_parts_are_named() -> None:
         KShotChain(nn.ReLU())
     with pytest.raises(ValueError, match="more than one value per channel"):
         KShotConvNormAct(6, 4, 1, num_shots=SHOTS)(torch.randn(1, 6, 1, 1), CODE)
+
+
+def test_the_page_on_chains_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chains.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)), {})
+    assert capsys.readouterr().out.splitlines() == ["[8, 32, 16, 16]"] * 2
