@@ -82,7 +82,7 @@ class _Override(threading.local):
     reference = False
 
 
-_override = _Override()
+override = _Override()  # of this thread, by `use_reference`; what serves planned calls reads it
 _lock = threading.RLock()
 _callbacks: list[Callable[[], None]] = []
 _info: BackendInfo | None = None
@@ -101,7 +101,7 @@ def native() -> bool:
     Raises:
         BackendError: `KSHOT_EXT_BACKEND` is `native` and there is no library, or is no legal value.
     """
-    return not (_override.reference or under_transform()) and _library_in_use()
+    return not (override.reference or under_transform()) and _library_in_use()
 
 
 def under_transform() -> bool:
@@ -194,12 +194,12 @@ def use_reference() -> Iterator[None]:
         ...     backend.native()
         False
     """
-    before = _override.reference
-    _override.reference = True
+    before = override.reference
+    override.reference = True
     try:
         yield
     finally:
-        _override.reference = before
+        override.reference = before
 
 
 def _library_in_use() -> bool:

@@ -125,7 +125,7 @@ TINY_CONV2D_CASES = tuple(
 )  # fmt: skip
 
 
-def fused_kernel_serves(call: Call) -> bool:
+def fused_serves(call: Call) -> bool:
     """Whether `algorithm="fused"` has a kernel for this call of `kshot_conv2d`."""
     input, weight = call.tensors["input"], call.tensors["weight"]
     channels = (weight.shape[1], weight.shape[2])

@@ -87,7 +87,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const auto all = [&](const ChainedGradients& own, const auto& gradients_of) {
     const bool summed = need_input && operand.has_norm();
     const std::vector<Tensor> norm = summed ? operand.gradients(own.sums) : operand.no_gradients();
-    const MixedGradients mixed = gradients_of(own);
+    const FusedGradients mixed = gradients_of(own);
     return std::make_tuple(grad_input, norm[0], norm[1], norm[2], norm[3], std::get<1>(mixed),
                            std::get<2>(mixed), std::get<3>(mixed), std::get<4>(mixed));
   };

@@ -51,7 +51,7 @@ inline Tensor new_channels_last(const Tensor& like, int64_t channels, int64_t he
   return empty_strided(sizes, channels_last_strides(sizes), like.scalar_type(), like);
 }
 
-// What mixed_conv2d takes on every backend: images, a dictionary with all channels that the call uses, codes,
+// What fused_conv2d takes on every backend: images, a dictionary with all channels that the call uses, codes,
 // gates and biases of matching shapes, everything on one device. Kernels read through raw pointers, so
 // nothing that they take for granted is left unchecked here, in `conv_geometry` and in `check_gradient`.
 inline void check_operands(const Tensor& input, const Tensor& weight, const Tensor& code,

@@ -1,7 +1,7 @@
 // The mixed weight of a depthwise convolution on the CPU, whose kernels read it tap by tap.
 #pragma once
 
-#include "ops/mixed_conv2d.h"
+#include "ops/fused_conv2d.h"
 #include "ops/transpose.h"
 
 namespace kshot {
@@ -30,10 +30,10 @@ class DepthwiseMixture {
   }
 
   // `grads.weight` is that of the weight by tap.
-  MixedGradients gradients(const ConvGradients& grads, const Needs& needs) const {
+  FusedGradients gradients(const ConvGradients& grads, const Needs& needs) const {
     if (!needs.parameters()) return no_gradients_of_mixing(mixing_, grads.input);
     if (by_tap_before_) {
-      MixedGradients result = gradients_of_mixing(mixing_, grads.input, grads.weight, needs);
+      FusedGradients result = gradients_of_mixing(mixing_, grads.input, grads.weight, needs);
       if (needs.weight) std::get<2>(result) = copies_from(std::get<2>(result));
       return result;
     }

@@ -39,11 +39,11 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
   m.def("force_cpu_isa(str name) -> bool");
   m.def(
-      "mixed_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? gate, Tensor? bias, SymInt "
+      "fused_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? gate, Tensor? bias, SymInt "
       "out_channels, int[] stride, int[] padding, int[] dilation, bool depthwise, bool allow_tf32) -> "
       "Tensor");
   m.def(
-      "mixed_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, Tensor? gate, int[]"
+      "fused_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor code, Tensor? gate, int[]"
       " stride, int[] padding, int[] dilation, bool depthwise, bool allow_tf32, bool need_input, bool "
       "need_effective, bool need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor, Tensor, "
       "Tensor)");

@@ -11,15 +11,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "common/dtype.h"
+#include "common/sizes.h"
 #include "ops/torch_compat.h"
 
 namespace kshot {
 
 using torch::stable::Tensor;
-using Sizes = std::vector<int64_t>;
 
 inline DType dtype_of(const Tensor& tensor) {
   using torch::headeronly::ScalarType;

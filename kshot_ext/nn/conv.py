@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.shots import stack_shots
+from kshot_ext.ops.conv_forms import Dimensions
+from kshot_ext.ops.kshot_conv import DIMENSIONS, kshot_conv
 
 
 class _KShotConv(KShotModule):
     """Shared by the three classes below: holds the dictionaries, forwards to the functional operator."""
 
     plain: ClassVar[type[nn.modules.conv._ConvNd]]
-    operator: ClassVar[Callable[..., Tensor]]
+    dims: ClassVar[Dimensions]
 
     def __init__(
         self,
@@ -66,13 +66,16 @@ class _KShotConv(KShotModule):
         gate: Tensor | None = None,
         out_channels: int | None = None,
     ) -> Tensor:
-        code = self.resolve_code(code)
+        if code is None:
+            code = self._code
+        if code is None or self.check_code:  # a call that is saved where there is nothing to check
+            code = self.resolve_code(code)
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
-        return type(self).operator(
-            input, self.weight, code, self.bias, self.stride, padding, self.dilation, self._dictionary_groups,
-            gate=gate, out_channels=self._width if out_channels is None else out_channels,
+        return kshot_conv(
+            self.dims, input, self.weight, code, self.bias, self.stride, padding, self.dilation,
+            self._dictionary_groups, gate, self._width if out_channels is None else out_channels, "auto",
         )  # fmt: skip
 
     def narrowed(self, plain: nn.modules.conv._ConvNd) -> _KShotConv:
@@ -104,7 +107,7 @@ class KShotConv1d(_KShotConv):
     """
 
     plain = nn.Conv1d
-    operator = staticmethod(KF.kshot_conv1d)
+    dims = DIMENSIONS[1]
 
 
 class KShotConv2d(_KShotConv):
@@ -123,7 +126,7 @@ class KShotConv2d(_KShotConv):
     """
 
     plain = nn.Conv2d
-    operator = staticmethod(KF.kshot_conv2d)
+    dims = DIMENSIONS[2]
 
 
 class KShotConv3d(_KShotConv):
@@ -133,4 +136,4 @@ class KShotConv3d(_KShotConv):
     """
 
     plain = nn.Conv3d
-    operator = staticmethod(KF.kshot_conv3d)
+    dims = DIMENSIONS[3]

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from kshot_ext.ops.conv_forms import ConvCall
-
-Form = Callable[[ConvCall], Tensor]
+from kshot_ext.ops import plans
+from kshot_ext.ops.conv_forms import ConvCall, Form
 
 _ROUNDS = 5
-_enabled = False
+measuring = False  # whether "auto" measures; every call reads it, `set_autotune` sets it
 _fastest: dict[tuple, str] = {}
 
 
@@ -33,15 +32,16 @@ def set_autotune(enabled: bool) -> None:
         >>> kshot_ext.set_autotune(True)
         >>> kshot_ext.set_autotune(False)
     """
-    global _enabled
-    _enabled = bool(enabled)
-    if not _enabled:
+    global measuring
+    measuring = bool(enabled)
+    if not measuring:
         _fastest.clear()
+    plans.forget()
 
 
 def measures() -> bool:
     """Whether a call is to be measured now."""
-    if not _enabled or torch.compiler.is_compiling():
+    if not measuring or torch.compiler.is_compiling():
         return False
     return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import leading, mix
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.memory_order import has_channels_innermost
@@ -124,7 +124,7 @@ def _native_form(image, weight, bias, mean, var, training, momentum, eps, activa
     """
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
-    output, batch_mean, batch_var = _operator(image, weight, bias, residual, *fixed, eps, index)
+    output, batch_mean, batch_var = _operator.call(image, weight, bias, residual, *fixed, eps, index)
     count = image.numel() // image.shape[1]
     if training and mean is not None:
         record_moments(mean, var, batch_mean, batch_var, count, momentum)
@@ -223,7 +223,10 @@ def _fake(input, weight, bias, residual, mean, variance, eps, activation):
 _IDENTITY = list(ACTIVATIONS).index("identity")
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _forward(ctx, *inputs, output=None) -> tuple[Tensor, Tensor, Tensor]:
+    if output is None:
+        with below_autograd():
+            output = torch.ops.kshot_ext.batch_norm_act(*inputs)
     input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation = inputs
     ctx.training = mean is None
     if ctx.training:
@@ -233,6 +236,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(input, weight, bias, residual, mean, variance)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
+    return output
 
 
 def _backward(ctx, grad, *_):
@@ -272,7 +276,7 @@ def _fake_backward(grad, input, weight, bias, residual, mean, variance, eps, act
     return grad_input, sums, torch.empty_like(grad_input) if need_residual else input.new_empty(0)
 
 
-_operator = differentiable("batch_norm_act", _setup_context, _backward)
+_operator = differentiable("batch_norm_act", _forward, _backward)
 _backward_operator = not_differentiable("batch_norm_act_backward")
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kshot_ext import backend
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
+from kshot_ext.ops.fused_conv2d import fused_conv2d
 from kshot_ext.ops.memory_order import has_channels_innermost
-from kshot_ext.ops.mixed_conv2d import mixed_conv2d
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
@@ -55,18 +55,30 @@ class ConvCall(NamedTuple):
 
     def in_format_of_input(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format of the input: a convolution follows whichever operand is channels_last."""
-        memory_format = self.dims.channels_last
-        if memory_format is None:
-            return tensor
-        channels_last = not self.input.is_contiguous() and has_channels_innermost(self.input)
-        return tensor.contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
+        return tensor if self.dims.channels_last is None else tensor.contiguous(memory_format=self.memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """That of the input; what is both counts as contiguous."""
+        channels_last = self.dims.channels_last
+        if channels_last is None or self.input.is_contiguous():
+            return torch.contiguous_format
+        return channels_last if has_channels_innermost(self.input) else torch.contiguous_format
+
+
+Form = Callable[[ConvCall], Tensor]
+
+
+def active(input: Tensor, widths: ActiveWidths) -> Tensor:
+    """The channels of the input that a convolution of these widths reads."""
+    return input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
 
 
 # Of a dense dictionary; CUDA's kernels hold a code of at most so many entries.
 MOST_CUDA_COPIES = 128
 
 
-def can_fuse(call: ConvCall) -> bool:
+def fused_serves(call: ConvCall) -> bool:
     """Whether we have a kernel for this call: two dimensions, depthwise or dense.
 
     Dense kernels take float32, on CUDA half types too, and there up to `MOST_CUDA_COPIES` copies. Under autocast the
@@ -88,8 +100,9 @@ def prefers_fused(call: ConvCall) -> bool:
     """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
 
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
-    image. With one weight for the batch, so are 1x1 convolutions of channels_last images with at least 16 channels, a
-    vector of AVX-512, on both sides, or of so few pixels that calls take longer than products.
+    image. With one weight for the batch, dense ones are ours at so few positions that calls take longer than products,
+    and 1x1 convolutions of channels_last images with at least 16 channels, a vector of AVX-512, on both sides; but not
+    at 16 positions or fewer, where to put a large weight in order takes longer than to multiply with it.
 
     On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
     take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
@@ -104,9 +117,14 @@ def prefers_fused(call: ConvCall) -> bool:
         return call.widths.in_channels >= 8
     positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
     channels_last = has_channels_innermost(call.input)
-    pointwise = math.prod(call.weight.shape[3:]) == 1
-    thin = min(call.widths.in_channels, call.widths.out_channels) < 16
-    return pointwise and channels_last and (not thin or positions <= 1024)
+    inputs, outputs = call.widths.in_channels, call.widths.out_channels
+    taps = math.prod(call.weight.shape[3:])
+    if taps > 1:
+        few = positions <= (1024 if channels_last else 512)
+        return few and positions * taps * inputs * outputs <= 5_000_000
+    if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
+        return False
+    return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)
 
 
 def is_linear_map(call: ConvCall) -> bool:
@@ -140,10 +158,16 @@ def stacked_form(call: ConvCall) -> Tensor:
     return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 
-def mixed_form(call: ConvCall) -> Tensor:
+def fused_form(call: ConvCall) -> Tensor:
     """Our own operator; a gate that its kernels do not take scales the output."""
-    if call.gate is not None and not _takes_gate(call):
-        return _scaled_by_gate(mixed_form, call)
+    if not takes_gate(call):
+        return _scaled_by_gate(fused_form, call)
+    operands, arguments = fused_arguments(call)
+    return call.in_format_of_input(fused_conv2d(*operands, *arguments))
+
+
+def fused_arguments(call: ConvCall) -> tuple[tuple[Tensor | None, ...], tuple[int, Window, bool]]:
+    """Operands and settings of our operator, which casts what it uses of the dictionary."""
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
     code, gate = call.code.to(sum_dtype), call.gate
@@ -152,19 +176,18 @@ def mixed_form(call: ConvCall) -> Tensor:
         if gate.dim() == 2 and code.dim() == 1:
             code = code.expand(gate.shape[0], -1)
     bias = effective_bias(call.bias, code, gate, widths.out_channels)
-    input = call.input.to(_output_dtype(call))  # the operator casts what it uses of the dictionary
-    output = mixed_conv2d(
-        input, call.weight, code, gate, bias, widths.out_channels, call.window, depthwise=call.depthwise
-    )
-    return call.in_format_of_input(output)
+    operands = (call.input.to(_output_dtype(call)), call.weight, code, gate, bias)
+    return operands, (widths.out_channels, call.window, call.depthwise)
 
 
-def _takes_gate(call: ConvCall) -> bool:
-    """Whether `mixed_conv2d` takes the gate of this call.
+def takes_gate(call: ConvCall) -> bool:
+    """Whether `fused_conv2d` takes the gate of this call, if there is one.
 
     A gate per sample makes a weight per sample of a weight for the batch, where scaling the output is cheaper. Only
     depthwise weights of half types are small enough to be mixed per sample rather than to convolve in float32.
     """
+    if call.gate is None:
+        return True
     if not call.depthwise:
         return not call.per_sample and call.gate.dim() == 1
     return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in _HALF_TYPES

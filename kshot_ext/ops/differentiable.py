@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,39 +20,57 @@ from kshot_ext import backend
 from kshot_ext.ops.transforms import register_rules
 
 # torch.library itself uses this guard, but it is no public name. Without it calls are as right, only slower.
-_below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
+below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
 
 
-def differentiable(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """The operator `kshot_ext::NAME`, with its autograd formula, as a function of positional arguments.
+class Operator(NamedTuple):
+    """`kshot_ext::NAME` as functions of positional arguments.
+
+    Attributes:
+        call: what serves any call.
+        recorded: a call that autograd records, where `must_be_seen` is false and no tensor wrapped by a transform.
+        unrecorded: one that it does not record.
+    """
+
+    call: Callable[..., Any]
+    recorded: Callable[..., Any]
+    unrecorded: Callable[..., Any]
+
+
+def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Operator:
+    """The operator `kshot_ext::NAME` with its autograd formula.
 
     Args:
         name: name of the operator.
-        setup_context, backward: the formula, as `torch.library.register_autograd` takes it.
+        forward: takes ctx and the operator's arguments; calls it `below_autograd`, unless it is given the `output` by
+            that name; keeps in ctx what `backward` needs; returns the output. It is one function, and calls none, as
+            on small tensors each takes time that shows.
+        backward: as `torch.library.register_autograd` takes it.
     """
 
     @backend.on_load
     def register() -> None:
-        register_rules(name, backward, setup_context)
-
-    def forward(ctx, *inputs):
-        with _below_autograd():
-            output = getattr(torch.ops.kshot_ext, name)(*inputs)
-        setup_context(ctx, inputs, output)
-        return output
+        register_rules(name, backward, lambda ctx, inputs, output: forward(ctx, *inputs, output=output))
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     formula = type(f"kshot_ext_{name}", (torch.autograd.Function,), methods)
+    # `Function.apply` looks for function transforms and unwraps what they left, which takes as long as the rest of it.
+    recorded = super(torch.autograd.Function, formula).apply
+
+    def unrecorded(*inputs):
+        with below_autograd():
+            return getattr(torch.ops.kshot_ext, name)(*inputs)
 
     def call(*inputs):
-        if _must_be_seen(inputs):
+        if must_be_seen(inputs):
             return getattr(torch.ops.kshot_ext, name)(*inputs)
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-            return formula.apply(*inputs)
-        with _below_autograd():
-            return getattr(torch.ops.kshot_ext, name)(*inputs)
+        if torch.is_grad_enabled():
+            for x in inputs:
+                if isinstance(x, Tensor) and x.requires_grad:
+                    return formula.apply(*inputs)
+        return unrecorded(*inputs)
 
-    return call
+    return Operator(call, recorded, unrecorded)
 
 
 def not_differentiable(name: str) -> Callable[..., Any]:
@@ -71,15 +89,15 @@ def not_differentiable(name: str) -> Callable[..., Any]:
 
     def call(*inputs):
         # With create_graph gradients are enabled, and the registered formula refuses.
-        if torch.is_grad_enabled() or _must_be_seen(inputs):
+        if torch.is_grad_enabled() or must_be_seen(inputs):
             return getattr(torch.ops.kshot_ext, name)(*inputs)
-        with _below_autograd():
+        with below_autograd():
             return getattr(torch.ops.kshot_ext, name)(*inputs)
 
     return call
 
 
-def _must_be_seen(inputs: tuple[Any, ...]) -> bool:
+def must_be_seen(inputs: tuple[Any, ...]) -> bool:
     """Whether a compiler, function transform, tracer or overriding tensor must be shown the operator itself."""
     return (
         torch.compiler.is_compiling()

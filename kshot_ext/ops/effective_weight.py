@@ -8,9 +8,9 @@ from torch import Tensor
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient
-from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.fakes import register_fake
-from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
+from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
 
 
 def effective_weight(
@@ -70,6 +70,14 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
     """`effective_weight` on checked arguments: what the other operations call."""
     if backend.kernels_for(weight.device) is None:
         return reference.effective_weight(weight, code, gate=gate, out_channels=out_channels, in_channels=in_channels)
+    operands, widths = mixing_arguments(weight, code, gate, out_channels, in_channels)
+    return mixing.call(*operands, *widths)
+
+
+def mixing_arguments(
+    weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int | None
+) -> tuple[tuple[Tensor, Tensor, Tensor | None], tuple[int, int]]:
+    """Operands and widths as the operator takes them."""
     sum_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     if code.dtype != sum_dtype:
         code = code.to(sum_dtype)
@@ -77,8 +85,7 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
         gate = leading(gate, out_channels).to(sum_dtype)
         if gate.dim() == 2 and code.dim() == 1:
             code = code.expand(gate.shape[0], -1)
-    width = in_channels if in_channels is not None else 1
-    return _operator(weight, code, gate, out_channels, width)
+    return (weight, code, gate), (out_channels, in_channels if in_channels is not None else 1)
 
 
 def effective_bias(bias: Tensor | None, code: Tensor, gate: Tensor | None, out_channels: int) -> Tensor | None:
@@ -123,10 +130,14 @@ def copies_are_channels_last(weight: Tensor) -> bool:
     return weight.dim() > 3 and not weight.is_contiguous() and weight.movedim(2, -1).is_contiguous()
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _forward(ctx, *inputs, output=None) -> Tensor:
+    if output is None:
+        with below_autograd():
+            output = torch.ops.kshot_ext.effective_weight(*inputs)
     weight, code, gate, ctx.out_channels, ctx.in_channels = inputs
-    ctx.owned = owned(weight) if code.dim() == 1 else None
+    ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
     ctx.save_for_backward(weight, code, gate)
+    return output
 
 
 def _backward(ctx, grad: Tensor):
@@ -156,7 +167,7 @@ def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
     )
 
 
-_operator = differentiable("effective_weight", _setup_context, _backward)
+mixing = differentiable("effective_weight", _forward, _backward)
 # Gradients of dictionary, code and gate from that of the effective weight; those not asked for are empty.
 effective_weight_gradients = not_differentiable("effective_weight_backward")
 

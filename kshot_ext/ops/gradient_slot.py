@@ -93,13 +93,10 @@ def own(parameter: Tensor, owner: object) -> None:
         vars(parameter).setdefault(_OWNERS, weakref.WeakSet()).add(owner)
 
 
-def owned(weight: Tensor) -> OwnedParameter | None:
-    """The parameter that a dictionary is, if its gradient may be compact at all; for backward passes to keep."""
-    return weight if isinstance(weight, OwnedParameter) else None
-
-
 def takes_compact_gradient(parameter: OwnedParameter | None) -> bool:
     """Whether the backward pass that runs now may leave a compact gradient: nothing but the slot would get it.
+
+    The forward pass has kept `parameter` if the dictionary is one that an optimiser may own, and its code is shared.
 
     Not with hooks on the gradient, for `torch.autograd.grad`, with `create_graph`, or in a compiler; nor where the slot
     has a dense gradient, to which autograd then adds in place.

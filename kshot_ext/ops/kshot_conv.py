@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import autotune, checks, conv_forms
-from kshot_ext.ops.conv_forms import ConvCall, Dimensions
+from kshot_ext.ops import autotune, checks, conv_forms, plans
+from kshot_ext.ops.conv_forms import ConvCall, Dimensions, Form
+from kshot_ext.ops.conv_plans import conv_plan
 from kshot_ext.ops.window import Window
-from kshot_ext.widths import active_widths
+from kshot_ext.widths import ActiveWidths, active_widths
 
 Size = int | Sequence[int]
 
@@ -34,6 +37,7 @@ _3D = Dimensions(
     "[K, C_out, C_in/groups, KD, KH, KW]",
     torch.channels_last_3d,
 )
+DIMENSIONS = {dims.count: dims for dims in (_1D, _2D, _3D)}
 
 
 def kshot_conv2d(
@@ -67,8 +71,8 @@ def kshot_conv2d(
         stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`; padding may be "same" or "valid".
         gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
         out_channels: output width C_out'; default: all that the input width allows.
-        algorithm: "mix_then_conv" mixes the weight, then calls the vendor's convolution; "fused" does both in
-            one kernel of ours; "auto" picks the faster one that can serve the call, by a rule or, after
+        algorithm: "mix_then_conv" mixes the weight, then calls the vendor's convolution; "fused" calls one operator
+            of ours that does both; "auto" picks the faster one that can serve the call, by a rule or, after
             `kshot_ext.set_autotune(True)`, by measuring.
 
     Returns:
@@ -88,7 +92,7 @@ def kshot_conv2d(
 
     Paper: K-shot NAS, arXiv 2106.06442 (codes); per-sample codes are those of CondConv, arXiv 1904.04971.
     """
-    return _kshot_conv(_2D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
+    return kshot_conv(_2D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
 
 
 def kshot_conv1d(
@@ -111,7 +115,7 @@ def kshot_conv1d(
         >>> kshot_conv1d(torch.ones(1, 1, 4), torch.ones(2, 1, 1, 3), torch.tensor([0.5, 0.5]))
         tensor([[[3., 3.]]])
     """
-    return _kshot_conv(_1D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
+    return kshot_conv(_1D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
 
 
 def kshot_conv3d(
@@ -134,12 +138,84 @@ def kshot_conv3d(
         >>> kshot_conv3d(torch.ones(1, 1, 2, 2, 2), torch.ones(2, 1, 1, 2, 2, 2), torch.tensor([0.5, 0.5]))
         tensor([[[[[8.]]]]])
     """
-    return _kshot_conv(_3D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
+    return kshot_conv(_3D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
 
 
-def _kshot_conv(
+def kshot_conv(
     dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
 ) -> Tensor:
+    """What the functions above and the modules call: runs the plan of the call, and makes it if there is none.
+
+    It is one function, which calls none of ours but the operator: around small tensors each takes time that shows.
+    """
+    key = plan = None
+    if not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
+        or forward_ad._current_level >= 0
+        or backend.override.reference
+        or torch.jit.is_tracing()
+        or has_torch_function((input,))  # also of modes
+    ):
+        try:
+            device = input.device
+            kind, wrapped = device.type, plans.is_wrapped
+            key = (
+                type(input), input.shape, input.stride(), input.dtype, device, input.requires_grad, wrapped(input),
+                type(weight), weight.shape, weight.dtype, weight.device, weight.requires_grad, wrapped(weight),
+                type(code), code.shape, code.dtype, code.device, code.requires_grad, wrapped(code),
+                bias is not None
+                and (type(bias), bias.shape, bias.dtype, bias.device, bias.requires_grad, wrapped(bias)),
+                gate is not None
+                and (type(gate), gate.shape, gate.dtype, gate.device, gate.requires_grad, wrapped(gate)),
+                # As text, which tells 1 from True and 1.0.
+                f"{stride!r} {padding!r} {dilation!r} {groups!r} {out_channels!r} {algorithm!r}",
+                dims.count,
+                torch.is_grad_enabled(),
+                torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+                kind == "cuda" and torch.backends.cudnn.allow_tf32,
+                autotune.measuring and (weight.stride(), code.stride()),
+            )  # fmt: skip
+            plan = plans.kept.get(key)
+        except (AttributeError, RuntimeError, TypeError):  # no tensor, or none with strides: the checks say so
+            key = None
+    if plan is None:
+        return _first_call(
+            key, dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
+        )
+    if plan.convolution is None:
+        return plan.run(input, weight, code, gate, bias, *plan.arguments)
+    mixed = plan.run(weight, code, gate, *plan.arguments).contiguous(memory_format=plan.memory_format)
+    return dims.convolve(input, mixed, bias, *plan.convolution)
+
+
+def _first_call(
+    key, dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
+) -> Tensor:
+    """A call without a plan: checks it, chooses its form, runs that; and keeps the plan if there is a `key` for it."""
+    widths, window = _checked(
+        dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
+    )
+    kernels = backend.kernels_for(input.device)
+    if kernels is None:
+        input, window = window.without_pitfalls(input)
+        return dims.reference(
+            input, weight, code, bias, *window.torch_arguments(), groups, gate=gate, out_channels=out_channels
+        )
+    call = ConvCall(dims, conv_forms.active(input, widths), weight, code, bias, gate, widths, window)
+    form = _chosen_form(call, algorithm, groups)
+    output = form(call)
+    # Autotune measures bias and gate by their strides, too, and nothing while a CUDA graph is captured.
+    fixed = not autotune.measuring or (kernels == "cpu" and bias is None and gate is None)
+    if key is not None and fixed and plans.are_plain(input, weight, code, bias, gate):
+        plans.keep(key, conv_plan(input, call, form, output))
+    return output
+
+
+def _checked(
+    dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
+) -> tuple[ActiveWidths, Window]:
+    """The widths and the window of a call without a mistake."""
     checks.check_tensor("input", input, dims.input_layout, (dims.count + 2,))
     checks.check_dictionary(weight, dims.weight_layout, (dims.count + 3,))
     checks.check_companion("weight", weight, "input", input)
@@ -152,28 +228,25 @@ def _kshot_conv(
         checks.check_gate(gate, weight, weight.shape[1], widths.out_channels, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
-    if backend.kernels_for(input.device) is None:
-        input, window = window.without_pitfalls(input)
-        return dims.reference(
-            input, weight, code, bias, *window.torch_arguments(), groups, gate=gate, out_channels=out_channels
-        )
-    input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
-    call = ConvCall(dims, input, weight, code, bias, gate, widths, window)
+    return widths, window
+
+
+def _chosen_form(call: ConvCall, algorithm: str, groups: int) -> Form:
+    """The form that `algorithm` names or, if it is "auto", that is measured or expected to be the fastest."""
     if algorithm == "auto" and conv_forms.stacks_copies(call):
-        return conv_forms.stacked_form(call)
-    fusible = algorithm != "mix_then_conv" and conv_forms.can_fuse(call)
-    if algorithm == "fused" and not fusible:
+        return conv_forms.stacked_form
+    serves = algorithm != "mix_then_conv" and conv_forms.fused_serves(call)
+    if algorithm == "fused" and not serves:
         raise ValueError(
-            f"algorithm='fused' has no kernel for a convolution of weight {list(weight.shape)} with groups={groups} "
-            f"on {input.device.type}; use 'auto' or 'mix_then_conv'"
+            f"algorithm='fused' has no kernel for a convolution of weight {list(call.weight.shape)} with "
+            f"groups={groups} on {call.input.device.type}; use 'auto' or 'mix_then_conv'"
         )
     apart = conv_forms.form_apart(call)
-    if not fusible:
-        return apart(call)
+    if not serves:
+        return apart
     if algorithm == "fused":
-        return conv_forms.mixed_form(call)
+        return conv_forms.fused_form
     if autotune.measures():
-        inside = autotune.fastest(call, {"fused": conv_forms.mixed_form, "mix_then_conv": apart}) == "fused"
-    else:
-        inside = conv_forms.prefers_fused(call)
-    return conv_forms.mixed_form(call) if inside else apart(call)
+        forms = {"fused": conv_forms.fused_form, "mix_then_conv": apart}
+        return forms[autotune.fastest(call, forms)]
+    return conv_forms.fused_form if conv_forms.prefers_fused(call) else apart

@@ -13,7 +13,7 @@ from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import not_differentiable
 from kshot_ext.ops.effective_weight import effective_weight_gradients, fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
-from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
+from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
 from kshot_ext.ops.transforms import register_rules
 
 
@@ -67,7 +67,7 @@ def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
 
 def _setup_context(ctx, inputs, output) -> None:
     weights, code = inputs
-    ctx.owned = [owned(weight) if code.dim() == 1 else None for weight in weights]
+    ctx.owned = [weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None for weight in weights]
     ctx.save_for_backward(code, *weights)
 
 

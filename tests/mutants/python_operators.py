@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "auto_never_fuses_few_pixels",
         "kshot_ext/ops/conv_forms.py",
-        "return pointwise and channels_last and (not thin or positions <= 1024)",
-        "return pointwise and channels_last and not thin",
+        "return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)",
+        "return channels_last and min(inputs, outputs) >= 16",
         FORMS,
         "The rule of `auto` leaves out calls that take longer than their products.",
     ),

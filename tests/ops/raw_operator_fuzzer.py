@@ -50,11 +50,11 @@ def convolution(rng: random.Random) -> tuple[dict[str, Any], tuple[int, ...]]:
     return {**arguments, **window, "depthwise": depthwise, "allow_tf32": False}, (batch, out, 3, 5)
 
 
-def mixed_conv2d(rng: random.Random) -> list[Any]:
+def fused_conv2d(rng: random.Random) -> list[Any]:
     return list(convolution(rng)[0].values())
 
 
-def mixed_conv2d_backward(rng: random.Random) -> list[Any]:
+def fused_conv2d_backward(rng: random.Random) -> list[Any]:
     arguments, size = convolution(rng)
     del arguments["bias"], arguments["out_channels"]
     return [torch.randn(size), *arguments.values(), *[rng.random() < 0.7 for _ in range(5)]]
@@ -182,7 +182,7 @@ def sgd_update(rng: random.Random) -> list[Any]:
 OPERATORS = {
     builder.__name__: builder
     for builder in (
-        mixed_conv2d, mixed_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
+        fused_conv2d, fused_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
         mix_weights_backward, batch_norm_act, batch_norm_act_backward, chained_conv2d, chained_conv2d_backward,
         chained_norm_act, chained_norm_act_backward, sgd_update,
     )

@@ -9,7 +9,7 @@ import torch
 
 from kshot_ext.ops import conv_forms
 from kshot_ext.ops.conv_forms import ConvCall
-from kshot_ext.ops.kshot_conv import _2D
+from kshot_ext.ops.kshot_conv import DIMENSIONS
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import active_widths
 
@@ -27,7 +27,7 @@ def call(
     code = torch.empty(*([batch] if per_sample else []), shots)
     window = Window.of_arguments((kernel, kernel), 1, padding, 1)
     widths = active_widths(inputs, (outputs, inputs // groups), groups, None)
-    return ConvCall(_2D, image, weight, code, None, None, widths, window)
+    return ConvCall(DIMENSIONS[2], image, weight, code, None, None, widths, window)
 
 
 RULE = {
@@ -39,7 +39,23 @@ RULE = {
     "pointwise_thin": ({"channels": (16, 15)}, False),
     "pointwise_thin_of_1024_positions": ({"channels": (16, 15), "batch": 1, "size": 32}, True),
     "pointwise_thin_of_1089_positions": ({"channels": (16, 15), "batch": 1, "size": 33}, False),
+    "pointwise_of_16_positions": ({"channels": (64, 513), "batch": 1, "size": 4}, False),
+    "pointwise_of_25_positions": ({"channels": (64, 513), "batch": 1, "size": 5}, True),
+    "pointwise_of_16_positions_and_a_smaller_weight": ({"channels": (64, 512), "batch": 1, "size": 4}, True),
+    "pointwise_of_16_positions_to_fewer_channels": ({"channels": (513, 64), "batch": 1, "size": 4}, True),
     "dense": ({"kernel": 3}, False),
+    "dense_of_1024_positions": ({"kernel": 3, "padding": 1, "batch": 1, "size": 32}, True),
+    "dense_of_1089_positions": ({"kernel": 3, "padding": 1, "batch": 1, "size": 33}, False),
+    "dense_contiguous_of_512_positions": (
+        {"kernel": 3, "padding": 1, "batch": 2, "size": 16, "channels_last": False},
+        True,
+    ),
+    "dense_contiguous_of_578_positions": (
+        {"kernel": 3, "padding": 1, "batch": 2, "size": 17, "channels_last": False},
+        False,
+    ),
+    "dense_of_4.7_million_products": ({"kernel": 3, "padding": 1, "channels": (32, 32), "size": 16}, True),
+    "dense_of_5.3_million_products": ({"kernel": 3, "padding": 1, "channels": (32, 36), "size": 16}, False),
 }
 
 

@@ -41,12 +41,12 @@ def test_the_faster_form_serves(faster: str, chosen: list[str], monkeypatch: pyt
     monkeypatch.setattr(autotune, "_seconds", lambda work, device: next(seconds))
     x, weight, code = operands()
     served = []
-    for name in ("mixed_form", "mix_then_conv_form"):
+    for name in ("fused_form", "mix_then_conv_form"):
         original = getattr(conv_forms, name)
         monkeypatch.setattr(conv_forms, name, lambda call, n=name, f=original: (served.append(n), f(call))[1])
     output = functional.kshot_conv2d(x, weight, code, padding=1, groups=8)
     assert chosen == [faster]
-    assert served[-1] == {"fused": "mixed_form", "mix_then_conv": "mix_then_conv_form"}[faster]
+    assert served[-1] == {"fused": "fused_form", "mix_then_conv": "mix_then_conv_form"}[faster]
     expected = functional.kshot_conv2d(x, weight, code, padding=1, groups=8, algorithm="mix_then_conv")
     torch.testing.assert_close(output, expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +12,17 @@ from cases import LAYOUTS, lay_out, with_algorithm
 
 from kshot_ext import backend, reference
 from kshot_ext import functional as KF
-from kshot_ext.ops import conv_forms
+from kshot_ext.ops import conv_forms, plans
 
-FORMS = ("mixed_form", "mix_then_conv_form", "grouped_form", "batched_form", "stacked_form")
+FORMS = ("fused_form", "mix_then_conv_form", "grouped_form", "batched_form", "stacked_form")
+
+
+@pytest.fixture(autouse=True)
+def _no_plans() -> Iterator[None]:
+    """Forms and backends are replaced here, behind the back of plans."""
+    plans.forget()
+    yield
+    plans.forget()
 
 
 @pytest.fixture
@@ -61,9 +70,9 @@ def chosen(
         ("mix_then_conv_form", (2, 16, 16, 1, 1), (1, 1), {"per_sample": False}),
         ("mix_then_conv_form", (2, 4, 8, 3, 3), (3, 3), {"per_sample": False, "dtype": torch.bfloat16}),
         # Depthwise is ours.
-        ("mixed_form", (2, 8, 1, 3, 3), (5, 5), {"per_sample": False, "groups": 8}),
-        ("mixed_form", (2, 8, 1, 3, 3), (5, 5), {"groups": 8}),
-        ("mixed_form", (2, 8, 1, 1, 1), (5, 5), {"groups": 8}),
+        ("fused_form", (2, 8, 1, 3, 3), (5, 5), {"per_sample": False, "groups": 8}),
+        ("fused_form", (2, 8, 1, 3, 3), (5, 5), {"groups": 8}),
+        ("fused_form", (2, 8, 1, 1, 1), (5, 5), {"groups": 8}),
         # A code per sample: 1x1 is a batched product, larger kernels are ours.
         ("batched_form", (2, 4, 8, 1, 1), (5, 5), {}),
         ("batched_form", (2, 4, 2, 1, 1), (5, 5), {}),
@@ -71,14 +80,14 @@ def chosen(
         ("batched_form", (2, 4, 8, 1, 1), (2, 1), {}),
         ("stacked_form", (2, 4, 8, 1, 1), (1, 1), {}),
         ("batched_form", (2, 4, 8, 1, 1), (1, 1), {"dtype": torch.bfloat16}),
-        ("mixed_form", (2, 4, 8, 1, 1), (5, 5), {"padding": 1}),
-        ("mixed_form", (2, 4, 8, 1, 3), (5, 5), {}),
-        ("mixed_form", (2, 4, 8, 3, 1), (5, 5), {}),
-        ("mixed_form", (2, 4, 8, 3, 3), (3, 3), {}),
-        ("mixed_form", (2, 4, 2, 3, 3), (40, 40), {}),
+        ("fused_form", (2, 4, 8, 1, 1), (5, 5), {"padding": 1}),
+        ("fused_form", (2, 4, 8, 1, 3), (5, 5), {}),
+        ("fused_form", (2, 4, 8, 3, 1), (5, 5), {}),
+        ("fused_form", (2, 4, 8, 3, 3), (3, 3), {}),
+        ("fused_form", (2, 4, 2, 3, 3), (40, 40), {}),
         ("grouped_form", (2, 4, 4, 1, 1), (5, 5), {"groups": 2}),
         # Where we have no kernel.
-        ("mixed_form", (128, 4, 2, 3, 3), (3, 3), {}),
+        ("fused_form", (128, 4, 2, 3, 3), (3, 3), {}),
         ("grouped_form", (129, 4, 2, 3, 3), (3, 3), {}),
         ("batched_form", (129, 4, 2, 1, 1), (3, 3), {}),
         ("grouped_form", (2, 4, 8, 3, 3), (3, 3), {"dtype": torch.float64}),
@@ -89,8 +98,8 @@ def chosen(
         # What the caller asks for.
         ("batched_form", (2, 4, 8, 1, 1), (5, 5), {"algorithm": "mix_then_conv"}),
         ("grouped_form", (2, 4, 8, 3, 3), (5, 5), {"algorithm": "mix_then_conv"}),
-        ("mixed_form", (2, 4, 8, 1, 1), (5, 5), {"algorithm": "fused"}),
-        ("mixed_form", (2, 4, 8, 3, 3), (5, 5), {"algorithm": "fused", "per_sample": False}),
+        ("fused_form", (2, 4, 8, 1, 1), (5, 5), {"algorithm": "fused"}),
+        ("fused_form", (2, 4, 8, 3, 3), (5, 5), {"algorithm": "fused", "per_sample": False}),
     ],
 )
 def test_forms_on_cuda(
@@ -114,7 +123,7 @@ def test_forms_on_cuda_under_autocast(kernel: int, form: str, monkeypatch: pytes
 def test_half_types_are_for_cudas_kernels(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, on_cuda: None) -> None:
     """Which the CPU's are not: here the kernel only is asked for."""
     asked: list[torch.dtype] = []
-    monkeypatch.setattr(conv_forms, "mixed_form", lambda call: asked.append(call.input.dtype))
+    monkeypatch.setattr(conv_forms, "fused_form", lambda call: asked.append(call.input.dtype) or call.input)
     KF.kshot_conv2d(torch.rand(2, 8, 5, 5, dtype=dtype), torch.rand(2, 4, 8, 3, 3, dtype=dtype), torch.rand(2, 2))
     assert asked == [dtype]
 
@@ -129,11 +138,11 @@ def test_more_copies_than_cudas_kernels_hold(on_cuda: None) -> None:
 @pytest.mark.parametrize(
     ("form", "channels", "kernel", "options"),
     [
-        ("mixed_form", 8, 1, {}),
+        ("fused_form", 8, 1, {}),
         ("grouped_form", 7, 1, {}),
-        ("mixed_form", 8, 3, {}),
+        ("fused_form", 8, 3, {}),
         ("grouped_form", 8, 1, {"algorithm": "mix_then_conv"}),
-        ("mixed_form", 129, 1, {}),
+        ("fused_form", 129, 1, {}),
     ],
 )
 def test_forms_on_the_cpu(

@@ -28,10 +28,10 @@ def call_of(shots: int, *, groups: int = 1, dtype: torch.dtype = torch.float32) 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_dense_kernels_of_cuda_take_128_copies(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     monkeypatch.setattr(backend, "kernels_for", lambda device: "cuda")
-    assert conv_forms.can_fuse(call_of(128, dtype=dtype))
-    assert not conv_forms.can_fuse(call_of(129, dtype=dtype))
-    assert conv_forms.can_fuse(call_of(129, groups=8, dtype=dtype))
-    assert not conv_forms.can_fuse(call_of(2, groups=2, dtype=dtype))
+    assert conv_forms.fused_serves(call_of(128, dtype=dtype))
+    assert not conv_forms.fused_serves(call_of(129, dtype=dtype))
+    assert conv_forms.fused_serves(call_of(129, groups=8, dtype=dtype))
+    assert not conv_forms.fused_serves(call_of(2, groups=2, dtype=dtype))
 
 
 def test_kernels_of_cuda_and_their_callers_agree_on_the_copies() -> None:
@@ -42,6 +42,6 @@ def test_kernels_of_cuda_and_their_callers_agree_on_the_copies() -> None:
 
 @pytest.mark.parametrize("shots", [1, 128, 129, 1000])
 def test_dense_kernels_of_the_cpu_take_float32_and_any_copies(shots: int) -> None:
-    assert conv_forms.can_fuse(call_of(shots))
-    assert not conv_forms.can_fuse(call_of(shots, dtype=torch.bfloat16))
-    assert conv_forms.can_fuse(call_of(shots, groups=8, dtype=torch.bfloat16))
+    assert conv_forms.fused_serves(call_of(shots))
+    assert not conv_forms.fused_serves(call_of(shots, dtype=torch.bfloat16))
+    assert conv_forms.fused_serves(call_of(shots, groups=8, dtype=torch.bfloat16))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from calls import DTYPES, Call, assert_matches_reference, draw, results
-from cases import ConvCase, fused_kernel_serves, lay_out, with_algorithm
+from cases import ConvCase, fused_serves, lay_out, with_algorithm
 from torch import Tensor
 
 from kshot_ext import backend, reference
@@ -77,7 +77,7 @@ def test_convolution_matches_reference(
     instruction_set: str, name: str, dtype: torch.dtype, code_per_sample: bool
 ) -> None:
     call = CONVOLUTIONS[name].call(code_per_sample=code_per_sample).to(dtype)
-    algorithm = "fused" if fused_kernel_serves(call) else "auto"
+    algorithm = "fused" if fused_serves(call) else "auto"
     call = lay_out(with_algorithm(call, algorithm), "channels_last")
     assert_matches_reference(KF.kshot_conv2d, reference.kshot_conv2d, call)
 

@@ -21,7 +21,7 @@ from cases import (
     LAYOUTS,
     TINY_CONV2D_CASES,
     ConvCase,
-    fused_kernel_serves,
+    fused_serves,
     is_channels_last,
     lay_out,
     with_algorithm,
@@ -56,7 +56,7 @@ def test_matches_reference(name: str, case: ConvCase, dtype: torch.dtype, layout
 def test_algorithms_match_reference(case: ConvCase, algorithm: str, layout: str, code_per_sample: bool) -> None:
     """Those that "auto" may have passed over, in float32, for which every kernel is made."""
     call = lay_out(case.call(code_per_sample=code_per_sample).to(torch.float32), layout)
-    if algorithm == "fused" and not fused_kernel_serves(call):
+    if algorithm == "fused" and not fused_serves(call):
         with pytest.raises(ValueError, match="algorithm='fused' has no kernel"):
             KF.kshot_conv2d(**call.tensors, **call.options, algorithm="fused")
     else:
@@ -166,7 +166,7 @@ class TestProperties:
 
     @pytest.mark.parametrize("k", range(3))
     def test_one_hot_code_is_the_plain_layer_of_that_copy(self, tensors: dict[str, torch.Tensor], k: int) -> None:
-        output = KF.kshot_conv2d(**{**tensors, "code": torch.eye(3)[k]}, padding=1)
+        output = KF.kshot_conv2d(**{**tensors, "code": torch.eye(3)[k]}, padding=1, algorithm="mix_then_conv")
         plain = F.conv2d(tensors["input"], tensors["weight"][k], tensors["bias"][k], padding=1)
         assert torch.equal(output, plain)
 

@@ -26,7 +26,7 @@ def forward(
     images = torch.zeros(2, 5, 6, 6)
     weight = torch.zeros(DEPTHWISE if depthwise else DENSE) if weight is None else weight
     out_channels = weight.shape[1] if out_channels is None else out_channels
-    return torch.ops.kshot_ext.mixed_conv2d(images, weight, code, None, bias, out_channels, *WINDOW, depthwise, False)
+    return torch.ops.kshot_ext.fused_conv2d(images, weight, code, None, bias, out_channels, *WINDOW, depthwise, False)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -67,7 +67,7 @@ def test_gradients_of_another_shape_are_refused() -> None:
     images, weight, code = torch.zeros(2, 5, 6, 6), torch.zeros(DENSE), torch.ones(3)
     for grad in (torch.zeros(2, 4, 6, 5), torch.zeros(1, 4, 6, 6), torch.zeros(2, 4, 6, 6).double()):
         with pytest.raises(RuntimeError, match="the output's gradient must have its shape, dtype and device"):
-            torch.ops.kshot_ext.mixed_conv2d_backward(
+            torch.ops.kshot_ext.fused_conv2d_backward(
                 grad, images, weight, code, None, *WINDOW, False, False, *[True] * 3, *[False] * 2
             )
 
@@ -93,10 +93,10 @@ def test_windows_out_of_range_are_refused(window: Any, message: str, depthwise: 
     weight = torch.zeros(DEPTHWISE if depthwise else DENSE)
     images, code, out_channels = torch.zeros(2, 5, 6, 6), torch.ones(3), weight.shape[1]
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.kshot_ext.mixed_conv2d(images, weight, code, None, None, out_channels, *window, depthwise, False)
+        torch.ops.kshot_ext.fused_conv2d(images, weight, code, None, None, out_channels, *window, depthwise, False)
     grad = torch.zeros(2, out_channels, 6, 6)
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.kshot_ext.mixed_conv2d_backward(
+        torch.ops.kshot_ext.fused_conv2d_backward(
             grad, images, weight, code, None, *window, depthwise, False, *[True] * 5
         )
 
@@ -105,7 +105,7 @@ def test_windows_out_of_range_are_refused(window: Any, message: str, depthwise: 
 def test_gates_and_empty_images_are_refused(depthwise: bool) -> None:
     weight = torch.zeros(DEPTHWISE if depthwise else DENSE)
     arguments = (weight.shape[1], *WINDOW, depthwise, False)
-    operator = torch.ops.kshot_ext.mixed_conv2d
+    operator = torch.ops.kshot_ext.fused_conv2d
     images, code = torch.zeros(2, 5, 6, 6), torch.ones(3)
     for gate in (torch.ones(2), torch.ones(()), torch.ones(2, weight.shape[1]), torch.ones(weight.shape[1]).double()):
         with pytest.raises(RuntimeError, match="gate must be"):
@@ -181,10 +181,10 @@ def test_operands_without_values_beside_such_with_values_are_refused(depthwise: 
     for i, operand in enumerate(operands):
         mixed = [*operands[:i], operand.to("meta"), *operands[i + 1 :]]
         with pytest.raises(
-            RuntimeError, match="operands of kshot_ext::mixed_conv2d must be on one device, got cpu, meta"
+            RuntimeError, match="operands of kshot_ext::fused_conv2d must be on one device, got cpu, meta"
         ):
-            operators.mixed_conv2d(*mixed, *arguments)
-    without_values = operators.mixed_conv2d(*[operand.to("meta") for operand in operands], *arguments)
+            operators.fused_conv2d(*mixed, *arguments)
+    without_values = operators.fused_conv2d(*[operand.to("meta") for operand in operands], *arguments)
     assert (without_values.shape, without_values.device.type) == ((2, weight.shape[1], 6, 6), "meta")
     with pytest.raises(RuntimeError, match="kshot_ext::mix_weights must be on one device"):
         operators.mix_weights([weight, weight.to("meta")], torch.ones(3))

@@ -52,7 +52,7 @@ def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
 
 
 def convolution_samples() -> Iterator[tuple[Any, ...]]:
-    """Arguments of mixed_conv2d: dense and depthwise, shared and per-sample codes, gates, biases, narrow widths."""
+    """Arguments of fused_conv2d: dense and depthwise, shared and per-sample codes, gates, biases, narrow widths."""
     images, dense, depthwise = random(2, 3, 7, 8), random(4, 6, 5, 2, 3), random(4, 5, 1, 2, 3)
     for code, gate, bias in (
         (random(4), random(4), None),
@@ -88,7 +88,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
-    "mixed_conv2d": convolution_samples,
+    "fused_conv2d": convolution_samples,
     "effective_weight": mixing_samples,
     "mix_weights": lambda: (
         ([random(3, 5, 4, 2, 3), random(3, 5), random(3, 2, 4, 3, 3, channels_last=True)], random(*code))

@@ -56,7 +56,7 @@ def test_forward_mode_over_a_native_backward_pass(name: str, backward: Callable[
 RAW: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "effective_weight": lambda weight, code: torch.ops.kshot_ext.effective_weight(weight, code, None, 3, 1),
     "mix_weights": lambda weight, code: torch.ops.kshot_ext.mix_weights([weight], code)[0],
-    "mixed_conv2d": lambda weight, code: torch.ops.kshot_ext.mixed_conv2d(
+    "fused_conv2d": lambda weight, code: torch.ops.kshot_ext.fused_conv2d(
         weight[:, :, 0], weight, code, None, None, 3, [1, 1], [1, 1, 1, 1], [1, 1], True, False
     ),
     "batch_norm_act": lambda weight, code: torch.ops.kshot_ext.batch_norm_act(

@@ -1,5 +1,7 @@
 """What "auto" did is seen, whichever form it takes."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from benchmarks.forms import Form
@@ -10,14 +12,17 @@ from benchmarks.works.per_sample_code import per_sample_code_contest
 from benchmarks.works.shared_code import shared_code_contest
 from kshot_ext import backend
 from kshot_ext import functional as KF
+from kshot_ext.ops import plans
 
 DEPTHWISE_5X5 = ConvLayer("depthwise", 8, 8, 5, 6, groups=8)
-DENSE_3X3 = ConvLayer("dense", 6, 10, 3, 5)
+DENSE_3X3 = ConvLayer("dense", 6, 10, 3, 20)  # 1,200 positions in a batch of 3
 
 
 @pytest.fixture(autouse=True)
-def _native(native_backend: None) -> None:
-    pass
+def _native(native_backend: None) -> Iterator[None]:
+    plans.forget()
+    yield
+    plans.forget()  # of a backend that was replaced
 
 
 @pytest.mark.parametrize("layer", [DEPTHWISE_5X5, DENSE_3X3])

@@ -248,11 +248,11 @@ def test_operators_as_torch_checks_them() -> None:
     for depthwise, dictionary, codes in ((False, w, code), (False, w, leaf(2, 3)), (True, leaf(3, 4, 1, 3, 3), code)):
         out = dictionary.shape[1]
         arguments = (x, dictionary, codes, None, leaf(out), out, *window, depthwise, False)
-        torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d.default, arguments, test_utils=tests)
+        torch.library.opcheck(torch.ops.kshot_ext.fused_conv2d.default, arguments, test_utils=tests)
         grad = torch.randn(2, out, 5, 5)
         needs = (True, codes.dim() == 1, True, True, False)  # input, effective, weight, code, gate
         backward = (grad, x, dictionary, codes, None, *window, depthwise, False, *needs)
-        torch.library.opcheck(torch.ops.kshot_ext.mixed_conv2d_backward.default, backward, test_utils=tests[:2])
+        torch.library.opcheck(torch.ops.kshot_ext.fused_conv2d_backward.default, backward, test_utils=tests[:2])
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_wrong_arguments_of_the_operator(change: dict[str, Callable[[], Tensor]]
     right = {"input": torch.rand(2, 4, 5, 5), "weight": torch.rand(3, 6, 4, 3, 3), "code": torch.rand(3)}
     given = right | {"gate": None, "bias": None} | {name: make() for name, make in change.items()}
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.kshot_ext.mixed_conv2d(
+        torch.ops.kshot_ext.fused_conv2d(
             *given.values(), 6, [1, 1], [1, 1, 1, 1], [1, 1], depthwise=False, allow_tf32=False
         )
 
@@ -279,7 +279,7 @@ def test_wrong_arguments_of_the_operator(change: dict[str, Callable[[], Tensor]]
 def test_wrong_gradient_of_the_operator() -> None:
     images, weight, code = torch.rand(2, 4, 5, 5), torch.rand(3, 6, 4, 3, 3), torch.rand(3)
     with pytest.raises(RuntimeError, match="the output's gradient must have its shape"):
-        torch.ops.kshot_ext.mixed_conv2d_backward(
+        torch.ops.kshot_ext.fused_conv2d_backward(
             torch.rand(2, 6, 5, 4), images, weight, code, None, [1, 1], [1, 1, 1, 1], [1, 1], False, False,
             *[True] * 3, *[False] * 2,
         )  # fmt: skip

@@ -1,9 +1,9 @@
-// Operator mixed_conv2d and its backward on the CPU: mixing and convolution in one call. Kernels:
+// Operator fused_conv2d and its backward on the CPU: mixing and convolution in one call. Kernels:
 // cpu/effective_weight.cpp, cpu/depthwise_conv2d.cpp and cpu/dense_conv2d.cpp.
 //
 //     output[n] = bias[n] + input[n] (*) effective[n],   effective[n, o] = gate[n, o] * sum_k code[n, k] *
 //     weight[k, o]
-#include "ops/mixed_conv2d.h"
+#include "ops/fused_conv2d.h"
 
 #include "ops/conv_arguments.h"
 #include "ops/dense_conv2d.h"
@@ -43,7 +43,7 @@ std::optional<Tensor> bias_for(const std::optional<Tensor>& bias, const Tensor& 
   return bias->dim() == 1 && per_sample ? repeated(result, input.size(0)) : result;
 }
 
-Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
+Tensor fused_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
                     const Tensor& code,                 // [K] or [N, K]
                     const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
@@ -68,7 +68,7 @@ Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
   return dense_forward(x, effective, addend, geometry);
 }
 
-MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, C_out', H', W']
+FusedGradients fused_conv2d_backward(const Tensor& grad,                 // [N, C_out', H', W']
                                      const Tensor& input,                // [N, C_in', H, W]
                                      const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
                                      const Tensor& code,                 // [K] or [N, K]
@@ -106,6 +106,6 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
 }  // namespace kshot
 
 KSHOT_KERNELS(m) {
-  m.impl("mixed_conv2d", TORCH_BOX(&kshot::mixed_conv2d));
-  m.impl("mixed_conv2d_backward", TORCH_BOX(&kshot::mixed_conv2d_backward));
+  m.impl("fused_conv2d", TORCH_BOX(&kshot::fused_conv2d));
+  m.impl("fused_conv2d_backward", TORCH_BOX(&kshot::fused_conv2d_backward));
 }

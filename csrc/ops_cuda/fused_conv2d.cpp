@@ -1,4 +1,4 @@
-// Operator mixed_conv2d and its backward on CUDA: a convolution that mixes its weight inside the kernel,
+// Operator fused_conv2d and its backward on CUDA: a convolution that mixes its weight inside the kernel,
 // dense or depthwise. Kernels: cuda/dense_* and cuda/depthwise_*.
 //
 //     output[n] = bias[n] + input[n] (*) effective[n],   effective[n, o] = gate[n, o] * sum_k code[n, k] *
@@ -11,7 +11,7 @@
 #include "cuda/dense_conv2d.h"
 #include "cuda/depthwise_conv2d.h"
 #include "ops/conv_arguments.h"
-#include "ops/mixed_conv2d.h"
+#include "ops/fused_conv2d.h"
 #include "ops/registration.h"
 #include "ops_cuda/launch.h"
 
@@ -123,7 +123,7 @@ class ConvProblem {
   ConvGeometry geometry_;
 };
 
-Tensor mixed_conv2d(const Tensor& input,                // [N, C_in', H, W]
+Tensor fused_conv2d(const Tensor& input,                // [N, C_in', H, W]
                     const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
                     const Tensor& code,                 // [K] or [N, K]
                     const std::optional<Tensor>& gate,  // [C_out'] or [N, C_out']
@@ -250,7 +250,7 @@ std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, cons
   return {of_all, grad_code};
 }
 
-MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, C_out', H', W']
+FusedGradients fused_conv2d_backward(const Tensor& grad,                 // [N, C_out', H', W']
                                      const Tensor& input,                // [N, C_in', H, W]
                                      const Tensor& weight,               // [K, C_out, C_in/groups, KH, KW]
                                      const Tensor& code,                 // [K] or [N, K]
@@ -269,7 +269,7 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
   };  // a tensor of its own each time: results share no memory
   const Launch launch(input);
   const Tensor grad_input = need_input ? input_gradient(problem, g, depthwise, allow_tf32, launch) : none();
-  MixedGradients result{grad_input, none(), none(), none(), none()};
+  FusedGradients result{grad_input, none(), none(), none(), none()};
   if (needs.parameters() && problem.per_sample() && !depthwise) {
     std::tie(std::get<2>(result), std::get<3>(result)) =
         per_sample_gradients(problem, weight, g, allow_tf32, launch);
@@ -285,6 +285,6 @@ MixedGradients mixed_conv2d_backward(const Tensor& grad,                 // [N, 
 }  // namespace kshot
 
 KSHOT_KERNELS(m) {
-  m.impl("mixed_conv2d", TORCH_BOX(&kshot::mixed_conv2d));
-  m.impl("mixed_conv2d_backward", TORCH_BOX(&kshot::mixed_conv2d_backward));
+  m.impl("fused_conv2d", TORCH_BOX(&kshot::fused_conv2d));
+  m.impl("fused_conv2d_backward", TORCH_BOX(&kshot::fused_conv2d_backward));
 }

@@ -1,20 +1,26 @@
-"""Mixing and convolution as one operator of ours, dense or depthwise."""
+"""The fused form: mixing and convolution as one operator of ours, dense or depthwise, forward and backward.
+
+"Fused" says that one call does both. Whether one kernel does depends: CUDA's mix while they convolve, and so do the
+CPU's with a dense weight per sample; otherwise the CPU mixes first, into a weight that stays in its caches.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kshot_ext import backend
 from kshot_ext.ops.compact_gradient import CompactGradient
-from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
-from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
+from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
 from kshot_ext.ops.window import Window
 
 
-def mixed_conv2d(
+def fused_conv2d(
     input: Tensor,
     weight: Tensor,
     code: Tensor,
@@ -52,12 +58,17 @@ def mixed_conv2d(
     """
     if gate is not None and not depthwise and code.dim() == 2:
         raise ValueError("a dense weight per sample takes no gate: gate the output")
+    return operator.call(input, weight, code, gate, bias, *settings(out_channels, window, depthwise))
+
+
+def settings(out_channels: int, window: Window, depthwise: bool) -> tuple[Any, ...]:
+    """The operator's arguments after its operands."""
     _, *lists = window.as_lists()
-    allow_tf32 = torch.backends.cudnn.allow_tf32
-    return _operator(input, weight, code, gate, bias, out_channels, *lists, depthwise, allow_tf32)
+    return out_channels, *lists, depthwise, torch.backends.cudnn.allow_tf32
 
 
-def _memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
+def memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
+    """That of the output."""
     both = depthwise and input.device.type == "cuda"
     channels_last = not both or input.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
@@ -66,15 +77,18 @@ def _memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
 def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilation, depthwise, allow_tf32) -> Tensor:
     size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], out_channels, *size)
-    memory_format = _memory_format(input, depthwise)
-    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format(input, depthwise))
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _forward(ctx, *inputs, output=None) -> Tensor:
+    if output is None:
+        with below_autograd():
+            output = torch.ops.kshot_ext.fused_conv2d(*inputs)
     input, weight, code, gate, bias, _, *ctx.window_and_form = inputs
     ctx.bias_rank, ctx.bias_dtype = (None, None) if bias is None else (bias.dim(), bias.dtype)
-    ctx.owned = owned(weight) if code.dim() == 1 else None
+    ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
     ctx.save_for_backward(input, weight, code, gate)
+    return output
 
 
 def _backward(ctx, grad: Tensor):
@@ -108,10 +122,9 @@ def _fake_backward(
     def none():  # a tensor of its own each time: results share no memory
         return code.new_empty(0)
 
-    memory_format = _memory_format(input, depthwise)
     widths = (grad.shape[1], 1 if depthwise else input.shape[1])
     return (
-        torch.empty_like(input, memory_format=memory_format) if need_input else none(),
+        torch.empty_like(input, memory_format=memory_format(input, depthwise)) if need_input else none(),
         fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
         torch.empty_like(weight) if need_weight else none(),
         torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none(),
@@ -119,11 +132,11 @@ def _fake_backward(
     )
 
 
-_operator = differentiable("mixed_conv2d", _setup_context, _backward)
-_backward_operator = not_differentiable("mixed_conv2d_backward")
+operator = differentiable("fused_conv2d", _forward, _backward)
+_backward_operator = not_differentiable("fused_conv2d_backward")
 
 
 @backend.on_load
 def _register() -> None:
-    register_fake("mixed_conv2d", _fake)
-    register_fake("mixed_conv2d_backward", _fake_backward)
+    register_fake("fused_conv2d", _fake)
+    register_fake("fused_conv2d_backward", _fake_backward)

@@ -1,4 +1,4 @@
-// What mixed_conv2d's backward returns on every backend.
+// What fused_conv2d's backward returns on every backend.
 #pragma once
 
 #include <tuple>
@@ -14,10 +14,10 @@ struct Needs {
 };
 
 // Gradients of input, effective weight, dictionary, code and gate; those not asked for are empty.
-using MixedGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using FusedGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // From the gradient of the effective weight, of any dtype, to those of dictionary, code and gate.
-inline MixedGradients gradients_of_mixing(const Mixing& mixing, const Tensor& grad_input,
+inline FusedGradients gradients_of_mixing(const Mixing& mixing, const Tensor& grad_input,
                                           const Tensor& effective, const Needs& needs) {
   const auto dtype = mixing.dictionary().tensor().scalar_type();
   MixingGradients gradients(mixing, in_dtype(effective, dtype), needs.weight, needs.code, needs.gate);
@@ -26,7 +26,7 @@ inline MixedGradients gradients_of_mixing(const Mixing& mixing, const Tensor& gr
           gradients.grad_code, gradients.grad_gate};
 }
 
-inline MixedGradients no_gradients_of_mixing(const Mixing& mixing, const Tensor& grad_input) {
+inline FusedGradients no_gradients_of_mixing(const Mixing& mixing, const Tensor& grad_input) {
   const auto none = [&] { return none_like(mixing.code()); };
   return {grad_input, none(), none(), none(), none()};
 }
