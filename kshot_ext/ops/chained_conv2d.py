@@ -19,7 +19,7 @@ from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight, leading
 from kshot_ext.ops.fakes import register_fake
-from kshot_ext.ops.gradient_slot import owned, takes_compact_gradient
+from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
 from kshot_ext.ops.kshot_conv import kshot_conv2d
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, moments_of
@@ -154,7 +154,7 @@ def _setup_context(ctx, inputs, output) -> None:
     input, mean, variance, norm_weight, norm_bias, ctx.eps, ctx.activation, weight, code, gate, _, *rest = inputs
     *ctx.window_and_form, moments = rest
     raw, out_mean, out_variance = output
-    ctx.owned = owned(weight) if code.dim() == 1 else None
+    ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
     ctx.save_for_backward(input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean)
     ctx.set_materialize_grads(False)
     if not moments:
