@@ -16,7 +16,7 @@ from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.chained_norm_act import chained_norm_act, check_norm, gradient_like, operator_arguments
 from kshot_ext.ops.compact_gradient import CompactGradient
-from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.effective_weight import fake_effective_weight, leading
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
@@ -113,7 +113,7 @@ def chained_conv2d(
     gate = None if gate is None else leading(gate, widths.out_channels).float()
     depthwise = _is_depthwise(weight, widths)
     _, *lists = window.as_lists()
-    raw, mean, variance = _operator(
+    raw, mean, variance = _operator.call(
         input, *operator_arguments(norm), weight, code, gate, widths.out_channels, *lists, depthwise, moments
     )
     return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
@@ -159,6 +159,14 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
     if not moments:
         ctx.mark_non_differentiable(out_mean, out_variance)
+
+
+def _forward(ctx, *inputs, output=None):
+    if output is None:
+        with below_autograd():
+            output = torch.ops.kshot_ext.chained_conv2d(*inputs)
+    _setup_context(ctx, inputs, output)
+    return output
 
 
 def _backward(ctx, grad, grad_mean, grad_variance):
@@ -211,7 +219,7 @@ def _fake_backward(
     )
 
 
-_operator = differentiable("chained_conv2d", _setup_context, _backward)
+_operator = differentiable("chained_conv2d", _forward, _backward)
 _backward_operator = not_differentiable("chained_conv2d_backward")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
-from kshot_ext.ops.differentiable import differentiable, not_differentiable
+from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 from kshot_ext.reference.chained_conv2d import ChannelNorm
@@ -51,8 +51,8 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
     if backend.kernels_for(input.device) != "cpu" or input.dtype == torch.float64:
         return reference.chained_norm_act(input, norm, residual)
     if residual is not None and residual.dtype != input.dtype:  # neither may be rounded to the other's type
-        return _operator(*_operands(input.float(), norm, residual.float())).to(input.dtype)
-    return _operator(*_operands(input, norm, residual))
+        return _operator.call(*_operands(input.float(), norm, residual.float())).to(input.dtype)
+    return _operator.call(*_operands(input, norm, residual))
 
 
 def check_norm(norm: ChannelNorm, input: Tensor) -> None:
@@ -101,6 +101,14 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(*tensors)
 
 
+def _forward(ctx, *inputs, output=None):
+    if output is None:
+        with below_autograd():
+            output = torch.ops.kshot_ext.chained_norm_act(*inputs)
+    _setup_context(ctx, inputs, output)
+    return output
+
+
 def _backward(ctx, grad: Tensor):
     input, mean, variance, weight, bias, residual = ctx.saved_tensors
     needs = ctx.needs_input_grad
@@ -129,7 +137,7 @@ def _fake_backward(grad, input, mean, variance, weight, bias, residual, eps, act
     )
 
 
-_operator = differentiable("chained_norm_act", _setup_context, _backward)
+_operator = differentiable("chained_norm_act", _forward, _backward)
 _backward_operator = not_differentiable("chained_norm_act_backward")
 
 
