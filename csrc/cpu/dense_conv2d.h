@@ -16,6 +16,9 @@ struct DenseGather {
   Pixels<float> source;
   float* target;     // [N, target pixels, target channels]
   bool past_caches;  // whether the target is too large for the caches
+  // With one tap, elements from a source row to what is asked for while the row is worked on; 0: the next
+  // rows.
+  int64_t ahead = 0;
 };
 
 // gradient[t, o, i] += sum_p grad[p, o] * input[p at t, i] for some panels: by input channel, or by output
@@ -26,6 +29,9 @@ struct DenseWeightGradient {
   Pixels<float> input, grad;
   bool by_output;
   int64_t row_begin, row_end;  // channels of the other side, all or a part, whose sums are made
+  // What will be read after the last position: two stretches of memory, or null.
+  const float* next[2] = {nullptr, nullptr};
+  int64_t next_size[2] = {0, 0};
 };
 
 // Some rows and neighbouring channels of K copies: (k, r, c) lies at data[k * copy_stride + r * row_stride +

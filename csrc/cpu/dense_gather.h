@@ -129,6 +129,7 @@ struct TileChannels {
   int64_t channel, width;
   bool past_caches;
   bool ask_ahead;  // for the next tile's rows
+  int64_t ahead;   // see DenseGather
 };
 
 template <int rows, int vectors>
@@ -146,7 +147,12 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
   const Block::Tap* taps = block.taps(tile);
   for (size_t t = 0; t < tile.taps; ++t) {
     const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
-    const auto& ahead = channels.ask_ahead ? block.first_rows(index + 1) : taps[t].rows;
+    const auto* ahead = channels.ask_ahead ? &block.first_rows(index + 1) : &taps[t].rows;
+    std::array<const float*, kMostRows> moved;
+    if (channels.ahead) {
+      for (int m = 0; m < rows; ++m) moved[m] = taps[t].rows[m] + channels.ahead;
+      ahead = &moved;
+    }
     if (taps[t].outside) {
 #pragma GCC unroll 12
       for (int m = 0; m < rows; ++m) {
@@ -154,7 +160,8 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
         for (int v = 0; v < vectors; ++v) before[m][v] = sums[m][v];
       }
     }
-    multiply_tap<rows, vectors>(sums, taps[t].rows, ahead, rows_of_tap, channels.panel_width, channels.depth);
+    multiply_tap<rows, vectors>(sums, taps[t].rows, *ahead, rows_of_tap, channels.panel_width,
+                                channels.depth);
     if (!taps[t].outside) continue;
 #pragma GCC unroll 12
     for (int m = 0; m < rows; ++m) {
@@ -187,9 +194,15 @@ void gather_range(const DenseGather& args, const PanelRange<const float*>& panel
                     width = std::min(panels.width, args.target_channels - channel);
       with_vectors<panel_vectors>(width, [&](auto vectors) {
         for_each_tile<kRows>(count, [&](auto rows, int64_t) {
-          const TileChannels channels{
-              panels.of(p), panels.width, args.source_channels, bias,
-              channel,      width,        past_caches,          p == panels.begin && block.has_next(tile)};
+          const TileChannels channels{panels.of(p),
+                                      panels.width,
+                                      args.source_channels,
+                                      bias,
+                                      channel,
+                                      width,
+                                      past_caches,
+                                      p == panels.begin && block.has_next(tile),
+                                      p == panels.begin && args.plan->taps == 1 ? args.ahead : 0};
           gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, tile, channels);
           ++tile;
         });

@@ -88,6 +88,10 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
       prefetcher.add(grad_row(stop), grad_row(next - 1) + args.out_channels - grad_row(stop));
       const float *first = input_row(stop, 0), *last = input_row(next - 1, 0);
       if (plan.taps == 1 && first && last) prefetcher.add(first, last + args.in_channels - first);
+    } else {
+      for (int i = 0; i < 2; ++i) {
+        if (args.next[i]) prefetcher.add(args.next[i], args.next_size[i]);
+      }
     }
     for (int64_t t = 0; t < plan.taps; ++t) {
       lane_values.clear();

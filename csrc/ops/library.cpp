@@ -12,6 +12,24 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "batch_norm_act_backward(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor? "
       "residual, Tensor mean, Tensor variance, float eps, int activation, bool training, bool "
       "need_residual) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "chained_conv2d(Tensor input, Tensor? mean, Tensor? variance, Tensor? norm_weight, Tensor? norm_bias, "
+      "float eps, int activation, Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, int[] "
+      "stride, int[] padding, int[] dilation, bool depthwise, bool moments) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "chained_conv2d_backward(Tensor grad, Tensor? grad_mean, Tensor? grad_variance, Tensor input, Tensor? "
+      "mean, Tensor? variance, Tensor? norm_weight, Tensor? norm_bias, float eps, int activation, Tensor "
+      "weight, Tensor code, Tensor? gate, Tensor output, Tensor out_mean, int[] stride, int[] padding, int[] "
+      "dilation, bool depthwise, bool need_input, bool need_effective, bool need_weight, bool need_code, "
+      "bool "
+      "need_gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "chained_norm_act(Tensor input, Tensor mean, Tensor variance, Tensor? norm_weight, Tensor? norm_bias, "
+      "Tensor? residual, float eps, int activation) -> Tensor");
+  m.def(
+      "chained_norm_act_backward(Tensor grad, Tensor input, Tensor mean, Tensor variance, Tensor? "
+      "norm_weight, Tensor? norm_bias, Tensor? residual, float eps, int activation, bool need_residual) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("cpu_isa() -> str");
   m.def(
       "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt "

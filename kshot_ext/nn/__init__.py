@@ -11,15 +11,18 @@ Example:
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d
 from kshot_ext.nn.code import KShotModule, set_code
 from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
+from kshot_ext.nn.conv_norm_act import KShotChain, KShotConvNormAct
 from kshot_ext.nn.gated_conv import GatedConv2d
 from kshot_ext.nn.linear import KShotLinear
 
 __all__ = [
     "GatedConv2d",
     "KShotBatchNorm2d",
+    "KShotChain",
     "KShotConv1d",
     "KShotConv2d",
     "KShotConv3d",
+    "KShotConvNormAct",
     "KShotLinear",
     "KShotModule",
     "set_code",

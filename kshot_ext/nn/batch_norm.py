@@ -76,11 +76,7 @@ class KShotBatchNorm2d(KShotModule):
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         code = self.resolve_code(code) if self.affine else None
-        momentum = self.momentum
-        if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            if momentum is None:  # cumulative average, as torch.nn.BatchNorm2d does
-                momentum = 1.0 / float(self.num_batches_tracked)
+        momentum = self.count_batch()
         training = self.training or not self.track_running_stats
         synchronized = training and self.process_group is not None
         where = {"group": self.process_group} if synchronized else {"training": training}
@@ -91,12 +87,20 @@ class KShotBatchNorm2d(KShotModule):
             self.running_mean,
             self.running_var,
             code=code,
-            momentum=momentum if momentum is not None else 0.0,
+            momentum=momentum,
             eps=self.eps,
             activation=activation,
             residual=residual,
             **where,
         )
+
+    def count_batch(self) -> float:
+        """Count a batch, in training, and give the weight of its statistics in the running ones."""
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # cumulative average, as torch.nn.BatchNorm2d does
+                return 1.0 / float(self.num_batches_tracked)
+        return self.momentum if self.momentum is not None else 0.0
 
     def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
         layer = super().narrowed(plain)

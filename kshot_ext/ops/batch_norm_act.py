@@ -126,11 +126,19 @@ def _native_form(image, weight, bias, mean, var, training, momentum, eps, activa
     index = list(ACTIVATIONS).index(activation)
     output, batch_mean, batch_var = _operator.call(image, weight, bias, residual, *fixed, eps, index)
     count = image.numel() // image.shape[1]
-    if training and mean is not None and count > 0:
-        with torch.no_grad():
-            mean.lerp_(batch_mean.to(mean.dtype), momentum)
-            var.lerp_((batch_var * (count / (count - 1))).to(var.dtype), momentum)
+    if training and mean is not None:
+        record_moments(mean, var, batch_mean, batch_var, count, momentum)
     return output
+
+
+@torch.no_grad()
+def record_moments(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, count: int, momentum: float
+) -> None:
+    """Move running statistics, in place, towards moments of `count` values a channel, the variance biased."""
+    if count > 0:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
 def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:

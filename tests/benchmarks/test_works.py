@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from small_layers import SMALL
 
+from benchmarks.layers import ConvLayer, LayerSet
 from benchmarks.measuring.check import available
 from benchmarks.measuring.machine import machine
 from benchmarks.measuring.measure import Settings, measure
@@ -44,3 +45,21 @@ def test_per_sample_and_shared_codes_meet_pytorch_in_all_forms():
     for work, count in (("shared_code", 8), ("per_sample_code", 8)):
         contest = available(WORKS[work].rows(SMALL)[0].contest(), compiled=True)
         assert len(contest.rivals["pytorch"]) == count
+
+
+def test_chains_agree_with_the_plain_layers():
+    block = [
+        ConvLayer("block expand", 6, 18, 1, 9),
+        ConvLayer("block depthwise", 18, 18, 3, 9, stride=2, groups=18),
+        ConvLayer("block project", 18, 6, 1, 5, activation=False),
+        ConvLayer("head", 6, 18, 1, 5),
+    ]
+    (row,) = WORKS["chain"].rows(LayerSet("block", 4, 2, block))
+    assert (row.name, row.count) == ("block", 1)
+    # 3 passes over the input, 6 over hidden tensors, 8 over the output, with the chain's end.
+    assert row.traffic == 4 * 4 * (3 * 6 * 81 + 6 * 18 * (81 + 25) + 8 * 6 * 25)
+    for precision in ("float32", "bfloat16"):
+        result = measure(
+            "chain", "block", row, Settings(pairs=2, compiled=False, memory=False), machine(Place("cpu", precision))
+        )
+        assert set(result.rivals) == {"pytorch", "layer by layer"}

@@ -111,6 +111,57 @@ def batch_norm_act_backward(rng: random.Random) -> list[Any]:
     return [torch.randn_like(arguments["input"]), *arguments.values(), rng.random() < 0.5, rng.random() < 0.5]
 
 
+def chain_norm(rng: random.Random, input: Tensor) -> dict[str, Any]:
+    """A norm on the input, or none."""
+    batch, channels = input.shape[:2]
+    rows = (batch,) if rng.random() < 0.5 else ()
+    given = rng.random() < 0.7
+    return {
+        "mean": torch.randn(channels) if given else None,
+        "variance": torch.rand(channels) if given else None,
+        "norm_weight": torch.randn(*rows, channels) if given else None,
+        "norm_bias": torch.randn(channels) if given and rng.random() < 0.5 else None,
+        "eps": 1e-5,
+        "activation": rng.randint(0, 4),
+    }
+
+
+def chain_link(rng: random.Random) -> tuple[dict[str, Any], tuple[int, ...]]:
+    arguments, size = convolution(rng)
+    if not arguments["depthwise"] and arguments["code"].dim() == 2:
+        arguments |= {"code": torch.randn(arguments["weight"].shape[0])}
+    input, *mixing = (arguments[name] for name in ("input", "weight", "code", "gate", "out_channels"))
+    window = {name: arguments[name] for name in ("stride", "padding", "dilation", "depthwise")}
+    names = ("weight", "code", "gate", "out_channels")
+    return {"input": input, **chain_norm(rng, input), **dict(zip(names, mixing)), **window}, size
+
+
+def chained_conv2d(rng: random.Random) -> list[Any]:
+    return [*chain_link(rng)[0].values(), rng.random() < 0.7]
+
+
+def chained_conv2d_backward(rng: random.Random) -> list[Any]:
+    arguments, size = chain_link(rng)
+    window = [arguments.pop(name) for name in ("stride", "padding", "dilation", "depthwise")]
+    del arguments["out_channels"]
+    of_moments = [torch.randn(size[1]) if rng.random() < 0.7 else None for _ in range(2)]
+    needs = [rng.random() < 0.7 for _ in range(5)]
+    output = torch.randn(size), torch.randn(size[1])
+    return [torch.randn(size), *of_moments, *arguments.values(), *output, *window, *needs]
+
+
+def chained_norm_act(rng: random.Random) -> list[Any]:
+    input = torch.randn(rng.randint(0, 3), rng.randint(1, 20), 3, 2)
+    *norm, eps, activation = chain_norm(rng, input).values()
+    norm[:2] = torch.randn(input.shape[1]), torch.rand(input.shape[1])
+    return [input, *norm, torch.randn_like(input) if rng.random() < 0.5 else None, eps, activation]
+
+
+def chained_norm_act_backward(rng: random.Random) -> list[Any]:
+    arguments = chained_norm_act(rng)
+    return [torch.randn_like(arguments[0]), *arguments, rng.random() < 0.5]
+
+
 def sgd_update(rng: random.Random) -> list[Any]:
     weights = [torch.randn(3, rng.randint(1, 9), 4) for _ in range(rng.randint(0, 3))]
     dense = [rng.random() < 0.5 for _ in weights]
@@ -132,7 +183,8 @@ OPERATORS = {
     builder.__name__: builder
     for builder in (
         fused_conv2d, fused_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
-        mix_weights_backward, batch_norm_act, batch_norm_act_backward, sgd_update,
+        mix_weights_backward, batch_norm_act, batch_norm_act_backward, chained_conv2d, chained_conv2d_backward,
+        chained_norm_act, chained_norm_act_backward, sgd_update,
     )
 }  # fmt: skip
 

@@ -68,8 +68,26 @@ def convolution_samples() -> Iterator[tuple[Any, ...]]:
         yield images, depthwise, code, gate, bias, 3, *WINDOW, True, False
 
 
+def chain_samples() -> Iterator[tuple[Any, ...]]:
+    """Arguments of chained_conv2d: dense and depthwise, with and without a norm, per sample, gates, narrow widths."""
+    images, dense, depthwise = random(2, 3, 7, 8), random(4, 6, 5, 2, 3), random(4, 5, 1, 2, 3)
+    moments = random(3), random(3).square() + 1
+    yield images, None, None, None, None, 0.0, 0, dense, random(4), None, 4, *WINDOW, False, True
+    yield images, *moments, random(3), None, 1e-3, 3, dense, random(4), random(4), 4, *WINDOW, False, True
+    yield images, *moments, random(2, 3), random(3), 1e-3, 3, depthwise, random(2, 4), None, 3, *WINDOW, True, True
+    yield images, *moments, None, random(3), 1e-3, 4, depthwise, random(4), random(3), 3, *WINDOW, True, False
+
+
+def chain_end_samples() -> Iterator[tuple[Any, ...]]:
+    images, moments = random(2, 3, 7, 8), (random(3), random(3).square() + 1)
+    yield images, *moments, random(3), random(3), random(2, 3, 7, 8), 1e-3, 3
+    yield images, *moments, random(2, 3), None, None, 1e-3, 0
+
+
 SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
+    "chained_conv2d": chain_samples,
+    "chained_norm_act": chain_end_samples,
     "fused_conv2d": convolution_samples,
     "effective_weight": mixing_samples,
     "mix_weights": lambda: (
