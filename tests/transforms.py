@@ -25,6 +25,8 @@ SHAPES = {
     "batch_norm_act": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3,), "residual": (3, 3, 2, 2)},
     "batch_norm_act_dictionaries": {"input": (3, 3, 2, 2), "weight": (2, 4), "bias": (2, 4), "code": (3, 2)},
     "batch_norm_act_evaluation": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3,)},
+    "chained_conv2d": {"input": (2, 3, 3, 2), "weight": (2, 2, 3, 2, 2), "code": (2,), "scale": (3,), "shift": (2, 3)},
+    "chained_norm_act": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3, 3), "residual": (3, 3, 2, 2)},
 }
 MEAN, VARIANCE = torch.tensor([0.3, -0.2, 0.1]).double(), torch.tensor([0.5, 1.5, 2.0]).double()
 
@@ -42,6 +44,17 @@ def normalised(statistics: tuple[Tensor, Tensor] | None = None, **options: objec
     return function
 
 
+def chained(input: Tensor, weight: Tensor, code: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """A link, whose moments the next norm uses."""
+    before = KF.ChannelNorm(MEAN, VARIANCE, scale, shift, activation="silu")
+    raw, mean, variance = KF.chained_conv2d(input, weight, code, padding=1, norm=before)
+    return KF.chained_norm_act(raw, KF.ChannelNorm(mean, variance, activation="silu"))
+
+
+def end_of_chain(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    return KF.chained_norm_act(input, KF.ChannelNorm(MEAN, VARIANCE, weight, bias, activation="silu"), residual)
+
+
 FUNCTIONS: dict[str, Function] = {
     "kshot_conv1d": lambda **t: KF.kshot_conv1d(**t, stride=2, padding=1),
     "kshot_conv2d": lambda **t: KF.kshot_conv2d(**t, padding="same", dilation=(2, 1)),
@@ -57,6 +70,8 @@ FUNCTIONS: dict[str, Function] = {
     "batch_norm_act": normalised(activation="silu"),
     "batch_norm_act_dictionaries": normalised(activation="hardswish"),
     "batch_norm_act_evaluation": normalised((MEAN, VARIANCE), activation="identity"),
+    "chained_conv2d": chained,
+    "chained_norm_act": end_of_chain,
 }
 
 

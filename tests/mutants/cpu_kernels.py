@@ -235,7 +235,7 @@ MUTANTS = (
     ),
     Mutant(
         "norm_relu_swallows_nan",
-        "csrc/cpu/batch_norm_act.cpp",
+        "csrc/cpu/activation_values.h",
         "return z > C(0) ? z : (z != z ? z : Vec<C>{});",
         "return z > C(0) ? z : Vec<C>{};",
         ("tests/ops/test_batch_norm_act.py", "tests/fuzz/test_corpus.py", "-k", "not compile"),
@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "norm_relu6_slope_at_zero",
-        "csrc/cpu/batch_norm_act.cpp",
+        "csrc/cpu/activation_values.h",
         "return (z > C(0)) & (z < C(6)) ? g : zero;",
         "return (z >= C(0)) & (z < C(6)) ? g : zero;",
         NORM,
@@ -251,7 +251,7 @@ MUTANTS = (
     ),
     Mutant(
         "norm_hardswish_slope_too_flat",
-        "csrc/cpu/batch_norm_act.cpp",
+        "csrc/cpu/activation_values.h",
         "g * (z / C(3) + C(0.5))",
         "g * (z / C(6) + C(0.5))",
         NORM,

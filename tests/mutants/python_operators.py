@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "running_variance_biased",
         "kshot_ext/ops/batch_norm_act.py",
-        "var.lerp_((batch_var * (count / (count - 1)))",
-        "var.lerp_(batch_var",
+        "running_var.lerp_((variance * (count / (count - 1)))",
+        "running_var.lerp_((variance)",
         NORM,
         "The running variance is the biased one.",
     ),

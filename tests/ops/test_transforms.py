@@ -169,7 +169,8 @@ def test_gradcheck_in_both_modes_one_by_one_and_batched(name: str) -> None:
 
 
 def test_all_operators_are_here() -> None:
-    assert set(KF.__all__) <= FUNCTIONS.keys()
+    types = {name for name in KF.__all__ if isinstance(getattr(KF, name), type)}
+    assert set(KF.__all__) - types <= FUNCTIONS.keys()
 
 
 COMPILED: dict[str, tuple[Callable[[Function, Tensor], Any], Callable[[Function, Tensor], Any]]] = {
