@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -52,6 +52,8 @@ _NUMBERS = {
     "best of ten": "best_truth_of_ten",
     "mean of ten": "mean_truth_of_ten",
 }
+
+_WIDTH = 160  # of tables that go to a file or a pipe
 
 _FOUND = "found.json"
 _SEARCHED = {"found": "truth_of_found", "best of ten found": "best_truth_of_found"}
@@ -223,6 +225,8 @@ def show(
     if not any(entry["side"] == ONE for entry in entries):
         raise typer.BadParameter(f"{results}: expected runs of one copy and of others, got {len(entries)} runs")
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     console.print(mean_table(entries, _NUMBERS, "NAS-Bench-201, by held-out loss: means over seeds"))
     console.print(difference_table(entries, _NUMBERS, "Above one copy, paired by seed (standard error)"))
     searched = [entry for entry in entries if all(entry.get(name) is not None for name in _SEARCHED.values())]
@@ -263,6 +267,17 @@ def by_side(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[
     return groups
 
 
+def label(key: tuple[str, str], groups: Collection[tuple[str, str]]) -> str:
+    """What to call a side of a trial: by its trial, too, where there are several.
+
+    Example:
+        >>> label(("one-cell", "one"), {("one-cell", "one")}), label(("a", "one"), {("a", "one"), ("b", "one")})
+        ('one', 'a: one')
+    """
+    trial, side = key
+    return f"{trial}: {side}" if len({trial for trial, _ in groups}) > 1 else side
+
+
 def difference(
     ours: Mapping[int, Mapping[str, Any]], one: Mapping[int, Mapping[str, Any]], number: str
 ) -> Difference | None:
@@ -276,27 +291,28 @@ def difference(
 def mean_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
     """Means over seeds of some numbers, a line for each side."""
     table = Table(title=title)
-    for column in ("trial", "side", "steps", "seeds", *shown, "distance", "least share", "minutes"):
-        table.add_column(column, justify="left" if column in ("trial", "side") else "right")
-    for (trial, side), group in by_side(entries).items():
+    for column in ("side", "steps", "seeds", *shown, "distance", "least share", "minutes"):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    groups = by_side(entries)
+    for key, group in groups.items():
         numbers = [*shown.values(), "code_distance", "min_entry_share"]
         means = [statistics.mean(run[number] for run in group.values()) for number in numbers]
         minutes = statistics.mean(run["seconds"] for run in group.values()) / 60
         steps = f"{next(iter(group.values()))['steps']:,}"
-        table.add_row(trial, side, steps, str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
+        table.add_row(label(key, groups), steps, str(len(group)), *(f"{mean:.3f}" for mean in means), f"{minutes:.0f}")
     return table
 
 
 def difference_table(entries: Sequence[Mapping[str, Any]], shown: Mapping[str, str], title: str) -> Table:
     """What each side gains over one copy, with the standard error."""
     table = Table(title=title)
-    for column in ("trial", "side", "seeds", *shown):
-        table.add_column(column, justify="left" if column in ("trial", "side") else "right")
+    for column in ("side", "seeds", *shown):
+        table.add_column(column, justify="left" if column == "side" else "right")
     groups = by_side(entries)
     for (trial, side), group in groups.items():
         found = [difference(group, groups.get((trial, ONE), {}), number) for number in shown.values()]
         if side != ONE and None not in found:
-            table.add_row(trial, side, str(found[0].count), *map(str, found))
+            table.add_row(label((trial, side), groups), str(found[0].count), *map(str, found))
     return table
 
 
@@ -316,9 +332,7 @@ def plot(entries: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.errorbar(found.mean, row, xerr=found.standard_error or 0, fmt="o", color="C0")
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(f"{title}, above one copy")
-    several = len({trial for trial, _ in sides}) > 1
-    labels = [f"{trial}: {side}" if several else side for trial, side in sides]
-    figure.axes[0].set_yticks(range(len(sides)), labels)
+    figure.axes[0].set_yticks(range(len(sides)), [label(key, groups) for key in sides])
     figure.axes[0].invert_yaxis()
     return figure
 

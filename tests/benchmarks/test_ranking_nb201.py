@@ -50,22 +50,22 @@ def test_tables_and_plot_show_every_side():
     means = {
         str(column.header): list(column.cells) for column in mean_table(ENTRIES, ranking_nb201._NUMBERS, "").columns
     }
-    assert means["side"] == ["one", "count-4", "one", "count-4"]
+    named = [f"{trial}: {side}" for trial in ("one-cell", "two-times") for side in ("one", "count-4")]
+    assert means["side"] == named
     assert means["tau"] == ["0.400", "0.667", "0.600", "0.700"]
     assert means["minutes"] == ["2"] * 4
     differences = {
         str(column.header): list(column.cells)
         for column in difference_table(ENTRIES, ranking_nb201._NUMBERS, "").columns
     }
-    assert differences["trial"] == ["one-cell", "two-times"]
+    assert differences["side"] == named[1::2]
     assert differences["better half"] == ["+0.150 (0.050)", "+0.100"]
     assert differences["seeds"] == ["2", "1"]
     panels = plot(ENTRIES).axes
     assert [len(axes.containers) for axes in panels] == [2, 2, 2]
-    assert [text.get_text() for text in panels[0].get_yticklabels()] == [
-        "one-cell: count-4",
-        "two-times: count-4",
-    ]
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == named[1::2]
+    of_one_trial = mean_table(ENTRIES[:5], ranking_nb201._NUMBERS, "").columns[0]
+    assert list(of_one_trial.cells) == ["one", "count-4"]
 
 
 def test_gathers_finished_runs_by_their_held_out_loss(tmp_path):
