@@ -8,6 +8,7 @@
 #include "common/activation.h"
 #include "common/conv_geometry.h"
 #include "common/dtype.h"
+#include "cpu/depthwise_conv2d.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
@@ -81,14 +82,9 @@ struct ChainDepthwise {
   int64_t weight_stride;  // elements from sample to sample: 0 for a shared weight
 };
 
-// Samples and channels that one call works on.
-struct ChainTask {
-  int64_t sample_begin, sample_end, channel_begin, channel_end;
-};
-
 // Writes the outputs of a task, and the moments [2, C] of its channels unless null.
 KSHOT_DECLARE(void chained_depthwise(const ChainDepthwise& args, const ChainResult& output,
-                                     const ChainTask& task, float* moments))
+                                     const DepthwiseTask& task, float* moments))
 
 struct ChainDepthwiseBackward {
   ChainDepthwise forward;
@@ -100,7 +96,7 @@ struct ChainDepthwiseBackward {
 };
 
 // Writes the sums over a task's samples to grad_weight [taps, C], and adds to sums as chain_store_gradient.
-KSHOT_DECLARE(void chained_depthwise_backward(const ChainDepthwiseBackward& args, const ChainTask& task,
+KSHOT_DECLARE(void chained_depthwise_backward(const ChainDepthwiseBackward& args, const DepthwiseTask& task,
                                               float* grad_weight, float* sums))
 
 }  // namespace kshot::cpu

@@ -138,7 +138,7 @@ class MappedInput {
 };
 
 template <class T, bool relu>
-void forward(const ChainDepthwise& args, const ChainResult& output, const ChainTask& task,
+void forward(const ChainDepthwise& args, const ChainResult& output, const DepthwiseTask& task,
              const ChannelRange<float>& range, float* moments) {
   const ConvGeometry& g = args.geometry;
   const Span span{range.begin, range.count, g.in_channels};
@@ -284,7 +284,7 @@ class BackwardPass {
 
 // Calls body(range) for ranges of the task's channels whose rows, `positions` of them, fit the second cache.
 template <class Body>
-void for_each_fitting_range(const ChainTask& task, int64_t positions, const Body& body) {
+void for_each_fitting_range(const DepthwiseTask& task, int64_t positions, const Body& body) {
   constexpr int64_t kElements = 1 << 16, block = kBlock<float>;
   const int64_t most = std::max(2 * block, kElements / positions / block * block);
   for (int64_t c = task.channel_begin; c < task.channel_end; c += most) {
@@ -294,7 +294,7 @@ void for_each_fitting_range(const ChainTask& task, int64_t positions, const Body
 
 }  // namespace
 
-void chained_depthwise(const ChainDepthwise& args, const ChainResult& output, const ChainTask& task,
+void chained_depthwise(const ChainDepthwise& args, const ChainResult& output, const DepthwiseTask& task,
                        float* moments) {
   if (moments) {
     for (int64_t half = 0; half < 2; ++half) {
@@ -311,8 +311,8 @@ void chained_depthwise(const ChainDepthwise& args, const ChainResult& output, co
   });
 }
 
-void chained_depthwise_backward(const ChainDepthwiseBackward& args, const ChainTask& task, float* grad_weight,
-                                float* sums) {
+void chained_depthwise_backward(const ChainDepthwiseBackward& args, const DepthwiseTask& task,
+                                float* grad_weight, float* sums) {
   const ConvGeometry& g = args.forward.geometry;
   const int64_t positions = 2 * args.forward.rows->span() * g.width.input + g.width.input +
                             (args.transposed_rows->span() + 2) * g.width.output;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "ops/conv_arguments.h"
+#include "ops/join_moments.h"
 #include "ops/norm_parameter.h"
 #include "ops/registration.h"
 #include "ops/sum_of_parts.h"
@@ -109,30 +110,6 @@ class Problem {
   std::optional<Tensor> residual_, mean_, inverse_deviation_;
   cpu::BatchNormAct args_{};
 };
-
-// Mean and biased variance [C] of the batch, joined from those of the pieces in order.
-template <class C>
-void join_moments(const C* moments, const std::vector<int64_t>& counts, int64_t channels, C* mean,
-                  C* variance) {
-  std::vector<double> means(static_cast<size_t>(channels)), squares(static_cast<size_t>(channels));
-  double count = 0;
-  for (const int64_t size : counts) {
-    const double total = count + static_cast<double>(size);
-    const double share = static_cast<double>(size) / total, cross = count * share;
-    for (int64_t c = 0; c < channels; ++c) {
-      const size_t at = static_cast<size_t>(c);
-      const double distance = moments[c] - means[at];
-      means[at] += distance * share;
-      squares[at] += moments[channels + c] + distance * distance * cross;
-    }
-    count = total;
-    moments += 2 * channels;
-  }
-  for (int64_t c = 0; c < channels; ++c) {
-    mean[c] = static_cast<C>(means[static_cast<size_t>(c)]);
-    variance[c] = static_cast<C>(squares[static_cast<size_t>(c)] / count);
-  }
-}
 
 std::tuple<Tensor, Tensor> batch_statistics(const Problem& problem) {
   const int64_t channels = problem.channels();

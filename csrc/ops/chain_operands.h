@@ -10,6 +10,7 @@
 #include "common/aligned_buffer.h"
 #include "cpu/chained_conv2d.h"
 #include "ops/conv_arguments.h"
+#include "ops/join_moments.h"
 #include "ops/norm_parameter.h"
 
 namespace kshot {
@@ -176,25 +177,7 @@ class GroupMoments {
   int64_t& count(int64_t group) { return counts_[static_cast<size_t>(group)]; }
 
   void join(float* mean, float* variance) const {
-    std::vector<double> means(static_cast<size_t>(channels_)), squares(static_cast<size_t>(channels_));
-    double count = 0;
-    const float* moments = moments_.data();
-    for (const int64_t size : counts_) {
-      const double total = count + static_cast<double>(size);
-      const double share = size ? static_cast<double>(size) / total : 0, cross = count * share;
-      for (int64_t c = 0; c < channels_; ++c) {
-        const size_t at = static_cast<size_t>(c);
-        const double distance = moments[c] - means[at];
-        means[at] += distance * share;
-        squares[at] += moments[channels_ + c] + distance * distance * cross;
-      }
-      count = total;
-      moments += 2 * channels_;
-    }
-    for (int64_t c = 0; c < channels_; ++c) {
-      mean[c] = static_cast<float>(means[static_cast<size_t>(c)]);
-      variance[c] = count > 0 ? static_cast<float>(squares[static_cast<size_t>(c)] / count) : 0.0f;
-    }
+    join_moments(moments_.data(), counts_, channels_, mean, variance);
   }
 
  private:

@@ -1,7 +1,7 @@
 // Depthwise links: allocation and threads around cpu/chained_depthwise.cpp.
 #include "ops/chained_depthwise.h"
 
-#include "ops/dense_panels.h"
+#include "ops/depthwise_tasks.h"
 #include "ops/sum_of_parts.h"
 
 namespace kshot {
@@ -26,17 +26,6 @@ struct DepthwiseLink {
   cpu::ChainDepthwise args{};
 };
 
-// Cuts the samples into groups, and the channels where groups are fewer than threads.
-template <class Body>
-void parallel_chain_tasks(int64_t batch, int64_t groups, int64_t channels, const Body& body) {
-  const int64_t part = channels_per_task(groups, channels), parts = (channels + part - 1) / part;
-  parallel_tasks(groups * parts, [&](int64_t index) {
-    const int64_t group = index / parts, channel = index % parts * part;
-    body(group, cpu::ChainTask{group * batch / groups, (group + 1) * batch / groups, channel,
-                               std::min(channels, channel + part)});
-  });
-}
-
 }  // namespace
 
 void chained_depthwise_forward(const ChainOperand& input, const Tensor& weight, const ConvGeometry& geometry,
@@ -50,7 +39,7 @@ void chained_depthwise_forward(const ChainOperand& input, const Tensor& weight, 
     moments.count(group) = ((group + 1) * batch / groups - group * batch / groups) * geometry.height.output *
                            geometry.width.output;
   }
-  parallel_chain_tasks(batch, groups, channels, [&](int64_t group, const cpu::ChainTask& task) {
+  parallel_groups(batch, groups, channels, [&](int64_t group, const cpu::DepthwiseTask& task) {
     KSHOT_CALL(chained_depthwise, link.args, result, task, mean ? moments.of(group) : nullptr);
   });
   if (mean) moments.join(mean, variance);
@@ -69,7 +58,7 @@ ChainedGradients chained_depthwise_backward(const ChainOperand& input, const Cha
                                    gradient.args(), cpu::ChainResult{},    sums.stride()};
   if (grad_input.numel() > 0) args.grad_input = chain_result(grad_input);
   Tensor parts = new_floats({groups, geometry.taps(), channels}, input.input());
-  parallel_chain_tasks(batch, groups, channels, [&](int64_t group, const cpu::ChainTask& task) {
+  parallel_groups(batch, groups, channels, [&](int64_t group, const cpu::DepthwiseTask& task) {
     KSHOT_CALL(chained_depthwise_backward, args, task, floats_of(parts) + group * parts.stride(0),
                input.has_norm() ? sums.of(group) : nullptr);
   });

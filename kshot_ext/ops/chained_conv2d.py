@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks
+from kshot_ext.ops import checks, conv_forms
 from kshot_ext.ops.chained_norm_act import chained_norm_act, check_norm, gradient_like, operator_arguments
 from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
@@ -108,10 +108,10 @@ def chained_conv2d(
     if not _has_kernel(input, code, widths, weight):
         with torch.autocast(device, enabled=False):
             return _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments)
-    input = input[:, : widths.in_channels] if widths.in_channels < input.shape[1] else input
+    input = conv_forms.active(input, widths)
     weight, code = weight.float(), code.float()  # a mixed weight is not rounded, nor are the moments it makes
     gate = None if gate is None else leading(gate, widths.out_channels).float()
-    depthwise = _is_depthwise(weight, widths)
+    depthwise = conv_forms.is_depthwise(weight, widths)
     _, *lists = window.as_lists()
     raw, mean, variance = _operator.call(
         input, *operator_arguments(norm), weight, code, gate, widths.out_channels, *lists, depthwise, moments
@@ -119,14 +119,10 @@ def chained_conv2d(
     return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
 
 
-def _is_depthwise(weight: Tensor, widths: ActiveWidths) -> bool:
-    return weight.shape[2] == 1 and widths.groups == widths.out_channels == widths.in_channels
-
-
 def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tensor) -> bool:
     if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
         return False
-    return _is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
+    return conv_forms.is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
 
 
 def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:

@@ -51,7 +51,7 @@ class ConvCall(NamedTuple):
 
     @property
     def depthwise(self) -> bool:
-        return self.weight.shape[2] == 1 and self.widths.groups == self.widths.out_channels
+        return is_depthwise(self.weight, self.widths)
 
     def in_format_of_input(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format of the input: a convolution follows whichever operand is channels_last."""
@@ -67,6 +67,11 @@ class ConvCall(NamedTuple):
 
 
 Form = Callable[[ConvCall], Tensor]
+
+
+def is_depthwise(weight: Tensor, widths: ActiveWidths) -> bool:
+    """Whether each output channel has an input channel of its own."""
+    return weight.shape[2] == 1 and widths.groups == widths.out_channels
 
 
 def active(input: Tensor, widths: ActiveWidths) -> Tensor:

@@ -123,7 +123,7 @@ bool check_depthwise(const Kernels& kernels, const Shape& shape) {
   const auto columns = forward_segments(g.width), transposed_columns = transposed_segments(g.width);
   const cpu::ChainDepthwise args{g, &rows, &columns, norm.of(x), weight.data(), 0};
   Floats made(outputs), moments(2 * channels), gradient(inputs), own_sums(2 * channels), own_dw(dw.size());
-  const cpu::ChainTask all{0, g.batch, 0, channels};
+  const cpu::DepthwiseTask all{0, g.batch, 0, channels};
   chain.depthwise(args, {DType::kFloat32, made.data(), channels, false}, all, moments.data());
   const cpu::ChainDepthwiseBackward back{
       args,

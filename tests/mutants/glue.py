@@ -8,7 +8,7 @@ from .mutant import Mutant
 MUTANTS = (
     Mutant(
         "norm_pieces_joined_without_their_distance",
-        "csrc/ops/batch_norm_act.cpp",
+        "csrc/ops/join_moments.h",
         "squares[at] += moments[channels + c] + distance * distance * cross;",
         "squares[at] += moments[channels + c];",
         ("tests/ops/test_batch_norm_act.py", "tests/fuzz/test_corpus.py", "-k", "not compile"),
@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "groups_of_samples_overlap",
-        "csrc/ops/depthwise_conv2d.cpp",
+        "csrc/ops/depthwise_tasks.h",
         "cpu::DepthwiseTask{group * batch / groups, (group + 1)",
         "cpu::DepthwiseTask{group * (batch / groups), (group + 1)",
         ("tests/ops/test_many_samples.py", "tests/fuzz/test_corpus.py"),
