@@ -126,6 +126,24 @@ def test_counts_of_a_space_without_weights_in_some_layers(cells, tiny_space):
     assert tiny_space.count_parametrised(tiny_space.from_genes([1] * 8)) == 8
 
 
+@pytest.mark.parametrize("common", [0, 3, 7])
+def test_a_common_pair_leaves_no_group_empty(common):
+    pairs = torch.tensor([[number, 0] for number in range(8) for _ in range(40 if number == common else 1)])
+    groups = OrderedGroups(pairs, 8, "things")
+    assert groups([(number, 0) for number in range(8)]).tolist() == list(range(8))
+    assert groups([(common, 0)] * 2).tolist() == [common] * 2
+    fewer = OrderedGroups(pairs, 5, "things")([(number, 0) for number in range(8)])
+    assert fewer.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("start", ["count", "neighbours"])
+def test_eight_copies_of_a_cell_space(start, seeded):
+    space = create_space("nas-bench-201", image_shape=(3, 8, 8), num_classes=3, channels=2, cells=1)
+    groups = KINDS[start](space, 8, None, seeded(0)).groups(drawn(space, 500))
+    rows = groups.reshape(500, -1).T
+    assert all(row.unique().tolist() == list(range(8)) for row in rows)
+
+
 def test_neighbours_are_what_a_layer_meets(cells, tiny_space):
     assert [tiny_space.neighbours(layer) for layer in (0, 3, 7)] == [(1,), (2, 4), (6,)]
     # Edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3: only 0-1 and 2-3, 0-2 and 1-3, 1-2 and 0-3 do not meet.

@@ -38,7 +38,7 @@ class OrderedGroups(nn.Module):
         whole = torch.stack([pairs[:, 0], torch.full_like(pairs[:, 0], -torch.inf)], dim=1)
         cuts = _cuts(whole, num_groups, _LEAST_SHARE / num_groups)
         if cuts is None:
-            cuts = _cuts(pairs, num_groups, 0.0)
+            cuts = _cuts(pairs, num_groups, None)
         if cuts is None:
             different = len(pairs.unique(dim=0))
             raise ValueError(
@@ -54,13 +54,33 @@ class OrderedGroups(nn.Module):
         return ((first > cut_first) | ((first == cut_first) & (second >= cut_second))).sum(dim=1)
 
 
-def _cuts(pairs: Tensor, num_groups: int, least_share: float) -> Tensor | None:
-    """The first pair of each group but the lowest, ``[K - 1, 2]``; None if a group would be smaller, or empty."""
+def _cuts(pairs: Tensor, num_groups: int, least_share: float | None) -> Tensor | None:
+    """The first pair of each group but the lowest, ``[K - 1, 2]``.
+
+    None if a group's share would not be above the least; without a least share, if there are fewer values than groups.
+    """
     values, counts = pairs.unique(dim=0, return_counts=True)  # sorted by the first number, then the second
+    if len(values) < num_groups:
+        return None
     below = counts.cumsum(0) / len(pairs)  # share of samples up to each value
     wanted = torch.arange(1, num_groups, dtype=below.dtype) / num_groups
     last = (below[:, None] - wanted).abs().argmin(dim=0)  # of the group below each cut
+    if least_share is None:
+        last = _parted(last, len(values))
     shares = torch.cat([below.new_zeros(1), below[last], below.new_ones(1)]).diff()
-    if len(values) < num_groups or bool((shares <= least_share).any()):
+    if bool((shares <= (least_share or 0.0)).any()):
         return None
     return values[last + 1]
+
+
+def _parted(last: Tensor, num_values: int) -> Tensor:
+    """The nearest places that leave no group empty, where a common value has drawn several cuts to itself.
+
+    Example:
+        >>> _parted(torch.tensor([2, 2, 5, 6, 6]), 8)
+        tensor([2, 3, 4, 5, 6])
+    """
+    steps = torch.arange(len(last))
+    last = (last - steps).cummax(dim=0).values + steps
+    highest = num_values - 2 - (len(last) - 1 - steps)
+    return torch.minimum(last, highest)
