@@ -196,7 +196,7 @@ def search_run(record: RunRecord, budget: str, settings: SearchSettings) -> dict
     silent = ConsoleProgress(Console(quiet=True))
     _, splits = load_data(record.settings, silent, {Part.VALIDATION: record.settings.held_out})
     job = RankJob(record.settings, splits)
-    job.trainer.load_state_dict(record.load_checkpoint("supernet").state)
+    job.loop.load_state_dict(record.load_checkpoint("supernet").state)
     limits = SearchLimits(Budget.parse(budget).max_macs(job.space))
     evolution = EvolutionSearch(job.evaluation, job.space, limits, settings, job.generator("search of the benchmark"))
     while not evolution.finished:

@@ -60,6 +60,10 @@ Space = Annotated[
         "or FILE.py:CLASS, one of your own."
     ),
 ]
+Method = Annotated[
+    str | None,
+    typer.Option(help="Search method: kshot (default), another that `kshot-ext methods` lists, or FILE.py:CLASS."),
+]
 Shots = Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)]
 Seed = Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)]
@@ -97,6 +101,7 @@ def search(
         str | None,
         typer.Option(help="Search channel widths too: shares such as 0.5,0.75,1, or tenths such as 0.2-1."),
     ] = None,
+    method: Method = None,
     shots: Shots = None,
     epochs: Epochs = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
@@ -129,6 +134,7 @@ def search(
         "data": _text(data),
         "space": space,
         "widths": widths,
+        "method": method,
         "shots": shots,
         "epochs": epochs,
         "retrain_epochs": retrain_epochs,
@@ -153,6 +159,7 @@ def rank(
         typer.Option(help="JSON table of stand-alone accuracies by architecture, such as NAS-Bench-Macro's."),
     ] = None,
     space: Space = None,
+    method: Method = None,
     shots: Shots = None,
     epochs: Epochs = None,
     seed: Seed = None,
@@ -192,6 +199,7 @@ def rank(
         "data": _text(data),
         "truth": _text(truth),
         "space": space,
+        "method": method,
         "shots": shots,
         "epochs": epochs,
         "seed": seed,
@@ -211,16 +219,31 @@ def rank(
 
 
 @app.command()
+def methods() -> None:
+    """List the search methods: what each does, and whose it is."""
+    from kshot_ext.nas.methods import METHODS
+
+    table = Table()
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it does", overflow="fold")
+    table.add_column("paper", overflow="fold")
+    for name, kind in METHODS.items():
+        table.add_row(name, Text(kind.summary), Text(kind.paper))
+    Console().print(table)
+
+
+@app.command()
 def analyse(
     run: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
     space: Annotated[
         str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="The same for a method of your own.")] = None,
 ) -> None:
     """Tell how many dimensions a run's weights span, and whether its codes follow architectures."""
     from kshot_ext.nas.commands.analyse import analyse_command
 
-    raise typer.Exit(analyse_command(run, space))
+    raise typer.Exit(analyse_command(run, space, method))
 
 
 @app.command()

@@ -20,18 +20,20 @@ from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods.kshot import KShotSettings
+from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.training import supernet_trainer
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import DivergedError
+from kshot_ext.nas.training.loop import TrainingLoop
+from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 from kshot_ext.nas.training.simplex_objectives.objective import StepTools
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer, TrainingSettings
 from kshot_ext.optim import KShotSGD
 
 EPOCHS = 3
@@ -45,7 +47,7 @@ def join() -> DataParallel:
     return DataParallel.from_environment(timeout=60)
 
 
-def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss") -> SupernetTrainer:
+def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss") -> TrainingLoop:
     """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
 
     In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step, and
@@ -61,17 +63,15 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
         batch_size=7,
         learning_rate=0.01,
         warmup_epochs=1,
-        simplex_every=2,
-        paths_per_simplex_step=2,
         held_out_share=0.25,
-        simplex_objective=objective,
     )
+    simplex = KShotSettings(simplex_every=2, paths_per_simplex_step=2, simplex_objective=objective)
     codes = CodeSettings(start="cost", spread=0.0 if objective == "loss" else 1.0)
-    supernet = Supernet(space, 3, seeded(seed)).double()
-    simplex_net = SimplexNet(space, 3, seeded(seed + 1), settings=codes).double()
+    loop = begin_training(simplex, space, splits, settings, shots=3, codes=codes, seed=seed, processes=processes)
+    supernet, simplex_net = loop.method.supernet.double(), loop.method.simplex_net.double()
     for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):
         reader.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
-    return SupernetTrainer(supernet, simplex_net, splits, settings, seeded(seed + 2), processes)
+    return loop
 
 
 def search(folder: Path) -> None:
@@ -92,7 +92,7 @@ def train_and_lose_a_process(folder: Path) -> None:
         torch.save({"state": trainer.state_dict(), "reports": reports}, folder / "trained.pt")
         trainer.train_epoch()
     if processes.rank == processes.size - 1:
-        optimizer = trainer.simplex_training.optimizer
+        optimizer = trainer.method.simplex_training.optimizer
         optimizer.register_step_pre_hook(lambda *_: os._exit(9) if trainer.epoch == EPOCHS - 1 else None)
     processes.follow(trainer)
 
@@ -102,10 +102,10 @@ def simplex_gradients(processes: DataParallel) -> dict[str, list[torch.Tensor]]:
     gradients = {}
     for name in SIMPLEX_OBJECTIVES:
         trainer = make_trainer(processes, objective=name)
-        training = trainer.simplex_training
+        training = trainer.method.simplex_training
         net = training.simplex_net
-        tools = StepTools(trainer.supernet.train(), net, 0.1, trainer.gradient_steps, processes)
-        batches, paths = trainer._endless_held_out_batches(), seeded(9)
+        tools = StepTools(trainer.method.supernet.train(), net, 0.1, trainer.gradient_steps, processes)
+        batches, paths = trainer.do.held_out(), seeded(9)
         losses = [
             training.objective.backward([net.space.sample(paths) for _ in range(4)], batches, tools) for _ in range(2)
         ]
@@ -126,19 +126,19 @@ def diverge(folder: Path) -> None:
     """The loss of the last process's part is NaN from the second step on; all processes have to stop there."""
     processes = join()
     trainer = make_trainer(processes)
-    path_loss, calls = supernet_trainer.path_loss, itertools.count(1)
+    path_loss, calls = path_method.path_loss, itertools.count(1)
 
     def diverging(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
         loss, logits = path_loss(*arguments)
         return (loss * math.nan if next(calls) > 1 else loss), logits
 
     if processes.rank == processes.size - 1:
-        supernet_trainer.path_loss = diverging
+        path_method.path_loss = diverging
     try:
         trainer.train_epoch() if processes.leads else processes.follow(trainer)
     except DivergedError as error:
         (folder / f"diverged-{processes.rank}.pt").write_text(str(error))
-    supernet_trainer.path_loss = path_loss
+    path_method.path_loss = path_loss
     processes.close(failed=True)
 
 

@@ -6,6 +6,7 @@ copies cost beside one; what simplex steps cost is a row of its own, as they hav
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import torch
@@ -16,11 +17,11 @@ from benchmarks.layers import LayerSet
 from benchmarks.place import CPU, Place
 from benchmarks.works.row import Row
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods.kshot import KShotSettings
+from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 STEPS = 8  # dictionary steps of an epoch
 _EPOCHS = 10_000  # more than are ever timed: the learning rate hardly moves
@@ -43,19 +44,18 @@ def epoch_form(num_shots: int, batch: int, simplex_every: int, place: Place) -> 
         batch_size=batch,
         precision="float32" if place.precision == "tf32" else place.precision,
         warmup_epochs=0,
-        simplex_every=simplex_every,
     )
     splits = _random_splits(batch, settings)
     space = create_space("nas-bench-macro", image_shape=splits.image_shape, num_classes=splits.num_classes)
-    generator = torch.Generator().manual_seed(0)
-    supernet = Supernet(space, num_shots, generator, perturbation=0).to(place.device)
-    simplex_net = SimplexNet(space, num_shots, generator).to(place.device)
-    trainer = SupernetTrainer(supernet, simplex_net, splits, settings, torch.Generator().manual_seed(1))
+    own, codes = KShotSettings(simplex_every=simplex_every), CodeSettings(perturbation=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal copies do stay equal
+        loop = begin_training(own, space, splits.to(place.device), settings, shots=num_shots, codes=codes)
 
     def run() -> tuple[Tensor, ...]:
-        return (torch.tensor(trainer.train_epoch().loss),)
+        return (torch.tensor(loop.train_epoch().loss),)
 
-    return Form(f"SupernetTrainer, K = {num_shots}", run)
+    return Form(f"training loop, K = {num_shots}", run)
 
 
 def epoch_contest(num_shots: int, batch: int, simplex_every: int, place: Place = CPU) -> Contest:
@@ -67,7 +67,7 @@ def epoch_contest(num_shots: int, batch: int, simplex_every: int, place: Place =
 def supernet_training_rows(layers: LayerSet) -> list[Row]:
     """Two rows: dictionary steps alone, and with as many simplex steps as there are by default."""
     geometry = f"K = {layers.num_shots}, batch {layers.batch}, {STEPS} steps"
-    every = TrainingSettings().simplex_every
+    every = KShotSettings().simplex_every
     return [
         Row(name, kind, geometry, 1, partial(epoch_contest, layers.num_shots, layers.batch, simplex_every))
         for name, kind, simplex_every in (

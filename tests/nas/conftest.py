@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.spaces import create_space
 
@@ -36,6 +38,17 @@ def tiny_space():
 def seeded():
     """Makes generators: ``seeded(3)``."""
     return lambda seed: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def make_loop(tiny_space, tiny_splits):
+    """Makes trainings: ``make_loop(TrainingSettings(...), shots=2, codes=CodeSettings(...), simplex_every=2)``."""
+
+    def make(settings, *, shots=2, codes=None, space=tiny_space, seed=0, **simplex):
+        own = KShotSettings(**simplex)
+        return begin_training(own, space, tiny_splits, settings, shots=shots, codes=codes, seed=seed)
+
+    return make
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_gpu_that_is_there_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_trains_and_evaluates_on_the_gpu(tiny_splits: DataSplits) -> None:
     settings = RunSettings(channels=4, shots=2, device="cuda")
     job = SupernetJob(settings, tiny_splits)
-    report = job.trainer.train_epoch()
+    report = job.loop.train_epoch()
     assert report.loss > 0
     assert job.evaluation(job.space.largest()).finite
-    assert {parameter.device.type for parameter in job.supernet.parameters()} == {"cuda"}
+    assert {parameter.device.type for parameter in job.method.supernet.parameters()} == {"cuda"}

@@ -3,38 +3,32 @@
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.networks.evaluation import evaluate_architecture
 from kshot_ext.nas.networks.export import extract
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 
-def test_finds_a_network_that_learns(tiny_space, tiny_splits, seeded):
-    supernet = Supernet(tiny_space, 2, seeded(0))
-    simplex_net = SimplexNet(tiny_space, 2, seeded(1))
-    settings = TrainingSettings(epochs=3, batch_size=8, warmup_epochs=1)
-    trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
-    while not trainer.finished:
-        trainer.train_epoch()
+def test_finds_a_network_that_learns(tiny_space, tiny_splits, make_loop, seeded):
+    loop = make_loop(TrainingSettings(epochs=3, batch_size=8, warmup_epochs=1))
+    while not loop.finished:
+        loop.train_epoch()
+    coded = loop.method.coded
 
     normalisation = {"mean": tiny_splits.mean, "std": tiny_splits.std}
     calibration = list(batches(tiny_splits.train, 16, **normalisation))
     validation = list(batches(tiny_splits.validation, 16, **normalisation))
 
     def evaluate(architecture):
-        code = simplex_net.code(architecture)
-        return evaluate_architecture(supernet, architecture, code, calibration, validation)
+        return evaluate_architecture(coded, architecture, calibration, validation)
 
     limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 7 // 10)
     search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=4, generations=2), seeded(3))
     while not search.finished:
         search.step()
     winner = search.best.architecture
-    inherited = extract(supernet, winner, simplex_net.code(winner), calibration)
+    inherited = extract(coded.supernet, winner, coded.code(winner), calibration)
     assert inherited(validation[0][0]).shape == (15, 3)
 
     rival = random_architecture_of_equal_budget(tiny_space, search.best.macs, 0.2, seeded(4), exclude=[winner])

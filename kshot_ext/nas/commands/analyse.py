@@ -11,8 +11,10 @@ from torch import Tensor
 
 from kshot_ext.nas.commands.frame import CommandError, exit_status, print_facts, tell, tell_verdict, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_errors, write_text
+from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.networks.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
-from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport, code_report
+from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport
+from kshot_ext.nas.own_classes import with_absolute_path
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.reporting import page, plots
 from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
@@ -20,7 +22,6 @@ from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.trained import load_trained
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.spaces.own import with_absolute_path
 from kshot_ext.nas.strict_json import strict_json
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ class Analysis:
     distances: CodeDistances
 
 
-def analyse_command(run: Path, space: str | None = None) -> int:
+def analyse_command(run: Path, space: str | None = None, method: str | None = None) -> int:
     """Analyse a run, finished or not; writes ``RUN/analysis/`` and prints the main numbers.
 
     Args:
         run: the run folder.
-        space: ``FILE.py:CLASS``, if the run's space is one's own.
+        space, method: ``FILE.py:CLASS``, if the run's is one's own.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -61,6 +62,7 @@ def analyse_command(run: Path, space: str | None = None) -> int:
 
     def body(console: Console) -> None:
         with users_errors("matplotlib", "safetensors"):
+            allow_own_method(method)
             record = RunRecord(run)
             _check_can_write_outputs(record.path / "analysis")
             plots.rehearse()
@@ -85,7 +87,8 @@ def _check_can_write_outputs(folder: Path) -> None:
 
 def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[Architecture], Tensor]:
     """The analysis, and some architectures with their codes, cheapest first."""
-    space, supernet, simplex_net, epoch = load_trained(record, own_space)
+    coded, epoch = load_trained(record, own_space)
+    supernet, simplex_net, space = coded.supernet, coded.simplex_net, coded.supernet.space
     generator = named_generator(record.settings.seed, "analysis")
     paths = [space.sample(generator) for _ in range(PATHS_FOR_SPECTRUM)]
     codes = simplex_net(paths).detach()
@@ -93,7 +96,7 @@ def _analyse(record: RunRecord, own_space: str | None) -> tuple[Analysis, list[A
     analysis = Analysis(
         epoch=epoch,
         epochs=record.settings.training.epochs,
-        codes=code_report(supernet, simplex_net, record.settings.seed),
+        codes=coded.report(record.settings.seed),
         layers={name: spectrum(codes, {name: factor}) for name, factor in factors.items()},
         distances=code_distances(simplex_net, space, generator),
     )

@@ -23,12 +23,12 @@ from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
+from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.reporting.code_facts import verdict_sentence
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
-from kshot_ext.nas.runs.settings import AnySettings, check_codes_can_part, check_same, gather_settings
-from kshot_ext.nas.spaces.own import is_own
+from kshot_ext.nas.runs.settings import AnySettings, check_codes_can_part, check_same, gather_settings, own_classes
 from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -54,7 +54,7 @@ class Run:
     Attributes:
         follows: whether another process does the run, and this one helps it.
         path: the run folder, as soon as there is one that this process knows of.
-        space: name of the run's space, as soon as it is known.
+        own_classes: names by setting, as of :func:`kshot_ext.nas.runs.settings.own_classes`, as soon as they are known.
     """
 
     def __init__(self, command: str, resume: Path | None) -> None:
@@ -63,7 +63,7 @@ class Run:
         self.follows = False
         self.folder: RunFolder | None = None
         self.path = resume
-        self.space = ""
+        self.own_classes: dict[str, str] = {}
 
     def settings(self, defaults: AnySettings, config: Path | None, options: Mapping[str, Any]) -> AnySettings:
         """The run's settings, checked to be the ones that it began with.
@@ -76,8 +76,9 @@ class Run:
             settings = gather_settings(defaults, config, options)
             check_codes_can_part(settings)
             return settings
+        allow_own_method(options.get("method"))
         self.folder = RunFolder(self.resume, self.command)
-        self.space = self.folder.settings.space
+        self.own_classes = own_classes(self.folder.settings)
         settings = gather_settings(self.folder.settings, config, options)
         check_same(self.folder.settings, settings, str(self.resume))
         return settings
@@ -106,7 +107,7 @@ class Run:
                 self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
             else:
                 self.folder = RunFolder.create(Path(settings.out), kept, card)
-            self.path, self.space = self.folder.path, settings.space
+            self.path, self.own_classes = self.folder.path, own_classes(settings)
         else:
             try:
                 self.folder.card.check_continues(settings, splits)
@@ -127,8 +128,8 @@ class Run:
         if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
             return f"there is no run in {self.path} any more; begin it anew"
         command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
-        if is_own(self.space):
-            command += f" --space {in_shell(self.space)}"
+        for setting, name in self.own_classes.items():
+            command += f" --{setting} {in_shell(name)}"
         return f"what was saved before is safe; go on with: {command}"
 
 
@@ -243,8 +244,10 @@ def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def tell_verdict(console: Console, codes: CodeReport) -> None:
-    """Print whether a supernet is a K-shot one, and if not, what to change."""
+def tell_verdict(console: Console, codes: CodeReport | None) -> None:
+    """Print whether a supernet is a K-shot one, and if not, what to change; nothing of a method without copies."""
+    if codes is None:
+        return
     style = "bold yellow" if codes.shortfalls else ""
     console.print(Text(verdict_sentence(codes), style=style), soft_wrap=True)
 

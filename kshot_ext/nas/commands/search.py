@@ -21,15 +21,16 @@ from kshot_ext.nas.commands.frame import (
     tell_verdict,
     users_errors,
 )
+from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.reporting.code_facts import code_facts
 from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
-from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.tables import as_table, override
+from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
 _LIBRARIES = ("matplotlib", "pymoo", "safetensors", "scipy", "tensorboard")
@@ -92,10 +93,12 @@ def search_command(
 def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> None:
     """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
     with users_errors():
-        settings = override(RunSettings(), json.loads(processes.from_leader("")), "settings of the leading process")
+        table = json.loads(processes.from_leader(""))
+        allow_own_method(table["method"]["name"])
+        settings = with_table(RunSettings(), table, "settings of the leading process")
         _, splits = load_data(settings, progress)
         job = SearchJob(settings, splits, processes)
-    run.path, run.space = Path(json.loads(processes.from_leader(""))), settings.space
+    run.path, run.own_classes = Path(json.loads(processes.from_leader(""))), own_classes(settings)
     with suitable_threads(splits.image_shape):
         job.follow()
 
@@ -109,6 +112,7 @@ def _print_result(console: Console, result: RunResult, report: Path) -> None:
         numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
         table.add_row(network.title, *numbers)
     console.print(table)
-    print_facts(console, "weight copies", code_facts(result.codes))
+    if result.codes is not None:
+        print_facts(console, "weight copies", code_facts(result.codes))
     tell_verdict(console, result.codes)
     tell(console, f"report: {report}")

@@ -14,9 +14,8 @@ from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import ImageSet
 from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
+from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 
 SCORES = ("loss", "accuracy")
@@ -115,44 +114,41 @@ class EvaluationSettings:
 
 @torch.no_grad()
 def evaluate_architecture(
-    supernet: Supernet,
+    networks: InheritedNetworks,
     architecture: Architecture,
-    code: Tensor,
     calibration: Batches | None,
     validation: Batches,
 ) -> Scores:
-    """Scores of one network of a supernet, with inherited weights and its own batch-norm statistics.
+    """Scores of one network with inherited weights and its own batch-norm statistics.
 
     The supernet's own modules compute them, so nothing is built or copied for a network.
 
     Args:
-        supernet: left unchanged.
+        networks: give the network; left unchanged.
         architecture: which network.
-        code: ``[K]`` or ``[L, K]``, mixes the weight copies.
         calibration: batches of training images that the statistics are measured on; None to normalise each batch of
             ``validation`` by its own.
         validation: batches that are classified.
     """
-    with supernet.coded_path(architecture, code) as network:
+    with networks.network(architecture) as network:
         statistics = batch_statistics(network) if calibration is None else recalibrated(network, calibration)
         with statistics:
             return evaluate_network(network, validation)
 
 
 @dataclass(frozen=True, eq=False)
-class SupernetEvaluation:
-    """Scores of any network of a trained supernet; can be sent to other processes.
+class InheritedEvaluation:
+    """Scores of any network with inherited weights; can be sent to other processes.
 
     Args:
-        supernet, simplex_net: give weights and codes; left unchanged.
+        networks: give the networks; left unchanged.
         calibration: training images that batch-norm statistics are measured on, where they are.
         validation: images that are classified.
         mean, std: float32 ``[C]``, of the images.
         statistics: as in :class:`EvaluationSettings`.
     """
 
-    supernet: Supernet
-    simplex_net: SimplexNet
+    networks: InheritedNetworks
     calibration: ImageSet
     validation: ImageSet
     mean: Tensor
@@ -163,9 +159,8 @@ class SupernetEvaluation:
         """Scores of the architecture on the validation images."""
         recalibrated = self.statistics == "recalibrated"
         return evaluate_architecture(
-            self.supernet,
+            self.networks,
             architecture,
-            self.simplex_net.code(architecture),
             self._batches(self.calibration) if recalibrated else None,
             self._batches(self.validation) if recalibrated else self._mixed_batches(self.validation),
         )

@@ -70,14 +70,14 @@ class RankResult:
     Args:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
-        codes: what codes and copies amount to, at the end.
+        codes: what codes and copies amount to, at the end; None for a method without.
         score: which ranking is meant where one is asked for, ``"loss"`` or ``"accuracy"``.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
-    codes: CodeReport
+    codes: CodeReport | None
     score: str
     seconds: dict[str, float]
 
@@ -145,13 +145,13 @@ class RankJob(SupernetJob[RankSettings]):
                 self._keep_warm_up(folder, metrics, progress)
             # An evaluation of its own: workers keep one, and the weights in it, for as long as it is the same.
             ranking = Ranking(self.architectures, replace(self.evaluation), self.apply_to_all)
-            training, evaluation = SupernetStage(self.trainer, until=epoch), RankingStage(epoch, ranking)
+            training, evaluation = SupernetStage(self.loop, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
             self._check_not_past(epoch, folder, evaluation)
-            with self.trainer.averaged():
+            with self.loop.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
-            steps = epoch * self.trainer.steps_per_epoch
+            steps = epoch * self.loop.steps_per_epoch
             by_accuracy, by_loss = (ranking.by(score, self.truth) for score in ("accuracy", "loss"))
             points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
@@ -164,9 +164,11 @@ class RankJob(SupernetJob[RankSettings]):
         source = self.settings.warm_up
         if source is None or folder.load_checkpoint("supernet") is not None:
             return
+        if self.method.coded is None:
+            raise RunFolderError(f"warm_up: method {self.settings.method.name} has no copies that could begin from one")
         checkpoint = load_warm_up(Path(source), self.settings, folder.card)
         try:
-            state = copied_warm_up(checkpoint.state, self.trainer)
+            state = copied_warm_up(checkpoint.state, self.loop, self.method.coded)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise RunFolderError(f"{source}: its warm-up does not fit this run ({one_line(error)})") from error
         folder.save_checkpoint("supernet", Checkpoint(state, checkpoint.seconds, checkpoint.records))
@@ -175,14 +177,14 @@ class RankJob(SupernetJob[RankSettings]):
         """Train to the end of warm-up and keep the state there, if the settings say so."""
         if not self.settings.keep_warm_up or folder.checkpoint_path(WARM_UP).exists():
             return
-        run_stage(SupernetStage(self.trainer, until=self.settings.training.warm_up), folder, metrics, progress)
-        if self.trainer.epoch == self.settings.training.warm_up:
+        run_stage(SupernetStage(self.loop, until=self.settings.training.warm_up), folder, metrics, progress)
+        if self.loop.epoch == self.settings.training.warm_up:
             folder.save_checkpoint(WARM_UP, folder.load_checkpoint("supernet"))
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
         """Refuse to evaluate later weights as if they were those after ``epoch``."""
-        checkpoint = folder.load_checkpoint(evaluation.name) if self.trainer.epoch > epoch else None
-        if self.trainer.epoch > epoch and (checkpoint is None or len(checkpoint.records) < evaluation.total):
+        checkpoint = folder.load_checkpoint(evaluation.name) if self.loop.epoch > epoch else None
+        if self.loop.epoch > epoch and (checkpoint is None or len(checkpoint.records) < evaluation.total):
             raise RunFolderError(
                 f"{folder.checkpoint_path(evaluation.name)}: this evaluation is gone, and training has gone on since; "
                 f"bring it back from a copy, or delete {folder.checkpoint_path('supernet')} to train again"
@@ -194,15 +196,13 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
     settings = job.settings
     return {
         "run": run,
+        "method": settings.method.name,
         "shots": settings.shots,
         "seed": settings.seed,
         "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
-        "verdict": result.codes.verdict,
-        "code_distance": result.codes.distance,
-        "min_entry_share": result.codes.least_share,
-        "effective_rank": result.codes.spectrum.effective_rank,
+        **_code_entry(result.codes),
         "seconds": round(sum(result.seconds.values()), 1),
         "space": job.space.name,
         "image_shape": job.space.image_shape,
@@ -211,4 +211,15 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "batch_size": settings.training.batch_size,
         "validation_images": len(job.evaluation.validation),
         "curve": [point.numbers() for point in result.points],
+    }
+
+
+def _code_entry(codes: CodeReport | None) -> dict[str, Any]:
+    if codes is None:
+        return {}
+    return {
+        "verdict": codes.verdict,
+        "code_distance": codes.distance,
+        "min_entry_share": codes.least_share,
+        "effective_rank": codes.spectrum.effective_rank,
     }

@@ -6,8 +6,10 @@ from kshot_ext.nas.networks.code_report import K_SHOT, ONE_COPY, CodeReport
 from kshot_ext.nas.reporting import page
 
 
-def code_facts(codes: CodeReport) -> dict[str, str]:
-    """Return verdict and numbers by name; of a single copy there is nothing to say but that."""
+def code_facts(codes: CodeReport | None) -> dict[str, str]:
+    """Return verdict and numbers by name; of a single copy there is nothing to say but that, without codes nothing."""
+    if codes is None:
+        return {}
     verdict = {"K-shot or one-shot": codes.verdict}
     if codes.verdict == ONE_COPY:
         return verdict
@@ -30,14 +32,23 @@ def verdict_sentence(codes: CodeReport) -> str:
     return f"this is a one-shot run: its {codes.num_shots} copies act as one. {reasons}."
 
 
-def code_banner(codes: CodeReport, when: str = "") -> list[str]:
+def code_banner(codes: CodeReport | None, when: str = "") -> list[str]:
     """Return a page's warning that a supernet is a one-shot one; empty if it is not, or is to be.
 
     Args:
-        codes: what is told of.
+        codes: what is told of; None for a method without.
         when: the moment they were looked at; empty for the end.
     """
-    return [page.warning(_capitalised(f"{when} {verdict_sentence(codes)}".strip()))] if codes.shortfalls else []
+    if codes is None or not codes.shortfalls:
+        return []
+    return [page.warning(_capitalised(f"{when} {verdict_sentence(codes)}".strip()))]
+
+
+def code_section(codes: CodeReport | None) -> list[str]:
+    """Return a page's section on the copies; empty for a method without."""
+    if codes is None:
+        return []
+    return [page.heading("Weight copies"), page.facts(code_facts(codes)), page.note(verdict_sentence(codes))]
 
 
 def _capitalised(sentence: str) -> str:

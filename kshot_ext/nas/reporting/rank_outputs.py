@@ -12,6 +12,7 @@ from kshot_ext.nas.networks.evaluation import SCORES
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting import page, plots
 from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
+from kshot_ext.nas.reporting.code_pictures import CODE_ROWS, draw_codes
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES, correlation_facts, seconds_by_stage, shown_correlation
 from kshot_ext.nas.runs.results_file import add_result
@@ -29,7 +30,6 @@ OUTPUTS = (
 )
 """Names of the files that `write_ranking` leaves in the run folder."""
 
-_CODE_ROWS = 24
 _HEADLINE = ("Kendall's tau", "Kendall's tau among the better half", "best truth of its ten favourites")
 _CURVES = {
     "Kendall's tau by loss": "kendall_tau_by_loss",
@@ -96,8 +96,6 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
 
     truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
     tau = shown_correlation(result.final.by(result.score).kendall_tau)
-    shown = sorted(job.architectures[:_CODE_ROWS], key=job.space.count_macs)
-    codes = job.simplex_net(shown).detach().cpu()
     pictures = [
         picture(
             "ranking",
@@ -111,12 +109,7 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
             "Training",
             "Loss of the supernet's sampled paths.",
         ),
-        picture(
-            "codes",
-            plots.plot_codes(codes, [architecture.short() for architecture in shown]),
-            "Simplex codes",
-            "How architectures mix the weight copies; digits are each layer's operation.",
-        ),
+        *draw_codes(folder, job.method.coded, sorted(job.architectures[:CODE_ROWS], key=job.space.count_macs)),
     ]
     curves = {
         name: [(point.steps, value) for point in result.points if (value := point.numbers()[field]) is not None]
@@ -135,6 +128,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "data": f"{folder.card.data_name}, {splits.num_classes} classes of {shape} images",
         "images": f"{len(splits.train):,} for training, {len(job.evaluation.validation):,} for evaluation",
         "space": job.space.name,
+        "method": f"method {settings.method.name}",
         "shots": f"{settings.shots} weight copies",
         "table": Path(settings.truth).name,
         "seed": f"seed {settings.seed}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import page
-from kshot_ext.nas.reporting.code_facts import code_banner, code_facts, verdict_sentence
+from kshot_ext.nas.reporting.code_facts import code_banner, code_section
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.search.evolution_search import Evaluated
@@ -66,9 +66,7 @@ def render_report(
                 if correlation is None
                 else [page.heading("Rank correlation"), page.facts(correlation_facts(correlation))]
             ),
-            page.heading("Weight copies"),
-            page.facts(code_facts(result.codes)),
-            page.note(verdict_sentence(result.codes)),
+            *code_section(result.codes),
             page.figures(pictures),
             page.heading("Use the network"),
             page.code(_LOADING),
@@ -107,7 +105,7 @@ def _tiles(result: RunResult) -> str:
             "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
             "parameters": f"{winner.parameters:,}",
             "seconds in all": f"{sum(result.seconds.values()):,.0f}",
-            "K-shot or one-shot": result.codes.verdict,
+            **({} if result.codes is None else {"K-shot or one-shot": result.codes.verdict}),
         }
     )
 

@@ -17,6 +17,7 @@ from kshot_ext.nas.files import atomic_path, write_bytes, write_text
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
 from kshot_ext.nas.reporting import plots
+from kshot_ext.nas.reporting.code_pictures import CODE_ROWS, draw_codes
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import render_report, shown_correlation
 from kshot_ext.nas.runs.results import RunResult
@@ -37,7 +38,6 @@ OUTPUTS = (
 )
 """Names of the files that `write_outputs` leaves in the run folder."""
 
-_CODE_ROWS = 24
 _TIMED = 12
 _TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
 
@@ -85,7 +85,11 @@ def write_outputs(
     """
     path = folder.path
     write_text(path / "architecture.json", _to_json(_network_card(data_name, job, result)))
-    results = {"run": folder.card.run, **asdict(result), "codes": result.codes.numbers()}
+    results = {
+        "run": folder.card.run,
+        **asdict(result),
+        "codes": None if result.codes is None else result.codes.numbers(),
+    }
     write_text(path / "results.json", _to_json(results))
     _save_network(network, path)
     pictures = _draw(path, job, result, records)
@@ -94,7 +98,7 @@ def write_outputs(
         correlation, picture = _compare_with_truth(path, job)
         pictures += picture
     page = render_report(
-        f"K-shot search on {data_name}",
+        f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
         job.search.pareto_front,
@@ -148,10 +152,6 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     search = job.search
-    shown = _evenly_by_cost(search.history, _CODE_ROWS)
-    with torch.no_grad():
-        codes = job.simplex_net([item.architecture for item in shown]).cpu()
-    code_labels = [item.architecture.short() for item in shown]
     operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
     return [
         picture(
@@ -172,12 +172,7 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
             "Training",
             "Loss of the supernet's sampled paths, and of both networks trained from scratch.",
         ),
-        picture(
-            "codes",
-            plots.plot_codes(codes, code_labels),
-            "Simplex codes",
-            "How architectures mix the weight copies; digits (a is ten) are each layer's operation, then the widths.",
-        ),
+        *draw_codes(folder, job.method.coded, [item.architecture for item in _evenly_by_cost(search.history)]),
     ]
 
 
@@ -196,7 +191,7 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     return correlation, [Picture(png, "Ranking", caption)]
 
 
-def _evenly_by_cost(history: Sequence[Evaluated], count: int) -> list[Evaluated]:
+def _evenly_by_cost(history: Sequence[Evaluated], count: int = CODE_ROWS) -> list[Evaluated]:
     ordered = sorted(history, key=lambda item: item.macs)
     picks = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
     return [ordered[index] for index in picks.tolist()]
@@ -210,6 +205,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "data": f"{data_name}, {splits.num_classes} classes of {shape} images",
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
+        "method": f"method {settings.method.name}",
         "shots": f"{settings.shots} weight copies",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         "score": f"chosen by {settings.evaluation.score} on validation images",

@@ -44,7 +44,7 @@ class RunResult:
         winner, random: the networks compared.
         max_macs: the budget.
         score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
-        codes: what codes and copies of the supernet amount to.
+        codes: what codes and copies of the supernet amount to; None for a method without.
         seconds: time of each stage.
     """
 
@@ -52,7 +52,7 @@ class RunResult:
     random: RetrainedNetwork
     max_macs: int
     score: str
-    codes: CodeReport
+    codes: CodeReport | None
     seconds: Mapping[str, float]
 
     @property

@@ -13,8 +13,8 @@ from typing import Any
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.files import parse_json, read_bytes
 from kshot_ext.nas.messages import one_line
-from kshot_ext.nas.runs.settings import SupernetSettings
-from kshot_ext.nas.spaces.own import file_of, is_own
+from kshot_ext.nas.own_classes import file_of
+from kshot_ext.nas.runs.settings import SupernetSettings, own_classes
 from kshot_ext.nas.tables import as_table
 
 _COMMANDS = ("search", "rank")
@@ -124,21 +124,20 @@ class RunCard:
         inputs = input_digests(settings, splits)
         for name in sorted(self.inputs.keys() | inputs.keys()):
             if self.inputs.get(name) != inputs.get(name):
-                place = getattr(settings, name) or self.data_name
+                place = own_classes(settings).get(name) or getattr(settings, name) or self.data_name
                 raise RunCardError(
                     f"{name}: {place} is not what the run began with; bring the old one back, or begin a new run"
                 )
 
 
 def input_digests(settings: SupernetSettings, splits: DataSplits) -> dict[str, str]:
-    """SHA-256, by the name of the setting, of the images, the table of results, and the file of an own space.
+    """SHA-256, by the name of the setting, of the images, the table of results, and the files of own classes.
 
     Raises:
         OSError: if a file cannot be read.
     """
     files = {} if settings.truth is None else {"truth": settings.truth}
-    if is_own(settings.space):
-        files["space"] = file_of(settings.space)
+    files |= {setting: file_of(name) for setting, name in own_classes(settings).items()}
     digests = {name: hashlib.sha256(read_bytes(Path(file))).hexdigest() for name, file in files.items()}
     return {"data": splits.digest(), **digests}
 

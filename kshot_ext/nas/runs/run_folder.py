@@ -25,9 +25,9 @@ from kshot_ext.nas.messages import one_line, visible
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs.metrics import is_record
 from kshot_ext.nas.runs.run_card import RunCard, RunCardError
-from kshot_ext.nas.runs.settings import AnySettings, RankSettings, RunSettings, SupernetSettings
+from kshot_ext.nas.runs.settings import AnySettings, RankSettings, RunSettings, SupernetSettings, with_table
 from kshot_ext.nas.runs.state_file import StateFileError, load_state, save_state
-from kshot_ext.nas.tables import as_table, override, read_toml, to_toml
+from kshot_ext.nas.tables import as_table, read_toml, to_toml
 
 _CARD = "run.json"
 _SETTINGS = "settings.toml"
@@ -96,7 +96,7 @@ class RunRecord(Generic[AnySettings]):
         table = read_toml(file)
         # Codes were plain by default when runs began whose file does not say how they start.
         plain = replace(_KINDS[self.card.command](), codes=CodeSettings())
-        self.settings: AnySettings = override(plain, table, str(file))
+        self.settings: AnySettings = with_table(plain, table, str(file))
         try:
             self.card.check_settings(table)
         except RunCardError as error:

@@ -53,7 +53,7 @@ class SearchJob(SupernetJob[RunSettings]):
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
         limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
-        self._supernet_stage = SupernetStage(self.trainer)
+        self._supernet_stage = SupernetStage(self.loop)
         self._search_stage = SearchStage(
             self.evaluation,
             self.space,
@@ -86,7 +86,7 @@ class SearchJob(SupernetJob[RunSettings]):
         run(self._supernet_stage)
         self.processes.close()
         codes = self.code_report()
-        for shortfall in codes.shortfalls:
+        for shortfall in () if codes is None else codes.shortfalls:
             progress.tell(f"supernet: this is a one-shot run, as {shortfall}")
         run(self._search_stage)
 
@@ -107,7 +107,7 @@ class SearchJob(SupernetJob[RunSettings]):
         Raises:
             LostProcessError: if a process has ended too early.
         """
-        self.processes.follow(self.trainer)
+        self.processes.follow(self.loop)
 
     def _rehearse(self, limits: SearchLimits) -> None:
         """Bring to light now what would otherwise stop a later stage."""

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from kshot_ext.nas.checks import check_between
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
+from kshot_ext.nas.methods import MethodSettings, allow_own_method, method_class
+from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings
+from kshot_ext.nas.own_classes import is_own, with_absolute_path
 from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.budget import Budget
-from kshot_ext.nas.spaces.own import is_own, with_absolute_path
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
 from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
@@ -23,6 +25,8 @@ from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 _SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
+_FORMER_PLACES = {"training": ("simplex_", "paths_per_simplex_step")}
+"""Beginnings of names that a table had before they moved to ``[method]``."""
 _LEAST = {
     "image_size": 4,
     "max_images": 1,
@@ -45,7 +49,7 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, the last three
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last four
     as tables.
 
     Args:
@@ -62,8 +66,9 @@ class SupernetSettings:
         seed: decides everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         out: the run folder; None for a name from the date, the data and the space.
+        method: which search method, and its own options.
         codes: how architectures' codes are formed; what is not set is as in :data:`DEFAULT_CODES`.
-        training: settings of supernet training.
+        training: settings of training.
         evaluation: how networks are scored with the supernet's weights.
 
     Raises:
@@ -83,6 +88,7 @@ class SupernetSettings:
     seed: int = 0
     device: str = "cpu"
     out: str | None = None
+    method: MethodSettings = field(default_factory=KShotSettings)
     codes: CodeSettings = DEFAULT_CODES
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -167,7 +173,7 @@ class RankSettings(SupernetSettings):
 def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
     """Merge settings: options win over the file, the file over the base.
 
-    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``. A length of warm-up
+    For short names see :func:`with_table`. A length of warm-up
     that nobody set is filled in, so that a run's settings say what was used.
 
     Args:
@@ -175,17 +181,23 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
         file: a TOML file, or None.
         options: settings by name; those that are None are not given.
 
-    A space of one's own is code, which only the command line may ask to run: files of settings come from anywhere.
+    A space or a method of one's own is code, which only the command line may ask to run: files of settings come from
+    anywhere.
 
     Raises:
-        SettingsError: if the file cannot be read, a name or value is illegal, or the space of a file or of the base is
-            one of one's own that the options do not name.
+        SettingsError: if the file cannot be read, a name or value is illegal, or the space or the method of the file or
+            of the base is one of one's own that the options do not name.
     """
+    allow_own_method(options.get("method"))
     settings = base
     if file is not None:
-        settings = override(settings, _without_short_names(read_toml(file, pipes=True), str(file)), str(file))
+        table = read_toml(file, pipes=True)
+        own_options, asked = table.get("method"), options.get("method")
+        if asked is not None and isinstance(own_options, Mapping):
+            table["method"] = {"name": asked, **own_options}  # those of a table that names none are the asked method's
+        settings = with_table(settings, table, str(file))
     given = {name: value for name, value in options.items() if value is not None}
-    settings = override(settings, _without_short_names(given, "command line"), "command line")
+    settings = with_table(settings, given, "command line")
     if is_own(settings.space) and given.get("space") is None:
         raise SettingsError(
             f"space: expected --space {settings.space} on the command line: it runs that file, "
@@ -205,6 +217,39 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     return settings
 
 
+def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> AnySettings:
+    """Settings with those of a table put in.
+
+    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``, ``method`` is one
+    of ``method.name``. A method named anew comes with its own defaults.
+
+    Args:
+        settings: what holds where the table says nothing.
+        table: of a file, or of options.
+        origin: where it comes from, for messages.
+
+    Raises:
+        SettingsError: if a name or a value is illegal.
+    """
+    changes = _in_their_places(_without_short_names(table, origin), origin)
+    method = changes.get("method")
+    if isinstance(method, Mapping) and isinstance(method.get("name"), str):
+        name = with_absolute_path(method["name"])  # a run may be resumed from another working directory
+        changes["method"] = {**method, "name": name}
+        try:
+            if name != settings.method.name:
+                settings = replace(settings, method=method_class(name).Settings(name=name))
+        except ValueError as error:
+            raise SettingsError(f"{origin}: {error}") from error
+    return override(settings, changes, origin)
+
+
+def own_classes(settings: SupernetSettings) -> dict[str, str]:
+    """The classes of the user's own that settings name, ``FILE.py:CLASS`` by the setting."""
+    named = {"space": settings.space, "method": settings.method.name}
+    return {setting: name for setting, name in named.items() if is_own(name)}
+
+
 def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> None:
     """Raise `SettingsError` listing every difference between a run's settings and those asked for now."""
     before, after = flatten(as_table(saved)), flatten(as_table(asked))
@@ -219,13 +264,16 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
 
 def check_codes_can_part(settings: SupernetSettings) -> None:
     """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
-    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes)
+    simplex = method_class(settings.method.name).simplex_settings(settings.method)
+    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes, simplex)
     if alike is not None:
         raise SettingsError(f"{alike}; a one-shot run is shots = 1")
 
 
 def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
     expanded = dict(changes)
+    if isinstance(expanded.get("method"), str):
+        expanded["method"] = {"name": expanded["method"]}
     for short_name, (table, name) in _SHORT_NAMES.items():
         if short_name not in expanded:
             continue
@@ -235,3 +283,22 @@ def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, A
             raise SettingsError(f"{origin}: {short_name} is short for {table}.{name}; expected one of them")
         expanded[table] = {**inner, name: value}
     return expanded
+
+
+def _in_their_places(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Settings of the method that a file has where they were before there were methods."""
+    moved = dict(changes)
+    for table, beginnings in _FORMER_PLACES.items():
+        inner = moved.get(table)
+        former = {n: v for n, v in inner.items() if n.startswith(beginnings)} if isinstance(inner, Mapping) else {}
+        if not former:
+            continue
+        method = moved.get("method", {})
+        twice = former.keys() & method.keys() if isinstance(method, Mapping) else former.keys()
+        if twice:
+            raise SettingsError(
+                f"{origin}: {', '.join(sorted(twice))}: expected in [method] only, got in [{table}] too"
+            )
+        moved[table] = {name: value for name, value in inner.items() if name not in former}
+        moved["method"] = {**method, **former}
+    return moved

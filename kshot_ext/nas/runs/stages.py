@@ -21,8 +21,8 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.epoch_trainer import OnStep
+from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.retrain import NetworkTrainer
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 
 class Stage(ABC):
@@ -66,17 +66,17 @@ class Stage(ABC):
 
 
 class SupernetStage(Stage):
-    """Supernet training; a step is an epoch.
+    """A method's training; a step is an epoch.
 
     Args:
-        trainer: what trains.
+        loop: what trains.
         until: epoch to stop at for now; default: the last.
     """
 
     unit = "epoch"
 
-    def __init__(self, trainer: SupernetTrainer, until: int | None = None) -> None:
-        super().__init__("supernet", "train supernet", trainer, until or trainer.settings.epochs)
+    def __init__(self, loop: TrainingLoop, until: int | None = None) -> None:
+        super().__init__("supernet", "train supernet", loop, until or loop.settings.epochs)
 
     @property
     def done(self) -> int:
@@ -85,11 +85,7 @@ class SupernetStage(Stage):
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
         report = self.work.train_epoch(_epoch_position(self.done, on_move))
         values = {"loss": report.loss, "accuracy": report.accuracy, "learning_rate": report.learning_rate}
-        if report.simplex_loss is not None:
-            values["simplex_loss"] = report.simplex_loss
-        values["code_distance"] = report.codes.distance
-        values |= {f"entry_share_{k}": share for k, share in enumerate(report.codes.entry_shares, start=1)}
-        return values | {f"share_{name}": share for name, share in report.operation_shares.items()}
+        return values | report.numbers | {f"share_{name}": share for name, share in report.operation_shares.items()}
 
 
 class SearchStage(Stage):

@@ -1,4 +1,4 @@
-"""What every job with a supernet has: images, space, supernet, simplex-net, and accuracies of paths."""
+"""What every job has that trains a method: images, space, method, and scores of its networks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
-from kshot_ext.nas.networks.code_report import CodeReport, code_report
-from kshot_ext.nas.networks.evaluation import SupernetEvaluation
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.networks.code_report import CodeReport
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings
@@ -26,7 +25,6 @@ from kshot_ext.nas.runs.truth import read_truth
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 _CALIBRATION_IMAGES = 512
 
@@ -80,19 +78,6 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
     )
 
 
-def build_networks(settings: SupernetSettings, space: SearchSpace) -> tuple[Supernet, SimplexNet]:
-    """Untrained supernet and simplex-net, as the settings' seed makes them."""
-    supernet = Supernet(
-        space,
-        settings.shots,
-        named_generator(settings.seed, "supernet"),
-        perturbation=settings.codes.perturbation,
-        mixed_batch_norm=settings.codes.mixed_batch_norm,
-    )
-    generator = named_generator(settings.seed, "simplex-net")
-    return supernet, SimplexNet(space, settings.shots, generator, settings=settings.codes)
-
-
 def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
     """Refuse copies that this process cannot hold: at the least, those of the largest network and their momentum.
 
@@ -106,17 +91,16 @@ def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
 
 
 class SupernetJob(Generic[AnySettings]):
-    """A supernet with all that is needed to train it and to evaluate its paths.
+    """A method with all that is needed to train it and to evaluate networks with the weights that it leaves them.
 
     Args:
         settings: what to do, and on which device.
         splits: the images to do it with, on any device.
-        processes: those that train the supernet together, each on its own device; None for this one alone.
+        processes: those that train together, each on its own device; None for this one alone.
 
     Attributes:
-        space, supernet, simplex_net, trainer: made from these.
-        evaluation: scores of any architecture on the validation images, with the supernet's weights, as the settings
-            say.
+        space, method, loop: made from these.
+        evaluation: scores of any architecture on the validation images, with inherited weights, as the settings say.
         truth: accuracy of architectures trained on their own, by the settings' table; None without one.
 
     Raises:
@@ -131,25 +115,28 @@ class SupernetJob(Generic[AnySettings]):
         self.space = build_space(settings, splits.image_shape, splits.num_classes)
         _check_memory(settings, self.space)
         self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
-        supernet, simplex_net = build_networks(settings, self.space)
-        self.supernet, self.simplex_net = supernet.to(device), simplex_net.to(device)
-        self.trainer = SupernetTrainer(
-            self.supernet,
-            self.simplex_net,
-            self.splits,
-            settings.training,
-            self.generator("training"),
-            self.processes,
-        )
+        with warnings.catch_warnings():
+            if not self.processes.leads:  # the first process tells
+                warnings.simplefilter("ignore")
+            self.loop = begin_training(
+                settings.method,
+                self.space,
+                self.splits,
+                settings.training,
+                shots=settings.shots,
+                codes=settings.codes,
+                seed=settings.seed,
+                processes=self.processes,
+            )
+        self.method = self.loop.method
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
         validation = self.splits.validation
         if settings.evaluation.images is not None:
             order = torch.randperm(len(validation), generator=self.generator("evaluation"))
             validation = validation.subset(order[: settings.evaluation.images])
-        self.evaluation = SupernetEvaluation(
-            self.supernet,
-            self.simplex_net,
+        self.evaluation = InheritedEvaluation(
+            self.method.networks,
             calibration,
             validation,
             self.splits.mean,
@@ -157,19 +144,20 @@ class SupernetJob(Generic[AnySettings]):
             settings.evaluation.statistics,
         )
 
-    def code_report(self) -> CodeReport:
-        """What codes and copies amount to as they are now."""
-        return code_report(self.supernet, self.simplex_net, self.settings.seed)
+    def code_report(self) -> CodeReport | None:
+        """What codes and copies amount to as they are now; None for a method without."""
+        coded = self.method.coded
+        return None if coded is None else coded.report(self.settings.seed)
 
     def tell_if_codes_start_alike(self, progress: ConsoleProgress) -> None:
         """Say, before training, what keeps the codes that it starts from below the bar in the form that they end in.
 
         Then only the training of the simplex-net can make this a K-shot run.
         """
-        start = self.simplex_net.start
-        if start is not None and start.settles:  # when warm-up has ended
-            return
-        for shortfall in self.code_report().shortfalls:
+        coded = self.method.coded
+        if coded is None or (coded.simplex_net.start is not None and coded.simplex_net.start.settles):
+            return  # some settle when warm-up has ended
+        for shortfall in coded.report(self.settings.seed).shortfalls:
             progress.tell(f"before training {shortfall}")
 
     def generator(self, purpose: str) -> torch.Generator:

@@ -24,7 +24,7 @@ _DECIDES_THE_WARM_UP = (
     "device",
     "held_out",
 )
-_MAY_DIFFER = ("simplex_", "paths_per_simplex_step", "equal_path_steps")  # of training; none has a part in the warm-up
+_MAY_DIFFER = ("equal_path_steps",)  # of training; it has no part in the warm-up
 
 
 def load_warm_up(path: Path, settings: SupernetSettings, card: RunCard) -> Checkpoint:
@@ -59,4 +59,4 @@ def _deciding(settings: SupernetSettings) -> dict[str, object]:
     """All settings that have a part in the warm-up."""
     named = {name: getattr(settings, name, None) for name in _DECIDES_THE_WARM_UP}
     training = flatten(as_table(settings.training))
-    return named | {f"training.{n}": value for n, value in training.items() if not n.startswith(_MAY_DIFFER)}
+    return named | {f"training.{n}": value for n, value in training.items() if n not in _MAY_DIFFER}

@@ -16,7 +16,7 @@ import torch
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.extras import require
-from kshot_ext.nas.spaces.own import own_modules
+from kshot_ext.nas.own_classes import own_modules
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")

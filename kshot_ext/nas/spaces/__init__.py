@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
+from kshot_ext.nas.own_classes import is_own, load_own, own_errors
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
-from kshot_ext.nas.spaces.own import create_own, is_own
 from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
 from kshot_ext.nas.spaces.space import SearchSpace
 
@@ -66,10 +65,11 @@ def create_space(
         (8, 4043264, 105660928)
     """
     check_space_name(name)
-    create = partial(create_own, name) if is_own(name) else _SPACES[name]
     arguments = {"image_shape": image_shape, "num_classes": num_classes, "channels": channels, "widths": widths}
     if cells is not None:
         if name not in _SPACES_OF_CELLS:
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
-    return create(**arguments)
+    kind = load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
+    with own_errors(name, "space"):
+        return kind(**arguments)

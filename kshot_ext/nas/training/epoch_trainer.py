@@ -67,11 +67,7 @@ class EpochTrainer(ABC):
         self.epoch = 0
         device = optimizer.param_groups[0]["params"][0].device
         self.gradient_steps = GradientSteps(settings.precision, device)
-        self.steps_per_epoch = len(images) // settings.batch_size
-        if self.steps_per_epoch < 1:
-            raise ValueError(
-                f"batch_size: expected at most the {len(images)} images trained on, got {settings.batch_size}"
-            )
+        self.steps_per_epoch = steps_in_epoch(len(images), settings)
         num_steps = settings.epochs * self.steps_per_epoch
         self.schedule = LambdaLR(optimizer, lambda step: settings.learning_rate_factor(step, num_steps))
 
@@ -111,7 +107,7 @@ class EpochTrainer(ABC):
             raise RuntimeError(f"train_epoch: training has finished its {self.settings.epochs} epochs")
         number = 0
         try:
-            for number, (images, labels) in enumerate(self._random_batches(self.images, self.generator), 1):
+            for number, (images, labels) in enumerate(self.random_batches(self.images, self.generator), 1):
                 loss = step(images, labels)
                 self.schedule.step()
                 if on_step is not None:
@@ -129,7 +125,7 @@ class EpochTrainer(ABC):
         rise = f"raise rise_steps ({settings.rise_steps})"
         return f"to mend that, lower learning_rate ({settings.learning_rate:g}), {clipping}, or {rise}"
 
-    def _random_batches(self, images: ImageSet, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def random_batches(self, images: ImageSet, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""
         return batches(
             images,
@@ -140,3 +136,15 @@ class EpochTrainer(ABC):
             augment=self.splits.augmentation,
             drop_last=True,
         )
+
+
+def steps_in_epoch(num_images: int, settings: OptimizationSettings) -> int:
+    """How many whole batches there are.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    steps = num_images // settings.batch_size
+    if steps < 1:
+        raise ValueError(f"batch_size: expected at most the {num_images} images trained on, got {settings.batch_size}")
+    return steps

@@ -116,6 +116,12 @@ class Tally:
         self.correct += int((logits.argmax(dim=1) == labels).sum())
         return value
 
+    def join(self, other: Tally) -> None:
+        """Counts what another tally has counted."""
+        self.images += other.images
+        self.loss_sum += other.loss_sum
+        self.correct += other.correct
+
     @property
     def loss(self) -> float:
         return self.loss_sum / self.images

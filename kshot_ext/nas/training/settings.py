@@ -7,37 +7,30 @@ from dataclasses import dataclass
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.training.optimization import OptimizationSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
-from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 
 _EPOCHS_PER_WARM_UP_EPOCH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(OptimizationSettings):
-    """How supernet and simplex-net are trained; see :class:`OptimizationSettings` for the supernet's part.
+    """How a supernet is trained, whatever the method; see :class:`OptimizationSettings` for the optimiser's part.
 
     ``learning_rate``, ``weight_decay`` and ``clip_norm`` are those of the mixed weight under equal codes, whatever
     K is. How codes are formed is a matter of :class:`kshot_ext.nas.networks.code_settings.CodeSettings`.
 
     Args:
-        path_sampling: which paths a dictionary step trains: ``uniform``, ``fair`` or ``sandwich``, see
-            :mod:`kshot_ext.nas.training.path_sampling`. A step of several paths takes as many times longer.
-        average_decay: decay of the moving average of all weights, the simplex-net's included, that replaces
+        path_sampling: which paths a step trains, where the method leaves that open: ``uniform``, ``fair`` or
+            ``sandwich``, see :mod:`kshot_ext.nas.training.path_sampling`. A step of several takes as many times longer.
+        average_decay: decay of the moving average of all weights, a simplex-net's included, that replaces
             them at the end, see :class:`kshot_ext.nas.training.weight_average.WeightAverage`; 0 for none. It keeps
             every weight once more.
-        warmup_epochs: epochs before the first simplex step; until then all codes are equal. None for half of all
+        warmup_epochs: epochs during which all codes are equal, and no simplex step is made. None for half of all
             epochs, rounded down.
         equal_path_steps: whether a step moves every path's weights equally far, whatever its code; else by
             ``K sum(code^2)`` as far, see :mod:`kshot_ext.nas.training.path_steps`.
         cost_aware_rates: how much earlier the learning rate of cheap paths falls than that of costly ones, see
             :func:`kshot_ext.nas.training.path_steps.cost_factor`; 0 for one rate.
-        simplex_objective: what simplex steps make small: ``loss``, ``relative``, ``ranking``, ``agreement`` or
-            ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`.
-        simplex_learning_rate: of the simplex-net's Adam, at its first step.
-        simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
-        simplex_every: dictionary steps between two simplex steps.
-        paths_per_simplex_step: paths that one simplex step looks at.
-        held_out_share: share of the training images that only simplex steps see.
+        held_out_share: share of the training images that no weight is trained on: what methods train besides sees them.
 
     Raises:
         ValueError: if a value is out of range.
@@ -49,11 +42,6 @@ class TrainingSettings(OptimizationSettings):
     warmup_epochs: int | None = None
     equal_path_steps: bool = True
     cost_aware_rates: float = 0.0
-    simplex_objective: str = "loss"
-    simplex_learning_rate: float = 3e-3
-    simplex_rate_at_end: float = 1.0
-    simplex_every: int = 8
-    paths_per_simplex_step: int = 4
     held_out_share: float = 0.2
 
     def __post_init__(self) -> None:
@@ -62,16 +50,6 @@ class TrainingSettings(OptimizationSettings):
         check_between("average_decay", self.average_decay, 0, 1)
         check_at_least("warmup_epochs", self.warm_up, 0)
         check_between("cost_aware_rates", self.cost_aware_rates, 0, 4)
-        check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
-        check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
-        check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
-        check_at_least("simplex_every", self.simplex_every, 1)
-        check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
-        if SIMPLEX_OBJECTIVES[self.simplex_objective].compares_paths and self.paths_per_simplex_step < 2:
-            raise ValueError(
-                f"paths_per_simplex_step: expected at least 2, since the simplex_objective {self.simplex_objective!r} "
-                f"compares paths, got {self.paths_per_simplex_step}"
-            )
         check_between("held_out_share", self.held_out_share, 0.01, 1)
 
     @property

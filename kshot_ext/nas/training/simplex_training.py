@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.code_penalties import imbalance, width_mismatch
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.gradient_steps import GradientSteps
-from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 from kshot_ext.nas.training.simplex_objectives.objective import StepTools
 
 _PENALISED_CODES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimplexSettings:
+    """How the simplex-net is trained.
+
+    Args:
+        simplex_objective: what simplex steps make small: ``loss``, ``relative``, ``ranking``, ``agreement`` or
+            ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`.
+        simplex_learning_rate: of the simplex-net's Adam, at its first step.
+        simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
+        simplex_every: dictionary steps between two simplex steps.
+        paths_per_simplex_step: paths that one simplex step looks at.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    simplex_objective: str = "loss"
+    simplex_learning_rate: float = 3e-3
+    simplex_rate_at_end: float = 1.0
+    simplex_every: int = 8
+    paths_per_simplex_step: int = 4
+
+    def __post_init__(self) -> None:
+        check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
+        check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
+        check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
+        check_at_least("simplex_every", self.simplex_every, 1)
+        check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
+        if SIMPLEX_OBJECTIVES[self.simplex_objective].compares_paths and self.paths_per_simplex_step < 2:
+            raise ValueError(
+                f"paths_per_simplex_step: expected at least 2, since the simplex_objective {self.simplex_objective!r} "
+                f"compares paths, got {self.paths_per_simplex_step}"
+            )
 
 
 class SimplexTraining:
@@ -33,9 +68,10 @@ class SimplexTraining:
     Args:
         supernet: gives the cross-entropies; its weights stay as they are.
         simplex_net: trained in place; its settings have the weights of the other terms.
-        settings: objective, learning rate, paths per step, label smoothing.
+        settings: objective, learning rate, paths per step.
         num_steps: how many steps there will be; the learning rate falls over them.
-        generator: draws the paths; part of the state.
+        generator: draws the paths; its state is its owner's to keep.
+        label_smoothing: of the cross-entropy.
 
     Raises:
         ValueError: if there are steps to make, and they would leave codes equal for ever.
@@ -45,14 +81,16 @@ class SimplexTraining:
         self,
         supernet: Supernet,
         simplex_net: SimplexNet,
-        settings: TrainingSettings,
+        settings: SimplexSettings,
         num_steps: int,
         generator: torch.Generator,
+        label_smoothing: float = 0.1,
     ) -> None:
         self.supernet = supernet
         self.simplex_net = simplex_net
         self.settings = settings
         self.generator = generator
+        self.label_smoothing = label_smoothing
         self.objective = SIMPLEX_OBJECTIVES[settings.simplex_objective]()
         if num_steps and not self.objective.parts_equal_codes:
             _check_codes_differ(simplex_net, settings.simplex_objective)
@@ -79,8 +117,7 @@ class SimplexTraining:
             DivergedError: if that of a path is not finite; in all processes, and before the step is made.
         """
         paths = self._sample(self.settings.paths_per_simplex_step)
-        smoothing = self.settings.label_smoothing
-        tools = StepTools(self.supernet, self.simplex_net, smoothing, gradient_steps, processes)
+        tools = StepTools(self.supernet, self.simplex_net, self.label_smoothing, gradient_steps, processes)
         loss = self.objective.backward(paths, images, tools)
         processes.sum_gradients(self.simplex_net.parameters())
         gradient_steps.backward(self.penalty())  # after the sum, since every process adds the same
@@ -93,7 +130,6 @@ class SimplexTraining:
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
             "objective": self.objective.state_dict(),
         }
 
@@ -101,7 +137,6 @@ class SimplexTraining:
         """Goes back to where :meth:`state_dict` was taken."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"])
         self.objective.load_state_dict(state["objective"])
 
     def penalty(self) -> Tensor:

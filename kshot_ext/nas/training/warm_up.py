@@ -11,33 +11,35 @@ from typing import Any
 
 from torch import Tensor
 
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet
+from kshot_ext.nas.training.loop import TrainingLoop
 
 
-def copied_warm_up(state: Mapping[str, Any], trainer: SupernetTrainer) -> dict[str, Any]:
-    """The state of a trainer of K copies that has done the warm-up which another one did with one copy.
+def copied_warm_up(state: Mapping[str, Any], loop: TrainingLoop, coded: CodedSupernet) -> dict[str, Any]:
+    """The state of a training of K copies that has done the warm-up which another one did with one copy.
 
     So trainings that differ in their codes, or in K, can share a warm-up, and with it most of their luck.
 
     Args:
-        state: the ``state_dict`` of a trainer with one copy, after its warm-up, of the same images and settings but for
+        state: the ``state_dict`` of a loop with one copy, after its warm-up, of the same images and settings but for
             what concerns codes.
-        trainer: untrained, of K copies without perturbation. Its simplex-net stays as it is.
+        loop: untrained, of K copies without perturbation.
+        coded: its supernet, and its simplex-net, which stays as it is.
 
     Raises:
         ValueError: if the state has more than one copy, has not ended the warm-up or gone past it, or the copies of the
-            trainer would have been perturbed.
+            loop would have been perturbed.
     """
-    settings, shots = trainer.settings, trainer.supernet.num_shots
+    settings, shots = loop.settings, coded.supernet.num_shots
     if state["epoch"] != settings.warm_up:
         raise ValueError(f"expected the state after {settings.warm_up} epochs of warm-up, got {state['epoch']}")
-    if trainer.simplex_net.settings.perturbation != 0:
+    if coded.simplex_net.settings.perturbation != 0:
         raise ValueError(
             "codes.perturbation: expected 0, as the copies of a shared warm-up are equal, "
-            f"got {trainer.simplex_net.settings.perturbation:g}"
+            f"got {coded.simplex_net.settings.perturbation:g}"
         )
-    own = trainer.state_dict()
-    parameters = {name for name, _ in trainer.supernet.named_parameters()}
+    own = loop.state_dict()
+    parameters = {name for name, _ in coded.supernet.named_parameters()}
 
     def copies(name: str, tensor: Tensor, divisor: int = 1) -> Tensor:
         if len(tensor) != 1:
@@ -51,7 +53,7 @@ def copied_warm_up(state: Mapping[str, Any], trainer: SupernetTrainer) -> dict[s
             for index, kept in state["optimizer"]["state"].items()
         }
     }
-    rate = settings.learning_rate_factor(state["schedule"]["last_epoch"], settings.epochs * trainer.steps_per_epoch)
+    rate = settings.learning_rate_factor(state["schedule"]["last_epoch"], settings.epochs * loop.steps_per_epoch)
     rates = [base * rate for base in own["schedule"]["base_lrs"]]
     for group, value in zip(optimizer["param_groups"], rates):
         group["lr"] = value

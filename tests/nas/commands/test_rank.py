@@ -23,7 +23,7 @@ from kshot_ext.nas.ranking import ranking
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.reporting import rank_outputs
 from kshot_ext.nas.runs.state_file import load_state
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+from kshot_ext.nas.training.loop import TrainingLoop
 
 SETTINGS = """
 shots = 2
@@ -32,10 +32,11 @@ max_images = 200
 epochs = 3
 architectures = 4
 checkpoints = 2
-[training]
-warmup_epochs = 1
+[method]
 simplex_every = 1
 paths_per_simplex_step = 2
+[training]
+warmup_epochs = 1
 average_decay = 0.9
 """
 STEPS = 7  # two epochs, two evaluations of two architectures each; the third epoch, and two evaluations more
@@ -135,17 +136,17 @@ def test_the_score_asked_for_comes_first_and_changes_no_number(
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a ranking does from now on, in order."""
     calls: list[str] = []
-    train, evaluate, averaged = SupernetTrainer.train_epoch, ranking.Ranking.step, SupernetTrainer.averaged
+    train, evaluate, averaged = TrainingLoop.train_epoch, ranking.Ranking.step, TrainingLoop.averaged
 
     @contextmanager
-    def recorded(trainer: SupernetTrainer) -> Iterator[None]:
+    def recorded(trainer: TrainingLoop) -> Iterator[None]:
         calls.append("averages in")
         with averaged(trainer):
             yield
         calls.append("averages out")
 
-    monkeypatch.setattr(SupernetTrainer, "averaged", recorded)
-    monkeypatch.setattr(SupernetTrainer, "train_epoch", lambda *args: calls.append("train") or train(*args))
+    monkeypatch.setattr(TrainingLoop, "averaged", recorded)
+    monkeypatch.setattr(TrainingLoop, "train_epoch", lambda *args: calls.append("train") or train(*args))
     monkeypatch.setattr(ranking.Ranking, "step", lambda *args: calls.append("evaluate") or evaluate(*args))
     return calls
 

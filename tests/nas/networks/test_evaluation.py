@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
@@ -8,11 +9,14 @@ from torch import nn
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.networks.evaluation import (
     EvaluationSettings,
+    InheritedEvaluation,
     Scores,
-    SupernetEvaluation,
     evaluate_architecture,
     evaluate_network,
 )
@@ -21,7 +25,6 @@ from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 from kshot_ext.nn import KShotBatchNorm2d
 from kshot_ext.nn.code import KShotModule
 from tests.nas.conftest import striped_images
@@ -67,7 +70,7 @@ def test_one_image_without_numbers_spoils_the_loss_and_counts_as_wrong():
 def test_the_scores_are_not_finite_where_a_supernet_has_diverged(tiny_space, tiny_splits, seeded):
     supernet, simplex_net = Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))
     images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
-    evaluation = SupernetEvaluation(supernet, simplex_net, *images)
+    evaluation = InheritedEvaluation(CodedSupernet(supernet, simplex_net), *images)
     assert evaluation(tiny_space.cheapest()).finite
     for parameter in supernet.parameters():
         parameter.data.fill_(math.nan)
@@ -95,6 +98,17 @@ def test_evaluation_restores_the_mode():
 def test_evaluation_needs_an_image():
     with pytest.raises(ValueError, match="at least one image"):
         evaluate_network(Lookup(), [])
+
+
+@dataclass
+class FixedCode:
+    """Networks that all have one code."""
+
+    supernet: Supernet
+    code: torch.Tensor
+
+    def network(self, architecture):
+        return self.supernet.coded_path(architecture, self.code)
 
 
 def _supernet(seeded, name, *, widths=None, mixed_batch_norm=True, side=8):
@@ -138,7 +152,7 @@ def test_scores_are_those_of_the_network_on_its_own(seeded, tiny_splits, name, w
     code = code / code.sum(dim=1, keepdim=True)
     code = code if per_layer else code[0]
     recalibrated, batchwise = (
-        evaluate_architecture(supernet, architecture, code, s, validation) for s in (train, None)
+        evaluate_architecture(FixedCode(supernet, code), architecture, s, validation) for s in (train, None)
     )
     _left_as_it_was(supernet, before)
     network = extract(supernet, architecture, code)
@@ -159,7 +173,7 @@ def test_statistics_are_neither_the_supernets_nor_the_same_either_way(seeded, ti
         inherited = evaluate_network(path, validation).loss
     losses = [
         inherited,
-        *(evaluate_architecture(supernet, architecture, code, s, validation).loss for s in (train, None)),
+        *(evaluate_architecture(FixedCode(supernet, code), architecture, s, validation).loss for s in (train, None)),
     ]
     assert all(abs(one - other) > 0.01 for one, other in combinations(losses, 2))
 
@@ -175,7 +189,7 @@ def test_an_error_leaves_the_supernet_as_it_was(seeded, tiny_splits):
 
     for statistics, scored in ((interrupted(), validation), (validation, interrupted()), (None, interrupted())):
         with pytest.raises(KeyboardInterrupt):
-            evaluate_architecture(supernet, space.cheapest(), torch.tensor([0.3, 0.7]), statistics, scored)
+            evaluate_architecture(FixedCode(supernet, torch.tensor([0.3, 0.7])), space.cheapest(), statistics, scored)
         _left_as_it_was(supernet, before)
 
 
@@ -189,8 +203,8 @@ def test_batches_of_statistics_are_large_even_and_mixed(seeded, tiny_splits, cou
     seen = []
     supernet.stem.register_forward_pre_hook(lambda stem, inputs: seen.append(inputs[0]))
     simplex_net = SimplexNet(space, 2, seeded(1))
-    evaluation = SupernetEvaluation(
-        supernet, simplex_net, images, images, tiny_splits.mean, tiny_splits.std, statistics="batch"
+    evaluation = InheritedEvaluation(
+        CodedSupernet(supernet, simplex_net), images, images, tiny_splits.mean, tiny_splits.std, statistics="batch"
     )
     evaluation(space.cheapest())
     assert [len(batch) for batch in seen] == sizes
@@ -204,15 +218,14 @@ def test_batch_statistics_rank_as_recalibration_does(seeded):
     train, validation = striped_images(384, seed=0), striped_images(384, seed=1)
     splits = DataSplits(train, validation, validation, ("one", "two", "three"), *channel_statistics(train.images))
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4)
-    supernet, simplex_net = Supernet(space, 2, seeded(0)), SimplexNet(space, 2, seeded(1))
-    trainer = SupernetTrainer(supernet, simplex_net, splits, TrainingSettings(epochs=4, batch_size=32), seeded(2))
-    while not trainer.finished:
-        trainer.train_epoch()
+    loop = begin_training(KShotSettings(), space, splits, TrainingSettings(epochs=4, batch_size=32), shots=2)
+    while not loop.finished:
+        loop.train_epoch()
     paths = [space.sample(seeded(seed)) for seed in range(40)]
     losses = {}
     for statistics in ("recalibrated", "batch"):
-        evaluation = SupernetEvaluation(
-            supernet, simplex_net, train, validation, splits.mean, splits.std, statistics=statistics
+        evaluation = InheritedEvaluation(
+            loop.method.networks, train, validation, splits.mean, splits.std, statistics=statistics
         )
         losses[statistics] = [evaluation(path).loss for path in paths]
     assert kendalltau(*losses.values()).statistic > 0.85

@@ -41,11 +41,12 @@ channels = 2
 max_images = 100
 epochs = 2
 retrain_epochs = 1
+[method]
+simplex_every = 1
+paths_per_simplex_step = 1
 [training]
 batch_size = 16
 warmup_epochs = 1
-simplex_every = 1
-paths_per_simplex_step = 1
 [retrain]
 batch_size = 16
 [search]
@@ -395,7 +396,7 @@ def test_whole_checkpoints_of_something_else_are_refused(run: Path, job: SearchJ
     STATES[kind](fields)
     save_state(run / SUPERNET, fields)
     with closing(RunFolder(run, "search")) as folder, _refused(run, SUPERNET):
-        run_stage(SupernetStage(job.trainer), folder, MetricsLog(run / METRICS, run / "tensorboard"), None)
+        run_stage(SupernetStage(job.loop), folder, MetricsLog(run / METRICS, run / "tensorboard"), None)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")

@@ -12,10 +12,11 @@ shots = 2
 channels = 2
 max_images = 120
 epochs = 3
-[training]
-warmup_epochs = 1
+[method]
 simplex_every = 1
 paths_per_simplex_step = 1
+[training]
+warmup_epochs = 1
 [search]
 population = 2
 generations = 2

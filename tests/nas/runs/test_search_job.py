@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.reporting import search_outputs as outputs
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.training import epoch_trainer, supernet_trainer
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+from kshot_ext.nas.training import epoch_trainer
+from kshot_ext.nas.training.loop import TrainingLoop
 
 SETTINGS = """
 shots = 2
@@ -32,9 +33,10 @@ channels = 4
 max_images = 300
 epochs = 2
 retrain_epochs = 2
+[method]
+simplex_every = 1
 [training]
 warmup_epochs = 1
-simplex_every = 1
 batch_size = 32
 [codes]
 start = "equal"
@@ -200,13 +202,13 @@ def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_good_state(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """NaN from the second step of the second epoch on."""
-    calls, right = count(1), supernet_trainer.path_loss
+    calls, right = count(1), path_method.path_loss
 
     def diverging(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
         loss, logits = right(*arguments)
         return (loss * math.nan if next(calls) > 5 else loss), logits
 
-    monkeypatch.setattr(supernet_trainer, "path_loss", diverging)
+    monkeypatch.setattr(path_method, "path_loss", diverging)
     out = tmp_path / "run"
     assert search_command({"out": str(out)}, config, None) == EXIT_ERROR
     error = capsys.readouterr().err
@@ -227,16 +229,16 @@ def test_no_winner_is_named_where_no_network_gives_numbers(
 ) -> None:
     """As after a last step that spoils every weight, in a run of an older version that did not look."""
     monkeypatch.setattr(epoch_trainer, "check_weights", lambda _: None)
-    train_epoch = supernet_trainer.SupernetTrainer.train_epoch
+    train_epoch = TrainingLoop.train_epoch
 
-    def spoiling(trainer: SupernetTrainer, *arguments: object) -> object:
+    def spoiling(trainer: TrainingLoop, *arguments: object) -> object:
         report = train_epoch(trainer, *arguments)
         if trainer.finished:
-            for parameter in trainer.supernet.parameters():
+            for parameter in trainer.method.supernet.parameters():
                 parameter.data.fill_(math.nan)
         return report
 
-    monkeypatch.setattr(supernet_trainer.SupernetTrainer, "train_epoch", spoiling)
+    monkeypatch.setattr(TrainingLoop, "train_epoch", spoiling)
     assert search_command({"out": str(tmp_path / "run")}, config, None) == EXIT_ERROR
     error = capsys.readouterr().err
     assert "error: search: all 4 networks of the first generation give NaN or infinity for images" in error

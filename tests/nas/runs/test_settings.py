@@ -145,7 +145,8 @@ def test_settings_that_leave_copies_no_way_to_part_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     "setting",
     [
-        *(f"training.{name}" for name in ("learning_rate", "weight_decay", "clip_norm", "simplex_learning_rate")),
+        *(f"training.{name}" for name in ("learning_rate", "weight_decay", "clip_norm")),
+        "method.simplex_learning_rate",
         *(f"retrain.{name}" for name in ("learning_rate", "weight_decay", "clip_norm")),
         *(f"codes.{name}" for name in ("perturbation", "spread", "balance", "temperature", "width_separation")),
     ],

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.evaluation import EvaluationSettings, SupernetEvaluation
+from kshot_ext.nas.networks.evaluation import EvaluationSettings, InheritedEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.metrics import MetricsLog
@@ -22,7 +22,7 @@ from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings, SupernetSettings
-from kshot_ext.nas.runs.supernet_job import SupernetJob, build_networks, load_data
+from kshot_ext.nas.runs.supernet_job import SupernetJob, load_data
 from kshot_ext.nas.search.evolution_search import SearchSettings
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -30,9 +30,10 @@ from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 
-def test_networks_are_made_as_the_settings_say(tiny_space: SearchSpace) -> None:
-    codes = CodeSettings(per_layer=True, perturbation=0.0, mixed_batch_norm=False)
-    supernet, simplex_net = build_networks(SupernetSettings(shots=3, codes=codes), tiny_space)
+def test_networks_are_made_as_the_settings_say(tiny_splits: DataSplits) -> None:
+    codes = CodeSettings(start="cost", per_layer=True, perturbation=0.0, mixed_batch_norm=False)
+    method = SupernetJob(SupernetSettings(shots=3, channels=2, codes=codes), tiny_splits).method
+    supernet, simplex_net = method.supernet, method.simplex_net
     weight = supernet.get_parameter("stem.0.weight")
     assert len(weight) == 3
     assert torch.equal(weight[1:], weight[:-1])
@@ -43,11 +44,11 @@ def test_networks_are_made_as_the_settings_say(tiny_space: SearchSpace) -> None:
 def test_a_job_trains_with_its_processes(tiny_splits: DataSplits) -> None:
     processes = DataParallel()
     job = SupernetJob(SupernetSettings(channels=2, shots=1), tiny_splits, processes)
-    assert job.trainer.processes is job.processes is processes
+    assert job.loop.processes is job.processes is processes
 
 
 def test_architectures_are_scored_as_the_settings_say(tiny_splits: DataSplits) -> None:
-    def evaluation(seed: int, settings: EvaluationSettings) -> SupernetEvaluation:
+    def evaluation(seed: int, settings: EvaluationSettings) -> InheritedEvaluation:
         return SupernetJob(SupernetSettings(channels=2, seed=seed, evaluation=settings), tiny_splits).evaluation
 
     whole = evaluation(0, EvaluationSettings())

@@ -15,7 +15,8 @@ from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.commands.frame import EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.extras import MissingExtraError
-from kshot_ext.nas.networks.evaluation import SupernetEvaluation
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.search import ray_map as ray_map_module
@@ -58,9 +59,8 @@ def test_without_an_address_it_starts_a_ray_of_its_own(cluster: str, monkeypatch
 
 
 def test_a_search_by_two_processes_finds_what_one_finds(ray_map, tiny_space, tiny_splits, seeded, one_thread) -> None:
-    evaluation = SupernetEvaluation(
-        Supernet(tiny_space, 2, seeded(0)),
-        SimplexNet(tiny_space, 2, seeded(1)),
+    evaluation = InheritedEvaluation(
+        CodedSupernet(Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))),
         tiny_splits.train,
         tiny_splits.validation,
         tiny_splits.mean,

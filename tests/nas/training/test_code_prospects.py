@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
+from kshot_ext.nas.training.simplex_training import SimplexSettings
+
+SIMPLEX = SimplexSettings()
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
         ({}, {"free_share": 0.066, "start": "cost"}, "codes.free_share: expected at least 0.0667", "0.066"),
         ({}, {"free_share": 0.067}, None, ""),
         ({}, {"free_share_at_start": 0.0}, None, ""),
-        ({"simplex_learning_rate": 0.0}, {}, "training.simplex_learning_rate: expected above 0", "0"),
+        ({"simplex_learning_rate": 0.0}, {}, "method.simplex_learning_rate: expected above 0", "0"),
         ({"simplex_learning_rate": 0.0}, {"start": "cost"}, None, ""),
         ({}, {"perturbation": 0.0}, "codes.perturbation: expected above 0", "0"),
         ({}, {"perturbation": 0.0, "start": "cost", "spread": 0.0}, "codes.perturbation: expected above 0", "0"),
@@ -42,7 +42,8 @@ from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 def test_settings_that_keep_codes_alike_are_named(
     training: dict[str, float], codes: dict[str, float], setting: str | None, got: str
 ) -> None:
-    settings = TrainingSettings(**training), CodeSettings(**codes)
+    rate = {name: training.pop(name) for name in list(training) if name.startswith("simplex")}
+    settings = TrainingSettings(**training), CodeSettings(**codes), SimplexSettings(**rate)
     assert why_codes_stay_alike(1, *settings) is None
     reason = why_codes_stay_alike(4, *settings)
     if setting is None:
@@ -62,33 +63,40 @@ def test_codes_are_never_further_apart_than_equal_groups_that_pick_a_copy_each(s
 
     share = 0.05 / (1 - 1 / shots)
     assert distance(torch.eye(shots).double(), share) == pytest.approx(0.1)
-    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 0.99)) is not None
-    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 1.01)) is None
+    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 0.99), SIMPLEX) is not None
+    assert why_codes_stay_alike(shots, TrainingSettings(), CodeSettings(free_share=share * 1.01), SIMPLEX) is None
     generator = torch.Generator().manual_seed(0)
     for sharpness in (0.5, 2.0, 8.0, 100.0):
         free = (sharpness * torch.randn(400, shots, generator=generator).double()).softmax(dim=1)
         assert distance(free, share) < 0.1
 
 
-def _trained(space, splits, seeded, codes: CodeSettings, settings: TrainingSettings) -> float:
-    """Distance of codes at the end."""
-    supernet = Supernet(space, 3, seeded(0), perturbation=codes.perturbation)
-    trainer = SupernetTrainer(supernet, SimplexNet(space, 3, seeded(1), settings=codes), splits, settings, seeded(2))
-    while not trainer.finished:
-        distance = trainer.train_epoch().codes.distance
+@pytest.mark.parametrize(
+    ("codes", "setting"), [({}, "start: expected another than equal"), ({"start": "cost", "spread": 0.0}, "spread")]
+)
+def test_without_training_of_the_net_codes_stay_as_they_start(codes: dict[str, object], setting: str) -> None:
+    training = TrainingSettings()
+    assert why_codes_stay_alike(4, training, CodeSettings(**codes), None).startswith(f"codes.{setting}")
+    assert why_codes_stay_alike(4, training, CodeSettings(start="cost"), None) is None
+    assert why_codes_stay_alike(1, training, CodeSettings(**codes), None) is None
+
+
+def _distance_at_the_end(loop) -> float:
+    while not loop.finished:
+        distance = loop.train_epoch().numbers["code_distance"]
     return distance
 
 
-def test_codes_do_stay_equal_where_it_is_said(tiny_space, tiny_splits, seeded) -> None:
-    settings = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=0, simplex_every=1)
+def test_codes_do_stay_equal_where_it_is_said(make_loop) -> None:
+    settings = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=0)
     with pytest.warns(UserWarning, match=r"will end with a one-shot supernet: codes\.perturbation"):
-        assert _trained(tiny_space, tiny_splits, seeded, CodeSettings(perturbation=0.0), settings) == 0
+        loop = make_loop(settings, shots=3, codes=CodeSettings(perturbation=0.0), simplex_every=1)
+    assert _distance_at_the_end(loop) == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _trained(tiny_space, tiny_splits, seeded, CodeSettings(), settings) > 0
+        assert _distance_at_the_end(make_loop(settings, shots=3, simplex_every=1)) > 0
 
 
-def test_codes_of_a_single_epoch_part_by_the_step(tiny_space, tiny_splits, seeded) -> None:
+def test_codes_of_a_single_epoch_part_by_the_step(make_loop) -> None:
     codes = CodeSettings(start="cost", free_share_at_start=0.0, free_share=0.6)
-    settings = TrainingSettings(epochs=1, batch_size=8)
-    assert _trained(tiny_space, tiny_splits, seeded, codes, settings) > 0.3
+    assert _distance_at_the_end(make_loop(TrainingSettings(epochs=1, batch_size=8), shots=3, codes=codes)) > 0.3

@@ -5,22 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.divergence import DivergedError, check_path_losses, check_weights
 from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
-SETTINGS = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=0, simplex_every=2, held_out_share=0.25)
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=0, held_out_share=0.25)
 STEPS = 4  # 36 of 48 images, by 8
 
 
 @pytest.fixture
-def trainer(tiny_space, tiny_splits, seeded):
-    supernet, simplex_net = Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))
-    return SupernetTrainer(supernet, simplex_net, tiny_splits, SETTINGS, seeded(2))
+def trainer(make_loop):
+    return make_loop(SETTINGS, simplex_every=2)
 
 
 def _spoil(module):
@@ -57,7 +53,7 @@ def test_a_supernet_that_diverges_stops_at_the_step_that_shows_it(trainer):
     def spoil_after_two(report):
         steps.append(report.step)
         if len(steps) == 2:
-            _spoil(trainer.supernet)
+            _spoil(trainer.method.supernet)
 
     message = rf"epoch 2, step 3 of {STEPS}: the loss of path [012]{{8}} under the code \[.+, .+\] is nan"
     with pytest.raises(DivergedError, match=message) as caught:
@@ -70,7 +66,7 @@ def test_a_supernet_that_diverges_stops_at_the_step_that_shows_it(trainer):
 def test_weights_that_the_last_step_spoils_do_not_make_an_epoch(trainer):
     def spoil_at_last(report):
         if report.step == STEPS:
-            next(trainer.simplex_net.parameters()).data[0] = math.nan
+            next(trainer.method.simplex_net.parameters()).data[0] = math.nan
 
     with pytest.raises(DivergedError, match=rf"epoch 1, step {STEPS} of {STEPS}: simplex_net\..* no longer finite"):
         trainer.train_epoch(spoil_at_last)
@@ -78,18 +74,17 @@ def test_weights_that_the_last_step_spoils_do_not_make_an_epoch(trainer):
 
 
 def test_a_simplex_step_names_its_path_too(trainer):
-    training = trainer.simplex_training
+    training = trainer.method.simplex_training
     before = [parameter.clone() for parameter in training.simplex_net.parameters()]
-    _spoil(trainer.supernet)
+    _spoil(trainer.method.supernet)
     with pytest.raises(DivergedError, match=r"the loss of path [012]{8} under the code \[.+, .+\] is nan"):
-        training.step(trainer._endless_held_out_batches(), trainer.gradient_steps, trainer.processes)
+        training.step(trainer.do.held_out(), trainer.gradient_steps, trainer.processes)
     assert all(torch.equal(old, new) for old, new in zip(before, training.simplex_net.parameters()))
 
 
-def test_an_absurd_learning_rate_is_an_error_and_no_result(tiny_space, tiny_splits, seeded):
+def test_an_absurd_learning_rate_is_an_error_and_no_result(make_loop):
     settings = dataclasses.replace(SETTINGS, learning_rate=1e12, clip_norm=0.0, epochs=8)
-    supernet, simplex_net = Supernet(tiny_space, 2, seeded(0)), SimplexNet(tiny_space, 2, seeded(1))
-    trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
+    trainer = make_loop(settings)
     with pytest.raises(DivergedError, match=r"set clip_norm \(0: no limit\)"):
         [trainer.train_epoch() for _ in range(settings.epochs)]
 

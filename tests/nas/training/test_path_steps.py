@@ -6,11 +6,8 @@ import pytest
 import torch
 
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.simplex_net import SimplexNet
-from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.training.path_steps import concentration, cost_factor
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 SETTINGS = TrainingSettings(
     epochs=1, batch_size=36, warmup_epochs=0, held_out_share=0.25, momentum=0.9, weight_decay=0.0, clip_norm=0.0
@@ -19,14 +16,13 @@ CODES = CodeSettings(start="random", spread=100.0, free_share=0.6, free_share_at
 
 
 @pytest.fixture
-def step_of(tiny_space, tiny_splits, seeded):
+def step_of(make_loop):
     """By how much one step moves the mixed weight of the path that it trains, divided by that of one copy."""
 
     def stem_move(shots, **settings):
         chosen = dataclasses.replace(SETTINGS, **settings)
-        supernet = Supernet(tiny_space, shots, seeded(0), perturbation=0.0)
-        simplex_net = SimplexNet(tiny_space, shots, seeded(1), settings=CODES)
-        trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, chosen, seeded(2))
+        trainer = make_loop(chosen, shots=shots, codes=CODES)
+        supernet, simplex_net = trainer.method.supernet, trainer.method.simplex_net
         codes = []
         code_of = simplex_net.code
         simplex_net.code = lambda path: codes.append(code_of(path)) or codes[-1]
@@ -67,17 +63,16 @@ def test_rates_of_cheap_paths_fall_first():
     assert cost_factor(1.0, 0.0, 1.0) < 1e4  # at the very end
 
 
-def test_the_trainer_multiplies_by_the_factor(tiny_space, tiny_splits, seeded):
+def test_the_trainer_multiplies_by_the_factor(make_loop):
     """The first step has the full rate, so all factors are 1; later ones follow the path's cost."""
 
     def losses_and_factors(strength):
         settings = dataclasses.replace(SETTINGS, batch_size=9, cost_aware_rates=strength)
-        supernet = Supernet(tiny_space, 2, seeded(0), perturbation=0.0)
-        trainer = SupernetTrainer(supernet, SimplexNet(tiny_space, 2, seeded(1)), tiny_splits, settings, seeded(2))
-        factors = []
-        factor = trainer._path_steps.factor
-        trainer._path_steps.factor = lambda *call: factors.append((call[0], call[2], factor(*call))) or factors[-1][2]
-        return trainer.train_epoch().loss, factors, trainer._path_steps.cost_rank
+        trainer = make_loop(settings)
+        factors, steps = [], trainer.method._path_steps
+        factor = steps.factor
+        steps.factor = lambda *call: factors.append((call[0], call[2], factor(*call))) or factors[-1][2]
+        return trainer.train_epoch().loss, factors, steps.cost_rank
 
     plain, factors, _ = losses_and_factors(0.0)
     assert [factor for _, _, factor in factors] == [1.0] * 4

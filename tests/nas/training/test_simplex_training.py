@@ -12,13 +12,12 @@ from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.gradient_steps import GradientSteps
-from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 from kshot_ext.nas.training.simplex_objectives import objective as objectives
-from kshot_ext.nas.training.simplex_training import SimplexTraining
+from kshot_ext.nas.training.simplex_training import SimplexSettings, SimplexTraining
 
 STEPS = GradientSteps("float32", torch.device("cpu"))
-SETTINGS = TrainingSettings(paths_per_simplex_step=2, simplex_learning_rate=0.01)
+SETTINGS = SimplexSettings(paths_per_simplex_step=2, simplex_learning_rate=0.01)
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_balance_brings_an_entry_that_leads_back(make_training, images):
 
 @pytest.mark.parametrize(("rate_at_end", "last"), [(1.0, 0.01), (0.0, 0.0), (0.5, 0.005)])
 def test_learning_rate_ends_where_the_settings_say(make_training, images, rate_at_end, last):
-    settings = TrainingSettings(paths_per_simplex_step=1, simplex_learning_rate=0.01, simplex_rate_at_end=rate_at_end)
+    settings = SimplexSettings(paths_per_simplex_step=1, simplex_learning_rate=0.01, simplex_rate_at_end=rate_at_end)
     training = make_training(settings=settings)
     rates = []
     for _ in range(10):

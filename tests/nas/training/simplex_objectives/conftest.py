@@ -11,9 +11,8 @@ from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.gradient_steps import GradientSteps
-from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_objectives.objective import StepTools
-from kshot_ext.nas.training.simplex_training import SimplexTraining
+from kshot_ext.nas.training.simplex_training import SimplexSettings, SimplexTraining
 
 SMOOTHING = 0.1
 
@@ -27,8 +26,8 @@ def make_training(tiny_space, seeded):
         simplex_net = SimplexNet(space, shots, seeded(1), settings=CodeSettings(**(codes or {})))
         torch.nn.init.normal_(simplex_net.output.weight, std=noise, generator=seeded(3))
         settings = {"paths_per_simplex_step": 4, "simplex_learning_rate": 0.01, **settings}
-        settings = TrainingSettings(simplex_objective=objective, label_smoothing=SMOOTHING, **settings)
-        return SimplexTraining(supernet, simplex_net, settings, 10, seeded(2))
+        settings = SimplexSettings(simplex_objective=objective, **settings)
+        return SimplexTraining(supernet, simplex_net, settings, 10, seeded(2), SMOOTHING)
 
     return make
 

@@ -4,12 +4,10 @@ import pytest
 import torch
 
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.gradient_steps import GradientSteps
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.supernet_trainer import SupernetTrainer
 
 STEPS = GradientSteps("float32", torch.device("cpu"))
 
@@ -33,17 +31,14 @@ def test_copies_get_equal_shares_without_a_forward_pass(make_training, monkeypat
     assert float(torch.pdist(training.simplex_net(paths).detach(), p=1).mean()) > 0.2
 
 
-def test_a_training_by_it_reports_no_loss_of_simplex_steps(tiny_space, tiny_splits, seeded):
-    settings = TrainingSettings(
-        epochs=1, batch_size=8, warmup_epochs=0, simplex_every=1, held_out_share=0.25, simplex_objective="balance"
-    )
-    supernet = Supernet(tiny_space, 2, seeded(0))
-    simplex_net = SimplexNet(tiny_space, 2, seeded(1), settings=CodeSettings(start="cost", spread=1.0))
-    trainer = SupernetTrainer(supernet, simplex_net, tiny_splits, settings, seeded(2))
-    before = simplex_net.output.weight.clone()
-    assert trainer.train_epoch().simplex_loss is None
-    assert not torch.equal(before, simplex_net.output.weight)
+def test_a_training_by_it_reports_no_loss_of_simplex_steps(make_loop):
+    settings = TrainingSettings(epochs=1, batch_size=8, warmup_epochs=0, held_out_share=0.25)
+    simplex = {"simplex_every": 1, "simplex_objective": "balance"}
+    loop = make_loop(settings, codes=CodeSettings(start="cost", spread=1.0), **simplex)
+    before = loop.method.simplex_net.output.weight.clone()
+    assert "simplex_loss" not in loop.train_epoch().numbers
+    assert not torch.equal(before, loop.method.simplex_net.output.weight)
     with pytest.raises(ValueError, match="'balance' needs codes that differ at the start"):
-        SupernetTrainer(supernet, SimplexNet(tiny_space, 2, seeded(1)), tiny_splits, settings, seeded(2))
-    unchanged = dataclasses.replace(settings, warmup_epochs=1)  # no simplex step at all
-    SupernetTrainer(supernet, SimplexNet(tiny_space, 2, seeded(1)), tiny_splits, unchanged, seeded(2))
+        make_loop(settings, **simplex)
+    with pytest.warns(UserWarning, match="warmup_epochs"):  # no simplex step at all
+        make_loop(dataclasses.replace(settings, warmup_epochs=1), **simplex)

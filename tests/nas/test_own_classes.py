@@ -15,11 +15,12 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.own_classes import load_own
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.spaces.own import load_own
+from kshot_ext.nas.spaces.space import SearchSpace
 
-PAGE = (Path(__file__).parents[3] / "docs" / "own_space.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "own_space.md").read_text()
 SPACE, CHECK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMAND = re.search(r"```\nkshot-ext search --space (\S+) --widths (\S+)\n```", PAGE)
 MINIATURE = """
@@ -84,7 +85,7 @@ def test_the_command_searches_it(
 @pytest.mark.usefixtures("folder")
 def test_a_missing_file_or_class_is_named(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=message):
-        load_own(name)
+        load_own(name, "space", SearchSpace)
     assert search_command({"space": name, "out": "run"}, None, None) == EXIT_ERROR
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
@@ -147,8 +148,8 @@ def test_widths_need_something_to_narrow() -> None:
 def test_a_file_that_cannot_be_run_is_named_with_its_line(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "bad.py").write_text(source)
     with pytest.raises(ValueError, match=message):
-        load_own(f"{tmp_path / 'bad.py'}:Space")
-    assert not any(name.endswith("own_space_bad") for name in sys.modules)
+        load_own(f"{tmp_path / 'bad.py'}:Space", "space", SearchSpace)
+    assert not any(name.endswith("own_class_bad") for name in sys.modules)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
-"""A search space of the user's own, by file and class."""
+"""Classes of the user's own, by file and class: search spaces and search methods."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 from kshot_ext.nas.messages import one_line
-from kshot_ext.nas.spaces.space import SearchSpace
 
-_PREFIX = "own_space_"
+Class = TypeVar("Class")
+
+_PREFIX = "own_class_"
 
 
 def own_modules() -> list[ModuleType]:
@@ -39,15 +42,20 @@ def with_absolute_path(name: str) -> str:
     return f"{Path(file).resolve()}:{class_name}"
 
 
-def load_own(name: str) -> type[SearchSpace]:
+def load_own(name: str, setting: str, base: type[Class]) -> type[Class]:
     """The class that a name ``FILE.py:CLASS`` means; runs the file.
 
+    Args:
+        name: the name.
+        setting: what names it, for messages.
+        base: what it must be a subclass of.
+
     Raises:
-        ValueError: if the file cannot be read or run, with the line that fails, or has no search space of that name.
+        ValueError: if the file cannot be read or run, with the line that fails, or has no such class.
     """
     file, class_name = file_of(name), name.rpartition(":")[2]
     if not Path(file).is_file():
-        raise ValueError(f"space: {file}: no such file")
+        raise ValueError(f"{setting}: {file}: no such file")
     spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
@@ -55,31 +63,29 @@ def load_own(name: str) -> type[SearchSpace]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # The file is the user's: anything may come of running it.
         del sys.modules[spec.name]
-        raise ValueError(_described(error, file)) from error
+        raise ValueError(_described(error, file, setting)) from error
     kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, SearchSpace)):
-        raise ValueError(f"space: expected {file} to define a SearchSpace {class_name}, got {kind!r}")
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"{setting}: expected {file} to define a {base.__name__} {class_name}, got {kind!r}")
     return kind
 
 
-def create_own(name: str, **arguments: Any) -> SearchSpace:
-    """A space of the class that a name ``FILE.py:CLASS`` means.
-
-    Raises:
-        ValueError: as `load_own`, or if the class refuses the arguments or fails.
-    """
-    kind = load_own(name)
+@contextmanager
+def own_errors(name: str, setting: str) -> Iterator[None]:
+    """Inside the context whatever a user's class raises becomes a `ValueError` with its line; other names pass."""
     try:
-        return kind(**arguments)
+        yield
     except ValueError:
         raise
     except Exception as error:  # The class is the user's too.
-        raise ValueError(_described(error, file_of(name))) from error
+        if not is_own(name):
+            raise
+        raise ValueError(_described(error, file_of(name), setting)) from error
 
 
-def _described(error: BaseException, file: str) -> str:
+def _described(error: BaseException, file: str, setting: str) -> str:
     message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
-    return f"space: {_place(error, file)}: cannot be run ({message})"
+    return f"{setting}: {_place(error, file)}: cannot be run ({message})"
 
 
 def _place(error: BaseException, file: str) -> str:

@@ -1,0 +1,155 @@
+"""What a search method is: the contract that all of them keep to, and nothing else.
+
+A method is one file with one class. It says how its weights are trained, a step at a time, and which networks it has
+then; the loop, scores, search, run folders and pages are the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet, InheritedNetworks
+from kshot_ext.nas.randomness import draw_seed, named_generator
+from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.loop import Step, Stepper
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_training import SimplexSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """The table ``[method]`` of a settings file; a method with options of its own has a class of its own for it.
+
+    Args:
+        name: of the method, see :data:`kshot_ext.nas.methods.METHODS`; or ``FILE.py:CLASS``.
+    """
+
+    name: str
+
+
+OwnSettings = TypeVar("OwnSettings", bound=MethodSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a method is made for.
+
+    Args:
+        space: to search.
+        training: settings of the training.
+        steps_per_epoch: how many steps an epoch will have.
+        shots: number K of weight copies.
+        codes: how their codes are formed.
+        device: where the weights are to be.
+        seed: decides everything random.
+    """
+
+    space: SearchSpace
+    training: TrainingSettings
+    steps_per_epoch: int
+    shots: int = 1
+    codes: CodeSettings = field(default_factory=CodeSettings)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of its own for one purpose."""
+        return named_generator(self.seed, purpose)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.training.epochs * self.steps_per_epoch
+
+
+class Method(ABC, Generic[OwnSettings]):
+    """A search method.
+
+    A subclass sets the attributes below in its ``__init__``, after that of this class, and defines :meth:`step` and
+    :attr:`networks`.
+
+    Args:
+        setup: what it is made for.
+        settings: its own options.
+
+    Attributes:
+        summary: one line on what the method does.
+        paper: authors, title, where and when.
+        Settings: class of its options.
+        modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
+        optimizers: by name; the first one's learning rate follows the loop's schedule.
+        needs_held_out: whether a step ever asks for held-out batches.
+        generator: source of what all methods draw alike, such as batches and uniform paths.
+        own_generator: source of what only this method draws.
+
+    Raises:
+        ValueError: if the method cannot do what it is made for: the space, its widths, or so many copies.
+    """
+
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, Optimizer]
+    needs_held_out: bool = False
+
+    def __init__(self, setup: Setup, settings: OwnSettings) -> None:
+        self.setup = setup
+        self.settings = settings
+        self.space = setup.space
+        self.training = setup.training
+        self.generator = setup.generator("training")
+        self._own_seed = draw_seed(self.generator)
+        self.own_generator = self.own_stream()
+
+    @abstractmethod
+    def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
+        """One step of training.
+
+        Args:
+            images: float32 ``[N, C, H, W]``, this process's part of a batch.
+            labels: int64 ``[N]``.
+            do: what a step may use.
+
+        Raises:
+            DivergedError: if a loss is not finite; in all processes.
+        """
+
+    @property
+    @abstractmethod
+    def networks(self) -> InheritedNetworks:
+        """The networks of the space with the weights that they have by now."""
+
+    @property
+    def coded(self) -> CodedSupernet | None:
+        """Supernet and simplex-net, of a method that mixes copies of weights by codes; else None."""
+        return None
+
+    @classmethod
+    def simplex_settings(cls, settings: MethodSettings) -> SimplexSettings | None:
+        """How the method trains a simplex-net; None if it leaves codes as they start."""
+        return settings if isinstance(settings, SimplexSettings) else None
+
+    def end_epoch(self, do: Stepper) -> Mapping[str, float]:
+        """Called after each epoch: what is to be recorded of it, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs besides modules, optimisers and generators: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where :meth:`state_dict` was taken, of a method made with the same arguments."""
+
+    def own_stream(self) -> torch.Generator:
+        """Random numbers for one purpose of this method, always the same."""
+        return torch.Generator().manual_seed(self._own_seed)

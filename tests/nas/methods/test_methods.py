@@ -1,0 +1,266 @@
+"""What every method must do, in two spaces; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kshot_ext.cli import app
+from kshot_ext.nas.commands.analyse import analyse_command
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.search import search_command
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods import METHODS, allow_own_method, begin_training, method_class
+from kshot_ext.nas.methods.kshot import KShotSettings
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.tables import SettingsError
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
+from kshot_ext.nas.training.settings import TrainingSettings
+
+TRAINING = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=1, held_out_share=0.25, average_decay=0.9)
+SPACES = {"nas-bench-macro": {}, "nas-bench-201": {"cells": 1}}
+PAGE = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
+OWN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+MINIATURE = """
+shots = 1
+channels = 2
+max_images = 120
+epochs = 1
+retrain_epochs = 1
+[training]
+batch_size = 32
+[retrain]
+batch_size = 32
+[search]
+population = 2
+generations = 2
+"""
+
+
+@pytest.fixture(params=[(name, space) for name in METHODS for space in SPACES], ids="-".join)
+def begin(request, tiny_splits):
+    """Makes trainings of a method in a space; with two copies, if it can have them."""
+    name, space = request.param
+    space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES[space])
+    codes = CodeSettings(start="count", free_share_at_start=0.0)
+
+    def make(seed=0):
+        return begin_training(METHODS[name].Settings(), space, tiny_splits, TRAINING, shots=2, codes=codes, seed=seed)
+
+    return make
+
+
+def state_of(loop):
+    return {name: module.state_dict() for name, module in loop.method.modules.items()}
+
+
+def assert_equal(ours, theirs):
+    for name, module in theirs.items():
+        assert all(torch.equal(ours[name][key], value) for key, value in module.items()), name
+
+
+def test_a_method_trains_and_goes_on_from_a_checkpoint_to_the_same_bits(begin):
+    whole, resumed = begin(), begin(seed=9)
+    untrained = copy.deepcopy(state_of(whole))
+    first = whole.train_epoch()
+    assert first.loss > 0
+    assert 0 <= first.accuracy <= 1
+    file = io.BytesIO()
+    torch.save(whole.state_dict(), file)
+    file.seek(0)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert resumed.train_epoch() == whole.train_epoch()
+    assert resumed.finished
+    assert_equal(state_of(resumed), state_of(whole))
+    with pytest.raises(AssertionError):
+        assert_equal(state_of(whole), untrained)
+
+
+def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_splits, seeded):
+    loop = begin()
+    while not loop.finished:
+        loop.train_epoch()
+    space, kept = loop.method.space, copy.deepcopy(state_of(loop))
+    images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
+    evaluation = InheritedEvaluation(loop.method.networks, *images)
+    limits = SearchLimits(space.count_macs(space.largest()))
+    search = EvolutionSearch(evaluation, space, limits, SearchSettings(population=3, generations=1), seeded(0))
+    search.step()
+    best = search.best
+    assert best.scores == evaluation(best.architecture)
+    assert len({item.scores.loss for item in search.history}) > 1
+    assert_equal(state_of(loop), kept)  # to score a network changes none
+    network = space.build(best.architecture, seeded(1))
+    trainer = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=1, batch_size=8), seeded(2))
+    trainer.train_epoch()
+    assert 0 <= trainer.test_accuracy() <= 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_searches_with_it(name, tmp_path):
+    (tmp_path / "settings.toml").write_text(MINIATURE)
+    options = {"method": name, "out": str(tmp_path / "run")}
+    assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"method {name}" in page
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert 0 <= results["winner"]["test_accuracy"] <= 1
+
+
+def test_methods_are_listed():
+    shown = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "300"})
+    assert shown.exit_code == 0
+    for name, kind in METHODS.items():
+        assert name in shown.output
+        assert kind.summary in shown.output
+        assert kind.paper in shown.output
+        assert f"| `{name}`" in PAGE
+        assert kind.Settings().name == name
+
+
+def test_single_paths_train_no_simplex_net(tiny_space, tiny_splits):
+    codes = CodeSettings(start="cost", free_share_at_start=0.0)
+    losses = {}
+    for settings in (METHODS["spos"].Settings(), KShotSettings(simplex_every=1)):
+        loop = begin_training(settings, tiny_space, tiny_splits, TRAINING, shots=2, codes=codes)
+        net = copy.deepcopy(loop.method.simplex_net)
+        losses[settings.name] = [loop.train_epoch().loss for _ in range(2)]
+        moved = not torch.equal(net.output.bias, loop.method.simplex_net.output.bias)
+        assert moved == (settings.name == "kshot")
+    assert losses["spos"][0] == losses["kshot"][0]  # warm-up is the same
+    with pytest.warns(UserWarning, match=r"codes\.start: expected another than equal"):
+        begin_training(METHODS["spos"].Settings(), tiny_space, tiny_splits, TRAINING, shots=2)
+
+
+def test_an_unknown_method_lists_the_known_ones(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"method: expected one of kshot, spos.*, or FILE.py:CLASS, got 'luck'"):
+        method_class("luck")
+    assert search_command({"method": "luck", "out": str(tmp_path / "run")}, None, None) == EXIT_ERROR
+    assert "command line: method: expected one of kshot" in capsys.readouterr().err
+    (tmp_path / "settings.toml").write_text('[method]\nname = "spos"\nsimplex_every = 2')
+    with pytest.raises(SettingsError, match=r"unknown setting method\.simplex_every; expected name"):
+        gather_settings(RunSettings(), tmp_path / "settings.toml", {})
+
+
+def test_settings_count_where_they_were_before_there_were_methods(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[training]\nepochs = 7\nsimplex_every = 3\n[method]\npaths_per_simplex_step = 5")
+    settings = gather_settings(RunSettings(), file, {})
+    assert settings.training.epochs == 7
+    assert settings.method == KShotSettings(simplex_every=3, paths_per_simplex_step=5)
+    file.write_text("[training]\nsimplex_every = 3\n[method]\nsimplex_every = 3")
+    with pytest.raises(SettingsError, match=r"simplex_every: expected in \[method\] only, got in \[training\] too"):
+        gather_settings(RunSettings(), file, {})
+
+
+def test_another_method_comes_with_its_own_options(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('[method]\nname = "kshot"\nsimplex_every = 3')
+    assert gather_settings(RunSettings(), file, {"method": "spos"}).method == METHODS["spos"].Settings()
+    assert gather_settings(RunSettings(), file, {"method": "kshot"}).method == KShotSettings(simplex_every=3)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "greedy.py").write_text(OWN)
+    (tmp_path / "miniature.toml").write_text(MINIATURE + "[method]\ncandidates = 2\n")
+    monkeypatch.chdir(tmp_path)
+    return "greedy.py:GreedyPaths"
+
+
+def test_a_method_of_ones_own_takes_less_than_60_lines():
+    assert len(OWN.splitlines()) < 60
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_searches_with_a_method_of_ones_own(own, tmp_path, capsys):
+    assert f"--method {own}" in PAGE
+    assert search_command({"method": own, "out": "run"}, tmp_path / "miniature.toml", None) == EXIT_DONE
+    assert search_command({"method": own}, None, tmp_path / "run") == EXIT_DONE
+    capsys.readouterr()
+
+
+def test_a_method_of_ones_own_draws_the_best_path(own, tiny_space, tiny_splits):
+    allow_own_method(own)
+    kind = method_class(own)
+    loop = begin_training(kind.Settings(name=own, candidates=4), tiny_space, tiny_splits, TRAINING)
+    method, losses = loop.method, []
+    path_loss = method.path_loss
+    method.path_loss = lambda *call: losses.append((call[0], path_loss(*call))) or losses[-1][1]
+    loop.train_epoch()
+    looked_at, (trained, _) = losses[:4], losses[4]
+    assert trained == min(looked_at, key=lambda item: float(item[1][0]))[0]
+    with pytest.raises(ValueError, match="candidates: expected at least 1, got 0"):
+        kind.Settings(name=own, candidates=0)
+
+
+HOSTILE = "from pathlib import Path; Path('executed').touch()"
+
+
+def test_neither_a_settings_file_nor_a_run_folder_can_run_a_method(tmp_path, monkeypatch, tiny_splits, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    (tmp_path / "hostile.toml").write_text('[method]\nname = "hostile.py:Method"')
+    assert search_command({"out": "run"}, tmp_path / "hostile.toml", None) == EXIT_ERROR
+    message = f"expected --method {tmp_path}/hostile.py:Method on the command line, as this runs that file"
+    assert message in capsys.readouterr().err
+    run = open_run(tmp_path, tiny_splits)
+    settings = run / "settings.toml"
+    settings.write_text(settings.read_text().replace('name = "kshot"', f'name = "{tmp_path}/hostile.py:Method"'))
+    for command in (lambda: search_command({}, None, run), lambda: analyse_command(run)):
+        assert command() == EXIT_ERROR
+        assert f"expected --method {tmp_path}/hostile.py:Method" in capsys.readouterr().err
+    assert not Path("executed").exists()
+    with pytest.raises(ValueError, match=r"method: expected .*hostile.py to define a Method Method"):
+        allow_own_method("hostile.py:Method")
+    assert Path("executed").exists()  # asked for
+
+
+def open_run(folder: Path, splits: DataSplits) -> Path:
+    run = Run("search", None).open_folder(RunSettings(out=str(folder / "run")), "stripes", splits, outputs=())
+    run.close()
+    return run.path
+
+
+def test_how_to_go_on_names_the_method(own, tmp_path, tiny_splits):
+    allow_own_method(own)
+    name = f"{tmp_path}/{own}"
+    settings = RunSettings(method=method_class(name).Settings(name=name), out=str(tmp_path / "run"))
+    run = Run("search", None)
+    run.open_folder(settings, "stripes", tiny_splits, outputs=())
+    assert run.how_to_go_on().endswith(f"kshot-ext search --resume {tmp_path}/run --method {name}")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("pass", r"bad.py: cannot be run .TypeError: Can't instantiate abstract class"),
+        ("def __init__(self, setup, settings):\n        1 / 0", r"bad.py, line 4: cannot be run .ZeroDivisionError"),
+    ],
+)
+def test_a_method_that_cannot_be_made_is_named(tmp_path, tiny_space, tiny_splits, body, message):
+    steps = "" if body == "pass" else "\n    step = networks = None"
+    source = f"from kshot_ext.nas.methods.method import Method\nclass Mine(Method):\n    {body}{steps}\n"
+    (tmp_path / "bad.py").write_text(source)
+    name = f"{tmp_path}/bad.py:Mine"
+    allow_own_method(name)
+    with pytest.raises(ValueError, match=message):
+        begin_training(method_class(name).Settings(name=name), tiny_space, tiny_splits, TRAINING)
+
+
+def test_the_code_in_python_runs(capsys):
+    exec(IN_PYTHON, {})
+    assert re.fullmatch(r"loss \d\.\d\d\n", capsys.readouterr().out)
