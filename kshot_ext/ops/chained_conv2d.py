@@ -125,6 +125,26 @@ def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tenso
     return conv_forms.is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
 
 
+def prefers_chain(input: Tensor, weight: Tensor, code: Tensor | None) -> bool:
+    """Whether a link is expected to be faster than convolution and norm one after the other, as NOTES.md measures it.
+
+    Args:
+        input: the link's, raw or not, `[N, C, H, W]`.
+        weight: depthwise, or of a 1x1 convolution; plain or a dictionary.
+        code: None for a plain weight.
+
+    Function transforms take the layers, which know how to keep statistics under them.
+    """
+    if backend.under_transform():
+        return False
+    kernels = backend.kernels_for(input.device)
+    if kernels is None:
+        return True
+    depthwise = weight.shape[-3] == 1
+    full = torch.float64 in (input.dtype, weight.dtype)
+    return kernels == "cpu" and not full and (depthwise or code is None or code.dim() == 1)
+
+
 def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:
     """The link as a sequence of our operators, in the dtype of sums."""
     z = input.to(torch.promote_types(input.dtype, torch.float32))

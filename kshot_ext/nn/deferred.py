@@ -1,0 +1,102 @@
+"""Values between layers that are not made yet: norms that wait for what comes next.
+
+    value = activation(norm(x) + residual)
+
+As layers of their own norm, addition and activation make a tensor each. A value that waits takes them on one by one,
+and is made in one pass, by `finished`; or never, where a convolution applies the norm while it loads its input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeGuard
+
+from torch import Tensor, nn
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+
+
+class Pending(NamedTuple):
+    """What flows from link to link of a chain: a raw output, and the norm that its reader applies."""
+
+    raw: Tensor
+    norm: KF.ChannelNorm
+    residual: Tensor | None = None
+
+    @property
+    def activation(self) -> str:
+        return self.norm.activation
+
+    def with_activation(self, activation: str) -> Pending:
+        return self._replace(norm=self.norm._replace(activation=activation))
+
+    def finished(self) -> Tensor:
+        return KF.chained_norm_act(self.raw, self.norm, self.residual)
+
+
+class WaitingNorm(NamedTuple):
+    """A batch norm, plain or K-shot, that has its input and has not run; the code is for this call of a K-shot one."""
+
+    raw: Tensor
+    layer: nn.Module
+    code: Tensor | None = None
+    activation: str = "identity"
+    residual: Tensor | None = None
+
+    def with_activation(self, activation: str) -> WaitingNorm:
+        return self._replace(activation=activation)
+
+    def finished(self) -> Tensor:
+        options = {"activation": self.activation, "residual": self.residual}
+        if isinstance(self.layer, KShotBatchNorm2d):
+            return self.layer(self.raw, self.code, **options)
+        return _plain_norm_act(self.layer, self.raw, **options)
+
+
+Value = Tensor | Pending | WaitingNorm
+
+
+def waits(value: Any) -> TypeGuard[Pending | WaitingNorm]:
+    return isinstance(value, (Pending, WaitingNorm))
+
+
+def finished(value: Any) -> Any:
+    """The tensor that a value stands for; anything else is given back."""
+    return value.finished() if isinstance(value, (Pending, WaitingNorm)) else value
+
+
+def plus(value: Value, addend: Value) -> Value:
+    """The sum of two values, which waits for an activation if one of them waits for an addend."""
+    if not waits(value):
+        value, addend = addend, value
+    addend = finished(addend)
+    if waits(value) and _takes_residual(value, addend):
+        return value._replace(residual=addend)
+    return finished(value) + addend
+
+
+def _takes_residual(value: Pending | WaitingNorm, addend: Any) -> bool:
+    """Whether it has room for the addend, and the sum has its shape and dtype."""
+    if value.activation != "identity" or value.residual is not None or not isinstance(addend, Tensor):
+        return False
+    return addend.shape == value.raw.shape and addend.dtype == value.raw.dtype
+
+
+def _plain_norm_act(norm: nn.Module, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:
+    """A `torch.nn.BatchNorm2d` with what follows it, in one operation."""
+    if input.dim() != 4 or input.shape[1] != norm.num_features:
+        return nn.BatchNorm2d.forward(norm, input)  # which says what is wrong
+    momentum = count_batch(norm)
+    keeps = not norm.training or norm.track_running_stats
+    return KF.batch_norm_act(
+        input,
+        norm.weight,
+        norm.bias,
+        norm.running_mean if keeps else None,
+        norm.running_var if keeps else None,
+        training=norm.training or norm.running_mean is None,
+        momentum=momentum,
+        eps=norm.eps,
+        activation=activation,
+        residual=residual,
+    )
