@@ -79,6 +79,10 @@ TARGETS = (
             ("mobilenet-v2-se", 1.6),
         )
     ),
+    *(
+        Target(f"fuse, {network}", "fuse", "plain network", (f"step of {network}",), 1.4, memory=0.65)
+        for network in ("MobileNetV2", "EfficientNet-B0")
+    ),
     Target('"auto", shared code', "shared_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),
     Target('"auto", per-sample code', "per_sample_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),
 )

@@ -10,6 +10,7 @@ from benchmarks.networks import layer_sets
 from benchmarks.place import PRECISIONS
 from benchmarks.works.batch_norm import batch_norm_rows
 from benchmarks.works.chain import chain_rows
+from benchmarks.works.fuse import fuse_rows
 from benchmarks.works.own_supernets import own_supernet_rows
 from benchmarks.works.per_sample_code import per_sample_code_rows
 from benchmarks.works.row import Row
@@ -50,6 +51,7 @@ WORKS = {
         Work("training_step", training_step_rows, ("nas_bench_macro",)),
         Work("supernet_training", supernet_training_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16")),
         Work("own_supernets", own_supernet_rows, ("nas_bench_macro",), ("float32", "tf32")),
+        Work("fuse", fuse_rows, ("nas_bench_macro",), ("float32",)),
     )
 }
 
