@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from mobile_blocks import Bottleneck, Conv2dNormActivation, TimmNet, VisionInvertedResidual, VisionNet, residual_net
+from mobile_blocks import (
+    Bottleneck,
+    Conv2dNormActivation,
+    TimmInvertedResidual,
+    TimmNet,
+    VisionInvertedResidual,
+    VisionNet,
+    residual_net,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -115,6 +123,28 @@ def test_sums_and_activations_need_no_pass_of_their_own() -> None:
     model = seeded(lambda: nn.Sequential(Bottleneck(3, 8, 3)))
     kshot_ext.fuse(model)
     assert not {"aten::add", "aten::add_", "aten::relu_"} & {*operators(lambda: model.eval()(images()))}
+
+
+def test_products_of_squeeze_excite_are_made_by_their_reader() -> None:
+    """The product is not kept."""
+    model = seeded(lambda: nn.Sequential(TimmInvertedResidual(3, 4, 2)))
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.data_ptr() if tensor.numel() == 3 * 6 * 13 * 12 else 0)
+        return tensor
+
+    counts = []
+    for fused in (False, True):
+        kept.clear()
+        if fused:
+            kshot_ext.fuse(model)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = model(images())
+        counts.append(len(set(kept) - {0}))
+        del output
+    # Beside both raw outputs there are two of norms, two of activations and the product; squeeze-excite reads one of them.
+    assert counts == [7, 3]
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -12,11 +12,12 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.block_code import settings_of, why_not_plain
-from kshot_ext.nn.deferred import Value, finished, plus, waits
+from kshot_ext.nn.deferred import Value, finished, plus, times, waits
 from kshot_ext.nn.flow import linked, pass_through
 from kshot_ext.nn.links import can_link
 
 _ADDITIONS = (operator.add, torch.add, "add")
+_MULTIPLICATIONS = (operator.mul, torch.mul, "mul")
 _ADDITIONS_IN_PLACE = (operator.iadd, "add_")
 _ACTIVATIONS = {
     F.relu: "relu", F.relu6: "relu6", F.silu: "silu", F.hardswish: "hardswish",
@@ -68,6 +69,11 @@ def program_of(block: nn.Module, kind: type[nn.Module]) -> Program | str:
     return found
 
 
+def ends_in_product(program: Program) -> bool:
+    """Whether a block puts out a product, as squeeze-excite does, which its reader may make while it loads it."""
+    return program[program[-1].args[0].step].target in _MULTIPLICATIONS
+
+
 def run_program(block: nn.Module, program: Program, value: Value) -> Value:
     """The block's output for one input."""
     results: list[Any] = [None] * len(program)
@@ -111,6 +117,8 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Value:
     if len(args) == 2 and not kwargs:
         if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
             return plus(*args)
+        if step.target in _MULTIPLICATIONS:
+            return times(*args)
     activation = _ACTIVATIONS.get(step.target)
     if activation is not None and len(args) == 1 and waits(first) and first.activation == "identity":
         return first.with_activation(activation)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+from kshot_ext.ops.chained_conv2d import serves_chains
 
 
 class Pending(NamedTuple):
@@ -73,6 +74,24 @@ def plus(value: Value, addend: Value) -> Value:
     if waits(value) and _takes_residual(value, addend):
         return value._replace(residual=addend)
     return finished(value) + addend
+
+
+def times(one: Value, other: Value) -> Value:
+    """The product of two values. That of images and a factor per sample and channel, as in squeeze-excite, waits."""
+    one, other = finished(one), finished(other)
+    images, factor = (other, one) if _is_factor(one, other) else (one, other)
+    if not _is_factor(factor, images):
+        return one * other
+    none, full = factor.new_zeros(factor.shape[1]), factor.new_ones(factor.shape[1])
+    return Pending(images, KF.ChannelNorm(none, full, weight=factor.flatten(1), eps=0.0))
+
+
+def _is_factor(factor: Any, images: Any) -> bool:
+    """Whether a tensor is `[N, C, 1, 1]` beside images `[N, C, H, W]` that chains take."""
+    if not (isinstance(factor, Tensor) and isinstance(images, Tensor) and factor.dtype == images.dtype):
+        return False
+    alone = images.dim() == 4 and images.shape[2:].numel() > 1 and factor.shape == (*images.shape[:2], 1, 1)
+    return alone and serves_chains(images)
 
 
 def _takes_residual(value: Pending | WaitingNorm, addend: Any) -> bool:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from kshot_ext.nn.block_program import program_of
+from kshot_ext.nn.block_program import ends_in_product, program_of
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.fused_block import FusedBlock
 from kshot_ext.nn.fused_form import Fused, fused_kind, plain_kind
@@ -75,7 +75,14 @@ def _has_parts_to_fuse(module: nn.Module) -> bool:
     if isinstance(module, _HAVE_NO_FORWARD):
         return False
     parts = [part for part in module._modules.values() if part is not None]
-    return any(isinstance(part, Fused) or is_norm(part) for part in parts)
+    return any(isinstance(part, Fused) or is_norm(part) for part in parts) or (bool(parts) and _scales(module))
+
+
+def _scales(module: nn.Module) -> bool:
+    """Whether a module puts out a product that may wait."""
+    if _is_sequence(module) or _obstacle(module) is not None:
+        return False
+    return ends_in_product(program_of(module, type(module)))
 
 
 def _is_sequence(module: nn.Module) -> bool:

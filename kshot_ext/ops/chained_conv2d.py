@@ -132,17 +132,22 @@ def prefers_chain(input: Tensor, weight: Tensor, code: Tensor | None) -> bool:
         input: the link's, raw or not, `[N, C, H, W]`.
         weight: depthwise, or of a 1x1 convolution; plain or a dictionary.
         code: None for a plain weight.
+    """
+    if not serves_chains(input) or (weight.dtype == torch.float64) != (input.dtype == torch.float64):
+        return False
+    depthwise = weight.shape[-3] == 1
+    return depthwise or code is None or code.dim() == 1 or backend.kernels_for(input.device) is None
+
+
+def serves_chains(input: Tensor) -> bool:
+    """Whether links of chains have kernels for an input like this, or the reference stands for them.
 
     Function transforms take the layers, which know how to keep statistics under them.
     """
     if backend.under_transform():
         return False
     kernels = backend.kernels_for(input.device)
-    if kernels is None:
-        return True
-    depthwise = weight.shape[-3] == 1
-    full = torch.float64 in (input.dtype, weight.dtype)
-    return kernels == "cpu" and not full and (depthwise or code is None or code.dim() == 1)
+    return kernels is None or (kernels == "cpu" and input.dtype != torch.float64)
 
 
 def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:
