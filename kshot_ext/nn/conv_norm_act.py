@@ -10,7 +10,10 @@ from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.ops.batch_norm_act import active_affine, record_moments
+from kshot_ext.ops.differentiable import is_recorded
+from kshot_ext.ops.effective_weight import leading
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
+from kshot_ext.widths import active_widths
 
 Size = int | tuple[int, int]
 
@@ -33,6 +36,7 @@ class KShotConvNormAct(nn.Module):
 
         output = activation(norm(conv(input)) + residual)
 
+    In evaluation, where nothing asks for a gradient, the norm is folded into weight and bias: one convolution.
     By itself a link gives its output as a tensor. In a `KShotChain` the next link reads the raw output of the
     convolution, and normalises it while it loads it. `conv` and `norm` keep the parameters, under the names and in
     the shapes of K-shot layers that stand apart; their own forwards, and so hooks on them, do not run.
@@ -103,17 +107,33 @@ class KShotConvNormAct(nn.Module):
         if training and norm.process_group is not None:  # statistics of several processes: the layers apart
             raw = conv(pending.finished(), code)
             return Pending(norm(raw, code, activation=self.activation, residual=residual), None)
-        raw, mean, variance = KF.chained_conv2d(
-            pending.raw, conv.weight, code_of_conv, conv.stride, conv.padding, conv.dilation, conv._dictionary_groups,
-            norm=pending.norm, out_channels=conv._width, moments=training,
-        )  # fmt: skip
+        layer = conv.weight, code_of_conv
+        window = conv.stride, conv.padding, conv.dilation, conv._dictionary_groups
+        width = {"out_channels": conv._width}
         if training:
+            raw, mean, variance = KF.chained_conv2d(pending.raw, *layer, *window, norm=pending.norm, **width)
             self._record(raw, mean, variance)
-        else:
-            mean, variance = norm.running_mean[: raw.shape[1]], norm.running_var[: raw.shape[1]]
+            return Pending(raw, self._norm_of(mean, variance, code))
+        known = self._known_norm(pending.raw, code)
+        if pending.norm is None and not is_recorded((pending.raw, *layer, *known[:4], residual)):
+            output = KF.folded_conv2d(pending.raw, *layer, known, *window, **width, residual=residual)
+            return Pending(output, None)
+        raw = KF.chained_conv2d(pending.raw, *layer, *window, norm=pending.norm, **width, moments=False).raw
+        return Pending(raw, known)
+
+    def _known_norm(self, input: Tensor, code: Tensor | None) -> KF.ChannelNorm:
+        """The norm of what `conv` makes of the input, by running statistics."""
+        conv, norm = self.conv, self.norm
+        widths = active_widths(input.shape[1], conv.weight.shape[1:3], conv._dictionary_groups, conv._width)
+        mean, variance = (leading(values, widths.out_channels) for values in (norm.running_mean, norm.running_var))
+        return self._norm_of(mean, variance, code)
+
+    def _norm_of(self, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
+        norm = self.norm
         code_of_norm = norm.resolve_code(code) if norm.affine else None
-        weight, bias = (active_affine(parameter, code_of_norm, raw) for parameter in (norm.weight, norm.bias))
-        return Pending(raw, KF.ChannelNorm(mean, variance, weight, bias, norm.eps, self.activation))
+        mixed = mean.shape[0], mean.dtype
+        weight, bias = (active_affine(parameter, code_of_norm, *mixed) for parameter in (norm.weight, norm.bias))
+        return KF.ChannelNorm(mean, variance, weight, bias, norm.eps, self.activation)
 
     def _record(self, raw: Tensor, mean: Tensor, variance: Tensor) -> None:
         norm, channels = self.norm, raw.shape[1]
