@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "common/activation.h"
 #include "cpu/simd.h"
@@ -13,6 +14,22 @@ inline Vec<C> clamp(Vec<C> v, C low, C high) {
   v = v < low ? splat(low) : v;
   return v > high ? splat(high) : v;
 }
+
+// Activations that only bound what they are given, which kernels do on sums that are still in registers.
+struct Bounds {
+  bool any = false;
+  float low = 0, high = 0;
+
+  Bounds() = default;
+  explicit Bounds(Activation activation)
+      : any(activation == Activation::kRelu || activation == Activation::kRelu6),
+        high(activation == Activation::kRelu6 ? 6 : std::numeric_limits<float>::infinity()) {}
+
+  template <class C>
+  Vec<C> of(Vec<C> v) const {
+    return clamp<C>(v, C(low), C(high));
+  }
+};
 
 // e^x to 1 ulp: 2^n e^r with n the integer nearest to x / log 2, and a polynomial for e^r (Cephes' expf).
 // Beyond the largest float it is infinite, below the smallest normal one it is zero, and of NaN it is NaN.

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
 from kshot_ext.ops.chained_conv2d import serves_chains
+from kshot_ext.ops.window import Window
 
 
 class Pending(NamedTuple):
@@ -23,6 +25,14 @@ class Pending(NamedTuple):
     raw: Tensor
     norm: KF.ChannelNorm
     residual: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.raw.dtype
 
     @property
     def activation(self) -> str:
@@ -44,6 +54,14 @@ class WaitingNorm(NamedTuple):
     activation: str = "identity"
     residual: Tensor | None = None
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.raw.dtype
+
     def with_activation(self, activation: str) -> WaitingNorm:
         return self._replace(activation=activation)
 
@@ -54,16 +72,49 @@ class WaitingNorm(NamedTuple):
         return _plain_norm_act(self.layer, self.raw, **options)
 
 
-Value = Tensor | Pending | WaitingNorm
+class WaitingFold(NamedTuple):
+    """A convolution that has its input, and the norm behind it, of known moments: what they do is folded into one."""
+
+    raw: Tensor
+    weight: Tensor
+    code: Tensor
+    norm: KF.ChannelNorm
+    window: tuple[Any, ...]  # stride, padding, dilation, groups
+    out_channels: int
+    residual: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        window = Window.of_arguments(self.weight.shape[3:], *self.window[:3]).cut_to(self.raw.shape[2:])
+        return torch.Size((self.raw.shape[0], self.out_channels, *window.output_size(self.raw.shape[2:])))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        kind = self.raw.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.raw.dtype
+
+    @property
+    def activation(self) -> str:
+        return self.norm.activation
+
+    def with_activation(self, activation: str) -> WaitingFold:
+        return self._replace(norm=self.norm._replace(activation=activation))
+
+    def finished(self) -> Tensor:
+        return KF.folded_conv2d(*self[:4], *self.window, out_channels=self.out_channels, residual=self.residual)
 
 
-def waits(value: Any) -> TypeGuard[Pending | WaitingNorm]:
-    return isinstance(value, (Pending, WaitingNorm))
+Value = Tensor | Pending | WaitingNorm | WaitingFold
+_WAITING = (Pending, WaitingNorm, WaitingFold)
+
+
+def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold]:
+    return isinstance(value, _WAITING)
 
 
 def finished(value: Any) -> Any:
     """The tensor that a value stands for; anything else is given back."""
-    return value.finished() if isinstance(value, (Pending, WaitingNorm)) else value
+    return value.finished() if isinstance(value, _WAITING) else value
 
 
 def plus(value: Value, addend: Value) -> Value:
@@ -94,11 +145,11 @@ def _is_factor(factor: Any, images: Any) -> bool:
     return alone and serves_chains(images)
 
 
-def _takes_residual(value: Pending | WaitingNorm, addend: Any) -> bool:
+def _takes_residual(value: Pending | WaitingNorm | WaitingFold, addend: Any) -> bool:
     """Whether it has room for the addend, and the sum has its shape and dtype."""
     if value.activation != "identity" or value.residual is not None or not isinstance(addend, Tensor):
         return False
-    return addend.shape == value.raw.shape and addend.dtype == value.raw.dtype
+    return addend.shape == value.shape and addend.dtype == value.dtype
 
 
 def _plain_norm_act(norm: nn.Module, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
 from kshot_ext.nn.conv import KShotConv2d
-from kshot_ext.nn.deferred import Pending, Value, WaitingNorm, finished
+from kshot_ext.nn.deferred import Pending, Value, WaitingFold, WaitingNorm, finished
 from kshot_ext.nn.watched import is_free, is_watched
 from kshot_ext.ops.batch_norm_act import active_affine, record_moments
 from kshot_ext.ops.chained_conv2d import prefers_chain
+from kshot_ext.ops.differentiable import is_recorded
+from kshot_ext.ops.effective_weight import leading
 from kshot_ext.ops.gradient_slot import OwnedParameter
+from kshot_ext.widths import active_widths
 
 _CONVOLUTIONS = (nn.Conv2d, KShotConv2d)
 _NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")  # of a library that need not be installed
@@ -44,11 +47,11 @@ def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
     if obstacle(conv) is not None or not is_norm(norm) or not (is_free(conv) and is_free(norm)):
         return False
     raw = value if isinstance(value, Tensor) else value.raw
-    if raw.dim() != 4:
+    if len(value.shape) != 4:
         return False
     if isinstance(conv, KShotConv2d):
         return prefers_chain(raw, conv.weight, conv._code)
-    fits = raw.shape[1] == conv.in_channels and conv.out_channels == norm.num_features
+    fits = value.shape[1] == conv.in_channels and conv.out_channels == norm.num_features
     return fits and prefers_chain(raw, conv.weight, None)
 
 
@@ -77,22 +80,26 @@ def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = N
     if not isinstance(value, Pending) or value.residual is not None:
         value = finished(value)
     input, pending = (value.raw, value.norm) if isinstance(value, Pending) else (value, None)
-    takes_moments = _takes_moments(norm)
     weight, code_of_conv, groups, width = _dictionary(conv, code)
-    raw, mean, variance = KF.chained_conv2d(
-        input, weight, code_of_conv, conv.stride, conv.padding, conv.dilation, groups,
-        norm=pending, out_channels=width, moments=takes_moments,
-    )  # fmt: skip
-    channels = raw.shape[1]
-    if takes_moments:
+    layer, window = (weight, code_of_conv), (conv.stride, conv.padding, conv.dilation, groups)
+    if _takes_moments(norm):
+        raw, mean, variance = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width)
         _record(norm, raw, mean, variance)
-    else:
-        mean, variance = norm.running_mean[:channels], norm.running_var[:channels]
+        return Pending(raw, _norm_of(norm, mean, variance, code))
+    channels = active_widths(input.shape[1], weight.shape[1:3], groups, width).out_channels
+    known = _norm_of(norm, *(leading(values, channels) for values in (norm.running_mean, norm.running_var)), code)
+    if pending is None and not is_recorded((input, *layer, *known[:4])):
+        return WaitingFold(input, *layer, known, window, channels)
+    raw = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width, moments=False).raw
+    return Pending(raw, known)
+
+
+def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
     weight, bias = norm.weight, norm.bias
     if isinstance(norm, KShotBatchNorm2d) and norm.affine:
         code = norm.resolve_code(code)
-        weight, bias = (active_affine(parameter, code, raw) for parameter in (weight, bias))
-    return Pending(raw, KF.ChannelNorm(mean, variance, weight, bias, norm.eps))
+        weight, bias = (active_affine(parameter, code, mean.shape[0], mean.dtype) for parameter in (weight, bias))
+    return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
 
 
 def _is_depthwise(conv: nn.Module) -> bool:
