@@ -143,7 +143,7 @@ def test_products_of_squeeze_excite_are_made_by_their_reader() -> None:
             output = model(images())
         counts.append(len(set(kept) - {0}))
         del output
-    # Beside both raw outputs there are two of norms, two of activations and the product; squeeze-excite reads one of them.
+    # Beside both raw outputs two of norms, two of activations and the product; squeeze-excite reads one of them.
     assert counts == [7, 3]
 
 
@@ -333,6 +333,30 @@ def test_writes_in_place_where_the_forward_does() -> None:
     torch.testing.assert_close(mine, other)
 
 
+class _Sums(nn.Module):
+    """Sums that no norm can take: of another shape or dtype, a second one, one behind an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3), nn.SiLU()
+        self.offset = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]).reshape(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.norm(self.conv(x)) + self.offset
+        two = self.act(self.norm(self.conv(x))) + x
+        three = self.act(self.norm(self.conv(x)) + x + one)
+        return self.act(self.norm(self.conv(x)).add(two.double())) + three
+
+
+def test_sums_that_a_norm_does_not_take() -> None:
+    plain = seeded(_Sums)
+    fused = fused_copy(plain)
+    assert type(fused) is not _Sums
+    ours, expected = outcome(fused, images()), outcome(plain, images())
+    assert ours["output"].dtype == torch.float64
+    assert_alike(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}], ids=str)
 def test_kinds_of_norms(options: dict) -> None:
     torch.manual_seed(0)
@@ -345,7 +369,7 @@ def test_kinds_of_norms(options: dict) -> None:
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (3, 5, 5), (1, 3, 1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 2, 5, 5), (3, 5, 5), (1, 3, 1, 1)], ids=str)
 def test_refuses_what_the_layers_refuse(shape: tuple[int, ...]) -> None:
     fused = fused_copy(nn.Sequential(nn.Conv2d(3, 5, 1, bias=False), nn.BatchNorm2d(5)))
     with pytest.raises((RuntimeError, ValueError)):
