@@ -48,9 +48,9 @@ def fuse(model: nn.Module) -> FusionReport:
     Parameters, buffers, their names, hooks, modes and optimisers stay as they are: only containers change their class.
     Each call looks at the model as it is then: a layer with a hook, in evaluation mode, replaced or parametrised runs
     as it should. Results differ from the plain model's by rounding, in evaluation too. Links are made on the CPU, in
-    channels_last; elsewhere, in float64 and under function transforms and compilers layers run one by one. Images in
-    another memory format are taken, and given back, in theirs, at a copy for each outermost container: so
-    `model.to(memory_format=torch.channels_last)` is faster where there are many.
+    channels_last; elsewhere, in float64 and under function transforms layers run one by one, and under
+    compilers blocks run their own forward. Images in another memory format are taken, and given back, in theirs, at a
+    copy for each outermost container: so `model.to(memory_format=torch.channels_last)` is faster where there are many.
 
     Args:
         model: any module; its containers are changed. Call it after `convert`, before wrappers as

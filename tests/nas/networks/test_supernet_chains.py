@@ -47,7 +47,7 @@ def test_links_are_where_they_can_be(space_name: str, widths: tuple[float, ...] 
 
 @pytest.mark.parametrize("space_name", SPACES)
 def test_chains_change_nothing_but_rounding(space_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training and evaluation, with measured statistics and those of each batch; in double, where no kink is near."""
+    """In training and evaluation, with measured statistics and those of each batch; in double, far from kinks."""
     made_by: list[list[Tensor]] = []
     for chains in (True, False):
         supernet, path, images = made(space_name, None)
