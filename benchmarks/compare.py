@@ -50,6 +50,8 @@ def main(
     load_parts(path)  # a file that cannot be extended should show before the measuring, not after
     console = Console()
     for name, set_name in asked_parts(work, set_, precision.value):
+        if not WORKS[name].rows(layer_sets()[set_name]):  # of a library that is not installed, as the work says
+            continue
         part = measure_part(name, set_name, settings, here, console)
         save_part(path, part)
     parts = load_parts(path)

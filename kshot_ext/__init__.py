@@ -8,6 +8,7 @@ first operator call.
 
 from kshot_ext import backend, distributed, functional, nn, optim, reference
 from kshot_ext.convert import ConversionReport, conversion_report, convert, merge
+from kshot_ext.fuse import FusionReport, fuse, unfuse
 from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
 from kshot_ext.ops.autotune import set_autotune
@@ -15,11 +16,13 @@ from kshot_ext.ops.autotune import set_autotune
 __version__ = "0.1.0"
 __all__ = [
     "ConversionReport",
+    "FusionReport",
     "backend",
     "conversion_report",
     "convert",
     "distributed",
     "functional",
+    "fuse",
     "merge",
     "narrow",
     "nn",
@@ -27,4 +30,5 @@ __all__ = [
     "reference",
     "set_autotune",
     "set_code",
+    "unfuse",
 ]

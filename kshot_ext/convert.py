@@ -15,7 +15,8 @@ from kshot_ext.nn import KShotModule
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
 from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
-from kshot_ext.nn.fused_sequence import fuse_sequences, unfuse_sequences
+from kshot_ext.nn.fused_form import unfuse_modules
+from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
 from kshot_ext.nn.shots import stack_shots
 
@@ -142,7 +143,7 @@ def convert(
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
     turn_off_fast_paths(converted)
-    fuse_sequences(converted)
+    fuse_modules(converted)
     surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
@@ -209,7 +210,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
     restore_fast_paths(merged)
-    unfuse_sequences(merged)
+    unfuse_modules(merged)
     return merged
 
 

@@ -14,6 +14,7 @@ from kshot_ext.ops.batch_norm_act import batch_norm_act
 from kshot_ext.ops.chained_conv2d import chained_conv2d
 from kshot_ext.ops.chained_norm_act import chained_norm_act
 from kshot_ext.ops.effective_weight import effective_weight
+from kshot_ext.ops.folded_conv2d import folded_conv2d
 from kshot_ext.ops.gated_conv2d import gated_conv2d
 from kshot_ext.ops.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
 from kshot_ext.ops.kshot_linear import kshot_linear
@@ -27,6 +28,7 @@ __all__ = [
     "chained_conv2d",
     "chained_norm_act",
     "effective_weight",
+    "folded_conv2d",
     "gated_conv2d",
     "kshot_conv1d",
     "kshot_conv2d",

@@ -8,7 +8,8 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
-from kshot_ext.nn.fused_sequence import fuse_sequences
+from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import HOOK_TABLES
 
 
@@ -62,7 +63,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 return layer.narrowed(wanted)
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
-        if type(layer) is not type(wanted) or _own_shapes(layer) != shapes:
+        if layer is None or plain_kind(layer) is not plain_kind(wanted) or _own_shapes(layer) != shapes:
             found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
             raise ValueError(
                 f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
@@ -76,7 +77,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
 
     narrowed = _swap_layers(plain, share).train(model.training)
     turn_off_fast_paths(narrowed)
-    fuse_sequences(narrowed)
+    fuse_modules(narrowed)
     return narrowed
 
 

@@ -26,6 +26,7 @@ SHAPES = {
     "batch_norm_act_dictionaries": {"input": (3, 3, 2, 2), "weight": (2, 4), "bias": (2, 4), "code": (3, 2)},
     "batch_norm_act_evaluation": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3,)},
     "chained_conv2d": {"input": (2, 3, 3, 2), "weight": (2, 2, 3, 2, 2), "code": (2,), "scale": (3,), "shift": (2, 3)},
+    "folded_conv2d": {"input": (2, 3, 3, 2), "weight": (2, 3, 3, 2, 2), "code": (2,), "scale": (3,), "shift": (2, 3)},
     "chained_norm_act": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3, 3), "residual": (3, 3, 2, 2)},
 }
 MEAN, VARIANCE = torch.tensor([0.3, -0.2, 0.1]).double(), torch.tensor([0.5, 1.5, 2.0]).double()
@@ -51,6 +52,11 @@ def chained(input: Tensor, weight: Tensor, code: Tensor, scale: Tensor, shift: T
     return KF.chained_norm_act(raw, KF.ChannelNorm(mean, variance, activation="silu"))
 
 
+def folded(input: Tensor, weight: Tensor, code: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    norm = KF.ChannelNorm(MEAN, VARIANCE, scale, shift, activation="silu")
+    return KF.folded_conv2d(input, weight, code, norm, padding=1)
+
+
 def end_of_chain(input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
     return KF.chained_norm_act(input, KF.ChannelNorm(MEAN, VARIANCE, weight, bias, activation="silu"), residual)
 
@@ -72,6 +78,7 @@ FUNCTIONS: dict[str, Function] = {
     "batch_norm_act_evaluation": normalised((MEAN, VARIANCE), activation="identity"),
     "chained_conv2d": chained,
     "chained_norm_act": end_of_chain,
+    "folded_conv2d": folded,
 }
 
 

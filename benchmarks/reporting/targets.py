@@ -65,6 +65,7 @@ TARGETS = (
     Target("width against slice, contiguous", "widths", "slice", ALL_KINDS, 1, worst=1),
     Target("batch norm + ReLU, training", "batch_norm", "pytorch", ("batch norm",), 2.2),
     Target("chain 1x1 - depthwise - 1x1", "chain", "pytorch", ("chain",), 2.2, worst=1),
+    Target("the same in evaluation, against folded weights", "chain_evaluation", "pytorch", ("chain",), 1),
     Target("KShotSGD update", "sgd", "pytorch", ("update",), 1 / 0.5, memory=0.6),
     Target("training step against PyTorch", "training_step", "pytorch", ("step",), 1.6),
     Target("training step against merging all", "training_step", "merged supernet", ("step",), 3),
@@ -78,6 +79,10 @@ TARGETS = (
             ("shufflenet-v2", 1.3),
             ("mobilenet-v2-se", 1.6),
         )
+    ),
+    *(
+        Target(f"fuse, {network}", "fuse", "plain network", (f"step of {network}",), 1.4, memory=0.65)
+        for network in ("MobileNetV2", "EfficientNet-B0")
     ),
     Target('"auto", shared code', "shared_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),
     Target('"auto", per-sample code', "per_sample_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
+#include "common/activation.h"
 #include "common/gather_plan.h"
 #include "common/pixels.h"
 #include "cpu/isa.h"
 
 namespace kshot::cpu {
 
-// target[g, c] = bias[c] + sum_{t, r} source[g at t, r] * panel[t, r, c] for the channels c of some panels.
+// target[g, c] = activation(bias[c] + sum_{t, r} source[g at t, r] * panel[t, r, c]) for the channels c of
+// some panels.
 struct DenseGather {
   const GatherPlan* plan;
   int64_t source_channels, target_channels;
@@ -19,6 +21,7 @@ struct DenseGather {
   // With one tap, elements from a source row to what is asked for while the row is worked on; 0: the next
   // rows.
   int64_t ahead = 0;
+  Activation activation = Activation::kIdentity;
 };
 
 // gradient[t, o, i] += sum_p grad[p, o] * input[p at t, i] for some panels: by input channel, or by output

@@ -14,6 +14,7 @@
 #include <array>
 #include <vector>
 
+#include "cpu/activation_values.h"
 #include "cpu/dense_conv2d.h"
 #include "cpu/dense_tiles.h"
 
@@ -121,6 +122,10 @@ inline void multiply_tap(V (&sums)[rows][vectors], const std::array<const float*
   }
 }
 
+__attribute__((noinline)) inline void activate_row(Activation activation, V* row, int vectors) {
+  for (int v = 0; v < vectors; ++v) row[v] = activate<float>(activation, row[v]);
+}
+
 // Channels [channel, channel + width) of the targets of a tile.
 struct TileChannels {
   const float* panel;
@@ -130,7 +135,23 @@ struct TileChannels {
   bool past_caches;
   bool ask_ahead;  // for the next tile's rows
   int64_t ahead;   // see DenseGather
+  Activation activation;
+  Bounds bounds;
 };
+
+// Activations that are more than bounds; row by row, as sums would leave their registers around the calls.
+template <int rows, int vectors>
+inline void store_activated(const Block::Tile& tile, const TileChannels& channels,
+                            const V (&sums)[rows][vectors]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+    V made[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) made[v] = sums[m][v];
+    activate_row(channels.activation, made, vectors);
+    store_row(tile.targets[m] + channels.channel, made, channels.width, channels.past_caches);
+  }
+}
 
 template <int rows, int vectors>
 __attribute__((noinline)) void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
@@ -170,6 +191,15 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
       for (int v = 0; v < vectors; ++v) sums[m][v] = before[m][v];
     }
   }
+  if (channels.bounds.any) {
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sums[m][v] = channels.bounds.of<float>(sums[m][v]);
+    }
+  } else if (channels.activation != Activation::kIdentity) {
+    return store_activated<rows, vectors>(tile, channels, sums);
+  }
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
     store_row(tile.targets[m] + channels.channel, sums[m], channels.width, channels.past_caches);
@@ -202,7 +232,9 @@ void gather_range(const DenseGather& args, const PanelRange<const float*>& panel
                                       width,
                                       past_caches,
                                       p == panels.begin && block.has_next(tile),
-                                      p == panels.begin && args.plan->taps == 1 ? args.ahead : 0};
+                                      p == panels.begin && args.plan->taps == 1 ? args.ahead : 0,
+                                      args.activation,
+                                      Bounds(args.activation)};
           gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, tile, channels);
           ++tile;
         });

@@ -1,6 +1,6 @@
 // Depthwise convolution, channels_last:
 //
-//     output[n, y, x, c] = bias[c] + sum_taps input[n, y', x', c] * weight[tap, c]
+//     output[n, y, x, c] = activation(bias[c] + sum_taps input[n, y', x', c] * weight[tap, c])
 //
 // and the same sum with transposed taps for the gradient of the input; the gradient of the weight sums
 // products over positions. Channels are the lanes; a task owns some samples and a range of channels, and goes
@@ -18,6 +18,7 @@
 #include <type_traits>
 
 #include "common/aligned_buffer.h"
+#include "cpu/activation_values.h"
 #include "cpu/depthwise_rows.h"
 #include "cpu/depthwise_tiles.h"
 #include "cpu/simd.h"
@@ -39,7 +40,9 @@ class GatherPass {
         lines_{{}, args.source_width, source_.column_stride()},
         weights_(taps_ * range.width),
         start_(range.width),
-        finished_(std::is_same_v<T, C> ? 0 : args.target_width * range.width) {
+        bounds_(args.activation),
+        in_place_(std::is_same_v<T, C> && (bounds_.any || args.activation == Activation::kIdentity)),
+        finished_(in_place_ ? 0 : args.target_width * range.width) {
     std::fill(weights_.data(), weights_.data() + taps_ * range.width, C(0));
     std::fill(start_.data(), start_.data() + range.width, C(0));
     past_caches_ = args.past_caches && can_pass_caches(static_cast<const T*>(args.target), args.channels);
@@ -78,15 +81,27 @@ class GatherPass {
     }
     T* line = target_ + y * args_.target_width * args_.channels;
     TargetRow<C> target{finished_.data(), width, width, false};
-    if constexpr (std::is_same_v<T, C>) target = {line, args_.channels, range_.count, past_caches_};
+    if constexpr (std::is_same_v<T, C>) {
+      if (in_place_) target = {line, args_.channels, range_.count, past_caches_, bounds_};
+    }
     const AheadRows ahead = source_.ahead(last_source(y) + 1, last_source(y + 1) - last_source(y));
     for (const AxisSegment& segment : *args_.columns) {
       gather_segment(lines_, segment, width, start_.data(), ahead, target);
     }
-    if constexpr (!std::is_same_v<T, C>) {
-      for (int64_t x = 0; x < args_.target_width; ++x) {
-        range_.narrow(line + x * args_.channels, finished_.data() + x * width);
-      }
+    if (in_place_) return;
+    for (int64_t x = 0; x < args_.target_width; ++x) {
+      finish(line + x * args_.channels, finished_.data() + x * width);
+    }
+  }
+
+  // Activates and rounds the sums of one pixel.
+  void finish(T* to, const C* sums) const {
+    int64_t c = 0;
+    for (; c + kLanes<C> <= range_.count; c += kLanes<C>) {
+      store_lanes(to + c, activate<T>(args_.activation, load(sums + c)), WholeVector{}, past_caches_);
+    }
+    if (c < range_.count) {
+      store_first(to + c, activate<T>(args_.activation, load(sums + c)), range_.count - c);
     }
   }
 
@@ -100,7 +115,10 @@ class GatherPass {
   int64_t taps_;
   SourceRows<T> source_;
   Lines<C> lines_;
-  AlignedBuffer<C> weights_, start_, finished_;
+  AlignedBuffer<C> weights_, start_;
+  Bounds bounds_;
+  bool in_place_;  // rows are stored as they are made
+  AlignedBuffer<C> finished_;
   T* target_ = nullptr;
   bool has_weights_ = false, past_caches_ = false;
 };

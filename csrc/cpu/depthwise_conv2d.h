@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/activation.h"
 #include "common/conv_geometry.h"
 #include "common/dtype.h"
 #include "common/pixels.h"
@@ -11,7 +12,8 @@
 
 namespace kshot::cpu {
 
-// Forward, or with transposed segments the gradient of the input: a gather over taps either way.
+// Forward, or with transposed segments the gradient of the input: a gather over taps either way. What is
+// stored is activation(bias + sum).
 struct DepthwiseGather {
   DType dtype;
   int64_t channels;
@@ -26,6 +28,7 @@ struct DepthwiseGather {
   int64_t bias_stride;    // elements from sample to sample: 0 for a shared bias
   void* target;           // [N, target_height, target_width, C]
   bool past_caches;       // whether the target is too large for the caches
+  Activation activation;  // identity for gradients
 };
 
 struct DepthwiseWeightGradient {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/conv_geometry.h"
+#include "cpu/activation_values.h"
 #include "cpu/depthwise_rows.h"
 #include "cpu/simd.h"
 
@@ -124,12 +125,13 @@ __attribute__((always_inline)) inline void for_each_meeting(const float* source,
   }
 }
 
-// A row of targets: `count` channels of columns that lie `stride` elements apart.
+// A row of targets: `count` channels of columns that lie `stride` elements apart, and what bounds them.
 template <class C>
 struct TargetRow {
   C* first;
   int64_t stride, count;
   bool past_caches;
+  Bounds bounds = {};
 
   // Columns column, column + step, ... `used` of them, and as many of the vectors as there are channels.
   // Inlined, as the values would leave their registers otherwise.
@@ -191,6 +193,13 @@ void gather_columns(const Lines<float>& lines, const Columns& columns, int64_t w
             line.source + from * lines.column_stride + lane, lines.column_stride, -from, end, kTile,
             [&](int j, int k, int v, const Vec<C>& value) { sums[j][v] += weights[k][v] * value; });
       }
+      if (target.bounds.any) {
+#pragma GCC unroll 8
+        for (int j = 0; j < kTile; ++j) {
+#pragma GCC unroll 2
+          for (int v = 0; v < kVectors; ++v) sums[j][v] = target.bounds.of<C>(sums[j][v]);
+        }
+      }
       target.store_tile<kTile, kVectors>(column, segment.step, count, lane, sums);
     }
   }
@@ -211,6 +220,7 @@ void gather_segment_slowly(const Lines<C>& lines, const AxisSegment& segment, in
                        load(line.source + source * lines.column_stride + lane);
         }
       }
+      if (target.bounds.any) sum[0][0] = target.bounds.template of<C>(sum[0][0]);
       target.template store_tile<1, 1>(segment.first + j * segment.step, 1, 1, lane, sum);
     }
   }

@@ -23,13 +23,6 @@ ConvGeometry chain_geometry(const Tensor& input, const Tensor& weight, const Ten
   return conv_geometry(input, out_channels, {weight.size(3), weight.size(4)}, stride, padding, dilation);
 }
 
-// The mixed weight of a dense link, and its gradients' way back.
-Tensor dense_effective(const Mixing& mixing) {
-  Tensor effective = mixing.new_effective();
-  run_forward({mixing.forward_into(effective)}, effective);
-  return in_dtype(effective, kFloat);
-}
-
 // Returns the raw output and its mean and variance; without `moments` the latter are empty.
 std::tuple<Tensor, Tensor, Tensor> chained_conv2d(
     const Tensor& input,                       // [N, C_in', H, W]

@@ -106,7 +106,7 @@ struct NextRows {
 }  // namespace
 
 void chained_dense_forward(const ChainOperand& input, const Tensor& weight, const ConvGeometry& geometry,
-                           const Tensor& output, float* mean, float* variance) {
+                           const Tensor& output, float* mean, float* variance, const OutputMap& map) {
   constexpr int64_t kGroups = 32;
   const StripTasks tasks(geometry, input.per_sample(), false, kGroups);
   const ConvGeometry& g = tasks.geometry();
@@ -129,6 +129,7 @@ void chained_dense_forward(const ChainOperand& input, const Tensor& weight, cons
       cpu::DenseGather gather{&plan,          g.in_channels,
                               g.out_channels, {nullptr, g.in_channels},
                               target,         direct && result.past_caches};
+      gather.activation = map.activation;
       if (input.as_is()) {
         gather.source.data = static_cast<const float*>(input.args().data) + read * in_row;
       } else {
@@ -139,7 +140,7 @@ void chained_dense_forward(const ChainOperand& input, const Tensor& weight, cons
                             g.batch * g.height.input, strip.read.size());
         if (next.data) gather.ahead = distance(gather.source.data, next.data);
       }
-      KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, 0, plan.places());
+      KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), map.bias, 0, plan.places());
       if (direct) return;
       KSHOT_CALL(chain_store, result, first * g.width.output, end * g.width.output, target,
                  mean ? moments.of(group) : nullptr, mean ? moments.count(group) : 0);

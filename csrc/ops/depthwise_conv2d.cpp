@@ -38,6 +38,7 @@ struct Gather {
     args.bias_stride = bias && bias->dim() == 2 ? geometry.in_channels : 0;
     args.target = target.data_ptr();
     args.past_caches = exceeds_caches(target);
+    args.activation = Activation::kIdentity;
   }
   Gather(const Gather&) = delete;
 
@@ -73,11 +74,12 @@ Tensor weight_gradient(const cpu::DepthwiseGather* input_gradient, const cpu::De
 }  // namespace
 
 Tensor depthwise_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                         const ConvGeometry& geometry) {
+                         const ConvGeometry& geometry, Activation activation) {
   Tensor output =
       new_channels_last(input, geometry.out_channels, geometry.height.output, geometry.width.output);
-  const Gather gather(input, geometry, weight, bias, forward_segments(geometry.height),
-                      forward_segments(geometry.width), output);
+  Gather gather(input, geometry, weight, bias, forward_segments(geometry.height),
+                forward_segments(geometry.width), output);
+  gather.args.activation = activation;
   run_gather(gather.args, geometry.batch);
   return output;
 }

@@ -37,6 +37,10 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
       "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, bool "
       "need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "folded_conv2d(Tensor input, Tensor weight, Tensor code, Tensor mean, Tensor variance, Tensor? "
+      "norm_weight, Tensor? norm_bias, float eps, int activation, SymInt out_channels, int[] stride, int[] "
+      "padding, int[] dilation, bool depthwise) -> Tensor");
   m.def("force_cpu_isa(str name) -> bool");
   m.def(
       "fused_conv2d(Tensor input, Tensor weight, Tensor code, Tensor? gate, Tensor? bias, SymInt "

@@ -76,7 +76,7 @@ class KShotBatchNorm2d(KShotModule):
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         code = self.resolve_code(code) if self.affine else None
-        momentum = self.count_batch()
+        momentum = count_batch(self)
         training = self.training or not self.track_running_stats
         synchronized = training and self.process_group is not None
         where = {"group": self.process_group} if synchronized else {"training": training}
@@ -94,14 +94,6 @@ class KShotBatchNorm2d(KShotModule):
             **where,
         )
 
-    def count_batch(self) -> float:
-        """Count a batch, in training, and give the weight of its statistics in the running ones."""
-        if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # cumulative average, as torch.nn.BatchNorm2d does
-                return 1.0 / float(self.num_batches_tracked)
-        return self.momentum if self.momentum is not None else 0.0
-
     def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
         layer = super().narrowed(plain)
         layer.num_features = plain.num_features
@@ -116,3 +108,12 @@ class KShotBatchNorm2d(KShotModule):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}, num_shots={self.num_shots}"
         )
+
+
+def count_batch(norm: nn.Module) -> float:
+    """Count a batch, in training, and give the weight of its statistics in the running ones, as torch's layers do."""
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # cumulative average
+            return 1.0 / float(norm.num_batches_tracked)
+    return norm.momentum if norm.momentum is not None else 0.0

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
-from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d
 from kshot_ext.nn.conv import KShotConv2d
-from kshot_ext.ops.batch_norm_act import active_affine, record_moments
+from kshot_ext.nn.deferred import Value, finished
+from kshot_ext.nn.links import link
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 Size = int | tuple[int, int]
-
-
-class Pending(NamedTuple):
-    """What flows from link to link: a raw output, and the norm that its reader applies; None: apply nothing."""
-
-    raw: Tensor
-    norm: KF.ChannelNorm | None
-
-    def finished(self, residual: Tensor | None = None) -> Tensor:
-        """The tensor that it stands for, the residual added before the activation."""
-        if self.norm is None:
-            return self.raw
-        return KF.chained_norm_act(self.raw, self.norm, residual)
 
 
 class KShotConvNormAct(nn.Module):
@@ -93,36 +78,14 @@ class KShotConvNormAct(nn.Module):
         self.conv, self.norm, self.activation = conv, norm, activation
 
     def forward(self, input: Tensor, code: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-        return self.link(Pending(input, None), code, residual).finished(residual)
+        return finished(self.link(input, code, residual))
 
-    def link(self, pending: Pending, code: Tensor | None = None, residual: Tensor | None = None) -> Pending:
-        """The raw output of this link and the norm that its reader applies; `residual` is for the latter."""
-        conv, norm = self.conv, self.norm
-        code_of_conv = conv.resolve_code(code)
-        training = norm.training or not norm.track_running_stats
-        if training and norm.process_group is not None:  # statistics of several processes: the layers apart
-            raw = conv(pending.finished(), code)
-            return Pending(norm(raw, code, activation=self.activation, residual=residual), None)
-        raw, mean, variance = KF.chained_conv2d(
-            pending.raw, conv.weight, code_of_conv, conv.stride, conv.padding, conv.dilation, conv._dictionary_groups,
-            norm=pending.norm, out_channels=conv._width, moments=training,
-        )  # fmt: skip
-        if training:
-            self._record(raw, mean, variance)
-        else:
-            mean, variance = norm.running_mean[: raw.shape[1]], norm.running_var[: raw.shape[1]]
-        code_of_norm = norm.resolve_code(code) if norm.affine else None
-        weight, bias = (active_affine(parameter, code_of_norm, raw) for parameter in (norm.weight, norm.bias))
-        return Pending(raw, KF.ChannelNorm(mean, variance, weight, bias, norm.eps, self.activation))
-
-    def _record(self, raw: Tensor, mean: Tensor, variance: Tensor) -> None:
-        norm, channels = self.norm, raw.shape[1]
-        if 0 < raw.numel() <= channels:
-            raise ValueError(f"expected more than one value per channel in training, got {list(raw.shape)}")
-        momentum = norm.count_batch()
-        if norm.training and norm.track_running_stats:
-            running = norm.running_mean[:channels], norm.running_var[:channels]
-            record_moments(*running, mean, variance, raw.numel() // channels, momentum)
+    def link(self, value: Value, code: Tensor | None = None, residual: Tensor | None = None) -> Value:
+        """This link's raw output, and the norm that its reader applies; `residual` is for the latter."""
+        value = link(value, self.conv, self.norm, code)
+        if residual is not None:
+            value = value._replace(residual=residual)
+        return value.with_activation(self.activation)
 
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}"
@@ -146,14 +109,14 @@ class KShotChain(nn.Sequential):
     """
 
     def __init__(self, *links: KShotConvNormAct) -> None:
-        for link in links:
-            if not isinstance(link, KShotConvNormAct):
-                raise TypeError(f"a chain is made of KShotConvNormAct modules, got {type(link).__name__}")
+        for layer in links:
+            if not isinstance(layer, KShotConvNormAct):
+                raise TypeError(f"a chain is made of KShotConvNormAct modules, got {type(layer).__name__}")
         super().__init__(*links)
 
     def forward(self, input: Tensor, code: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-        pending = Pending(input, None)
+        value: Value = input
         last = len(self) - 1
-        for index, link in enumerate(self):
-            pending = link.link(pending, code, residual if index == last else None)
-        return pending.finished(residual)
+        for index, layer in enumerate(self):
+            value = layer.link(value, code, residual if index == last else None)
+        return finished(value)

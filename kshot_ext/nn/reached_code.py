@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kshot_ext.nn.fused_form import plain_kind
+
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _CALLED_BY_PYTHON = ("forward", "__call__", "__getattr__", "__getattribute__", "__getitem__", "__iter__")
 _PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
@@ -37,8 +39,8 @@ def reached_functions(modules: Iterable[nn.Module], names: Iterable[str] = ()) -
         before = len(mentioned)
         reached = {}
         for key, module in keys.items():
-            roots = [f for name in mentioned for f in _methods(type(module), name)] + list(_functions_on(module))
-            reached[key] = list(with_callees(roots, functools.partial(methods_of_names, type(module))))
+            roots = [f for name in mentioned for f in _methods(plain_kind(module), name)] + list(_functions_on(module))
+            reached[key] = list(with_callees(roots, functools.partial(methods_of_names, plain_kind(module))))
             for function in reached[key]:
                 mentioned |= names_in(function.__code__)
         if len(mentioned) == before:
@@ -138,7 +140,7 @@ def names_in(code: CodeType) -> frozenset[str]:
 
 def code_key(module: nn.Module) -> tuple:
     """Equal for modules that run the same code: of one class, with the same functions put on the module itself."""
-    return type(module), tuple(_functions_on(module))
+    return plain_kind(module), tuple(_functions_on(module))
 
 
 def _functions_on(module: nn.Module) -> Iterator[FunctionType]:

@@ -21,6 +21,7 @@ from torch import nn
 from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
 from kshot_ext.nn.forms import KSHOT_CLASSES
+from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.reached_code import (
     callables_on,
     code_key,
@@ -67,7 +68,7 @@ def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
     for parent in parents:
         for function in reached[code_key(parent)]:
             _read_by(parent, function, readers)
-            if function in methods_of(type(parent)) or function in callables_on(parent):
+            if function in methods_of(plain_kind(parent)) or function in callables_on(parent):
                 _note(readers, escaping_modules(parent, function), function, _HANDS_ON)
     for module, hook in hooks:
         if hook not in of_parents and not (module._modules and isinstance(hook, FunctionType)):
@@ -245,7 +246,7 @@ def _read_of(owner: ast.expr, receiver: str | None, whole: bool) -> _Read:
 
 def _layers_meant(parent: nn.Module, function: FunctionType, read: _Read) -> Iterator[nn.Module]:
     found = []
-    if read.from_first_argument and function in methods_of(type(parent)):
+    if read.from_first_argument and function in methods_of(plain_kind(parent)):
         found = _children_at(parent, read.path)
         if not read.path and not read.whole:  # `self.weight`: a tensor of its own
             return

@@ -79,8 +79,8 @@ def batch_norm_act(
     if residual is not None and residual.dtype != dtype:  # a half type must not round the residual, or be rounded to it
         sum_dtype = torch.promote_types(dtype, torch.float32)
         input, residual = input.to(sum_dtype), residual.to(sum_dtype)
-    weight = active_affine(weight, code, input)
-    bias = active_affine(bias, code, input)
+    weight = active_affine(weight, code, input.shape[1], input.dtype)
+    bias = active_affine(bias, code, input.shape[1], input.dtype)
     mean = None if running_mean is None else leading(running_mean, channels)
     var = None if running_var is None else leading(running_var, channels)
     arguments = weight, bias, mean, var, training, momentum, eps, activation
@@ -199,13 +199,13 @@ def _check_channels(name: str, tensor: Tensor, channels: int) -> None:
         raise ValueError(f"{name} must cover the {channels} channels of input, got shape {list(tensor.shape)}")
 
 
-def active_affine(parameter: Tensor | None, code: Tensor | None, input: Tensor) -> Tensor | None:
-    """Active part of an affine parameter, `[C']` or `[N, C']`; a dictionary is mixed, in the dtype of sums."""
+def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor | None:
+    """Active part of an affine parameter, `[C']` or `[N, C']`; dictionaries are mixed, in the sum type of `dtype`."""
     if parameter is None:
         return None
     if parameter.dim() == 1:
-        return leading(parameter, input.shape[1])
-    return mix(parameter.to(torch.promote_types(input.dtype, torch.float32)), code, None, input.shape[1], None)
+        return leading(parameter, channels)
+    return mix(parameter.to(torch.promote_types(dtype, torch.float32)), code, None, channels, None)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

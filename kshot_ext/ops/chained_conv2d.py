@@ -125,6 +125,31 @@ def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tenso
     return conv_forms.is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
 
 
+def prefers_chain(input: Tensor, weight: Tensor, code: Tensor | None) -> bool:
+    """Whether a link is expected to be faster than convolution and norm one after the other, as NOTES.md measures it.
+
+    Args:
+        input: the link's, raw or not, `[N, C, H, W]`.
+        weight: depthwise, or of a 1x1 convolution; plain or a dictionary.
+        code: None for a plain weight.
+    """
+    if not serves_chains(input) or (weight.dtype == torch.float64) != (input.dtype == torch.float64):
+        return False
+    depthwise = weight.shape[-3] == 1
+    return depthwise or code is None or code.dim() == 1 or backend.kernels_for(input.device) is None
+
+
+def serves_chains(input: Tensor) -> bool:
+    """Whether links of chains have kernels for an input like this, or the reference stands for them.
+
+    Function transforms take the layers, which know how to keep statistics under them.
+    """
+    if backend.under_transform():
+        return False
+    kernels = backend.kernels_for(input.device)
+    return kernels is None or (kernels == "cpu" and input.dtype != torch.float64)
+
+
 def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:
     """The link as a sequence of our operators, in the dtype of sums."""
     z = input.to(torch.promote_types(input.dtype, torch.float32))

@@ -55,9 +55,10 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
     return _operator.call(*_operands(input, norm, residual))
 
 
-def check_norm(norm: ChannelNorm, input: Tensor) -> None:
-    """`norm` fits `input`, `[N, C, H, W]`."""
-    samples, channels = input.shape[:2]
+def check_norm(norm: ChannelNorm, input: Tensor, channels: int | None = None, subject: str = "input") -> None:
+    """`norm` fits `input`, `[N, C, H, W]`, or what is made of it and has so many channels."""
+    samples = input.shape[0]
+    channels = input.shape[1] if channels is None else channels
     for name, tensor in zip(ChannelNorm._fields, norm[:4]):
         if tensor is None and name in ("weight", "bias"):
             continue
@@ -66,7 +67,8 @@ def check_norm(norm: ChannelNorm, input: Tensor) -> None:
         checks.check_tensor(f"norm.{name}", tensor, layout, (1, 2) if per_sample else (1,))
         if tensor.shape[-1] != channels or (tensor.dim() == 2 and tensor.shape[0] != samples):
             raise ValueError(
-                f"norm.{name} must be {layout} with N, C = {samples}, {channels} as input has, got {list(tensor.shape)}"
+                f"norm.{name} must be {layout} with N, C = {samples}, {channels} as {subject} has, "
+                f"got {list(tensor.shape)}"
             )
         checks.check_companion(f"norm.{name}", tensor, "input", input)
     if norm.activation not in ACTIVATIONS:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kshot_ext.ops import conv_forms, effective_weight, fused_conv2d
 from kshot_ext.ops.conv_forms import ConvCall, Form
-from kshot_ext.ops.differentiable import Operator
+from kshot_ext.ops.differentiable import Operator, is_recorded
 
 
 class ConvPlan(NamedTuple):
@@ -64,8 +64,7 @@ def _unchanged(operands: tuple[Tensor | None, ...], given: tuple[Tensor | None, 
 
 
 def _eager(operator: Operator, operands: tuple[Tensor | None, ...]) -> Callable[..., Tensor]:
-    differentiated = any(operand is not None and operand.requires_grad for operand in operands)
-    return operator.recorded if differentiated and torch.is_grad_enabled() else operator.unrecorded
+    return operator.recorded if is_recorded(operands) else operator.unrecorded
 
 
 def _run_form(input, weight, code, gate, bias, form, dims, widths, window) -> Tensor:

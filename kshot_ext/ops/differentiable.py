@@ -9,7 +9,7 @@ called below autograd.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +71,11 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
         return unrecorded(*inputs)
 
     return Operator(call, recorded, unrecorded)
+
+
+def is_recorded(operands: Iterable[Tensor | None]) -> bool:
+    """Whether autograd records a call with these operands."""
+    return torch.is_grad_enabled() and any(operand is not None and operand.requires_grad for operand in operands)
 
 
 def not_differentiable(name: str) -> Callable[..., Any]:

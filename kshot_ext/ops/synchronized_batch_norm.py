@@ -59,8 +59,8 @@ def synchronized_batch_norm_act(
     rstd = torch.rsqrt(var + eps)
     scale = rstd / rstd.detach()
     shift = (mean.detach() - mean) * rstd.detach()
-    weight = active_affine(weight, code, input)
-    bias = active_affine(bias, code, input)
+    weight = active_affine(weight, code, input.shape[1], input.dtype)
+    bias = active_affine(bias, code, input.shape[1], input.dtype)
     scale = scale if weight is None else scale * weight
     shift = shift * scale if bias is None else shift * scale + bias
     return batch_norm_act(

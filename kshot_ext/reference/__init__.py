@@ -5,7 +5,7 @@ the hardware; gradients, second derivatives included, are autograd's own.
 """
 
 from kshot_ext.reference.batch_norm_act import batch_norm_act
-from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_conv2d, chained_norm_act
+from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_conv2d, chained_norm_act, folded_conv2d
 from kshot_ext.reference.effective_weight import effective_weight
 from kshot_ext.reference.gated_conv2d import gated_conv2d
 from kshot_ext.reference.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
@@ -20,6 +20,7 @@ __all__ = [
     "chained_conv2d",
     "chained_norm_act",
     "effective_weight",
+    "folded_conv2d",
     "gated_conv2d",
     "kshot_conv1d",
     "kshot_conv2d",

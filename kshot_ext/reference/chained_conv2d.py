@@ -88,6 +88,26 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
     return _normalised(input.to(sum_dtype), norm, residual).to(input.dtype)
 
 
+def folded_conv2d(
+    input: Tensor,  # [N, C_in', H, W]
+    weight: Tensor,  # [K, C_out, C_in/groups, KH, KW]
+    code: Tensor,  # [K] or [N, K]
+    norm: ChannelNorm,  # of the output
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    out_channels: int | None = None,
+    residual: Tensor | None = None,  # [N, C_out', H', W']
+) -> Tensor:
+    raw = chained_conv2d(
+        input.to(torch.promote_types(input.dtype, torch.float32)), weight, code, stride, padding, dilation, groups,
+        out_channels=out_channels, moments=False,
+    ).raw  # fmt: skip
+    return chained_norm_act(raw, norm, residual).to(input.dtype)
+
+
 def moments_of(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, in the dtype of sums."""
     x = raw.to(torch.promote_types(raw.dtype, torch.float32))

@@ -150,6 +150,16 @@ def chained_conv2d_backward(rng: random.Random) -> list[Any]:
     return [torch.randn(size), *of_moments, *arguments.values(), *output, *window, *needs]
 
 
+def folded_conv2d(rng: random.Random) -> list[Any]:
+    arguments, _ = chain_link(rng)
+    input, weight, code = (arguments[name] for name in ("input", "weight", "code"))
+    channels, rows = arguments["out_channels"], (input.shape[0],) if code.dim() == 2 and rng.random() < 0.5 else ()
+    norm = [torch.randn(channels), torch.rand(channels)]
+    norm += [torch.randn(*rows, channels) if rng.random() < 0.7 else None for _ in range(2)]
+    window = [arguments[name] for name in ("stride", "padding", "dilation", "depthwise")]
+    return [input, weight, code, *norm, 1e-5, rng.randint(0, 4), channels, *window]
+
+
 def chained_norm_act(rng: random.Random) -> list[Any]:
     input = torch.randn(rng.randint(0, 3), rng.randint(1, 20), 3, 2)
     *norm, eps, activation = chain_norm(rng, input).values()
@@ -184,7 +194,7 @@ OPERATORS = {
     for builder in (
         fused_conv2d, fused_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
         mix_weights_backward, batch_norm_act, batch_norm_act_backward, chained_conv2d, chained_conv2d_backward,
-        chained_norm_act, chained_norm_act_backward, sgd_update,
+        chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,
     )
 }  # fmt: skip
 

@@ -164,3 +164,19 @@ def test_not_a_number_goes_through(operator: Callable[..., Tensor]) -> None:
     weight = torch.tensor([[[1.0, torch.nan, torch.inf]]])
     assert operator(weight, torch.ones(1)).flatten().tolist()[0] == 1.0
     assert operator(weight, torch.ones(1)).isfinite().flatten().tolist() == [True, False, False]
+
+
+def test_silu_to_a_few_roundings(instruction_set: str) -> None:
+    """Where e^x is made by kernels of ours, over all that float32 can tell from 0 and x, and at its ends."""
+    assert torch.ops.kshot_ext.cpu_isa() == instruction_set
+    ends = torch.tensor([0.0, -0.0, 87.2, 88.7, 88.8, 1e30, -87.2, -87.4, torch.inf, -torch.inf, torch.nan])
+    x = torch.cat([torch.linspace(-86, 86, 50_021), ends]).reshape(-1, 16).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    statistics = [torch.zeros(16), torch.ones(16)]
+    output = KF.batch_norm_act(x, None, None, *statistics, training=False, eps=0.0, activation="silu")
+    expected = torch.nn.functional.silu(exact)
+    torch.testing.assert_close(output.double(), expected, rtol=4e-7, atol=1e-36, equal_nan=True)
+    (slope,) = torch.autograd.grad(output.sum(), x)
+    (exact_slope,) = torch.autograd.grad(expected.sum(), exact)
+    finite = exact.isfinite()
+    torch.testing.assert_close(slope[finite].double(), exact_slope[finite], rtol=2e-5, atol=5e-7)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kshot_ext import functional, reference
 
 FREE_OF_TENSORS = {"cpu_isa", "force_cpu_isa"}
-WITHOUT_GRADIENT = {"sgd_update"}
+WITHOUT_GRADIENT = {"folded_conv2d", "sgd_update"}
 
 
 def random(*shape: int, channels_last: bool = False) -> Tensor:
@@ -78,6 +78,18 @@ def chain_samples() -> Iterator[tuple[Any, ...]]:
     yield images, *moments, None, random(3), 1e-3, 4, depthwise, random(4), random(3), 3, *WINDOW, True, False
 
 
+def folded_samples() -> Iterator[tuple[Any, ...]]:
+    """Arguments of folded_conv2d: dense and depthwise, per sample, narrow widths, norms with and without parameters."""
+    images, dense, depthwise = random(2, 3, 7, 8), random(4, 6, 5, 2, 3), random(4, 5, 1, 2, 3)
+    for count, weight, code, parameters, is_depthwise in (
+        (4, dense, random(4), (random(4), None), False),
+        (3, depthwise, random(4), (None, random(3)), True),
+        (3, depthwise, random(2, 4), (random(2, 3), random(3)), True),
+    ):
+        norm = random(count), random(count).square() + 1, *parameters, 1e-3, 3
+        yield images, weight, code, *norm, count, *WINDOW, is_depthwise
+
+
 def chain_end_samples() -> Iterator[tuple[Any, ...]]:
     images, moments = random(2, 3, 7, 8), (random(3), random(3).square() + 1)
     yield images, *moments, random(3), random(3), random(2, 3, 7, 8), 1e-3, 3
@@ -88,6 +100,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
+    "folded_conv2d": folded_samples,
     "fused_conv2d": convolution_samples,
     "effective_weight": mixing_samples,
     "mix_weights": lambda: (

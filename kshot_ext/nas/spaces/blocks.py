@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nn.fused_sequence import plus_residual
 from kshot_ext.ops.channel_split import even_and_odd_channels
 
 
@@ -113,7 +112,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         inner = self.excite(self.depthwise(self.expand(input)))
-        return plus_residual(self.project, inner, input) if self.has_shortcut else self.project(inner)
+        output = self.project(inner)
+        return input + output if self.has_shortcut else output
 
 
 class ShuffleUnit(nn.Module):

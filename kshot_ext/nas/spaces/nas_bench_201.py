@@ -151,7 +151,7 @@ class _Reduction(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return plus_residual(self.second, self.first(input), self.shortcut(input))
+        return self.shortcut(input) + self.second(self.first(input))
 
 
 def _edge(operation: str, channels: int) -> nn.Module:

@@ -41,7 +41,8 @@ def test_gradients_are_those_of_the_network_of_effective_weights(tiny_splits, se
         full = found[weights[name]]
         assert full.shape == weights[name].shape[1:]
         used = tuple(map(slice, gradient.shape))
-        torch.testing.assert_close(full[used], gradient, rtol=1e-3, atol=1e-5, msg=name)
+        tolerance = 3e-5 * gradient.abs().max().item()  # twenty layers' rounding, of ours and of the plain network
+        torch.testing.assert_close(full[used], gradient, rtol=1e-3, atol=tolerance, msg=name)
         assert full.norm().item() == pytest.approx(gradient.norm().item(), rel=1e-3)
 
 

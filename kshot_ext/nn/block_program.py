@@ -1,0 +1,194 @@
+"""The forward of a block as a list of steps, so that it can be run with values that wait."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from kshot_ext.nn.block_code import settings_of, why_not_plain
+from kshot_ext.nn.deferred import Value, finished, plus, times, waits
+from kshot_ext.nn.flow import linked, pass_through
+from kshot_ext.nn.links import can_link
+
+_ADDITIONS = (operator.add, torch.add, "add")
+_MULTIPLICATIONS = (operator.mul, torch.mul, "mul")
+_ADDITIONS_IN_PLACE = (operator.iadd, "add_")
+_ACTIVATIONS = {
+    F.relu: "relu", F.relu6: "relu6", F.silu: "silu", F.hardswish: "hardswish",
+    torch.relu: "relu", "relu": "relu", "relu_": "relu",
+}  # fmt: skip
+_MOST_PROGRAMS = 4096
+
+
+@dataclass(frozen=True)
+class _Use:
+    """The result of an earlier step as an argument."""
+
+    step: int
+
+
+class Step(NamedTuple):
+    """One operation of a forward.
+
+    Attributes:
+        kind: that of a node of `torch.fx`.
+        target: the name of a part, attribute or method, or a function.
+        args, kwargs: its arguments, with `_Use` for results of other steps.
+        is_shared: whether several steps read the result, which then may not wait.
+        follower: the step, a part of the block, that alone reads the result of this one, if there is one.
+        last_uses: the steps whose results nobody reads after this one.
+    """
+
+    kind: str
+    target: Any
+    args: tuple
+    kwargs: dict
+    is_shared: bool
+    follower: int | None
+    last_uses: tuple[int, ...]
+
+
+Program = tuple[Step, ...]
+_programs: dict[Hashable, Program | str] = {}
+
+
+def program_of(block: nn.Module, kind: type[nn.Module]) -> Program | str:
+    """The steps of the forward of `kind` for a block with the settings that it has now, or why they cannot be told."""
+    key = kind, settings_of(block, kind)
+    found = _programs.get(key)
+    if found is None:
+        if len(_programs) >= _MOST_PROGRAMS:
+            _programs.pop(next(iter(_programs)))
+        found = _programs[key] = why_not_plain(block, kind) or _traced(block, kind)
+    return found
+
+
+def ends_in_product(program: Program) -> bool:
+    """Whether a block puts out a product, as squeeze-excite does, which its reader may make while it loads it."""
+    return program[program[-1].args[0].step].target in _MULTIPLICATIONS
+
+
+def run_program(block: nn.Module, program: Program, value: Value) -> Value:
+    """The block's output for one input."""
+    results: list[Any] = [None] * len(program)
+    passed_over = -1
+    for index, step in enumerate(program[:-1]):
+        if index == passed_over:
+            continue
+        at, result = index, value
+        if step.kind == "call_module":
+            at, result = _part(block, program, index, results)
+            passed_over = at
+        elif step.kind != "placeholder":
+            result = _operation(block, step, results)
+        results[at] = finished(result) if program[at].is_shared else result
+        for each in {index, at}:
+            for dead in program[each].last_uses:
+                results[dead] = None
+    return results[program[-1].args[0].step]
+
+
+def _part(block: nn.Module, program: Program, index: int, results: list[Any]) -> tuple[int, Value]:
+    """What a part of the block puts out, or the norm behind it, and the step whose result that is."""
+    step = program[index]
+    part, source = block.get_submodule(step.target), step.args[0].step
+    if step.follower is not None:
+        norm = block.get_submodule(program[step.follower].target)
+        if can_link(results[source], part, norm):
+            return step.follower, linked(part, norm, results[source])
+    if program[source].is_shared and getattr(part, "inplace", False):
+        _finish_all(results)
+    return index, pass_through(part, results[source])
+
+
+def _operation(block: nn.Module, step: Step, results: list[Any]) -> Value:
+    """The result of a step that calls no part."""
+    if step.kind == "get_attr":
+        return operator.attrgetter(step.target)(block)
+    with_results = lambda each: results[each.step] if isinstance(each, _Use) else each  # noqa: E731
+    args, kwargs = _mapped(with_results, (step.args, step.kwargs))
+    first = args[0] if args else None
+    if len(args) == 2 and not kwargs:
+        if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
+            return plus(*args)
+        if step.target in _MULTIPLICATIONS:
+            return times(*args)
+    activation = _ACTIVATIONS.get(step.target)
+    if activation is not None and len(args) == 1 and waits(first) and first.activation == "identity":
+        return first.with_activation(activation)
+    if step.target in _ADDITIONS_IN_PLACE or kwargs.get("inplace") or str(step.target).endswith("_"):
+        _finish_all(results)
+    args, kwargs = _mapped(finished, (args, kwargs))
+    if step.kind == "call_method":
+        return getattr(args[0], step.target)(*args[1:], **kwargs)
+    return step.target(*args, **kwargs)
+
+
+def _finish_all(results: list[Any]) -> None:
+    """Leave nothing waiting: a tensor that waiting values read is about to be written to."""
+    results[:] = [finished(result) for result in results]
+
+
+def _mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """Arguments with `function` applied to all that is no plain container."""
+    if isinstance(arguments, (tuple, list)) and not waits(arguments):
+        made = [_mapped(function, each) for each in arguments]
+        return made if isinstance(arguments, list) else tuple(made)
+    if isinstance(arguments, dict):
+        return {name: _mapped(function, each) for name, each in arguments.items()}
+    if isinstance(arguments, slice):
+        return slice(*(_mapped(function, each) for each in (arguments.start, arguments.stop, arguments.step)))
+    return function(arguments)
+
+
+class _StandIn(fx.Proxy):
+    def __iadd__(self, other: Any) -> fx.Proxy:  # which torch.fx would write down as an addition
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
+class _PartsAreLeaves(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _StandIn(node, self)
+
+
+def _traced(block: nn.Module, kind: type[nn.Module]) -> Program | str:
+    twin = kind.__new__(kind)  # the block as it was before it was fused, with the same parts
+    vars(twin).update(vars(block))
+    try:
+        graph = _PartsAreLeaves().trace(twin)
+    except Exception as error:  # whatever the code does with what stands for a tensor
+        return f"its forward cannot be traced: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return _steps(list(graph.nodes))
+
+
+def _steps(nodes: list[fx.Node]) -> Program | str:
+    index = {node: position for position, node in enumerate(nodes)}
+    last_uses: dict[int, list[int]] = {}
+    for node in nodes:
+        last_uses.setdefault(max((index[user] for user in node.users), default=index[node]), []).append(index[node])
+    steps = []
+    for position, node in enumerate(nodes):
+        args, kwargs = _mapped(
+            lambda each: _Use(index[each]) if isinstance(each, fx.Node) else each, (node.args, node.kwargs)
+        )
+        alone = len(args) == 1 and isinstance(args[0], _Use) and not kwargs
+        if node.op in ("call_module", "output") and not alone:
+            return f"its {node.target} takes or gives something else than one tensor"
+        users = list(node.users)
+        followed = node.op == "call_module" and len(users) == 1 and users[0].op == "call_module"
+        follower = index[users[0]] if followed else None
+        dead = tuple(last_uses.get(position, ()))
+        steps.append(Step(node.op, node.target, args, kwargs, len(users) > 1, follower, dead))
+    inputs = [node for node in nodes if node.op == "placeholder" and node.users]
+    if len(inputs) != 1:
+        return f"its forward reads {len(inputs)} inputs"
+    return tuple(steps)

@@ -1,0 +1,172 @@
+"""Values between layers that are not made yet: norms that wait for what comes next.
+
+    value = activation(norm(x) + residual)
+
+As layers of their own norm, addition and activation make a tensor each. A value that waits takes them on one by one,
+and is made in one pass, by `finished`; or never, where a convolution applies the norm while it loads its input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+from kshot_ext.ops.chained_conv2d import serves_chains
+from kshot_ext.ops.window import Window
+
+
+class Pending(NamedTuple):
+    """What flows from link to link of a chain: a raw output, and the norm that its reader applies."""
+
+    raw: Tensor
+    norm: KF.ChannelNorm
+    residual: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.raw.dtype
+
+    @property
+    def activation(self) -> str:
+        return self.norm.activation
+
+    def with_activation(self, activation: str) -> Pending:
+        return self._replace(norm=self.norm._replace(activation=activation))
+
+    def finished(self) -> Tensor:
+        return KF.chained_norm_act(self.raw, self.norm, self.residual)
+
+
+class WaitingNorm(NamedTuple):
+    """A batch norm, plain or K-shot, that has its input and has not run; the code is for this call of a K-shot one."""
+
+    raw: Tensor
+    layer: nn.Module
+    code: Tensor | None = None
+    activation: str = "identity"
+    residual: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.raw.dtype
+
+    def with_activation(self, activation: str) -> WaitingNorm:
+        return self._replace(activation=activation)
+
+    def finished(self) -> Tensor:
+        options = {"activation": self.activation, "residual": self.residual}
+        if isinstance(self.layer, KShotBatchNorm2d):
+            return self.layer(self.raw, self.code, **options)
+        return _plain_norm_act(self.layer, self.raw, **options)
+
+
+class WaitingFold(NamedTuple):
+    """A convolution that has its input, and the norm behind it, of known moments: what they do is folded into one."""
+
+    raw: Tensor
+    weight: Tensor
+    code: Tensor
+    norm: KF.ChannelNorm
+    window: tuple[Any, ...]  # stride, padding, dilation, groups
+    out_channels: int
+    residual: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        window = Window.of_arguments(self.weight.shape[3:], *self.window[:3]).cut_to(self.raw.shape[2:])
+        return torch.Size((self.raw.shape[0], self.out_channels, *window.output_size(self.raw.shape[2:])))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        kind = self.raw.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.raw.dtype
+
+    @property
+    def activation(self) -> str:
+        return self.norm.activation
+
+    def with_activation(self, activation: str) -> WaitingFold:
+        return self._replace(norm=self.norm._replace(activation=activation))
+
+    def finished(self) -> Tensor:
+        return KF.folded_conv2d(*self[:4], *self.window, out_channels=self.out_channels, residual=self.residual)
+
+
+Value = Tensor | Pending | WaitingNorm | WaitingFold
+_WAITING = (Pending, WaitingNorm, WaitingFold)
+
+
+def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold]:
+    return isinstance(value, _WAITING)
+
+
+def finished(value: Any) -> Any:
+    """The tensor that a value stands for; anything else is given back."""
+    return value.finished() if isinstance(value, _WAITING) else value
+
+
+def plus(value: Value, addend: Value) -> Value:
+    """The sum of two values, which waits for an activation if one of them waits for an addend."""
+    if not waits(value):
+        value, addend = addend, value
+    addend = finished(addend)
+    if waits(value) and _takes_residual(value, addend):
+        return value._replace(residual=addend)
+    return finished(value) + addend
+
+
+def times(one: Value, other: Value) -> Value:
+    """The product of two values. That of images and a factor per sample and channel, as in squeeze-excite, waits."""
+    one, other = finished(one), finished(other)
+    images, factor = (other, one) if _is_factor(one, other) else (one, other)
+    if not _is_factor(factor, images):
+        return one * other
+    none, full = factor.new_zeros(factor.shape[1]), factor.new_ones(factor.shape[1])
+    return Pending(images, KF.ChannelNorm(none, full, weight=factor.flatten(1), eps=0.0))
+
+
+def _is_factor(factor: Any, images: Any) -> bool:
+    """Whether a tensor is `[N, C, 1, 1]` beside images `[N, C, H, W]` that chains take."""
+    if not (isinstance(factor, Tensor) and isinstance(images, Tensor) and factor.dtype == images.dtype):
+        return False
+    alone = images.dim() == 4 and images.shape[2:].numel() > 1 and factor.shape == (*images.shape[:2], 1, 1)
+    return alone and serves_chains(images)
+
+
+def _takes_residual(value: Pending | WaitingNorm | WaitingFold, addend: Any) -> bool:
+    """Whether it has room for the addend, and the sum has its shape and dtype."""
+    if value.activation != "identity" or value.residual is not None or not isinstance(addend, Tensor):
+        return False
+    return addend.shape == value.shape and addend.dtype == value.dtype
+
+
+def _plain_norm_act(norm: nn.Module, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:
+    """A `torch.nn.BatchNorm2d` with what follows it, in one operation."""
+    if input.dim() != 4 or input.shape[1] != norm.num_features:
+        return nn.BatchNorm2d.forward(norm, input)  # which says what is wrong
+    momentum = count_batch(norm)
+    keeps = not norm.training or norm.track_running_stats
+    return KF.batch_norm_act(
+        input,
+        norm.weight,
+        norm.bias,
+        norm.running_mean if keeps else None,
+        norm.running_var if keeps else None,
+        training=norm.training or norm.running_mean is None,
+        momentum=momentum,
+        eps=norm.eps,
+        activation=activation,
+        residual=residual,
+    )

@@ -1,0 +1,45 @@
+"""How values that wait (`nn/deferred.py`) pass through the layers of a fused container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
+from kshot_ext.nn.fused_form import Fused
+from kshot_ext.nn.links import can_wait, is_norm_act, link
+from kshot_ext.nn.watched import is_free
+
+_ACTIVATIONS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
+
+
+def pass_through(layer: nn.Module, value: Value) -> Value:
+    """What a layer makes of a value: the call itself, unless the layer can take it, or leave it, waiting."""
+    if isinstance(layer, Fused) and is_free(layer):
+        return layer.run(value)
+    if can_wait(layer):
+        return _behind_norm(layer, WaitingNorm(finished(value), layer))
+    if waits(value) and is_free(layer):
+        if type(layer) is nn.Identity:
+            return value
+        activation = _ACTIVATIONS.get(type(layer))
+        if activation is not None and value.activation == "identity":
+            return value.with_activation(activation)
+    return layer(finished(value))
+
+
+def linked(conv: nn.Module, norm: nn.Module, value: Value) -> Value:
+    """`norm(conv(value))` as a link; see `can_link`."""
+    return _behind_norm(norm, link(value, conv, norm))
+
+
+def _behind_norm(layer: nn.Module, value: Value) -> Value:
+    """The value of a norm with the activation that it holds, if it holds one."""
+    return pass_through(layer.act, value) if is_norm_act(layer) else value
+
+
+def in_format_of(input: Any, output: Any) -> Any:
+    """The output, contiguous if the input of the outermost container is: chains put out channels_last."""
+    images = isinstance(output, Tensor) and output.dim() == 4 and isinstance(input, Tensor)
+    return output.contiguous() if images and input.is_contiguous() else output

@@ -1,0 +1,30 @@
+"""Blocks with a forward of their own whose convolutions, norms, activations and residuals run as chains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from kshot_ext.nn.block_program import program_of, run_program
+from kshot_ext.nn.deferred import Value, finished
+from kshot_ext.nn.flow import in_format_of
+from kshot_ext.nn.fused_form import Fused
+
+
+class FusedBlock(Fused):
+    """Mixin of a module whose forward is plain to see (`nn/block_code.py`) with the settings that it has in a call.
+
+    Where it is not, and under compilers, which see more than one block, the forward itself runs.
+    """
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) != 1 or options:
+            return self.plain_kind.forward(self, *inputs, **options)
+        return in_format_of(inputs[0], finished(self.run(inputs[0])))
+
+    def run(self, value: Value) -> Value:
+        program = "compiling" if torch.compiler.is_compiling() else program_of(self, self.plain_kind)
+        if isinstance(program, str):
+            return self.plain_kind.forward(self, finished(value))
+        return run_program(self, program, value)

@@ -1,0 +1,55 @@
+"""Containers whose layers run as chains, and how a container takes on that form.
+
+A container changes its class in its place, as layers do (`nn/forms.py`), and its parts stay what they are: names, hooks
+and slices hold.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from kshot_ext.nn.deferred import Value
+
+
+class Fused:
+    """Mixin of the classes that `fused_kind` gives; it comes before the plain class in the order of methods."""
+
+    plain_kind: ClassVar[type[nn.Module]]
+
+    def run(self, value: Value) -> Value:
+        """What the container makes of a value that may wait (`nn/deferred.py`); the result may wait, too."""
+        raise NotImplementedError
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        rebuild, (_, *arguments), *state = super().__reduce_ex__(protocol)
+        return _rebuilt, (type(self).__mro__[1], self.plain_kind, rebuild, *arguments), *state
+
+
+@functools.cache
+def fused_kind(mixin: type[Fused], kind: type[nn.Module]) -> type[nn.Module]:
+    """A class like `kind` that fuses. It has the same name: what a model prints stays as it was."""
+    members = {
+        "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "plain_kind": kind,
+    }  # fmt: skip
+    return type(kind.__name__, (mixin, kind), members)
+
+
+def plain_kind(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, or the one that it had before it was fused."""
+    return module.plain_kind if isinstance(module, Fused) else type(module)
+
+
+def unfuse_modules(model: nn.Module) -> None:
+    """Give all containers of `model` their plain classes again, in place."""
+    for module in model.modules():
+        if isinstance(module, Fused):
+            module.__class__ = module.plain_kind
+
+
+def _rebuilt(mixin: type[Fused], kind: type[nn.Module], rebuild: Any, *arguments: Any) -> nn.Module:
+    """What copies and pickles of a fused container are made by: no module has its class under a name."""
+    return rebuild(fused_kind(mixin, kind), *arguments)

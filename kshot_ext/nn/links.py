@@ -1,0 +1,133 @@
+"""A convolution and the batch norm behind it as a link of a chain: plain or K-shot layers, run by `chained_conv2d`.
+
+A link reads what waits before it, a raw output and its norm, and leaves its own raw output waiting. Layers keep their
+parameters, buffers and names; their forwards do not run.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+from kshot_ext.nn.conv import KShotConv2d
+from kshot_ext.nn.deferred import Pending, Value, WaitingFold, WaitingNorm, finished
+from kshot_ext.nn.watched import is_free, is_watched
+from kshot_ext.ops.batch_norm_act import active_affine, record_moments
+from kshot_ext.ops.chained_conv2d import prefers_chain
+from kshot_ext.ops.differentiable import is_recorded
+from kshot_ext.ops.effective_weight import leading
+from kshot_ext.ops.gradient_slot import OwnedParameter
+from kshot_ext.widths import active_widths
+
+_CONVOLUTIONS = (nn.Conv2d, KShotConv2d)
+_NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")  # of a library that need not be installed
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm that a link, or what waits, can stand for while nobody looks at it."""
+    return type(layer) in (nn.BatchNorm2d, KShotBatchNorm2d) or is_norm_act(layer)
+
+
+def can_wait(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm that can wait: one of ours is called in the end, so it may have pre-hooks."""
+    return is_norm(layer) and (not is_watched(layer) if type(layer) is KShotBatchNorm2d else is_free(layer))
+
+
+def is_norm_act(layer: nn.Module) -> bool:
+    """Whether a layer is timm's batch norm with an activation, `act`, of its own; its dropout must be none."""
+    kind = type(layer)
+    if (kind.__module__, kind.__qualname__) != _NORM_ACT or list(layer._modules) != ["drop", "act"]:
+        return False
+    return type(layer.drop) is nn.Identity and is_free(layer.drop)
+
+
+def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether `norm(conv(value))` can be a link, nobody looks between, and it is expected to be the faster form."""
+    if obstacle(conv) is not None or not is_norm(norm) or not (is_free(conv) and is_free(norm)):
+        return False
+    raw = value if isinstance(value, Tensor) else value.raw
+    if len(value.shape) != 4:
+        return False
+    if isinstance(conv, KShotConv2d):
+        return prefers_chain(raw, conv.weight, conv._code)
+    fits = value.shape[1] == conv.in_channels and conv.out_channels == norm.num_features
+    return fits and prefers_chain(raw, conv.weight, None)
+
+
+def obstacle(conv: nn.Module) -> str | None:
+    """What about a convolution keeps it from being a link for good."""
+    if type(conv) not in _CONVOLUTIONS:
+        return f"{type(conv).__name__} is not exactly a Conv2d or KShotConv2d"
+    if conv.bias is not None:
+        return "it has a bias"
+    if conv.padding_mode != "zeros":
+        return f"it pads by {conv.padding_mode!r}"
+    if type(conv._parameters.get("weight")) not in (nn.Parameter, OwnedParameter):
+        return "its weight is no ordinary parameter"
+    if not (_is_depthwise(conv) or (conv.groups == 1 and tuple(conv.kernel_size) == (1, 1))):
+        return f"a kernel {tuple(conv.kernel_size)} with groups={conv.groups} is neither depthwise nor a dense 1x1"
+    return None
+
+
+def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = None) -> Value:
+    """The raw output of a link and its norm, which waits for its reader.
+
+    Statistics of several processes are made by the layers, one after the other.
+    """
+    if isinstance(norm, KShotBatchNorm2d) and norm.process_group is not None and _takes_moments(norm):
+        return WaitingNorm(_convolved(finished(value), conv, code), norm, code)
+    if not isinstance(value, Pending) or value.residual is not None:
+        value = finished(value)
+    input, pending = (value.raw, value.norm) if isinstance(value, Pending) else (value, None)
+    weight, code_of_conv, groups, width = _dictionary(conv, code)
+    layer, window = (weight, code_of_conv), (conv.stride, conv.padding, conv.dilation, groups)
+    if _takes_moments(norm):
+        raw, mean, variance = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width)
+        _record(norm, raw, mean, variance)
+        return Pending(raw, _norm_of(norm, mean, variance, code))
+    channels = active_widths(input.shape[1], weight.shape[1:3], groups, width).out_channels
+    known = _norm_of(norm, *(leading(values, channels) for values in (norm.running_mean, norm.running_var)), code)
+    if pending is None and not is_recorded((input, *layer, *known[:4])):
+        return WaitingFold(input, *layer, known, window, channels)
+    raw = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width, moments=False).raw
+    return Pending(raw, known)
+
+
+def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
+    weight, bias = norm.weight, norm.bias
+    if isinstance(norm, KShotBatchNorm2d) and norm.affine:
+        code = norm.resolve_code(code)
+        weight, bias = (active_affine(parameter, code, mean.shape[0], mean.dtype) for parameter in (weight, bias))
+    return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
+
+
+def _is_depthwise(conv: nn.Module) -> bool:
+    return conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+
+
+def _takes_moments(norm: nn.Module) -> bool:
+    """Whether the norm normalises by the batch's own statistics."""
+    return norm.training or norm.running_mean is None
+
+
+def _convolved(input: Tensor, conv: nn.Module, code: Tensor | None) -> Tensor:
+    return conv(input, code) if isinstance(conv, KShotConv2d) else conv(input)
+
+
+def _dictionary(conv: nn.Module, code: Tensor | None) -> tuple[Tensor, Tensor, int, int | None]:
+    """Dictionary, code, groups and output width of a convolution; a plain one has a single copy."""
+    if isinstance(conv, KShotConv2d):
+        return conv.weight, conv.resolve_code(code), conv._dictionary_groups, conv._width
+    weight = conv.weight
+    return weight[None], weight.new_ones(1), conv.groups, None
+
+
+def _record(norm: nn.Module, raw: Tensor, mean: Tensor, variance: Tensor) -> None:
+    channels = raw.shape[1]
+    if 0 < raw.numel() <= channels:
+        raise ValueError(f"expected more than one value per channel in training, got {list(raw.shape)}")
+    momentum = count_batch(norm)
+    if norm.training and norm.track_running_stats and norm.running_mean is not None:
+        running = norm.running_mean[:channels], norm.running_var[:channels]
+        record_moments(*running, mean, variance, raw.numel() // channels, momentum)
