@@ -74,7 +74,8 @@ def chained_conv2d(
         TypeError, ValueError: on a wrong dtype, rank, size, width or device, naming the argument.
 
     The CPU's kernels take float32 and half types, dense and depthwise weights, and for dense weights one code for the
-    batch. Other calls take the plain sequence of our operators.
+    batch; CUDA's take depthwise kernels of 3, 5 and 7 with a stride of 1 or 2. Other calls take the plain sequence of
+    our operators.
 
     Example:
         >>> from kshot_ext.functional import ChannelNorm
@@ -105,11 +106,13 @@ def chained_conv2d(
     device = input.device.type
     if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(device))
-    if not _has_kernel(input, code, widths, weight):
+    if not _has_kernel(input, code, widths, weight, window):
         with torch.autocast(device, enabled=False):
             return _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments)
     input = conv_forms.active(input, widths)
-    weight, code = weight.float(), code.float()  # a mixed weight is not rounded, nor are the moments it makes
+    code = code.float()
+    if backend.kernels_for(input.device) == "cpu":
+        weight = weight.float()  # a mixed weight is not rounded there, nor are the moments it makes
     gate = None if gate is None else leading(gate, widths.out_channels).float()
     depthwise = conv_forms.is_depthwise(weight, widths)
     _, *lists = window.as_lists()
@@ -119,10 +122,21 @@ def chained_conv2d(
     return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
 
 
-def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tensor) -> bool:
-    if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
+def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tensor, window: Window) -> bool:
+    if torch.float64 in (input.dtype, weight.dtype):
         return False
-    return conv_forms.is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
+    depthwise = conv_forms.is_depthwise(weight, widths)
+    if backend.kernels_for(input.device) == "cuda":
+        return depthwise and _cuda_serves(window)
+    return depthwise or (widths.groups == 1 and code.dim() == 1)
+
+
+def _cuda_serves(window: Window) -> bool:
+    """Whether CUDA's depthwise links take a window: those whose tiles fit in shared memory, forward and backward."""
+    (kernel, *kernels), (stride, *strides), dilation = window.kernel, window.stride, window.dilation
+    if kernel not in (3, 5, 7) or stride not in (1, 2) or kernels != [kernel] or strides != [stride]:
+        return False
+    return max(dilation) == 1 or (stride == 1 and max(dilation) * (kernel - 1) <= 8)
 
 
 def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:

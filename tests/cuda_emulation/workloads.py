@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cuda_emulation import dense_cases, depthwise_cases
+from cuda_emulation import chain_cases, dense_cases, depthwise_cases
 from cuda_emulation.dictionaries import DTYPES, Dictionary, memory, sum_dtype
 from cuda_emulation.emulation import Emulated, load
 
@@ -173,6 +173,19 @@ def depthwise(case: depthwise_cases.Case, direction: str) -> Workload:
         return Workload("depthwise_conv2d", lambda module: problem.run_weight_gradient(module, per_sample), least)
     least = images + element * problem.dictionary.numel()
     return Workload("depthwise_conv2d", getattr(problem, f"run_{direction}"), least)
+
+
+def chained_depthwise(link: chain_cases.Link, direction: str) -> Workload:
+    """`direction`: "forward", with moments, or "backward": input, dictionary and norm, in one walk."""
+    problem, case = chain_cases.Problem(link), link.conv
+    element = depthwise_cases.DTYPES[case.dtype].itemsize
+    input, output, dictionary = (t.numel() for t in (problem.x, problem.y, problem.conv.dictionary))
+    least = (
+        element * (input + output + dictionary)
+        if direction == "forward"
+        else (element * (2 * input + 2 * output + dictionary) + SUM_BYTES * case.channels * case.taps)
+    )
+    return Workload("chained_depthwise", getattr(problem, f"run_{direction}"), least)
 
 
 def dense(case: dense_cases.Case, direction: str) -> Workload:
