@@ -45,14 +45,15 @@ std::optional<LinkPlan> plan_link(const LinkRequest& request) {
   if (!window || request.dtype == DType::kFloat64) return std::nullopt;
   const int bytes = bytes_of(request.dtype), taps = window->kernel * window->kernel,
             lanes = backward ? 1 : lanes_of_thread(bytes, window->kernel), source_tiles = backward ? 2 : 1;
+  const int rows = backward ? backward_rows(window->kernel) : kGroupSize,
+            columns = backward ? backward_columns(window->kernel) : kGroupSize;
   const int64_t held = tap_pitch(taps) + (backward ? kBackwardValues : kForwardValues),
                 dictionary = request.weight.shots * taps,
                 // Sums or moments are written and read; a backward link moves twice the tensors.
       beside = backward ? (dictionary + 8 * (taps + 2) / bytes) / 2 : dictionary + 16 / bytes;
   const std::optional<TilePlan> tiles =
-      plan_tiles({Layout::kChannelsLast, geometry.batch, geometry.in_channels, height, width, bytes,
-                  backward ? backward_rows(window->kernel) : kGroupSize, kGroupSize, lanes, false, held,
-                  beside, request.source, request.target, source_tiles});
+      plan_tiles({Layout::kChannelsLast, geometry.batch, geometry.in_channels, height, width, bytes, rows,
+                  columns, lanes, false, held, beside, request.source, request.target, source_tiles});
   if (!tiles) return std::nullopt;
   const BlockShape& block = tiles->block;
   // What threads join at the end takes the place of the tiles.
