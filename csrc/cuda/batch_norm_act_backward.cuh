@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
       for (int b = 0; b < kAtOnce; ++b) {
         const int64_t p = first + b * part.step;
         if (p < part.end) {
-          load_channels<T, lanes>(x[b], input + p * tiling.channels);
-          load_channels<T, lanes>(g[b], grad + p * tiling.channels);
+          load_lanes<T, lanes>(x[b], input + p * tiling.channels);
+          load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
           argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
         }
       }
@@ -162,8 +162,8 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
     for (int b = 0; b < kAtOnce; ++b) {
       const int64_t p = first + b * part.step;
       if (p < part.end) {
-        load_channels<T, lanes>(x[b], input + p * tiling.channels);
-        load_channels<T, lanes>(g[b], grad + p * tiling.channels);
+        load_lanes<T, lanes>(x[b], input + p * tiling.channels);
+        load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
         argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
       }
     }

@@ -26,6 +26,21 @@ struct ChainGradient {
   float per_position;                      // 1 / (positions of all samples)
 };
 
+// Scales and shifts of a norm's map, z = activation(x * scale + shift), for kernels whose blocks would make
+// them many times.
+struct ChainNormMap {
+  int64_t channels, samples;  // samples: those with values of their own, or 1
+  ChainNorm norm;
+  float *scales, *shifts;  // [samples, C], written
+};
+
+// What G = g + slope * (y - mean) + constant takes.
+struct ChainGradientMap {
+  int64_t channels;
+  ChainGradient gradient;
+  float *means, *slopes, *constants;  // [C], written
+};
+
 // The gradients of a norm, from the sums that a link made of its input's.
 struct ChainNormGradient {
   int64_t channels, samples;  // samples: those with sums of their own, or 1
@@ -34,6 +49,8 @@ struct ChainNormGradient {
   float *mean, *variance, *weight, *bias;  // [C], [C], [samples, C], [samples, C]; written
 };
 
+void chain_norm_map(const ChainNormMap& args, void* stream);
+void chain_gradient_map(const ChainGradientMap& args, void* stream);
 void chain_norm_gradient(const ChainNormGradient& args, void* stream);
 
 }  // namespace kshot::cuda

@@ -100,12 +100,6 @@ TiledGather gather_of(const LinkPlan& plan, const DepthwiseWeight& weight, bool 
       target};
 }
 
-// Of pieces, from memory.
-struct StoredCounts {
-  const float* counts;
-  __device__ __forceinline__ float operator()(int piece) const { return counts[piece]; }
-};
-
 // Sums over blocks of what they left for weight and norm, each in as many groups as have sums of their own.
 void add_partial_sums(const ChainedDepthwiseBackward& args, const LinkPlan* plan, void* stream) {
   const ConvGeometry& geometry = args.geometry;

@@ -149,16 +149,6 @@ struct Window {
   }
 };
 
-// Channels of one lane as floats.
-template <class T, int lanes>
-__device__ __forceinline__ void load_lanes(float (&to)[lanes], const T* from) {
-  if constexpr (lanes == 1) {
-    to[0] = to_sum(*from);
-  } else {
-    load_vector<T, lanes>(to, from);
-  }
-}
-
 // `count` columns of a row, `step` elements apart.
 template <int count, int lanes, class T>
 __device__ __forceinline__ void load_columns(float (&to)[count][lanes], const T* from, int step) {

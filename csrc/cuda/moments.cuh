@@ -65,6 +65,12 @@ __global__ void __launch_bounds__(kJoinChannels* kJoinRows)
   }
 }
 
+// Of pieces, from memory.
+struct StoredCounts {
+  const float* counts;
+  __device__ __forceinline__ float operator()(int piece) const { return counts[piece]; }
+};
+
 template <class C, class Counts>
 void launch_join_moments(const Counts& counts_of, int channels, int pieces, const C* moments, C* mean,
                          C* variance, cudaStream_t stream) {

@@ -47,7 +47,7 @@ def update() -> Tensor:
 @pytest.mark.parametrize(
     ("kernel", "run"),
     [
-        ("dense_gather_kernel<Tile, transposed>", lambda: convolution(False, False)),
+        ("dense_gather_kernel<Tile, transposed, Link>", lambda: convolution(False, False)),
         ("dense_weight_gradient_kernel", lambda: convolution(False, False).backward()),
         ("add_stretches_kernel", lambda: convolution(False, False, size=20).backward()),
         ("dense_per_sample_gradient_kernel", lambda: convolution(True, False).backward()),
