@@ -1,4 +1,4 @@
-"""Random depthwise links of a chain and what float64 PyTorch makes of them."""
+"""Random links of a chain, depthwise and dense, and what float64 PyTorch makes of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cuda_emulation import depthwise_cases
 from cuda_emulation.depthwise_cases import Axis, to_numpy
 from cuda_emulation.dictionaries import DTYPES, rounded
 from torch import Tensor
+from torch.nn import functional as F
 
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
@@ -18,15 +19,73 @@ NAMES = list(ACTIVATIONS)
 CORNERS = torch.tensor([-3.0, 0.0, 3.0, 6.0], dtype=torch.float64)  # of the activations
 EPS = 1e-3
 # Elements are rounded where they are stored, and as factors of a product.
-ROUNDING = {"float32": 2.0**-22, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+ROUNDING = {"float32": 2.0**-22, "tf32": 2.0**-9, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 SUMMING = 2e-5  # of sums without signs
 
 
 @dataclass(frozen=True)
-class Link:
-    """A depthwise convolution and the norm before it: "none", "shared" or "sample" (whose parameters are)."""
+class DenseCase:
+    """A dense convolution of one weight; `dtype` "tf32" is float32 on tensor cores."""
 
-    conv: depthwise_cases.Case
+    height: Axis
+    width: Axis
+    batch: int = 2
+    channels: int = 8
+    out_channels: int = 8
+    dtype: str = "float32"
+    seed: int = 0
+    code: str = "none"
+    gate: str = "none"
+
+    def numbers(self) -> list[int]:
+        return [self.batch, self.channels, *self.height.numbers(), *self.width.numbers(), self.out_channels]
+
+
+class DenseConv:
+    """What a depthwise problem is to its case."""
+
+    code = gate = None
+
+    def __init__(self, case: DenseCase) -> None:
+        self.case = case
+        generator = torch.Generator().manual_seed(case.seed)
+
+        def tensor(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(element_type(case))
+
+        n, c, o, h, w = case.batch, case.channels, case.out_channels, case.height, case.width
+        self.input, self.grad = tensor(n, c, h.input, w.input), tensor(n, o, h.output, w.output)
+        self.weight = tensor(o, c, h.kernel, w.kernel)
+
+    @property
+    def dictionary(self) -> Tensor:
+        """[1, C_out, KH * KW * C_in], as it lies in memory."""
+        return self.weight.permute(0, 2, 3, 1).flatten(1)[None]
+
+    def from_image(self, array: Any) -> Tensor:
+        result = torch.from_numpy(array)
+        if self.case.dtype == "bfloat16":
+            result = result.view(torch.bfloat16)
+        return result.permute(0, 3, 1, 2).double()
+
+    def taps(self, absolute: bool = False) -> Tensor:
+        return self.weight.double().abs() if absolute else self.weight.double()
+
+    def convolve(self, input: Tensor, weight: Tensor) -> Tensor:
+        h, w = self.case.height, self.case.width
+        padded = F.pad(input, (w.padding, w.trailing, h.padding, h.trailing))
+        return F.conv2d(padded, weight, stride=(h.stride, w.stride), dilation=(h.dilation, w.dilation))
+
+
+def element_type(case: DenseCase | depthwise_cases.Case) -> torch.dtype:
+    return torch.float32 if case.dtype == "tf32" else depthwise_cases.DTYPES[case.dtype]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A convolution and the norm before it: "none", "shared" or "sample" (whose parameters are)."""
+
+    conv: depthwise_cases.Case | DenseCase
     norm: str = "shared"
     activation: str = "relu"
     offset: float = 0.0  # of the raw input from zero, in deviations
@@ -62,13 +121,38 @@ def random_link(seed: int) -> Link:
     )
 
 
+def random_dense_link(seed: int) -> Link:
+    """Half of them 1x1; a norm per sample comes with strides of one only."""
+    pick = random.Random(seed)
+    norm = pick.choice(("none", "shared", "shared", "sample"))
+    kernel = pick.choice((1, 1, 2, 3))
+    stride = 1 if norm == "sample" else pick.choice((1, 1, 2, 3))
+    dilation = pick.choice((1, 1, 2))
+    height, width = (depthwise_cases.random_axis(pick, kernel, stride, dilation) for _ in range(2))
+    channels = (1, 3, 4, 6, 8, 12, 16, 20, 33, 64, 72)
+    conv = DenseCase(
+        height,
+        width,
+        batch=pick.choice((1, 1, 2, 3)) if seed % 10 else 0,
+        channels=pick.choice(channels),
+        out_channels=pick.choice(channels),
+        dtype=("float32", "tf32", "bfloat16", "float16")[seed % 4],
+        seed=seed,
+    )
+    activation, offset = pick.choice(NAMES), pick.choice((0.0, 0.0, 3.0))
+    moments = pick.choice(("both", "both", "mean", "none"))
+    return Link(conv, norm, activation, offset, moments, need_input=pick.random() < 0.9)
+
+
 class Problem:
     """The tensors of a link, its calls of the emulated kernels, and the results that they should have."""
 
     def __init__(self, link: Link) -> None:
         self.link, self.case = link, link.conv
-        self.conv = depthwise_cases.Problem(link.conv)
-        self.dtype = depthwise_cases.DTYPES[link.conv.dtype]
+        dense = isinstance(link.conv, DenseCase)
+        self.conv = DenseConv(link.conv) if dense else depthwise_cases.Problem(link.conv)
+        self.out_channels = link.conv.out_channels if dense else link.conv.channels
+        self.dtype = element_type(link.conv)
         self.generator = torch.Generator().manual_seed(link.conv.seed + 1)
         n, c = self.case.batch, self.case.channels
         rows = (n, c) if link.norm == "sample" else (c,)
@@ -91,7 +175,8 @@ class Problem:
         self.y_mean = rounded(self.moments()[0], torch.float32)
         self.grad = self.conv.grad.double()
         wanted = {"both": 2, "mean": 1, "none": 0}[link.moments]
-        self.of_moments = [rounded(self.draw(c) * self.positions**0.5, torch.float32) for _ in range(wanted)]
+        draws = (self.draw(self.out_channels) * self.positions**0.5 for _ in range(wanted))
+        self.of_moments = [rounded(values, torch.float32) for values in draws]
         self.of_moments += [None] * (2 - wanted)
 
     def draw(self, *shape: int) -> Tensor:
@@ -115,9 +200,9 @@ class Problem:
         self.x = rounded(torch.where(near, self.x + 0.3 / scale, self.x), self.dtype)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        flat = self.y.movedim(1, -1).reshape(-1, self.case.channels)
+        flat = self.y.movedim(1, -1).reshape(-1, self.out_channels)
         if not len(flat):
-            return (torch.zeros(self.case.channels, dtype=torch.float64),) * 2
+            return (torch.zeros(self.out_channels, dtype=torch.float64),) * 2
         return flat.mean(0), flat.var(0, correction=0)
 
     def image(self, tensor: Tensor | None) -> Any:
@@ -128,6 +213,8 @@ class Problem:
         activation = NAMES.index(self.link.activation)
         leading = DTYPES[self.dtype], self.case.numbers(), activation, EPS
         dictionary = to_numpy(self.conv.dictionary.flatten(2))
+        if isinstance(self.case, DenseCase):
+            return (*leading, self.image(self.x), *floats, dictionary, self.case.dtype == "tf32")
         return *leading, self.image(self.x), *floats, dictionary, to_numpy(self.conv.code), to_numpy(self.conv.gate)
 
     def run_forward(self, module: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,14 +224,14 @@ class Problem:
     def run_backward(self, module: Any) -> dict[str, Tensor]:
         y = self.image(self.y) if self.link.moments != "none" else None
         moments = [None if t is None else t.float().numpy() for t in self.of_moments]
-        grad_input, weight, *norm = module.backward(
-            self.arguments(), self.image(self.grad), y, self.y_mean.float().numpy(), *moments,
-            self.case.code == "sample" or self.case.gate == "sample", self.link.need_input,
-        )  # fmt: skip
+        gradient = (self.image(self.grad), y, self.y_mean.float().numpy(), *moments)
+        per_sample = self.case.code == "sample" or self.case.gate == "sample"
+        grad_input, weight, *norm = module.backward(self.arguments(), gradient, per_sample, self.link.need_input)
         results = {"taps": torch.from_numpy(weight).double()}
         if self.link.need_input:
             results["input"] = self.conv.from_image(grad_input)
-        names = ("mean", "variance", "weight", "bias") if self.link.norm != "none" else ()
+        with_norm = self.link.norm != "none" and self.link.need_input
+        names = ("mean", "variance", "weight", "bias") if with_norm else ()
         return results | {name: torch.from_numpy(array).double() for name, array in zip(names, norm)}
 
     def gradient(self) -> Tensor:
@@ -174,8 +261,11 @@ class Problem:
         scale, _ = self.scale_and_shift()
         h = of_z * size(argument.grad)
         per_sample = self.case.code == "sample" or self.case.gate == "sample"
-        of_taps = of_taps.flatten(2)
-        results = {"input": h * size(scale), "taps": of_taps if per_sample else of_taps.sum(0, keepdim=True)}
+        if isinstance(self.case, DenseCase):
+            of_taps = of_taps.permute(0, 2, 3, 1)
+        else:
+            of_taps = of_taps.flatten(2) if per_sample else of_taps.flatten(2).sum(0, keepdim=True)
+        results = {"input": h * size(scale), "taps": of_taps}
         if self.link.norm == "none":
             return results
         mean, variance, *_ = self.norm
@@ -204,6 +294,32 @@ def assert_close(link: Link, name: str, result: Tensor, expected: Tensor, size: 
         f"{name}: {int(wrong.sum())} of {wrong.numel()} wrong, first at {wrong.nonzero()[0].tolist()}: "
         f"{result[wrong][0]} for {expected[wrong][0]}; {link}"
     )
+
+
+def check_forward(module: Any, problem: Problem) -> None:
+    link = problem.link
+    y, mean, variance = problem.run_forward(module)
+    size = problem.conv.convolve(problem.z.abs(), problem.conv.taps(absolute=True))
+    assert_close(link, "output", y, problem.y, size)
+    due_mean, due_variance = problem.moments()
+    if not problem.positions:
+        assert not mean.any()
+        assert not variance.any()
+        return
+    over = size.movedim(1, -1).reshape(-1, problem.out_channels)
+    assert_close(link, "mean", mean, due_mean, over.mean(0))
+    spread = due_variance + (over * (problem.y.movedim(1, -1).reshape(-1, problem.out_channels) - due_mean).abs()).mean(
+        0
+    )
+    assert_close(link, "variance", variance, due_variance, spread)
+
+
+def check_backward(module: Any, problem: Problem) -> None:
+    expected = problem.expected_backward()
+    for name, result in problem.run_backward(module).items():
+        value, size = expected[name]
+        # The slope of the activation lets errors of its argument through; these are small beside its own.
+        assert_close(problem.link, f"gradient of {name}", result, value, 2 * size)
 
 
 def square(size: int, kernel: int, stride: int = 1, **fields: Any) -> depthwise_cases.Case:

@@ -7,36 +7,12 @@ from typing import Any
 import pytest
 import torch
 from cuda_emulation import build
-from cuda_emulation.chain_cases import Link, Problem, assert_close, random_link, square
+from cuda_emulation.chain_cases import Link, Problem, check_backward, check_forward, random_link, square
 from cuda_emulation.emulation import ORDERS, load, needs_full, share
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
 
 CASES = 90
-
-
-def check_forward(module: Any, problem: Problem) -> None:
-    link, case = problem.link, problem.case
-    y, mean, variance = problem.run_forward(module)
-    size = problem.conv.convolve(problem.z.abs(), problem.conv.taps(absolute=True))
-    assert_close(link, "output", y, problem.y, size)
-    due_mean, due_variance = problem.moments()
-    if not problem.positions:
-        assert not mean.any()
-        assert not variance.any()
-        return
-    over = size.movedim(1, -1).reshape(-1, case.channels)
-    assert_close(link, "mean", mean, due_mean, over.mean(0))
-    spread = due_variance + (over * (problem.y.movedim(1, -1).reshape(-1, case.channels) - due_mean).abs()).mean(0)
-    assert_close(link, "variance", variance, due_variance, spread)
-
-
-def check_backward(module: Any, problem: Problem) -> None:
-    expected = problem.expected_backward()
-    for name, result in problem.run_backward(module).items():
-        value, size = expected[name]
-        # The slope of the activation lets errors of its argument through; these are small beside its own.
-        assert_close(problem.link, f"gradient of {name}", result, value, 2 * size)
 
 
 def check(seed: int, order: str, module: Any) -> None:
