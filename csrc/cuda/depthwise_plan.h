@@ -127,7 +127,8 @@ struct TileRequest {
   int64_t dictionary;  // elements that a block reads for each channel to mix its taps
   const void* source;
   const void* target;
-  int source_tiles = 1;  // held: two where another image comes along with the source
+  int source_tiles = 1;      // held: two where another image comes along with the source
+  bool few_margins = false;  // whether margins cost more than lines of half a warp's channels
 };
 
 // The largest copy of up to 16 bytes that `elements` in a row and the address allow.
@@ -240,7 +241,8 @@ inline double cost_of(const TileRequest& request, const TilePlan& plan) {
   const double blocks = static_cast<double>(request.batch) * plan.channel_blocks * plan.tiles();
   const double idle = std::max(0.0, static_cast<double>(kManyBlocks) / blocks - 1);
   // Half a warp of channels: two groups of a warp meet in the banks, and lines of memory are shorter.
-  const bool narrow = request.layout == Layout::kChannelsLast && plan.block.channel_lanes_log2 < 5;
+  const bool narrow =
+      !request.few_margins && request.layout == Layout::kChannelsLast && plan.block.channel_lanes_log2 < 5;
   const double dictionary = 0.5 * static_cast<double>(request.dictionary) * plan.tiles();
   return (reads + targets + dictionary) * (1 + 0.1 * std::min(idle, 5.0)) * (narrow ? 1.1 : 1.0) +
          threads * (narrow ? 0.25 : 0.15);

@@ -175,17 +175,21 @@ def depthwise(case: depthwise_cases.Case, direction: str) -> Workload:
     return Workload("depthwise_conv2d", getattr(problem, f"run_{direction}"), least)
 
 
-def chained_depthwise(link: chain_cases.Link, direction: str) -> Workload:
-    """`direction`: "forward", with moments, or "backward": input, dictionary and norm, in one walk."""
-    problem, case = chain_cases.Problem(link), link.conv
-    element = depthwise_cases.DTYPES[case.dtype].itemsize
+def chained(link: chain_cases.Link, direction: str) -> Workload:
+    """`direction`: "forward", with moments, or "backward", of input, weight and norm.
+
+    A depthwise link makes all gradients in one walk. A dense one makes those of input and weight apart, so it must read
+    g, y and x twice.
+    """
+    problem, dense = chain_cases.Problem(link), isinstance(link.conv, chain_cases.DenseCase)
+    element = chain_cases.element_type(link.conv).itemsize
     input, output, dictionary = (t.numel() for t in (problem.x, problem.y, problem.conv.dictionary))
-    least = (
-        element * (input + output + dictionary)
-        if direction == "forward"
-        else (element * (2 * input + 2 * output + dictionary) + SUM_BYTES * case.channels * case.taps)
-    )
-    return Workload("chained_depthwise", getattr(problem, f"run_{direction}"), least)
+    least = element * (input + output + dictionary)
+    if direction == "backward":
+        walks = 2 if dense else 1
+        of_weight = problem.conv.taps()[0].numel() * (link.conv.out_channels if dense else 1)
+        least = element * (input + walks * (input + 2 * output) + dictionary) + SUM_BYTES * of_weight
+    return Workload(f"chained_{'dense' if dense else 'depthwise'}", getattr(problem, f"run_{direction}"), least)
 
 
 def dense(case: dense_cases.Case, direction: str) -> Workload:

@@ -151,7 +151,7 @@ def test_a_whole_chain_in_training() -> None:
         assert_close(name, buffer, twin, torch.float32)
 
 
-def test_operators_as_torch_checks_them() -> None:
+def test_chain_operators_as_torch_checks_them() -> None:
     torch.manual_seed(4)
     x, weight, code = leaf(2, 6, 5, 5, channels_last=True), leaf(3, 6, 1, 3, 3), leaf(3)
     norm = (leaf(6), (torch.rand(6) + 0.5).requires_grad_(), leaf(6), leaf(6), 1e-3, 1)
