@@ -197,7 +197,8 @@ def _backward(ctx, grad, grad_mean, grad_variance):
     norm = mean, variance, norm_weight, norm_bias
     results = _backward_operator(
         grad, grad_mean, grad_variance, input, *norm, ctx.eps, ctx.activation, weight, code, gate, raw, out_mean,
-        *ctx.window_and_form, any(needs[:5]), compact, need_weight and not compact, need_code, need_gate, ctx.allow_tf32,
+        *ctx.window_and_form, any(needs[:5]), compact, need_weight and not compact, need_code, need_gate,
+        ctx.allow_tf32,
     )  # fmt: skip
     grad_input, *of_norm, effective, grad_weight, grad_code, grad_gate = results
     return (
