@@ -47,7 +47,7 @@ WORKS = {
         Work("per_sample_code", per_sample_code_rows, ("efficientnet_b0",)),
         Work("widths", width_rows, SHARED_SETS),
         Work("batch_norm", batch_norm_rows, SHARED_SETS),
-        Work("chain", chain_rows, ("nas_bench_macro",), ("float32", "bfloat16", "float16")),
+        Work("chain", chain_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16", "float16")),
         Work("chain_evaluation", chain_evaluation_rows, ("nas_bench_macro",), ("float32", "bfloat16", "float16")),
         Work("sgd", sgd_rows, ("nas_bench_macro",), ("float32", "tf32")),  # weights to be trained stay in float32
         Work("training_step", training_step_rows, ("nas_bench_macro",)),

@@ -69,8 +69,7 @@ __device__ __forceinline__ void load_slab(Sum<T> (&to)[lanes], const Sum<T>* sla
 #pragma unroll
   for (int p = 0; p < Layout::kParts; ++p) {
     Sum<T> values[Layout::kLanes];
-    load_channels<Sum<T>, Layout::kLanes>(values,
-                                          slab + p * Layout::kPartSize + part.vector * Layout::kLanes);
+    load_lanes<Sum<T>, Layout::kLanes>(values, slab + p * Layout::kPartSize + part.vector * Layout::kLanes);
 #pragma unroll
     for (int i = 0; i < Layout::kLanes; ++i) to[p * Layout::kLanes + i] = values[i];
   }
@@ -85,7 +84,7 @@ __device__ __forceinline__ void argument(Sum<T> (&z)[lanes], const Sum<T> (&x)[l
   for (int i = 0; i < lanes; ++i) z[i] = x[i] * factor[i] + shift[i];
   if (residual) {
     Sum<T> r[lanes];
-    load_channels<T, lanes>(r, residual);
+    load_lanes<T, lanes>(r, residual);
 #pragma unroll
     for (int i = 0; i < lanes; ++i) z[i] += r[i];
   }
@@ -116,7 +115,7 @@ __global__ void __launch_bounds__(kChannelThreads, 3)
       const int64_t p = first + b * part.step;
       if (p < part.end) {
         C x[lanes];
-        load_channels<T, lanes>(x, input + p * tiling.channels);
+        load_lanes<T, lanes>(x, input + p * tiling.channels);
         argument<T, lanes>(z[b], x, factor, shift, residual ? residual + p * tiling.channels : nullptr);
       }
     }

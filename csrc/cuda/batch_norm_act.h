@@ -58,7 +58,8 @@ int64_t batch_norm_moments_workspace(const BatchNormMoments& args);
 
 void batch_norm_act(const BatchNormAct& args, void* stream);
 
-// The sums over positions, then (with their results in place) the gradients of input and residual.
+// The sums over positions, then (with their results in place) the gradients of input and residual; for fixed
+// statistics the sums' pass writes these, too, and the second function does nothing.
 void batch_norm_act_sums(const BatchNormActBackward& args, void* stream);
 int64_t batch_norm_act_sums_workspace(const BatchNormActBackward& args);
 void batch_norm_act_backward(const BatchNormActBackward& args, void* stream);

@@ -39,8 +39,13 @@ void batch_norm_act_sums(const BatchNormActBackward& args, void* stream) {
     using T = std::remove_pointer_t<decltype(type)>;
     using C = Sum<T>;
     if (tiling.samples > 0) {
-      KSHOT_LAUNCH((gradient_sums_kernel<T, decltype(lanes)::value>), grid_of(tiling), dim3(kChannelThreads),
-                   0, on, tiling, args);
+      if (args.mean_grads) {
+        KSHOT_LAUNCH((gradient_sums_kernel<T, false, decltype(lanes)::value>), grid_of(tiling),
+                     dim3(kChannelThreads), 0, on, tiling, args);
+      } else {
+        KSHOT_LAUNCH((gradient_sums_kernel<T, true, decltype(lanes)::value>), grid_of(tiling),
+                     dim3(kChannelThreads), 0, on, tiling, args);
+      }
       const ColumnSumJob job{args.workspace, args.sums, tiling.pieces, 2 * tiling.channels,
                              static_cast<int>(tiling.samples)};
       const auto launch = [&](const JobList<ColumnSumJob>& list) {
@@ -58,7 +63,7 @@ void batch_norm_act_sums(const BatchNormActBackward& args, void* stream) {
 }
 
 void batch_norm_act_backward(const BatchNormActBackward& args, void* stream) {
-  if (args.forward.channels == 0 || args.forward.samples == 0) return;
+  if (args.forward.channels == 0 || args.forward.samples == 0 || !args.mean_grads) return;
   dispatch_backward(args, [&](auto* type, auto lanes, const ChannelTiling& tiling) {
     using T = std::remove_pointer_t<decltype(type)>;
     KSHOT_LAUNCH((batch_norm_act_backward_kernel<T, decltype(lanes)::value>), grid_of(tiling),

@@ -4,7 +4,8 @@
 //     dL/dresidual = g      dL/dbias = sum g      dL/dweight = sum g * xhat
 //     dL/dx = inverse_deviation * (weight * g - A - xhat * B)
 //
-// where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics).
+// where A and B are the means over positions of weight * g and weight * g * xhat (zero for fixed statistics,
+// whose gradients one pass makes with the sums).
 // First the sums: blocks and threads as in channel_tile.cuh, threads of the same channels added up in pairs,
 // a row of sums per piece in scratch memory, which small kernels add up in order. Then the gradients, in a
 // pass of its own that makes g anew, as storing it would cost more. Bound by bytes: each of the two passes
@@ -19,7 +20,8 @@ namespace {
 
 constexpr int kMeanThreads = 128;
 
-template <class T, int lanes>
+// Writes the gradients as well if `stores`: for fixed statistics these do not wait for the sums.
+template <class T, bool stores, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     gradient_sums_kernel(const ChannelTiling tiling, const BatchNormActBackward args) {
   using C = Sum<T>;
@@ -43,14 +45,17 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     const T* residual = static_cast<const T*>(args.forward.residual);
     const T* grad = static_cast<const T*>(args.grad_output) + part.channel;
     if (residual) residual += part.channel;
+    T* grad_input = static_cast<T*>(args.grad_input) + part.channel;
+    T* grad_residual = static_cast<T*>(args.grad_residual);
+    if (grad_residual) grad_residual += part.channel;
     for (int64_t first = part.first; first < part.end; first += kAtOnce * part.step) {
       C x[kAtOnce][lanes], z[kAtOnce][lanes], g[kAtOnce][lanes];
 #pragma unroll
       for (int b = 0; b < kAtOnce; ++b) {
         const int64_t p = first + b * part.step;
         if (p < part.end) {
-          load_channels<T, lanes>(x[b], input + p * tiling.channels);
-          load_channels<T, lanes>(g[b], grad + p * tiling.channels);
+          load_lanes<T, lanes>(x[b], input + p * tiling.channels);
+          load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
           argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
         }
       }
@@ -62,6 +67,13 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
           for (int i = 0; i < lanes; ++i) {
             sum[i] += g[b][i];
             sum[lanes + i] += g[b][i] * (x[b][i] - mean[i]);
+          }
+          if constexpr (stores) {
+            const int64_t at = (first + b * part.step) * tiling.channels;
+            if (grad_residual) store_channels<T, lanes>(grad_residual + at, g[b]);
+#pragma unroll
+            for (int i = 0; i < lanes; ++i) g[b][i] *= factor[i];
+            store_channels<T, lanes>(grad_input + at, g[b]);
           }
         }
       }
@@ -124,8 +136,7 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
   // dL/dx = factor * g - slope * x - constant
   for_slab_channels<T, lanes>(args.forward, tiling, part.sample, [&](int at, const ChannelValues<C>& values) {
     const C* means = static_cast<const C*>(args.mean_grads);
-    const C of_g = means ? means[values.channel] : C(0),
-            of_normalised = means ? means[tiling.channels + values.channel] : C(0);
+    const C of_g = means[values.channel], of_normalised = means[tiling.channels + values.channel];
     const C slope = values.inverse_deviation * values.inverse_deviation * of_normalised;
     factors[at] = values.factor;
     shifts[at] = values.shift;
@@ -151,8 +162,8 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
     for (int b = 0; b < kAtOnce; ++b) {
       const int64_t p = first + b * part.step;
       if (p < part.end) {
-        load_channels<T, lanes>(x[b], input + p * tiling.channels);
-        load_channels<T, lanes>(g[b], grad + p * tiling.channels);
+        load_lanes<T, lanes>(x[b], input + p * tiling.channels);
+        load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
         argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
       }
     }

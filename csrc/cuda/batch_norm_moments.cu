@@ -37,9 +37,8 @@ void batch_norm_moments(const BatchNormMoments& args, void* stream) {
     C* moments = static_cast<C*>(args.workspace);
     KSHOT_LAUNCH((moments_kernel<T, decltype(lanes)::value>), grid_of(tiling), dim3(kChannelThreads), 0, on,
                  tiling, static_cast<const T*>(args.input), moments);
-    const int blocks = (tiling.channels + kJoinChannels - 1) / kJoinChannels;
-    KSHOT_LAUNCH(join_moments_kernel<C>, dim3(blocks), dim3(kJoinChannels * kJoinRows), 0, on, tiling,
-                 static_cast<const C*>(moments), static_cast<C*>(args.mean), static_cast<C*>(args.variance));
+    launch_join_moments<C>(PieceCounts<C>{tiling}, tiling.channels, tiling.pieces, moments,
+                           static_cast<C*>(args.mean), static_cast<C*>(args.variance), on);
   });
 }
 

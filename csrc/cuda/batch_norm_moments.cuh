@@ -10,25 +10,10 @@
 #pragma once
 
 #include "cuda/channel_tile.cuh"
+#include "cuda/moments.cuh"
 
 namespace kshot::cuda {
 namespace {
-
-// Of one channel; the count goes with the positions and is kept apart.
-template <class C>
-struct Moments {
-  C mean, squares;
-};
-
-// Joins `other`, of `count` positions, to `own`, of `before`. At least one position in all.
-template <class C>
-__device__ __forceinline__ void join(Moments<C>& own, const Moments<C>& other, C before, C count) {
-  const C share = count / (before + count), distance = other.mean - own.mean;
-  own.mean += distance * share;
-  own.squares += other.squares + distance * distance * (before * share);
-}
-
-constexpr int kJoinChannels = 16, kJoinRows = 32;
 
 template <class T, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
@@ -46,7 +31,7 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
       C x[kBatch][lanes];
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) {
-        load_channels<T, lanes>(x[b], input + (p + b * part.step) * tiling.channels + part.channel);
+        load_lanes<T, lanes>(x[b], input + (p + b * part.step) * tiling.channels + part.channel);
       }
 #pragma unroll
       for (int i = 0; i < lanes; ++i) {
@@ -59,7 +44,7 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     }
     for (; p < part.end; p += part.step) {
       C x[lanes];
-      load_channels<T, lanes>(x, input + p * tiling.channels + part.channel);
+      load_lanes<T, lanes>(x, input + p * tiling.channels + part.channel);
 #pragma unroll
       for (int i = 0; i < lanes; ++i) join(own[i], Moments<C>{x[i], C(0)}, count, C(1));
       count += C(1);
@@ -103,45 +88,15 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
   store_slab<lanes>(tiling, to + tiling.channels, squares);
 }
 
-// A block owns 16 channels; its threads join every 32nd piece each, then in pairs.
+// How many positions a piece has.
 template <class C>
-__global__ void __launch_bounds__(kJoinChannels* kJoinRows)
-    join_moments_kernel(const ChannelTiling tiling, const C* moments, C* mean, C* variance) {
-  __shared__ Moments<C> joined[kJoinRows][kJoinChannels];
-  __shared__ C counts[kJoinRows][kJoinChannels];
-  const int row = static_cast<int>(threadIdx.x) / kJoinChannels,
-            column = static_cast<int>(threadIdx.x) % kJoinChannels;
-  const int channel = static_cast<int>(blockIdx.x) * kJoinChannels + column;
-  Moments<C> own{C(0), C(0)};
-  C count = 0;
-  if (channel < tiling.channels) {
-#pragma unroll 1
-    for (int piece = row; piece < tiling.pieces; piece += kJoinRows) {
-      const C size = static_cast<C>(ChannelPart::piece_begin(tiling, piece + 1) -
-                                    ChannelPart::piece_begin(tiling, piece));
-      const C* from = moments + static_cast<int64_t>(piece) * 2 * tiling.channels + channel;
-      if (size > C(0)) {
-        join(own, Moments<C>{from[0], from[tiling.channels]}, count, size);
-        count += size;
-      }
-    }
+struct PieceCounts {
+  ChannelTiling tiling;
+  __device__ __forceinline__ C operator()(int piece) const {
+    return static_cast<C>(ChannelPart::piece_begin(tiling, piece + 1) -
+                          ChannelPart::piece_begin(tiling, piece));
   }
-  joined[row][column] = own;
-  counts[row][column] = count;
-#pragma unroll
-  for (int half = kJoinRows / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (row < half && counts[row + half][column] > C(0)) {
-      join(joined[row][column], joined[row + half][column], counts[row][column], counts[row + half][column]);
-      counts[row][column] += counts[row + half][column];
-    }
-  }
-  if (row == 0 && channel < tiling.channels) {
-    count = counts[0][column];
-    mean[channel] = joined[0][column].mean;
-    variance[channel] = count > C(0) ? joined[0][column].squares / count : C(0);
-  }
-}
+};
 
 }  // namespace
 }  // namespace kshot::cuda

@@ -97,15 +97,6 @@ struct ChannelPart {
 
 // One vector of channels: 16 bytes, or a single element of any alignment.
 template <class T, int lanes>
-__device__ __forceinline__ void load_channels(Sum<T> (&to)[lanes], const T* from) {
-  if constexpr (lanes == 1) {
-    to[0] = to_sum(*from);
-  } else {
-    load_vector<T, lanes>(to, from);
-  }
-}
-
-template <class T, int lanes>
 __device__ __forceinline__ void store_channels(T* to, const Sum<T> (&from)[lanes]) {
   if constexpr (lanes == 1) {
     *to = from_sum<T>(from[0]);

@@ -63,19 +63,33 @@ class SourceLoader {
  public:
   using T = typename Tile::T;
   static constexpr int kLead = kCopyLead, kBuffers = kCopyBuffers;
+  static constexpr bool kMaps = false;
 
   __device__ __forceinline__ SourceLoader(const GatherParameters& parameters, const DensePlaces& places,
                                           const SourceRow* rows)
       : parameters_(parameters), places_(places), rows_(rows) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
+    const T* source = static_cast<const T*>(parameters_.source);
+    for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int, bool inside) {
+      copy_or_clear<decltype(bytes)::value>(to + at, source + from, inside);
+    });
+  }
+  __device__ __forceinline__ void finish(T*) const {}
+
+ protected:
+  using Shape = typename Tile::Shape;
+
+  // Calls body(bytes of a copy as a constant, element of the chunk's layout, element of the source or 0, the
+  // first source channel, whether it is inside) for the copies of a thread, which share their channels.
+  template <class Body>
+  __device__ __forceinline__ void for_each_copy(int chunk, const Body& body) const {
     CopyWidths::with<T>(parameters_.source_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kDepth / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
       const int32_t depth = chunk * Shape::kDepth + lane;
       const DenseTap tap = tap_of(places_, depth);
-      const T* source = static_cast<const T*>(parameters_.source);
       const int64_t offset =
           (static_cast<int64_t>(tap.y) * parameters_.source_width + tap.x) * parameters_.source_channels +
           tap.channel;
@@ -86,29 +100,28 @@ class SourceLoader {
             depth < places_.reduction &&
             static_cast<uint32_t>(row.y + tap.y) < static_cast<uint32_t>(parameters_.source_height) &&
             static_cast<uint32_t>(row.x + tap.x) < static_cast<uint32_t>(parameters_.source_width);
-        copy_or_clear<kBytes>(to + r * Tile::Left::kStride + lane,
-                              source + (inside ? row.offset + offset : 0), inside);
+        body(bytes, r * Tile::Left::kStride + lane, inside ? row.offset + offset : 0, tap.channel, inside);
       }
     });
   }
-  __device__ __forceinline__ void finish(T*) const {}
 
  private:
-  using Shape = typename Tile::Shape;
   const GatherParameters& parameters_;
   const DensePlaces& places_;
   const SourceRow* rows_;
 };
 
-template <class Tile, bool transposed>
+// `sources`: images that come as the left operand.
+template <class Tile, bool transposed, int sources>
 struct GatherMemory {
   using Shape = typename Tile::Shape;
   static constexpr int kElement = static_cast<int>(sizeof(typename Tile::T));
   static constexpr int kLeft = kCopyBuffers * Tile::Left::kSize * kElement;
   static constexpr int kRight = MixedWeightLoader<Tile, transposed>::kBuffers * Tile::Right::kSize * kElement;
-  // Finished sums take the place of the operands.
-  static constexpr int kOperands =
-      kLeft + kRight > kStagingBytes<Shape> ? kLeft + kRight : kStagingBytes<Shape>;
+  // A second source follows both operands; finished sums take the place of all.
+  static constexpr int kAll = sources * kLeft + kRight;
+  static constexpr int kOperands = kAll > kStagingBytes<Shape> ? kAll : kStagingBytes<Shape>;
+  static constexpr int kSecond = (kLeft + kRight) / kElement;  // elements from the left operand
   static constexpr int kSources = kOperands;
   static constexpr int kTargets = kSources + Shape::kRows * static_cast<int>(sizeof(SourceRow));
   static constexpr int kGate = kTargets + Shape::kRows * static_cast<int>(sizeof(TargetOffset));
@@ -147,12 +160,37 @@ __device__ __forceinline__ void write_targets(const GatherParameters& parameters
   });
 }
 
-template <class Tile, bool transposed>
+// What a plain convolution does where a link of a chain (dense_links.cuh) does more.
+struct PlainDenseLink {
+  using Parameters = GatherParameters;
+  static constexpr int kSources = 1;
+  static constexpr bool kTallTiles = true;
+
+  template <class Tile>
+  static __device__ __forceinline__ auto loader(const Parameters& parameters, const DensePlaces& places,
+                                                const SourceRow* rows, int64_t, int) {
+    return SourceLoader<Tile>(parameters, places, rows);
+  }
+  static __device__ __forceinline__ void leave_out(const Parameters&, int, int, int) {}
+  // On the host: the first row block of a launch among all; widths of accesses that other tensors allow.
+  static void count_from(Parameters&, int64_t) {}
+  template <class T>
+  static void narrow_accesses(Parameters&) {}
+
+  template <class Shape>
+  static __device__ __forceinline__ void write(const Parameters& parameters, float* staging,
+                                               const TargetOffset* targets, const float* gates,
+                                               const float* biases, int first_column, int64_t, int) {
+    write_targets<Shape>(parameters, staging, targets, gates, biases, first_column);
+  }
+};
+
+template <class Tile, bool transposed, class Link>
 __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
-    dense_gather_kernel(const GatherParameters parameters) {
+    dense_gather_kernel(const typename Link::Parameters parameters) {
   using T = typename Tile::T;
   using Shape = typename Tile::Shape;
-  using Memory = GatherMemory<Tile, transposed>;
+  using Memory = GatherMemory<Tile, transposed, Link::kSources>;
   KSHOT_DYNAMIC_SHARED(unsigned char, memory);
   SourceRow* sources = reinterpret_cast<SourceRow*>(memory + Memory::kSources);
   TargetOffset* targets = reinterpret_cast<TargetOffset*>(memory + Memory::kTargets);
@@ -172,7 +210,8 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   const int32_t row_block = parameters.rows_outside ? outer : inner,
                 first_column = (parameters.rows_outside ? inner : outer) * Shape::kColumns;
   const int64_t groups = parameters.per_sample ? parameters.samples : 1;
-  if (row_block >= groups * row_tiles) return;
+  if (row_block >= groups * row_tiles)
+    return Link::leave_out(parameters, first_column, Shape::kColumns, row_block);
   const int64_t group = row_block / row_tiles;
   const int64_t first_row = (row_block - group * row_tiles) * Shape::kRows;
   const int64_t first_sample = group + first_row / places.count;
@@ -208,7 +247,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   }
   __syncthreads();
 
-  SourceLoader<Tile> source_loader(parameters, places, sources);
+  auto source_loader = Link::template loader<Tile>(parameters, places, sources, group, Memory::kSecond);
   MixedWeightLoader<Tile, transposed> weight_loader(parameters.weight, places, first_column, code,
                                                     transposed ? gate : nullptr);
   Tile tile;
@@ -219,7 +258,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   float* staging = reinterpret_cast<float*>(memory);
   tile.store(staging);
   __syncthreads();
-  write_targets<Shape>(parameters, staging, targets, gates, biases, first_column);
+  Link::template write<Shape>(parameters, staging, targets, gates, biases, first_column, group, row_block);
 }
 
 }  // namespace

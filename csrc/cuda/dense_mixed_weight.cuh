@@ -30,6 +30,7 @@ class MixedWeightLoader {
  public:
   using T = typename Tile::T;
   static constexpr int kLead = 1, kBuffers = 2;
+  static constexpr bool kMaps = false;
 
   // `code` has a coefficient per copy, in shared memory; `gate`, if any, a factor per source channel.
   __device__ __forceinline__ MixedWeightLoader(const MixedWeight& weight, const DensePlaces& places,

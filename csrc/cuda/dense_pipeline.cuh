@@ -1,10 +1,10 @@
 // The loop over the chunks of a reduction: copies of later chunks are under way while a tile multiplies.
 //
 // A loader brings one operand's chunks. `begin(chunk, to)` starts chunk's way into shared memory,
-// `finish(to)` ends it after the products of an earlier chunk. kLead says how many chunks ahead it begins,
-// kBuffers how many chunks shared memory holds: one more than that, so that one barrier a chunk is enough. At
-// the barrier of chunk c all threads are past the products of chunk c - 1, whose buffer chunk c + kLead
-// overwrites.
+// `finish(to)` ends it after the products of an earlier chunk. If kMaps, `map(chunk, to)` changes what a
+// thread has brought there, once it has landed. kLead says how many chunks ahead it begins, kBuffers how many
+// chunks shared memory holds: one more than that, so that one barrier a chunk is enough. At the barrier of
+// chunk c all threads are past the products of chunk c - 1, whose buffer chunk c + kLead overwrites.
 #pragma once
 
 #include "cuda/dense_tile.cuh"
@@ -49,6 +49,8 @@ __device__ __forceinline__ void accumulate(Tile& tile, int chunks, LeftLoader& l
   for (int chunk = -kCopyLead; chunk < chunks; ++chunk) {
     if (chunk >= 0) {
       __pipeline_wait_prior(kCopyLead - 1);
+      if constexpr (LeftLoader::kMaps) left_loader.map(chunk, left_of(chunk));
+      if constexpr (RightLoader::kMaps) right_loader.map(chunk, right_of(chunk));
       __syncthreads();
     }
     const int left_next = chunk + LeftLoader::kLead, right_next = chunk + RightLoader::kLead;

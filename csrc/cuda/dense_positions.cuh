@@ -33,32 +33,44 @@ class GradLoader {
  public:
   using T = typename Tile::T;
   static constexpr int kLead = kCopyLead, kBuffers = kCopyBuffers;
+  static constexpr bool kMaps = false;
 
   __device__ __forceinline__ GradLoader(const PositionProducts& products, const PositionRange& range,
                                         int first_row)
       : products_(products), range_(range), first_row_(first_row) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
+    const T* grad = static_cast<const T*>(products_.grad);
+    for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int, bool inside) {
+      copy_or_clear<decltype(bytes)::value>(to + at, grad + from, inside);
+    });
+  }
+  __device__ __forceinline__ void finish(T*) const {}
+
+ protected:
+  using Shape = typename Tile::Shape;
+
+  // Calls body(bytes of a copy as a constant, element of the chunk's layout, element of the tensor or 0, its
+  // channel, whether it is inside) for the copies of a thread, which share their channels.
+  template <class Body>
+  __device__ __forceinline__ void for_each_copy(int chunk, const Body& body) const {
     CopyWidths::with<T>(products_.grad_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kRows / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
       const bool channel_inside = first_row_ + lane < products_.out_channels;
-      const T* grad = static_cast<const T*>(products_.grad);
       const int64_t first = range_.sample * products_.places.count + range_.place;
 #pragma unroll kCopiesInARow < kBytes>
       for (int d = thread / kCopiesPerRow; d < Shape::kDepth; d += kRowsPerPass) {
         const int32_t position = chunk * Shape::kDepth + d;
         const bool inside = channel_inside && position < range_.count;
         const int64_t offset = (first + position) * products_.out_channels + first_row_ + lane;
-        copy_or_clear<kBytes>(to + d * Tile::Left::kStride + lane, grad + (inside ? offset : 0), inside);
+        body(bytes, d * Tile::Left::kStride + lane, inside ? offset : 0, first_row_ + lane, inside);
       }
     });
   }
-  __device__ __forceinline__ void finish(T*) const {}
 
  private:
-  using Shape = typename Tile::Shape;
   const PositionProducts& products_;
   const PositionRange& range_;
   int first_row_;
@@ -69,6 +81,7 @@ class InputLoader {
  public:
   using T = typename Tile::T;
   static constexpr int kLead = kCopyLead, kBuffers = kCopyBuffers;
+  static constexpr bool kMaps = false;
 
   __device__ __forceinline__ InputLoader(const PositionProducts& products, const PositionRange& range,
                                          int first_column)
@@ -85,12 +98,24 @@ class InputLoader {
   }
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
+    const T* input = static_cast<const T*>(products_.input);
+    for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int64_t, bool inside) {
+      copy_or_clear<decltype(bytes)::value>(to + at, input + from, inside);
+    });
+  }
+  __device__ __forceinline__ void finish(T*) const {}
+
+ protected:
+  using Shape = typename Tile::Shape;
+
+  // As GradLoader's; the body gets the sample instead of the channel, which is channel() throughout.
+  template <class Body>
+  __device__ __forceinline__ void for_each_copy(int chunk, const Body& body) const {
     CopyWidths::with<T>(products_.input_bytes, [&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value, kLanes = kBytes / static_cast<int>(sizeof(T));
       constexpr int kCopiesPerRow = Shape::kColumns / kLanes, kRowsPerPass = Shape::kThreads / kCopiesPerRow;
       const int thread = static_cast<int>(threadIdx.x), lane = thread % kCopiesPerRow * kLanes;
       const DensePlaces& places = products_.places;
-      const T* input = static_cast<const T*>(products_.input);
 #pragma unroll kCopiesInARow < kBytes>
       for (int d = thread / kCopiesPerRow; d < Shape::kDepth; d += kRowsPerPass) {
         const int32_t position = chunk * Shape::kDepth + d;
@@ -100,43 +125,64 @@ class InputLoader {
         const bool inside = channel_ >= 0 && position < range_.count &&
                             static_cast<uint32_t>(y) < static_cast<uint32_t>(products_.in_height) &&
                             static_cast<uint32_t>(x) < static_cast<uint32_t>(products_.in_width);
+        const int64_t sample = range_.sample + place.sample;
         const int64_t offset =
-            (((range_.sample + place.sample) * products_.in_height + y) * products_.in_width + x) *
-                products_.in_channels +
-            channel_;
-        copy_or_clear<kBytes>(to + d * Tile::Right::kStride + lane, input + (inside ? offset : 0), inside);
+            ((sample * products_.in_height + y) * products_.in_width + x) * products_.in_channels + channel_;
+        body(bytes, d * Tile::Right::kStride + lane, inside ? offset : 0, sample, inside);
       }
     });
   }
-  __device__ __forceinline__ void finish(T*) const {}
+  __device__ __forceinline__ int32_t channel() const { return channel_; }
 
  private:
-  using Shape = typename Tile::Shape;
   const PositionProducts& products_;
   const PositionRange& range_;
   int32_t tap_y_, tap_x_, channel_;
 };
 
-template <class Tile>
+// What a plain gradient of the weight loads; links of a chain (dense_links.cuh) map both.
+struct PlainPositions {
+  using Parameters = PositionProducts;
+  static constexpr int kGrads = 1;
+
+  template <class Tile>
+  static __device__ __forceinline__ GradLoader<Tile> grad_loader(const Parameters& products,
+                                                                 const PositionRange& range, int first_row,
+                                                                 int) {
+    return GradLoader<Tile>(products, range, first_row);
+  }
+  template <class Tile>
+  static __device__ __forceinline__ InputLoader<Tile> input_loader(const Parameters& products,
+                                                                   const PositionRange& range,
+                                                                   int first_column) {
+    return InputLoader<Tile>(products, range, first_column);
+  }
+};
+
+// `grads`: images that come as the left operand.
+template <class Tile, int grads = 1>
 struct PositionMemory {
   static constexpr int kElement = static_cast<int>(sizeof(typename Tile::T));
   static constexpr int kLeft = kCopyBuffers * Tile::Left::kSize * kElement,
                        kRight = kCopyBuffers * Tile::Right::kSize * kElement;
-  // Finished sums take the place of the operands.
-  static constexpr int kBytes = kLeft + kRight > kStagingBytes<typename Tile::Shape>
-                                    ? kLeft + kRight
-                                    : kStagingBytes<typename Tile::Shape>;
+  // A second image follows both operands; finished sums take the place of all.
+  static constexpr int kSecond = (kLeft + kRight) / kElement;  // elements from the left operand
+  static constexpr int kAll = grads * kLeft + kRight;
+  static constexpr int kBytes =
+      kAll > kStagingBytes<typename Tile::Shape> ? kAll : kStagingBytes<typename Tile::Shape>;
 };
 
 // The tile of rows (output channels) and columns (taps, input channels) from these on, summed over a range of
 // positions, in the staging layout at the head of `memory`; the whole block may read it on return.
-template <class Tile>
-__device__ __forceinline__ float* sum_positions(const PositionProducts& products, const PositionRange& range,
-                                                int first_row, int first_column, unsigned char* memory) {
+template <class Tile, class Positions = PlainPositions>
+__device__ __forceinline__ float* sum_positions(const typename Positions::Parameters& products,
+                                                const PositionRange& range, int first_row, int first_column,
+                                                unsigned char* memory) {
   using T = typename Tile::T;
   using Shape = typename Tile::Shape;
-  GradLoader<Tile> grad(products, range, first_row);
-  InputLoader<Tile> input(products, range, first_column);
+  auto grad = Positions::template grad_loader<Tile>(products, range, first_row,
+                                                    PositionMemory<Tile, Positions::kGrads>::kSecond);
+  auto input = Positions::template input_loader<Tile>(products, range, first_column);
   Tile tile;
   tile.clear();
   accumulate(tile, (range.count + Shape::kDepth - 1) / Shape::kDepth, grad, input,

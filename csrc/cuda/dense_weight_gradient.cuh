@@ -13,20 +13,21 @@
 namespace kshot::cuda {
 namespace {
 
+template <class Positions>
 struct WeightGradientParameters {
-  PositionProducts products;
+  typename Positions::Parameters products;
   float* sums;  // [splits, out_channels, reduction]
   int64_t positions, stretch;
   int32_t row_tiles, column_tiles;
   int sums_bytes;  // width of one store of them
 };
 
-template <class Tile>
+template <class Tile, class Positions>
 __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
-    dense_weight_gradient_kernel(const WeightGradientParameters parameters) {
+    dense_weight_gradient_kernel(const WeightGradientParameters<Positions> parameters) {
   using Shape = typename Tile::Shape;
   KSHOT_DYNAMIC_SHARED(unsigned char, memory);
-  const PositionProducts& products = parameters.products;
+  const typename Positions::Parameters& products = parameters.products;
   // Blocks of one stretch run side by side.
   const int32_t tiles = parameters.row_tiles * parameters.column_tiles;
   const int32_t split = static_cast<int32_t>(blockIdx.x) / tiles,
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
   const PositionRange range{begin / products.places.count,
                             static_cast<int32_t>(begin % products.places.count),
                             static_cast<int32_t>(end - begin)};
-  const float* staging = sum_positions<Tile>(products, range, first_row, first_column, memory);
+  const float* staging = sum_positions<Tile, Positions>(products, range, first_row, first_column, memory);
 
   StoreWidths::with<float>(parameters.sums_bytes, [&](auto bytes) {
     constexpr int kLanes = decltype(bytes)::value / static_cast<int>(sizeof(float)),

@@ -133,17 +133,7 @@ void depthwise_weight_gradient(const DepthwiseWeightGradient& args, void* stream
       launch_direct_weight_gradient(args, stream);
     }
   }
-  const int64_t sums = pieces.groups * geometry.in_channels * (geometry.taps() + 1);
-  if (sums == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_div(sums, kMostThreads))), block(kMostThreads);
-  const int taps = static_cast<int>(geometry.taps());
-  if (args.dtype == DType::kFloat64) {
-    KSHOT_LAUNCH(depthwise_partial_sums<double>, grid, block, 0, static_cast<cudaStream_t>(stream), args,
-                 pieces, geometry.in_channels, taps);
-  } else {
-    KSHOT_LAUNCH(depthwise_partial_sums<float>, grid, block, 0, static_cast<cudaStream_t>(stream), args,
-                 pieces, geometry.in_channels, taps);
-  }
+  launch_partial_sums(args, pieces, 1, stream);
 }
 
 }  // namespace kshot::cuda

@@ -16,74 +16,21 @@
 // held in shared memory for them).
 #pragma once
 
-#include "cuda/depthwise_gather.h"
-#include "cuda/depthwise_taps.cuh"
-#include "cuda/depthwise_tile.cuh"
+#include "cuda/depthwise_links.cuh"
 
 namespace kshot::cuda {
 namespace {
 
-template <class Rows, class Columns, int lanes, class T>
-__device__ __forceinline__ void gather_group(float (&sums)[Rows::size][Columns::size][lanes],
-                                             const float (&taps)[Rows::kernel * Columns::kernel][lanes],
-                                             const T* from, int row_step, int column_step) {
-#pragma unroll
-  for (int r = 0; r < Rows::sources; ++r, from += row_step) {
-    float source[Columns::sources][lanes];
-    load_columns<Columns::sources, lanes>(source, from, column_step);
-#pragma unroll
-    for (int i = 0; i < Rows::size; ++i) {
-      if (!Rows::meet(r, i)) continue;
-#pragma unroll
-      for (int j = 0; j < Columns::size; ++j) {
-#pragma unroll
-        for (int k = 0; k < Columns::kernel; ++k) {
-          if (!Columns::has_source(k, j)) continue;
-#pragma unroll
-          for (int v = 0; v < lanes; ++v)
-            sums[i][j][v] = fmaf(taps[Rows::tap(r, i) * Columns::kernel + k][v],
-                                 source[Columns::source(k, j)][v], sums[i][j][v]);
-        }
-      }
-    }
-  }
-}
-
-// Stores the targets of a group that exist.
-template <class T, int rows, int columns, int lanes>
-__device__ __forceinline__ void store_group(const float (&sums)[rows][columns][lanes], T* to, int y, int x,
-                                            const TileAxis& height, const TileAxis& width, int64_t row_stride,
-                                            int64_t column_stride, bool whole_lanes, int channels_left) {
-  const int64_t column_step = column_stride * width.target_step;
-  to += y * row_stride + x * column_stride;
-#pragma unroll
-  for (int i = 0; i < rows; ++i, to += row_stride * height.target_step) {
-    if (static_cast<unsigned>(y + i * height.target_step) >= static_cast<unsigned>(height.target)) continue;
-    T* at = to;
-#pragma unroll
-    for (int j = 0; j < columns; ++j, at += column_step) {
-      if (static_cast<unsigned>(x + j * width.target_step) >= static_cast<unsigned>(width.target)) continue;
-      if constexpr (lanes == 1) {
-        *at = from_sum<T>(sums[i][j][0]);
-      } else if (whole_lanes) {
-        store_vector<T, lanes>(at, sums[i][j]);
-      } else {
-        store_first<T, lanes>(at, sums[i][j], channels_left);
-      }
-    }
-  }
-}
-
-template <class T, class Rows, class Columns, bool channels_last, int lanes>
-__global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledGather args) {
+template <class T, class Rows, class Columns, bool channels_last, int lanes, class Link>
+__global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const typename Link::Arguments args) {
   const TilePlan& plan = args.tiles;
   KSHOT_DYNAMIC_SHARED(unsigned char, shared);
   T* tile = reinterpret_cast<T*>(shared);
-  float* block_taps = reinterpret_cast<float*>(tile + plan.source.elements);
+  float* block_taps = reinterpret_cast<float*>(tile + Link::kTiles * plan.source.elements);
   constexpr int tap_count = Rows::kernel * Columns::kernel;
-  T* held = args.holds_dictionary
-                ? reinterpret_cast<T*>(block_taps + plan.block.channels * tap_pitch(tap_count))
-                : nullptr;
+  float* values = block_taps + plan.block.channels * tap_pitch(tap_count);
+  T* held =
+      args.holds_dictionary ? reinterpret_cast<T*>(values + Link::kValues * plan.block.channels) : nullptr;
 
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(plan.channel_blocks));
   const int tile_and_samples = static_cast<int>(blockIdx.x / static_cast<unsigned>(plan.channel_blocks));
@@ -101,30 +48,31 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
   const int groups = plan.groups();
 
   const DictionaryPart<T> part{args.weight, first_channel, plan.block.channels, plan.channels, tap_count};
+  Link link(args, shared, values, first_channel);
   const int64_t begin = static_cast<int64_t>(samples) * args.samples_per_block;
   const int64_t end = min(begin + args.samples_per_block, plan.batch);
   for (int64_t n = begin; n < end; ++n) {
+    const TilePlace place = source_place(plan, tile_row, tile_column, first_channel);
     fill_tile<T, channels_last>(tile, plan.source, plan.block,
-                                static_cast<const T*>(args.source) + n * source_sample,
-                                plan.height.source_origin + tile_row * plan.height.source_advance,
-                                plan.width.source_origin + tile_column * plan.width.source_advance,
-                                first_channel, plan.height.source, plan.width.source, plan.channels);
+                                static_cast<const T*>(args.source) + n * source_sample, place);
+    link.fill(tile, n * source_sample, place);
     __pipeline_commit();
     if (n == begin && held != nullptr) {
       hold_dictionary(held, part);
       __syncthreads();
     }
     if (n == begin || varies_by_sample(args.weight)) mix_taps(block_taps, part, held, n, args.turned);
+    link.prepare(n, n == begin);
     __pipeline_wait_prior(0);
+    link.map(tile, place);
     __syncthreads();
 
     if (channel < plan.channels) {
-      float taps[tap_count][lanes], bias[lanes];
+      const float* own_taps = block_taps + lane.channel * lanes * tap_pitch(tap_count);
+      ThreadTaps<tap_count, lanes, Link::kTapsInRegisters> taps(own_taps);
+      float bias[lanes];
 #pragma unroll
       for (int v = 0; v < lanes; ++v) {
-        const float* from = block_taps + (lane.channel * lanes + v) * tap_pitch(tap_count);
-#pragma unroll
-        for (int t = 0; t < tap_count; ++t) taps[t][v] = from[t];
         bias[v] = 0;
         if (args.bias != nullptr && channel + v < plan.channels) {
           bias[v] = static_cast<const float*>(args.bias)[n * args.bias_stride + channel + v];
@@ -137,26 +85,36 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const TiledG
         const Group row = group_of<Rows::size>(plan.height, group_row);
         const Group column =
             group_of<Columns::size>(plan.width, group - group_row * plan.column_groups.divisor());
-        float sums[Rows::size][Columns::size][lanes];
+        const GroupBounds<Rows::size, Columns::size> bounds(
+            first_row + row.target, first_column + column.target, plan.height, plan.width);
+        const T* from =
+            first_source + row.held * plan.source.row_pitch + column.held * plan.source.column_pitch;
+        const int row_step = plan.height.source_step * plan.source.row_pitch,
+                  column_step = plan.width.source_step * plan.source.column_pitch;
+        if constexpr (Link::kBackward) {
+          link.template group<T, Rows, Columns>(own_taps, from, row_step, column_step, bounds,
+                                                n * target_sample + channel, strides, lane.channel);
+        } else {
+          float sums[Rows::size][Columns::size][lanes];
 #pragma unroll
-        for (int i = 0; i < Rows::size; ++i) {
+          for (int i = 0; i < Rows::size; ++i) {
 #pragma unroll
-          for (int j = 0; j < Columns::size; ++j) {
+            for (int j = 0; j < Columns::size; ++j) {
 #pragma unroll
-            for (int v = 0; v < lanes; ++v) sums[i][j][v] = bias[v];
+              for (int v = 0; v < lanes; ++v) sums[i][j][v] = bias[v];
+            }
           }
+          gather_group<Rows, Columns, lanes>(sums, taps, from, row_step, column_step,
+                                             [](int, int, int, int, float) {});
+          link.add(sums, bounds);
+          store_group(sums, target, bounds, strides.row, strides.column, args.whole_lanes,
+                      plan.channels - channel);
         }
-        gather_group<Rows, Columns, lanes>(
-            sums, taps,
-            first_source + row.held * plan.source.row_pitch + column.held * plan.source.column_pitch,
-            plan.height.source_step * plan.source.row_pitch,
-            plan.width.source_step * plan.source.column_pitch);
-        store_group(sums, target, first_row + row.target, first_column + column.target, plan.height,
-                    plan.width, strides.row, strides.column, args.whole_lanes, plan.channels - channel);
       }
     }
     __syncthreads();  // before the tile and the taps of the next sample
   }
+  link.finish(lane, channel, tile_and_samples);
 }
 
 }  // namespace

@@ -127,6 +127,8 @@ struct TileRequest {
   int64_t dictionary;  // elements that a block reads for each channel to mix its taps
   const void* source;
   const void* target;
+  int source_tiles = 1;      // held: two where another image comes along with the source
+  bool few_margins = false;  // whether margins cost more than lines of half a warp's channels
 };
 
 // The largest copy of up to 16 bytes that `elements` in a row and the address allow.
@@ -166,8 +168,8 @@ inline HeldTile held_tile(Layout layout, int64_t rows, int64_t columns, const Bl
 }
 
 // Bytes of shared memory for the tiles and for `sums` floats of each channel.
-inline int64_t shared_bytes(const TilePlan& plan, int element_bytes, int64_t sums) {
-  return static_cast<int64_t>(plan.source.elements + plan.target.elements) * element_bytes +
+inline int64_t shared_bytes(const TilePlan& plan, int element_bytes, int64_t sums, int source_tiles = 1) {
+  return (int64_t{source_tiles} * plan.source.elements + plan.target.elements) * element_bytes +
          static_cast<int64_t>(plan.block.channels) * sums * static_cast<int64_t>(sizeof(float));
 }
 
@@ -239,7 +241,8 @@ inline double cost_of(const TileRequest& request, const TilePlan& plan) {
   const double blocks = static_cast<double>(request.batch) * plan.channel_blocks * plan.tiles();
   const double idle = std::max(0.0, static_cast<double>(kManyBlocks) / blocks - 1);
   // Half a warp of channels: two groups of a warp meet in the banks, and lines of memory are shorter.
-  const bool narrow = request.layout == Layout::kChannelsLast && plan.block.channel_lanes_log2 < 5;
+  const bool narrow =
+      !request.few_margins && request.layout == Layout::kChannelsLast && plan.block.channel_lanes_log2 < 5;
   const double dictionary = 0.5 * static_cast<double>(request.dictionary) * plan.tiles();
   return (reads + targets + dictionary) * (1 + 0.1 * std::min(idle, 5.0)) * (narrow ? 1.1 : 1.0) +
          threads * (narrow ? 0.25 : 0.15);
@@ -256,7 +259,7 @@ inline std::optional<TilePlan> plan_tiles(const TileRequest& request) {
     const TilePlan plan =
         plan_of_tile(request, tile_axis(request.height, rows, request.rows),
                      tile_axis(request.width, columns, request.columns), channel_lanes_log2);
-    if (shared_bytes(plan, request.element_bytes, request.sums) > kSharedBytes) return;
+    if (shared_bytes(plan, request.element_bytes, request.sums, request.source_tiles) > kSharedBytes) return;
     const double cost = cost_of(request, plan);
     if (best && cost >= best_cost) return;
     best = plan;
@@ -282,6 +285,38 @@ inline std::optional<TilePlan> plan_tiles(const TileRequest& request) {
     }
   }
   return best;
+}
+
+// As many samples to a block as make `elements`, what it moves for each channel beside its tiles (of the
+// dictionary, say), an eighth of what it moves of these, or a quarter where fewer blocks than multiprocessors
+// are left (half of them at least).
+inline int64_t samples_per_block(const TilePlan& plan, int64_t elements) {
+  const int64_t beside = elements * plan.tiles(), images = int64_t{plan.height.source} * plan.width.source +
+                                                           int64_t{plan.height.target} * plan.width.target;
+  const auto too_few = [&](int64_t samples) {
+    const int64_t blocks = ceil_div(plan.batch, 2 * samples) * plan.channel_blocks * plan.tiles();
+    if (blocks < kManyBlocks / 5) return false;
+    return beside * (blocks < kManyBlocks / 2 ? 4 : 8) > samples * images;
+  };
+  int64_t samples = 1;
+  while (samples < plan.batch && too_few(samples)) samples *= 2;
+  return ceil_div(plan.batch, ceil_div(plan.batch, samples));
+}
+
+// How blocks of a gather go through samples.
+struct SampleShare {
+  int samples;            // of a block
+  bool holds_dictionary;  // whether a block holds its share of the dictionary for them
+  int64_t shared;         // bytes of shared memory
+};
+
+// `shared`: bytes without the dictionary, which is worth holding for samples with taps of their own.
+inline SampleShare share_samples(const TilePlan& plan, int64_t elements, int64_t dictionary_bytes,
+                                 bool varies, int64_t shared) {
+  const int64_t samples = samples_per_block(plan, elements);
+  if (!varies || samples <= 1) return {static_cast<int>(samples), false, shared};
+  if (shared + dictionary_bytes > kSharedBytes) return {1, false, shared};
+  return {static_cast<int>(samples), true, shared + dictionary_bytes};
 }
 
 }  // namespace kshot::cuda

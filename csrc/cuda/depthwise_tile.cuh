@@ -52,12 +52,29 @@ __device__ __forceinline__ void copy_piece(T* to, const T* from, int bytes, bool
   }
 }
 
-// Starts to copy the part of one sample from (row, column, channel) on; the caller commits and waits.
-template <class T, bool channels_last>
-__device__ __forceinline__ void fill_tile(T* tile, const HeldTile& held, const BlockShape& block,
-                                          const T* sample, int row, int column, int channel, int height,
-                                          int width, int channels) {
-  const ImageStrides<channels_last> strides(channels, height, width);
+// Where a tile lies in the image that it is a part of.
+struct TilePlace {
+  int row, column, channel;     // its first source, which may lie outside
+  int height, width, channels;  // of the image
+};
+
+// That of the sources of a tile of targets.
+__device__ __forceinline__ TilePlace source_place(const TilePlan& plan, int tile_row, int tile_column,
+                                                  int channel) {
+  return {plan.height.source_origin + tile_row * plan.height.source_advance,
+          plan.width.source_origin + tile_column * plan.width.source_advance,
+          channel,
+          plan.height.source,
+          plan.width.source,
+          plan.channels};
+}
+
+// Calls body(element of the tile, element of the sample, channel in the tile, whether it is inside) for the
+// pieces that this thread brings to the tile.
+template <class T, bool channels_last, class Body>
+__device__ __forceinline__ void for_each_piece(const HeldTile& held, const BlockShape& block,
+                                               const TilePlace& place, const Body& body) {
+  const ImageStrides<channels_last> strides(place.channels, place.height, place.width);
   const int per_piece = block.piece_bytes / static_cast<int>(sizeof(T));
   const int row_lanes = 1 << block.row_lanes_log2, thread = static_cast<int>(threadIdx.x);
   const int first = thread & (row_lanes - 1), slots = static_cast<int>(blockDim.x) >> block.row_lanes_log2;
@@ -66,19 +83,29 @@ __device__ __forceinline__ void fill_tile(T* tile, const HeldTile& held, const B
   const int pieces_log2 = 31 - __clz(pieces_per_column);
   for (int slot = thread >> block.row_lanes_log2; slot < rows; slot += slots) {
     const int plane = channels_last ? 0 : held.rows_divisor.quotient(slot), y = slot - plane * held.rows;
-    const bool row_inside =
-        static_cast<unsigned>(row + y) < static_cast<unsigned>(height) && channel + plane < channels;
-    const T* from = sample + (channel + plane) * strides.channel + (row + y) * strides.row;
-    T* to = tile + plane * held.channel_pitch + y * held.row_pitch;
+    const bool row_inside = static_cast<unsigned>(place.row + y) < static_cast<unsigned>(place.height) &&
+                            place.channel + plane < place.channels;
+    const int64_t from = (place.channel + plane) * strides.channel + (place.row + y) * strides.row;
+    const int to = plane * held.channel_pitch + y * held.row_pitch;
     for (int piece = first; piece < held.pieces; piece += row_lanes) {
       const int x = channels_last ? piece >> pieces_log2 : piece * per_piece,
                 c = channels_last ? (piece & (pieces_per_column - 1)) * per_piece : 0;
-      const bool inside = row_inside && static_cast<unsigned>(column + x) < static_cast<unsigned>(width) &&
-                          channel + c < channels;
-      copy_piece(to + piece * per_piece, inside ? from + (column + x) * strides.column + c : sample,
-                 block.piece_bytes, inside);
+      const bool inside = row_inside &&
+                          static_cast<unsigned>(place.column + x) < static_cast<unsigned>(place.width) &&
+                          place.channel + c < place.channels;
+      body(to + piece * per_piece, from + (place.column + x) * strides.column + c, channels_last ? c : plane,
+           inside);
     }
   }
+}
+
+// Starts to copy a part of one sample; the caller commits and waits.
+template <class T, bool channels_last>
+__device__ __forceinline__ void fill_tile(T* tile, const HeldTile& held, const BlockShape& block,
+                                          const T* sample, const TilePlace& place) {
+  for_each_piece<T, channels_last>(held, block, place, [&](int to, int64_t from, int, bool inside) {
+    copy_piece(tile + to, inside ? sample + from : sample, block.piece_bytes, inside);
+  });
 }
 
 // The group with the given index along an axis: its first target and its first source position in the tile.
@@ -121,16 +148,6 @@ struct Window {
     return !transposed || (target - tap + kernel - 1) % stride == 0;
   }
 };
-
-// Channels of one lane as floats.
-template <class T, int lanes>
-__device__ __forceinline__ void load_lanes(float (&to)[lanes], const T* from) {
-  if constexpr (lanes == 1) {
-    to[0] = to_sum(*from);
-  } else {
-    load_vector<T, lanes>(to, from);
-  }
-}
 
 // `count` columns of a row, `step` elements apart.
 template <int count, int lanes, class T>

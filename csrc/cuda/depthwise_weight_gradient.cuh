@@ -14,10 +14,8 @@
 // input.
 #pragma once
 
-#include "cuda/depthwise_taps.cuh"
-#include "cuda/depthwise_tile.cuh"
+#include "cuda/depthwise_join.cuh"
 #include "cuda/depthwise_weight_gradient.h"
-#include "cuda/reduce.cuh"
 
 namespace kshot::cuda {
 namespace {
@@ -59,36 +57,6 @@ __device__ __forceinline__ void gradient_group(float (&sums)[Rows::kernel * Colu
   }
 }
 
-// Joins the sums of all threads of a channel in `joined` [channel][count], row pitch tap_pitch(count).
-template <bool channels_last, int count, int lanes>
-__device__ __forceinline__ void join_sums(float* joined, float (&sums)[count][lanes], const BlockShape& block,
-                                          const Lane& lane) {
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  // Lanes of a warp that share a channel: their distances are [nearest, farthest].
-  const int nearest = channels_last ? 1 << block.channel_lanes_log2 : 1;
-  const int farthest = channels_last ? kWarpSize : min(kWarpSize, 1 << block.position_lanes_log2);
-  for (int distance = nearest; distance < farthest; distance *= 2) {
-#pragma unroll
-    for (int t = 0; t < count; ++t) {
-#pragma unroll
-      for (int v = 0; v < lanes; ++v) sums[t][v] += __shfl_xor_sync(kAllLanes, sums[t][v], distance);
-    }
-  }
-  for (int i = thread; i < block.channels * tap_pitch(count); i += threads) joined[i] = 0;
-  const bool leads = channels_last ? thread % kWarpSize < nearest : thread % farthest == 0;
-  for (int warp = 0; warp < threads / kWarpSize; ++warp) {
-    __syncthreads();
-    if (warp != thread / kWarpSize || !leads) continue;
-#pragma unroll
-    for (int v = 0; v < lanes; ++v) {
-      float* to = joined + (lane.channel * lanes + v) * tap_pitch(count);
-#pragma unroll
-      for (int t = 0; t < count; ++t) to[t] += sums[t][v];
-    }
-  }
-  __syncthreads();
-}
-
 template <class T, class Rows, class Columns, bool channels_last, int lanes>
 __global__ void __launch_bounds__(kMostThreads, 2) depthwise_weight_gradient(const TiledWeightGradient args) {
   const TilePlan& plan = args.tiles;
@@ -122,13 +90,11 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_weight_gradient(con
               tile_column = tile_index - tile_row * plan.width.tiles;
     fill_tile<T, channels_last>(tile, plan.source, plan.block,
                                 static_cast<const T*>(args.input) + n * input_sample,
-                                plan.height.source_origin + tile_row * plan.height.source_advance,
-                                plan.width.source_origin + tile_column * plan.width.source_advance,
-                                first_channel, plan.height.source, plan.width.source, plan.channels);
+                                source_place(plan, tile_row, tile_column, first_channel));
     fill_tile<T, channels_last>(grad_tile, plan.target, plan.block,
                                 static_cast<const T*>(args.grad_output) + n * grad_sample,
-                                tile_row * plan.height.tile, tile_column * plan.width.tile, first_channel,
-                                plan.height.target, plan.width.target, plan.channels);
+                                {tile_row * plan.height.tile, tile_column * plan.width.tile, first_channel,
+                                 plan.height.target, plan.width.target, plan.channels});
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();

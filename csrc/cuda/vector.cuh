@@ -171,6 +171,16 @@ __device__ __forceinline__ void load_vector(Sum<T> (&to)[lanes], const T* from) 
   unpack<T, lanes>(to, load_words<lanes * sizeof(T)>(from));
 }
 
+// The same, or a single element.
+template <class T, int lanes>
+__device__ __forceinline__ void load_lanes(Sum<T> (&to)[lanes], const T* from) {
+  if constexpr (lanes == 1) {
+    to[0] = to_sum(*from);
+  } else {
+    load_vector<T, lanes>(to, from);
+  }
+}
+
 template <class T, int lanes>
 __device__ __forceinline__ void store_vector(T* to, const Sum<T> (&from)[lanes]) {
   if constexpr (lanes == 1) {

@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor, Tensor> chained_conv2d(
     const Tensor& code,                 // [K], depthwise also [N, K]
     const std::optional<Tensor>& gate,  // [C_out']
     int64_t out_channels, std::vector<int64_t> stride, std::vector<int64_t> padding,
-    std::vector<int64_t> dilation, bool depthwise, bool moments) {
+    std::vector<int64_t> dilation, bool depthwise, bool moments, bool /* allow_tf32: of CUDA */) {
   const ConvGeometry geometry =
       chain_geometry(input, weight, code, gate, out_channels, depthwise, stride, padding, dilation);
   const ChainOperand operand(input, mean, variance, norm_weight, norm_bias, eps, activation);
@@ -66,7 +66,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
     const Tensor& output,    // [N, C_out', H', W']
     const Tensor& out_mean,  // [C_out'], or empty
     std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation, bool depthwise,
-    bool need_input, bool need_effective, bool need_weight, bool need_code, bool need_gate) {
+    bool need_input, bool need_effective, bool need_weight, bool need_code, bool need_gate,
+    bool /* allow_tf32: of CUDA */) {
   const ConvGeometry geometry = chain_geometry(input, weight, code, gate, channels_of_gradient(grad),
                                                depthwise, stride, padding, dilation);
   check_gradient(grad, input, geometry);

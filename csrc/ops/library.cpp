@@ -15,14 +15,16 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
       "chained_conv2d(Tensor input, Tensor? mean, Tensor? variance, Tensor? norm_weight, Tensor? norm_bias, "
       "float eps, int activation, Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, int[] "
-      "stride, int[] padding, int[] dilation, bool depthwise, bool moments) -> (Tensor, Tensor, Tensor)");
+      "stride, int[] padding, int[] dilation, bool depthwise, bool moments, bool allow_tf32=False) -> "
+      "(Tensor, "
+      "Tensor, Tensor)");
   m.def(
       "chained_conv2d_backward(Tensor grad, Tensor? grad_mean, Tensor? grad_variance, Tensor input, Tensor? "
       "mean, Tensor? variance, Tensor? norm_weight, Tensor? norm_bias, float eps, int activation, Tensor "
       "weight, Tensor code, Tensor? gate, Tensor output, Tensor out_mean, int[] stride, int[] padding, int[] "
       "dilation, bool depthwise, bool need_input, bool need_effective, bool need_weight, bool need_code, "
-      "bool "
-      "need_gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "bool need_gate, bool allow_tf32=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor)");
   m.def(
       "chained_norm_act(Tensor input, Tensor mean, Tensor variance, Tensor? norm_weight, Tensor? norm_bias, "
       "Tensor? residual, float eps, int activation) -> Tensor");

@@ -73,8 +73,9 @@ def chained_conv2d(
     Raises:
         TypeError, ValueError: on a wrong dtype, rank, size, width or device, naming the argument.
 
-    The CPU's kernels take float32 and half types, dense and depthwise weights, and for dense weights one code for the
-    batch. Other calls take the plain sequence of our operators.
+    The kernels take float32 and half types, dense and depthwise weights, and for dense weights one code for the batch.
+    CUDA's take depthwise kernels of 3, 5 and 7 with strides of 1 and 2, the latter without dilation, and before dense
+    strides no norm per sample. Other calls take the plain sequence of our operators.
 
     Example:
         >>> from kshot_ext.functional import ChannelNorm
@@ -105,24 +106,43 @@ def chained_conv2d(
     device = input.device.type
     if torch.is_autocast_enabled(device) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(device))
-    if not _has_kernel(input, code, widths, weight):
+    if not _has_kernel(input, code, widths, weight, window, norm):
         with torch.autocast(device, enabled=False):
             return _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments)
     input = conv_forms.active(input, widths)
-    weight, code = weight.float(), code.float()  # a mixed weight is not rounded, nor are the moments it makes
+    code = code.float()
+    if backend.kernels_for(input.device) == "cpu":
+        weight = weight.float()  # a mixed weight is not rounded there, nor are the moments it makes
     gate = None if gate is None else leading(gate, widths.out_channels).float()
     depthwise = conv_forms.is_depthwise(weight, widths)
     _, *lists = window.as_lists()
     raw, mean, variance = _operator.call(
-        input, *operator_arguments(norm), weight, code, gate, widths.out_channels, *lists, depthwise, moments
-    )
+        input, *operator_arguments(norm), weight, code, gate, widths.out_channels, *lists, depthwise, moments,
+        torch.backends.cudnn.allow_tf32,
+    )  # fmt: skip
     return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
 
 
-def _has_kernel(input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tensor) -> bool:
-    if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
+def _has_kernel(
+    input: Tensor, code: Tensor, widths: ActiveWidths, weight: Tensor, window: Window, norm: ChannelNorm | None
+) -> bool:
+    if torch.float64 in (input.dtype, weight.dtype):
         return False
-    return conv_forms.is_depthwise(weight, widths) or (widths.groups == 1 and code.dim() == 1)
+    depthwise, on_cuda = conv_forms.is_depthwise(weight, widths), backend.kernels_for(input.device) == "cuda"
+    if depthwise:
+        return not on_cuda or _cuda_serves_depthwise(window)
+    if widths.groups != 1 or code.dim() != 1:
+        return False
+    per_sample = norm is not None and any(p is not None and p.dim() == 2 for p in norm[2:4])
+    return not (on_cuda and per_sample and max(window.stride) > 1)  # sums of samples need one walk over each
+
+
+def _cuda_serves_depthwise(window: Window) -> bool:
+    """Whether CUDA's depthwise links take a window: those whose tiles fit in shared memory, forward and backward."""
+    (kernel, *kernels), (stride, *strides), dilation = window.kernel, window.stride, window.dilation
+    if kernel not in (3, 5, 7) or stride not in (1, 2) or kernels != [kernel] or strides != [stride]:
+        return False
+    return max(dilation) == 1 or (stride == 1 and max(dilation) * (kernel - 1) <= 8)
 
 
 def prefers_chain(input: Tensor, weight: Tensor, code: Tensor | None) -> bool:
@@ -162,7 +182,7 @@ def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, o
 
 def _fake(
     input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate, out_channels, stride, padding,
-    dilation, depthwise, moments,
+    dilation, depthwise, moments, allow_tf32=False,
 ):  # fmt: skip
     size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], out_channels, *size)
@@ -173,7 +193,7 @@ def _fake(
 
 def _setup_context(ctx, inputs, output) -> None:
     input, mean, variance, norm_weight, norm_bias, ctx.eps, ctx.activation, weight, code, gate, _, *rest = inputs
-    *ctx.window_and_form, moments = rest
+    *ctx.window_and_form, moments, ctx.allow_tf32 = rest
     raw, out_mean, out_variance = output
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
     ctx.save_for_backward(input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean)
@@ -192,7 +212,7 @@ def _forward(ctx, *inputs, output=None):
 
 def _backward(ctx, grad, grad_mean, grad_variance):
     if grad is None and grad_mean is None and grad_variance is None:
-        return (None,) * 16
+        return (None,) * 17
     input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean = ctx.saved_tensors
     if grad is None:  # only the moments are used
         grad = torch.zeros_like(raw)
@@ -203,6 +223,7 @@ def _backward(ctx, grad, grad_mean, grad_variance):
     results = _backward_operator(
         grad, grad_mean, grad_variance, input, *norm, ctx.eps, ctx.activation, weight, code, gate, raw, out_mean,
         *ctx.window_and_form, any(needs[:5]), compact, need_weight and not compact, need_code, need_gate,
+        ctx.allow_tf32,
     )  # fmt: skip
     grad_input, *of_norm, effective, grad_weight, grad_code, grad_gate = results
     return (
@@ -213,14 +234,14 @@ def _backward(ctx, grad, grad_mean, grad_variance):
         (CompactGradient.of_use(weight, code, gate, effective) if compact else grad_weight) if need_weight else None,
         grad_code if need_code else None,
         grad_gate if need_gate else None,
-        *(None,) * 6,
+        *(None,) * 7,
     )
 
 
 def _fake_backward(
     grad, grad_mean, grad_variance, input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate,
     output, out_mean, stride, padding, dilation, depthwise,
-    need_input, need_effective, need_weight, need_code, need_gate,
+    need_input, need_effective, need_weight, need_code, need_gate, allow_tf32=False,
 ):  # fmt: skip
     def none(like: Tensor = code):  # a tensor of its own each time: results share no memory
         return like.new_empty(0)

@@ -48,7 +48,7 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
         if residual.shape != input.shape:
             raise ValueError(f"residual must have shape {list(input.shape)} like input, got {list(residual.shape)}")
         checks.check_companion("residual", residual, "input", input)
-    if backend.kernels_for(input.device) != "cpu" or input.dtype == torch.float64:
+    if backend.kernels_for(input.device) is None or input.dtype == torch.float64:
         return reference.chained_norm_act(input, norm, residual)
     if residual is not None and residual.dtype != input.dtype:  # neither may be rounded to the other's type
         return _operator.call(*_operands(input.float(), norm, residual.float())).to(input.dtype)

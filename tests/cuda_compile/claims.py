@@ -66,6 +66,7 @@ CLAIMS = [
         dynamic_shared=48 * 1024,
     ),
     Claim(r"add_(parts|stretches)_kernel"),
+    Claim(r"chain_(norm_map|gradient_map|norm_gradient)_kernel"),
     Claim(r"depthwise_(gather|weight_gradient)<.*>", vector_loads=True, dynamic_shared=48 * 1024),
     Claim(r"depthwise_direct_(gather|weight_gradient)<.*>", dynamic_shared=48 * 1024),
     Claim(r"depthwise_partial_sums<.*>"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cuda_emulation import dense_cases, depthwise_cases
+from cuda_emulation import chain_cases, dense_cases, depthwise_cases
 from cuda_emulation.dictionaries import DTYPES, Dictionary, memory, sum_dtype
 from cuda_emulation.emulation import Emulated, load
 
@@ -173,6 +173,23 @@ def depthwise(case: depthwise_cases.Case, direction: str) -> Workload:
         return Workload("depthwise_conv2d", lambda module: problem.run_weight_gradient(module, per_sample), least)
     least = images + element * problem.dictionary.numel()
     return Workload("depthwise_conv2d", getattr(problem, f"run_{direction}"), least)
+
+
+def chained(link: chain_cases.Link, direction: str) -> Workload:
+    """`direction`: "forward", with moments, or "backward", of input, weight and norm.
+
+    A depthwise link makes all gradients in one walk. A dense one makes those of input and weight apart, so it must read
+    g, y and x twice.
+    """
+    problem, dense = chain_cases.Problem(link), isinstance(link.conv, chain_cases.DenseCase)
+    element = chain_cases.element_type(link.conv).itemsize
+    input, output, dictionary = (t.numel() for t in (problem.x, problem.y, problem.conv.dictionary))
+    least = element * (input + output + dictionary)
+    if direction == "backward":
+        walks = 2 if dense else 1
+        of_weight = problem.conv.taps()[0].numel() * (link.conv.out_channels if dense else 1)
+        least = element * (input + walks * (input + 2 * output) + dictionary) + SUM_BYTES * of_weight
+    return Workload(f"chained_{'dense' if dense else 'depthwise'}", getattr(problem, f"run_{direction}"), least)
 
 
 def dense(case: dense_cases.Case, direction: str) -> Workload:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from cuda_emulation.operators.check_calls import *  # noqa: F403
+from cuda_emulation.operators.check_chains import *  # noqa: F403
 from cuda_emulation.operators.check_operators import *  # noqa: F403
 
 import kshot_ext

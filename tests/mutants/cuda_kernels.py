@@ -9,6 +9,8 @@ SGD = ("tests/cuda_emulation/test_sgd_update.py",)
 NORM = ("tests/cuda_emulation/test_batch_norm_act.py",)
 DEPTHWISE = ("tests/cuda_emulation/test_depthwise_conv2d.py",)
 DENSE = ("tests/cuda_emulation/test_dense_conv2d.py",)
+DEPTHWISE_CHAIN = ("tests/cuda_emulation/test_chained_depthwise.py",)
+DENSE_CHAIN = ("tests/cuda_emulation/test_chained_dense.py",)
 
 MUTANTS = (
     Mutant(
@@ -70,8 +72,8 @@ MUTANTS = (
     Mutant(
         "depthwise_channels_beyond_the_last",
         "csrc/cuda/depthwise_tile.cuh",
-        "static_cast<unsigned>(height) && channel + plane < channels;",
-        "static_cast<unsigned>(height);",
+        "static_cast<unsigned>(place.height) &&\n                            place.channel + plane < place.channels;",
+        "static_cast<unsigned>(place.height);",
         DEPTHWISE,
         "A block of planes reads beyond the last channel.",
     ),
@@ -98,5 +100,45 @@ MUTANTS = (
         "job.undampened = 1;",
         SGD,
         "Dampening has no effect.",
+    ),
+    Mutant(
+        "chain_padding_is_normalised_on_cuda",
+        "csrc/cuda/dense_links.cuh",
+        "if (!inside) return;\n      apply_norm<T, kLanes>",
+        "apply_norm<T, kLanes>",
+        DENSE_CHAIN,
+        "Beyond the image lies what the norm makes of zero in place of zero.",
+    ),
+    Mutant(
+        "chain_moments_about_zero_on_cuda",
+        "csrc/cuda/depthwise_links.cuh",
+        "pivot *= share;",
+        "pivot = 0;",
+        DEPTHWISE_CHAIN,
+        "Sums of squares are taken about zero, and cancel where means are large.",
+    ),
+    Mutant(
+        "chain_gradient_of_turned_taps_on_cuda",
+        "csrc/cuda/depthwise_links.cuh",
+        "args_.turned && t < taps ? taps - 1 - t : t",
+        "t",
+        DEPTHWISE_CHAIN,
+        "The gradient of the weight comes from the last tap to the first.",
+    ),
+    Mutant(
+        "chain_norm_of_the_first_sample_on_cuda",
+        "csrc/cuda/dense_links.cuh",
+        "const int64_t values = sample * products_.norm_stride + this->channel();",
+        "const int64_t values = this->channel();",
+        DENSE_CHAIN,
+        "All samples take the norm of the first in the gradient of the weight.",
+    ),
+    Mutant(
+        "chain_sums_of_blocks_left_out_on_cuda",
+        "csrc/cuda/dense_links.cuh",
+        "sums[first_column + c] = 0;",
+        ";",
+        DENSE_CHAIN,
+        "Blocks without places leave sums of whatever was there.",
     ),
 )

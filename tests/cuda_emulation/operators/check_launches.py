@@ -23,6 +23,14 @@ def batch_norm() -> Tensor:
     return functional.batch_norm_act(x, torch.ones(8), torch.zeros(8), torch.zeros(8), torch.ones(8)).sum()
 
 
+def chain() -> Tensor:
+    x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    norm = functional.ChannelNorm(*(torch.rand(8).requires_grad_() for _ in range(2)))
+    call = {"padding": 1, "groups": 8, "norm": norm}
+    raw, *moments = functional.chained_conv2d(x, torch.randn(3, 8, 1, 3, 3), torch.rand(3), **call)
+    return functional.chained_norm_act(raw, functional.ChannelNorm(*moments)).sum()
+
+
 def mixing(per_sample: bool) -> Tensor:
     code = torch.rand(*((2,) if per_sample else ()), 3).requires_grad_()
     return functional.effective_weight(torch.randn(3, 8, 4, 3, 3).requires_grad_(), code).sum()
@@ -39,13 +47,18 @@ def update() -> Tensor:
 @pytest.mark.parametrize(
     ("kernel", "run"),
     [
-        ("dense_gather_kernel<Tile, transposed>", lambda: convolution(False, False)),
+        ("dense_gather_kernel<Tile, transposed, Link>", lambda: convolution(False, False)),
         ("dense_weight_gradient_kernel", lambda: convolution(False, False).backward()),
         ("add_stretches_kernel", lambda: convolution(False, False, size=20).backward()),
         ("dense_per_sample_gradient_kernel", lambda: convolution(True, False).backward()),
         ("depthwise_gather", lambda: convolution(False, True)),
         ("depthwise_weight_gradient", lambda: convolution(False, True).backward()),
         ("depthwise_partial_sums", lambda: convolution(False, True).backward()),
+        ("join_moments_kernel", chain),
+        ("ForwardLink", chain),
+        ("BackwardLink", lambda: chain().backward()),
+        ("chain_norm_gradient_kernel", lambda: chain().backward()),
+        ("gradient_sums_kernel<T, true", lambda: chain().backward()),
         ("moments_kernel", batch_norm),
         ("batch_norm_act_kernel", batch_norm),
         ("batch_norm_act_backward_kernel", lambda: batch_norm().backward()),

@@ -1,0 +1,80 @@
+"""Dense links of a chain on the emulator, forward and backward, against PyTorch in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cuda_emulation import build
+from cuda_emulation.chain_cases import DenseCase, Link, Problem, check_backward, check_forward, random_dense_link
+from cuda_emulation.depthwise_cases import Axis
+from cuda_emulation.emulation import ORDERS, load, needs_full, share
+
+pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+
+CASES = 72
+
+
+def check(seed: int, order: str, module: Any) -> None:
+    problem = Problem(random_dense_link(seed))
+    with module.schedule(order, seed=seed):
+        check_forward(module, problem)
+        check_backward(module, problem)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("first", range(0, CASES, 12))
+def test_random_links(first: int, order: str) -> None:
+    for seed in share(range(first, first + 12), order):
+        check(seed, order, load("chained_dense"))
+
+
+@needs_full
+@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@pytest.mark.parametrize("first", range(0, 24, 8))
+def test_sanitizers(first: int, variant: str, order: str) -> None:
+    for seed in range(first, first + 8):
+        check(seed, order, load("chained_dense", variant))
+
+
+def plane(size: int, kernel: int = 1, stride: int = 1, **fields: Any) -> DenseCase:
+    axis = Axis(size, kernel, stride, kernel // 2, kernel // 2)
+    return DenseCase(axis, axis, **fields)
+
+
+# What random links hardly meet: tall tiles, many blocks, classes of places that leave blocks out.
+SPECIAL = {
+    "tall tiles": Link(plane(48, batch=15, channels=4, out_channels=5), activation="relu6"),
+    "tall tiles per sample": Link(plane(128, batch=2, channels=4, out_channels=3, dtype="float16"), norm="sample"),
+    "several tiles of channels": Link(plane(11, batch=2, channels=140, out_channels=132, dtype="bfloat16")),
+    "more classes than a launch takes": Link(plane(34, 3, 3, batch=1, channels=8, out_channels=8)),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_special_links(name: str) -> None:
+    module, problem = load("chained_dense"), Problem(SPECIAL[name])
+    with module.schedule(ORDERS[list(SPECIAL).index(name) % 3], seed=5):
+        check_forward(module, problem)
+        check_backward(module, problem)
+
+
+def test_results_do_not_depend_on_the_order() -> None:
+    module, problem = load("chained_dense"), Problem(Link(plane(13, 3, batch=2, channels=12, out_channels=20)))
+    results = []
+    for order in ORDERS:
+        with module.schedule(order, seed=7):
+            results.append([*problem.run_forward(module), *problem.run_backward(module).values()])
+    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+
+
+def test_moments_of_channels_far_from_zero() -> None:
+    """Raw outputs whose mean is a thousand deviations: sums of squares about zero would have no digit left."""
+    problem = Problem(Link(plane(24, batch=2, channels=8), norm="none", activation="identity"))
+    problem.conv.weight = torch.eye(8)[..., None, None]
+    problem.x = problem.z = problem.y = (problem.conv.input * 0.01 + 10).double()
+    _, mean, variance = problem.run_forward(load("chained_dense"))
+    due_mean, due_variance = problem.moments()
+    torch.testing.assert_close(mean, due_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance, due_variance, rtol=1e-4, atol=0)
