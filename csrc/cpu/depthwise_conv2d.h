@@ -28,7 +28,7 @@ struct DepthwiseGather {
   int64_t bias_stride;    // elements from sample to sample: 0 for a shared bias
   void* target;           // [N, target_height, target_width, C]
   bool past_caches;       // whether the target is too large for the caches
-  Activation activation;  // identity for gradients
+  Activation activation = Activation::kIdentity;
 };
 
 struct DepthwiseWeightGradient {

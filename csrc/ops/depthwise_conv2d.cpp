@@ -38,7 +38,6 @@ struct Gather {
     args.bias_stride = bias && bias->dim() == 2 ? geometry.in_channels : 0;
     args.target = target.data_ptr();
     args.past_caches = exceeds_caches(target);
-    args.activation = Activation::kIdentity;
   }
   Gather(const Gather&) = delete;
 
