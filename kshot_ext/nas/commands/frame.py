@@ -28,7 +28,14 @@ from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.reporting.code_facts import verdict_sentence
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
-from kshot_ext.nas.runs.settings import AnySettings, check_codes_can_part, check_same, gather_settings, own_classes
+from kshot_ext.nas.runs.settings import (
+    AnySettings,
+    check_codes_can_part,
+    check_same,
+    gather_settings,
+    method_asked_for,
+    own_classes,
+)
 from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -76,7 +83,7 @@ class Run:
             settings = gather_settings(defaults, config, options)
             check_codes_can_part(settings)
             return settings
-        allow_own_method(options.get("method"))
+        allow_own_method(method_asked_for(options))
         self.folder = RunFolder(self.resume, self.command)
         self.own_classes = own_classes(self.folder.settings)
         settings = gather_settings(self.folder.settings, config, options)

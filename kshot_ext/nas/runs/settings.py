@@ -188,11 +188,12 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
         SettingsError: if the file cannot be read, a name or value is illegal, or the space or the method of the file or
             of the base is one of one's own that the options do not name.
     """
-    allow_own_method(options.get("method"))
+    asked = method_asked_for(options)
+    allow_own_method(asked)
     settings = base
     if file is not None:
         table = read_toml(file, pipes=True)
-        own_options, asked = table.get("method"), options.get("method")
+        own_options = table.get("method")
         if asked is not None and isinstance(own_options, Mapping):
             table["method"] = {"name": asked, **own_options}  # those of a table that names none are the asked method's
         settings = with_table(settings, table, str(file))
@@ -242,6 +243,12 @@ def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> 
         except ValueError as error:
             raise SettingsError(f"{origin}: {error}") from error
     return override(settings, changes, origin)
+
+
+def method_asked_for(options: Mapping[str, Any]) -> str | None:
+    """The name of the method that options ask for, as text or in a table; None if they name none."""
+    method = options.get("method")
+    return method.get("name") if isinstance(method, Mapping) else method
 
 
 def own_classes(settings: SupernetSettings) -> dict[str, str]:
