@@ -10,6 +10,7 @@ from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
 from kshot_ext.nn.fused_form import Fused
 from kshot_ext.nn.links import can_wait, is_norm_act, link
 from kshot_ext.nn.watched import is_free
+from kshot_ext.ops.memory_order import has_channels_innermost
 
 _ACTIVATIONS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
 
@@ -40,6 +41,9 @@ def _behind_norm(layer: nn.Module, value: Value) -> Value:
 
 
 def in_format_of(input: Any, output: Any) -> Any:
-    """The output, contiguous if the input of the outermost container is: chains put out channels_last."""
+    """The output, contiguous if the input of the outermost container is: chains put out channels_last.
+
+    Images of one channel, or of one pixel, are both, and leave it as it is.
+    """
     images = isinstance(output, Tensor) and output.dim() == 4 and isinstance(input, Tensor)
-    return output.contiguous() if images and input.is_contiguous() else output
+    return output.contiguous() if images and input.is_contiguous() and not has_channels_innermost(input) else output
