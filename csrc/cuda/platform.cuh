@@ -5,9 +5,12 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
+// A host compiler cannot read what CUDA's own have for kernels; the emulator's can.
+#if defined(__CUDACC__) || !defined(__CUDA_RUNTIME_H__)
+#include <cuda_pipeline_primitives.h>
 #include <mma.h>
+#endif
 
 #include <cstdint>
 #include <stdexcept>
