@@ -113,15 +113,25 @@ def chain_traffic(block: Block, batch: int) -> int:
 
 
 def chain_rows(layers: LayerSet) -> list[Row]:
+    return rows_of_blocks(layers, chain_contest, chain_traffic, conv_operations)
+
+
+def rows_of_blocks(
+    layers: LayerSet,
+    contest: Callable[..., Contest],
+    traffic: Callable[[Block, int], int],
+    operations: Callable[[ConvLayer, int], int],
+) -> list[Row]:
+    """A row for each block: who competes, and the bytes and operations that the batch takes at least."""
     return [
         Row(
             block[0].name.removesuffix(" expand"),
             "chain",
             ", ".join(layer.geometry for layer in block),
             count,
-            partial(chain_contest, block, layers.batch, layers.num_shots),
-            chain_traffic(block, layers.batch),
-            sum(conv_operations(layer, layers.batch) for layer in block),
+            partial(contest, block, layers.batch, layers.num_shots),
+            traffic(block, layers.batch),
+            sum(operations(layer, layers.batch) for layer in block),
         )
         for block, count in blocks_of(layers)
     ]

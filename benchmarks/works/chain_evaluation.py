@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.forms import LAYOUTS, Contest, Form, in_layout
 from benchmarks.layers import LayerSet
 from benchmarks.place import CPU, Place
-from benchmarks.works.chain import Block, blocks_of
+from benchmarks.works.chain import Block, rows_of_blocks
 from benchmarks.works.conv_operands import compiled
 from benchmarks.works.row import FLOAT32_BYTES, Row
 from kshot_ext import functional as KF
@@ -123,15 +123,6 @@ def evaluation_traffic(block: Block, batch: int) -> int:
 
 
 def chain_evaluation_rows(layers: LayerSet) -> list[Row]:
-    return [
-        Row(
-            block[0].name.removesuffix(" expand"),
-            "chain",
-            ", ".join(layer.geometry for layer in block),
-            count,
-            partial(evaluation_contest, block, layers.batch, layers.num_shots),
-            evaluation_traffic(block, layers.batch),
-            sum(2 * layers.batch * layer.multiplications for layer in block),
-        )
-        for block, count in blocks_of(layers)
-    ]
+    return rows_of_blocks(
+        layers, evaluation_contest, evaluation_traffic, lambda layer, batch: 2 * batch * layer.multiplications
+    )

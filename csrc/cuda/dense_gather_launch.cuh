@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "cuda/dense_conv2d.h"
@@ -126,7 +127,8 @@ int64_t launch_gather(DType dtype, bool allow_tf32, typename Link::Parameters pa
   return row_blocks;
 }
 
-// What the passes read and write.
+// What the passes read and write: forward from the input to the output, backward from the output's side to
+// the input's.
 inline GatherParameters forward_parameters(const ConvGeometry& geometry, const void* input, void* output) {
   GatherParameters parameters{};
   parameters.source = input;
@@ -143,16 +145,10 @@ inline GatherParameters forward_parameters(const ConvGeometry& geometry, const v
 
 inline GatherParameters backward_parameters(const ConvGeometry& geometry, const void* grad,
                                             void* grad_input) {
-  GatherParameters parameters{};
-  parameters.source = grad;
-  parameters.target = grad_input;
-  parameters.samples = geometry.batch;
-  parameters.source_height = static_cast<int32_t>(geometry.height.output);
-  parameters.source_width = static_cast<int32_t>(geometry.width.output);
-  parameters.source_channels = static_cast<int32_t>(geometry.out_channels);
-  parameters.target_height = static_cast<int32_t>(geometry.height.input);
-  parameters.target_width = static_cast<int32_t>(geometry.width.input);
-  parameters.target_channels = static_cast<int32_t>(geometry.in_channels);
+  GatherParameters parameters = forward_parameters(geometry, grad, grad_input);
+  std::swap(parameters.source_height, parameters.target_height);
+  std::swap(parameters.source_width, parameters.target_width);
+  std::swap(parameters.source_channels, parameters.target_channels);
   return parameters;
 }
 

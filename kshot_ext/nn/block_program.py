@@ -111,8 +111,9 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Value:
     """The result of a step that calls no part."""
     if step.kind == "get_attr":
         return operator.attrgetter(step.target)(block)
-    with_results = lambda each: results[each.step] if isinstance(each, _Use) else each  # noqa: E731
-    args, kwargs = _mapped(with_results, (step.args, step.kwargs))
+    args, kwargs = _mapped(
+        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
+    )
     first = args[0] if args else None
     if len(args) == 2 and not kwargs:
         if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):

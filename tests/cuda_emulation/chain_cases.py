@@ -10,6 +10,7 @@ import torch
 from cuda_emulation import depthwise_cases
 from cuda_emulation.depthwise_cases import Axis, to_numpy
 from cuda_emulation.dictionaries import DTYPES, rounded
+from cuda_emulation.emulation import ORDERS
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -320,6 +321,29 @@ def check_backward(module: Any, problem: Problem) -> None:
         value, size = expected[name]
         # The slope of the activation lets errors of its argument through; these are small beside its own.
         assert_close(problem.link, f"gradient of {name}", result, value, 2 * size)
+
+
+def check_both_ways(module: Any, problem: Problem) -> None:
+    check_forward(module, problem)
+    check_backward(module, problem)
+
+
+def check_order_of_threads(module: Any, problem: Problem) -> None:
+    """Results are the same to the last bit in any order."""
+    results = []
+    for order in ORDERS:
+        with module.schedule(order, seed=7):
+            results.append([*problem.run_forward(module), *problem.run_backward(module).values()])
+    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+
+
+def check_moments_far_from_zero(module: Any, problem: Problem) -> None:
+    """Of a link that leaves its input as it is: raw outputs whose mean is a thousand deviations."""
+    problem.x = problem.z = problem.y = (problem.conv.input * 0.01 + 10).double()
+    _, mean, variance = problem.run_forward(module)
+    due_mean, due_variance = problem.moments()
+    torch.testing.assert_close(mean, due_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance, due_variance, rtol=1e-4, atol=0)
 
 
 def square(size: int, kernel: int, stride: int = 1, **fields: Any) -> depthwise_cases.Case:

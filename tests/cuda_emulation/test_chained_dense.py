@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 from cuda_emulation import build
-from cuda_emulation.chain_cases import DenseCase, Link, Problem, check_backward, check_forward, random_dense_link
+from cuda_emulation.chain_cases import (
+    DenseCase,
+    Link,
+    Problem,
+    check_both_ways,
+    check_moments_far_from_zero,
+    check_order_of_threads,
+    random_dense_link,
+)
 from cuda_emulation.depthwise_cases import Axis
 from cuda_emulation.emulation import ORDERS, load, needs_full, share
 
@@ -19,8 +27,7 @@ CASES = 72
 def check(seed: int, order: str, module: Any) -> None:
     problem = Problem(random_dense_link(seed))
     with module.schedule(order, seed=seed):
-        check_forward(module, problem)
-        check_backward(module, problem)
+        check_both_ways(module, problem)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -56,25 +63,16 @@ SPECIAL = {
 def test_special_links(name: str) -> None:
     module, problem = load("chained_dense"), Problem(SPECIAL[name])
     with module.schedule(ORDERS[list(SPECIAL).index(name) % 3], seed=5):
-        check_forward(module, problem)
-        check_backward(module, problem)
+        check_both_ways(module, problem)
 
 
 def test_results_do_not_depend_on_the_order() -> None:
     module, problem = load("chained_dense"), Problem(Link(plane(13, 3, batch=2, channels=12, out_channels=20)))
-    results = []
-    for order in ORDERS:
-        with module.schedule(order, seed=7):
-            results.append([*problem.run_forward(module), *problem.run_backward(module).values()])
-    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+    check_order_of_threads(module, problem)
 
 
 def test_moments_of_channels_far_from_zero() -> None:
     """Raw outputs whose mean is a thousand deviations: sums of squares about zero would have no digit left."""
     problem = Problem(Link(plane(24, batch=2, channels=8), norm="none", activation="identity"))
     problem.conv.weight = torch.eye(8)[..., None, None]
-    problem.x = problem.z = problem.y = (problem.conv.input * 0.01 + 10).double()
-    _, mean, variance = problem.run_forward(load("chained_dense"))
-    due_mean, due_variance = problem.moments()
-    torch.testing.assert_close(mean, due_mean, rtol=1e-6, atol=0)
-    torch.testing.assert_close(variance, due_variance, rtol=1e-4, atol=0)
+    check_moments_far_from_zero(load("chained_dense"), problem)

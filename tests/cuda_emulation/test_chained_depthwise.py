@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 from cuda_emulation import build
-from cuda_emulation.chain_cases import Link, Problem, check_backward, check_forward, random_link, square
+from cuda_emulation.chain_cases import (
+    Link,
+    Problem,
+    check_both_ways,
+    check_moments_far_from_zero,
+    check_order_of_threads,
+    random_link,
+    square,
+)
 from cuda_emulation.emulation import ORDERS, load, needs_full, share
 
 pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
@@ -18,8 +26,7 @@ CASES = 90
 def check(seed: int, order: str, module: Any) -> None:
     problem = Problem(random_link(seed))
     with module.schedule(order, seed=seed, shift=(0, 0, 8, 4)[seed % 4]):
-        check_forward(module, problem)
-        check_backward(module, problem)
+        check_both_ways(module, problem)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -50,17 +57,12 @@ SPECIAL = {
 def test_special_links(name: str) -> None:
     module, problem = load("chained_depthwise"), Problem(SPECIAL[name])
     with module.schedule(ORDERS[list(SPECIAL).index(name) % 3], seed=5):
-        check_forward(module, problem)
-        check_backward(module, problem)
+        check_both_ways(module, problem)
 
 
 def test_results_do_not_depend_on_the_order() -> None:
     module, problem = load("chained_depthwise"), Problem(Link(square(23, 3, batch=3, channels=20, shots=3)))
-    results = []
-    for order in ORDERS:
-        with module.schedule(order, seed=7):
-            results.append([*problem.run_forward(module), *problem.run_backward(module).values()])
-    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+    check_order_of_threads(module, problem)
 
 
 def test_moments_of_channels_far_from_zero() -> None:
@@ -70,8 +72,4 @@ def test_moments_of_channels_far_from_zero() -> None:
     centre = torch.zeros(1, 8, 3, 3)
     centre[..., 1, 1] = 1
     problem.conv.dictionary = centre
-    problem.x = problem.z = problem.y = (problem.conv.input * 0.01 + 10).double()
-    _, mean, variance = problem.run_forward(load("chained_depthwise"))
-    due_mean, due_variance = problem.moments()
-    torch.testing.assert_close(mean, due_mean, rtol=1e-6, atol=0)
-    torch.testing.assert_close(variance, due_variance, rtol=1e-4, atol=0)
+    check_moments_far_from_zero(load("chained_depthwise"), problem)

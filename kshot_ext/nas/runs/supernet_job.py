@@ -157,7 +157,7 @@ class SupernetJob(Generic[AnySettings]):
         coded = self.method.coded
         if coded is None or (coded.simplex_net.start is not None and coded.simplex_net.start.settles):
             return  # some settle when warm-up has ended
-        for shortfall in coded.report(self.settings.seed).shortfalls:
+        for shortfall in self.code_report().shortfalls:
             progress.tell(f"before training {shortfall}")
 
     def generator(self, purpose: str) -> torch.Generator:

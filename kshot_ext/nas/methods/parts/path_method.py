@@ -98,7 +98,7 @@ class PathMethod(Method[OwnSettings]):
             code = self.simplex_net.code(path)
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
-            do.gradient_steps.backward(do.share * self._path_steps.factor(path, code, rate) * loss)
+            do.backward(self._path_steps.factor(path, code, rate) * loss)
             losses.append(do.share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = do.processes.summed(losses)
