@@ -139,6 +139,11 @@ class Method(ABC, Generic[OwnSettings]):
         """How the method trains a simplex-net; None if it leaves codes as they start."""
         return settings if isinstance(settings, SimplexSettings) else None
 
+    @classmethod
+    def code_settings(cls, settings: OwnSettings, codes: CodeSettings) -> CodeSettings:
+        """How the method forms codes: as the table ``[codes]`` says, unless it is itself a way to form them."""
+        return codes
+
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Called after each epoch: what is to be recorded of it, by name."""
         return {}

@@ -271,8 +271,9 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
 
 def check_codes_can_part(settings: SupernetSettings) -> None:
     """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
-    simplex = method_class(settings.method.name).simplex_settings(settings.method)
-    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes, simplex)
+    method = method_class(settings.method.name)
+    codes = method.code_settings(settings.method, settings.codes)
+    alike = why_codes_stay_alike(settings.shots, settings.training, codes, method.simplex_settings(settings.method))
     if alike is not None:
         raise SettingsError(f"{alike}; a one-shot run is shots = 1")
 
