@@ -50,7 +50,9 @@ class Decision(GroupStart):
         if any(count <= rank for rank, count in enumerate(enough)):
             wanted = f"at most {most}, the most choices that a decision of space {space.name} has"
             if self.num_decisions > 1:
-                wanted = f"a product of {self.num_decisions} numbers of choices of space {space.name}, at most {most} each"
+                wanted = (
+                    f"a product of {self.num_decisions} numbers of choices of space {space.name}, at most {most} each"
+                )
             raise ValueError(f"shots: expected {wanted}, got {num_shots}")
         self.register_buffer("genes", torch.full((self.num_decisions,), -1))
         self.register_buffer("choice_groups", torch.zeros(self.num_decisions, most, dtype=torch.int64))
