@@ -211,9 +211,6 @@ def one_step(folder: Path) -> None:
 if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    for work, os.environ["MASTER_PORT"] in zip(
-        (one_step, take_simplex_gradients, train_with_a_board, diverge, search, train_and_lose_a_process),
-        ports,
-        strict=True,
-    ):
+    works = (one_step, take_simplex_gradients, train_with_a_board, diverge, search, train_and_lose_a_process)
+    for work, os.environ["MASTER_PORT"] in zip(works, ports, strict=True):
         work(Path(folder))

@@ -1,4 +1,4 @@
-"""Few-shot NAS beside K-shot NAS and one supernet: how well each ranks, at equal steps and, but for one, equal parameters.
+"""Few-shot NAS beside K-shot NAS, at equal steps and parameters, and beside one supernet: how well each ranks.
 
 python -m benchmarks.methods.few_shot --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
 """
@@ -37,7 +37,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, without a truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, images=12_000, count=300) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=8, images=8_000, count=200) if full else digits_task(SPACE)
     training = TrainingSettings(
         epochs=12 if full else 2,
         batch_size=64,

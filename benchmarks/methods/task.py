@@ -32,6 +32,7 @@ from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
+_CHANNELS = 8
 _HELD_OUT = 1 / 12  # of the images, to score networks on
 
 
@@ -69,13 +70,13 @@ class Task:
         return list(map(InheritedEvaluation(loop.method.networks, *parts, "batch"), self.architectures))
 
 
-def cifar_task(data: Path, truth: Path, space_name: str, *, images: int, count: int, channels: int = 8) -> Task:
-    """CIFAR-10 at 16x16 with a table of NAS-Bench-201, of one cell a stage, or NAS-Bench-Macro."""
+def cifar_task(data: Path, truth: Path, space_name: str, *, side: int, images: int, count: int) -> Task:
+    """CIFAR-10, scaled to a side, with a table of NAS-Bench-201, of one cell a stage, or NAS-Bench-Macro."""
     held_out = {Part.VALIDATION: _HELD_OUT}
-    splits = load_splits(open_source(data), generator=_seeded(0), max_images=images, image_size=16, held_out=held_out)
+    splits = load_splits(open_source(data), generator=_seeded(0), max_images=images, image_size=side, held_out=held_out)
     options = {"cells": 1} if space_name == "nas-bench-201" else {}
     space = create_space(
-        space_name, image_shape=splits.image_shape, num_classes=splits.num_classes, channels=channels, **options
+        space_name, image_shape=splits.image_shape, num_classes=splits.num_classes, channels=_CHANNELS, **options
     )
     table = read_truth(truth, space)
     return Task(splits, space, choose_architectures(space, table, count, _seeded(1)), table)

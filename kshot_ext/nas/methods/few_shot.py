@@ -1,4 +1,4 @@
-"""Few-shot NAS: one supernet that is split into K sub-supernets, which inherit its weights and train on by themselves."""
+"""Few-shot NAS: one supernet, split into K sub-supernets that inherit its weights and train on by themselves."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_a_student_learns_from_the_teacher_that_the_matching_network_scores_high
     assert lesson.weight == pytest.approx(1 / (1 + math.exp(-scores[best])), rel=1e-4)
     method._lessons = {student: lesson}
     code = method.simplex_net.code(student)
-    loss, logits = method.path_loss(student, code, images, labels)
+    loss, _ = method.path_loss(student, code, images, labels)
     found = torch.autograd.grad(loss, list(method.supernet.parameters()), allow_unused=True)
     twin = copy.deepcopy(method.supernet)
     taught = twin(images, lesson.teacher, code).softmax(dim=1).detach()

@@ -101,7 +101,7 @@ def test_two_decisions_split_into_more_parts_than_one_has_choices(begin):
     loop = begin(shots=4, decisions=2)
     reports = [loop.train_epoch() for _ in range(3)]
     assert reports[-1].numbers["decision_1"] != reports[-1].numbers["decision_2"]
-    with pytest.raises(ValueError, match="shots: expected at most 3, the most choices that a decision of .* got 4"):
+    with pytest.raises(ValueError, match=r"shots: expected at most 3, the most choices that a decision of .* got 4"):
         begin(shots=4)
     with pytest.raises(ValueError, match="decisions: expected 1 or 2, got 3"):
         begin(shots=4, decisions=3)
