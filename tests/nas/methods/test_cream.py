@@ -219,13 +219,30 @@ def test_going_on_keeps_the_board_the_matching_network_and_its_optimiser(begin):
     assert len(whole.method.optimizers["matching"].state) == 2
 
 
-@pytest.mark.parametrize("sampling", ["fair", "sandwich"])
-def test_steps_of_several_paths_teach_each_of_them(begin, sampling):
-    settings = dataclasses.replace(SETTINGS, path_sampling=sampling, epochs=2)
+def test_a_path_never_teaches_itself(begin):
+    loop = begin(board_after=0.0, board_size=1, matching_every=1)
+    loop.train_epoch()
+    method = loop.method
+    (entry,) = method.board.entries
+    assert method.lesson(entry.path) is None
+    start = copy.deepcopy(method.matching.state_dict())
+    method._train_matching(entry.path, loop.do)
+    assert all(torch.equal(value, start[key]) for key, value in method.matching.state_dict().items())
+    other = next(path for path in map(method.space.sample, [loop.do.generator] * 9) if path != entry.path)
+    assert method.lesson(other).teacher == entry.path
+
+
+@pytest.mark.parametrize(("sampling", "precision"), [("fair", "float32"), ("uniform", "bfloat16")])
+def test_steps_of_several_paths_and_in_half_precision_teach(begin, sampling, precision):
+    settings = dataclasses.replace(SETTINGS, path_sampling=sampling, precision=precision, epochs=2)
     loop = begin(settings=settings, board_after=0.0)
+    lessons, lesson = [], loop.method.lesson
+    loop.method.lesson = lambda path: lessons.append(lesson(path)) or lessons[-1]
     reports = [loop.train_epoch() for _ in range(2)]
     assert math.isfinite(reports[-1].loss)
-    assert len(loop.method.board) == 3
+    assert len(lessons) == 2 * 4 * (3 if sampling == "fair" else 1)
+    assert lessons.count(None) < len(lessons) / 2
+    assert {entry.probabilities.dtype for entry in loop.method.board.entries} == {torch.float32}
 
 
 @pytest.mark.parametrize(
