@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/stacked_linear.h"
 #include "ops/sum_of_parts.h"
 
 namespace kshot {
@@ -162,10 +163,16 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
           sum_of_parts(dots, 0)};
 }
 
+// The dictionary with its input channels innermost.
+Tensor innermost_of(const Dictionary& dictionary) {
+  return laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
+}
+
 }  // namespace
 
 Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, const Tensor& code,
                           const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
+  if (is_one_row(geometry)) return stacked_forward(input, innermost_of(dictionary), code, bias, geometry);
   const int64_t out_channels = geometry.out_channels;
   Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
   const GatherPlan plan = forward_plan(geometry);
@@ -189,8 +196,13 @@ Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, con
 PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, const Dictionary& dictionary,
                                        const Tensor& code, const ConvGeometry& geometry, bool need_input,
                                        bool need_parameters) {
-  const Tensor innermost =
-      laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
+  const Tensor innermost = innermost_of(dictionary);
+  if (is_one_row(geometry)) {
+    PerSampleGradients grads =
+        stacked_backward(grad, input, innermost, code, geometry, need_input, need_parameters);
+    if (need_parameters) grads.dictionary = laid_out_as(grads.dictionary, dictionary.strides());
+    return grads;
+  }
   const InputPanels panels(innermost, geometry.out_channels, geometry.in_channels);
 
   Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(input);

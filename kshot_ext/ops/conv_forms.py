@@ -14,7 +14,7 @@ from kshot_ext import backend
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
 from kshot_ext.ops.fused_conv2d import fused_conv2d
 from kshot_ext.ops.memory_order import has_channels_innermost
-from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
+from kshot_ext.ops.per_sample_linear import per_sample_linear, stacks_by_itself, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
 
@@ -143,6 +143,11 @@ def stacks_copies(call: ConvCall) -> bool:
     return call.per_sample and single and is_linear_map(call) and suits_one_product(call.input)
 
 
+def form_of_copies(call: ConvCall) -> Form:
+    """The form that applies all copies, where `stacks_copies`; in two dimensions our operator does so by itself."""
+    return fused_form if call.dims.count == 2 and stacks_by_itself(call.input) else stacked_form
+
+
 def form_apart(call: ConvCall) -> Callable[[ConvCall], Tensor]:
     """The form that mixes first and leaves the product to the vendor's library.
 
@@ -157,9 +162,8 @@ def form_apart(call: ConvCall) -> Callable[[ConvCall], Tensor]:
 
 def stacked_form(call: ConvCall) -> Tensor:
     """All copies applied to the batch, their results mixed."""
-    widths = call.widths
-    weight = call.weight[:, : widths.out_channels, : widths.weight_in_channels].flatten(2)
-    output = per_sample_linear(call.input.flatten(1), weight, call.code, call.bias, call.gate)
+    input, weight = call.input.flatten(1), call.weight.flatten(2)
+    output = per_sample_linear(input, weight, call.code, call.bias, call.gate, call.widths.out_channels)
     return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 

@@ -234,7 +234,7 @@ def _checked(
 def _chosen_form(call: ConvCall, algorithm: str, groups: int) -> Form:
     """The form that `algorithm` names or, if it is "auto", that is measured or expected to be the fastest."""
     if algorithm == "auto" and conv_forms.stacks_copies(call):
-        return conv_forms.stacked_form
+        return conv_forms.form_of_copies(call)
     serves = algorithm != "mix_then_conv" and conv_forms.fused_serves(call)
     if algorithm == "fused" and not serves:
         raise ValueError(
