@@ -19,6 +19,7 @@ struct DenseGather {
   // With one tap, elements from a source row to what is asked for while the row is worked on; 0: the next
   // rows.
   int64_t ahead = 0;
+  bool accumulate = false;  // whether the target holds the sums of other source channels, to be added to
 };
 
 // gradient[t, o, i] += sum_p grad[p, o] * input[p at t, i] for some panels: by input channel, or by output
@@ -32,6 +33,7 @@ struct DenseWeightGradient {
   // What will be read after the last position: two stretches of memory, or null.
   const float* next[2] = {nullptr, nullptr};
   int64_t next_size[2] = {0, 0};
+  bool overwrite = false;  // whether the first positions' sums replace what the gradient holds
 };
 
 // Some rows and neighbouring channels of K copies: (k, r, c) lies at data[k * copy_stride + r * row_stride +
