@@ -133,8 +133,8 @@ struct GradientTasks {
     groups = small ? std::clamp<int64_t>(batch / kSamples, 1, kMostGroups) : 1;
     const int64_t fit = kElements / ((2 * panels.shots + kSamples) * view.taps * panels.width);
     const int64_t even = std::max(view.out_channels * panels.count * groups / kTasks, kLeastRows);
-    rows = std::clamp<int64_t>(std::min(fit, even) / 12 * 12, std::min<int64_t>(12, view.out_channels),
-                               view.out_channels);
+    rows = std::clamp<int64_t>(std::min(std::max(fit, kLeastRows), even) / 12 * 12,
+                               std::min<int64_t>(12, view.out_channels), view.out_channels);
     blocks = (view.out_channels + rows - 1) / rows;
     count = panels.count * blocks * groups;
   }

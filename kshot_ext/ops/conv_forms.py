@@ -1,4 +1,4 @@
-"""The forms that a checked K-shot convolution can take, and the rule that picks one."""
+"""The forms that a checked K-shot convolution can take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kshot_ext.ops.per_sample_linear import per_sample_linear, stacks_by_itself,
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
 
-_HALF_TYPES = (torch.bfloat16, torch.float16)
+HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -101,37 +101,6 @@ def fused_serves(call: ConvCall) -> bool:
     return not on_cuda or call.weight.shape[0] <= MOST_CUDA_COPIES
 
 
-def prefers_fused(call: ConvCall) -> bool:
-    """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
-
-    Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
-    image. With one weight for the batch, dense ones are ours at so few positions that calls take longer than products,
-    and 1x1 convolutions of channels_last images with at least 16 channels, a vector of AVX-512, on both sides; but not
-    large weights at 16 positions or fewer, where torch's product was measured faster.
-
-    On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
-    take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
-    `torch.bmm` for 1x1 convolutions with a code per sample. This rule is not measured yet, on no GPU; it rests on
-    counted instructions, of which our dense kernels take more.
-    """
-    if call.depthwise:
-        return True
-    if backend.kernels_for(call.input.device) == "cuda":
-        return call.per_sample and not is_linear_map(call)
-    if call.per_sample:
-        return call.widths.in_channels >= 8
-    positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
-    channels_last = has_channels_innermost(call.input)
-    inputs, outputs = call.widths.in_channels, call.widths.out_channels
-    taps = math.prod(call.weight.shape[3:])
-    if taps > 1:
-        few = positions <= (1024 if channels_last else 512)
-        return few and positions * taps * inputs * outputs <= 5_000_000
-    if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
-        return False
-    return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)
-
-
 def is_linear_map(call: ConvCall) -> bool:
     """Whether each output position is the same linear map of one input position: 1x1, one group, no padding."""
     return math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding) and call.widths.groups == 1
@@ -199,7 +168,7 @@ def takes_gate(call: ConvCall) -> bool:
         return True
     if not call.depthwise:
         return not call.per_sample and call.gate.dim() == 1
-    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in _HALF_TYPES
+    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in HALF_TYPES
 
 
 def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tensor:
@@ -209,7 +178,7 @@ def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tenso
     float32, from the operands that autocast would round.
     """
     dtype = _output_dtype(call)
-    if dtype not in _HALF_TYPES:
+    if dtype not in HALF_TYPES:
         return _gated(form(call._replace(gate=None)), call.gate)
     with torch.autocast(call.input.device.type, enabled=False):
         weight = call.weight[:, : call.widths.out_channels, : call.widths.weight_in_channels]
