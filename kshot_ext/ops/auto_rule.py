@@ -47,13 +47,16 @@ def prefers_fused(call: ConvCall) -> bool:
 def _pays_for_layout(call: ConvCall) -> bool:
     """Whether our per-sample kernels of the CPU gain more on contiguous images than the change to channels_last costs.
 
-    That is four images moved in both directions. 1x1 convolutions gain in proportion to their products, and products
-    per moved number are the harmonic mean of the channels. Depthwise 3x3 convolutions, which move what they are bound
-    by, lose; but not in half types, which PyTorch has no fast path for, nor where its grouped form becomes slow. Larger
-    depthwise kernels, whose weight gradient PyTorch makes slowly, gain. Dense 3x3 ones do not.
+    That is four images moved in both directions, which small ones do not notice. 1x1 convolutions gain in proportion to
+    their products, and products per moved number are the harmonic mean of the channels. Depthwise 3x3 convolutions,
+    which move what they are bound by, lose; but not in half types, which PyTorch has no fast path for, nor where its
+    grouped form becomes slow. Larger depthwise kernels, whose weight gradient PyTorch makes slowly, gain. Dense 3x3
+    ones do not.
     """
-    taps = math.prod(call.weight.shape[3:])
+    numbers, taps = call.input.numel(), math.prod(call.weight.shape[3:])
+    if numbers <= 2**16:
+        return True
     if call.depthwise:
-        return taps > 9 or call.input.dtype in HALF_TYPES or call.input.numel() > 2**23
+        return taps > 9 or call.input.dtype in HALF_TYPES or numbers > 2**23
     inputs, outputs = call.widths.in_channels, call.widths.out_channels
     return taps == 1 and inputs * outputs >= 24 * (inputs + outputs)

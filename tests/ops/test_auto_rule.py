@@ -36,6 +36,14 @@ RULE = {
     "per_sample_of_few_channels": ({"per_sample": True, "channels": (7, 16), "kernel": 3}, False),
     "per_sample_contiguous": ({"per_sample": True, "channels": (48, 48), "channels_last": False}, True),
     "per_sample_thin_contiguous": ({"per_sample": True, "channels": (48, 47), "channels_last": False}, False),
+    "per_sample_contiguous_of_65536_numbers": (
+        {"per_sample": True, "channels": (16, 16), "size": 32, "batch": 4, "channels_last": False},
+        True,
+    ),
+    "per_sample_contiguous_of_69696_numbers": (
+        {"per_sample": True, "channels": (16, 16), "size": 33, "batch": 4, "channels_last": False},
+        False,
+    ),
     "per_sample_3x3_contiguous": (
         {"per_sample": True, "channels": (64, 64), "kernel": 3, "channels_last": False},
         False,
@@ -43,7 +51,7 @@ RULE = {
     "per_sample_of_single_pixels": ({"per_sample": True, "channels": (8, 8), "size": 1, "channels_last": False}, True),
     "per_sample_depthwise": ({"per_sample": True, "groups": 16, "kernel": 3}, True),
     "per_sample_depthwise_contiguous": (
-        {"per_sample": True, "groups": 16, "kernel": 3, "channels_last": False},
+        {"per_sample": True, "groups": 16, "kernel": 3, "batch": 4, "channels_last": False},
         False,
     ),
     "per_sample_depthwise_5x5_contiguous": (
