@@ -132,7 +132,7 @@ struct TileChannels {
   int64_t panel_width, depth;
   const float* bias;
   int64_t channel, width;
-  bool past_caches;
+  bool past_caches, accumulate;
   bool ask_ahead;  // for the next tile's rows
   int64_t ahead;   // see DenseGather
   Activation activation;
@@ -161,6 +161,7 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
   V sums[rows][vectors];
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
+    if (channels.accumulate) load_row(start, tile.targets[m] + channels.channel, channels.width);
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
   }
@@ -231,6 +232,7 @@ void gather_range(const DenseGather& args, const PanelRange<const float*>& panel
                                       channel,
                                       width,
                                       past_caches,
+                                      args.accumulate,
                                       p == panels.begin && block.has_next(tile),
                                       p == panels.begin && args.plan->taps == 1 ? args.ahead : 0,
                                       args.activation,

@@ -37,10 +37,12 @@ class Prefetcher {
   std::array<int64_t, 2> lines_;
 };
 
-// gradient rows [row, row + rows) of one tap += sum over the positions of `row_values` and `lanes`
+// gradient rows [row, row + rows) of one tap += sum over the positions of `row_values` and `lanes`; = if
+// `overwrite`
 template <int rows, int vectors>
 __attribute__((noinline)) void gradient_tile(const std::vector<const float*>& row_values, const float* lanes,
-                                             int64_t row, float* gradient, int64_t panel_width) {
+                                             int64_t row, float* gradient, int64_t panel_width,
+                                             bool overwrite) {
   V sums[rows][vectors] = {};
   for (const float* values : row_values) {
     V right[vectors];
@@ -58,7 +60,10 @@ __attribute__((noinline)) void gradient_tile(const std::vector<const float*>& ro
   for (int m = 0; m < rows; ++m) {
     float* target = gradient + (row + m) * panel_width;
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store(target + v * kVector, load(target + v * kVector) + sums[m][v]);
+    for (int v = 0; v < vectors; ++v) {
+      const V before = overwrite ? V{} : load(target + v * kVector);
+      store(target + v * kVector, before + sums[m][v]);
+    }
   }
 }
 
@@ -79,7 +84,7 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
   const auto grad_row = [&](int64_t g) { return args.grad.data + g * args.grad.stride; };
   std::vector<const float*> lane_values, row_values;  // of the positions where input and gradient meet
   alignas(64) float lanes[kPositions * kMostVectors * kVector];
-  for (; begin < end; begin += kPositions) {
+  for (bool overwrite = args.overwrite; begin < end; begin += kPositions, overwrite = false) {
     const int64_t stop = std::min(begin + kPositions, end);
     // The rows of the next chunk are brought to L2 while this one is worked on.
     Prefetcher prefetcher(plan.taps * gradient.size() * ((row_channels + kRows - 1) / kRows));
@@ -120,7 +125,7 @@ void weight_gradient_range(const DenseWeightGradient& args, const PanelRange<flo
             for_each_tile<kRows>(rows_of_block, [&](auto rows, int64_t row) {
               prefetcher.step();
               gradient_tile<decltype(rows)::value, decltype(vectors)::value>(
-                  row_values, lanes, first_row + row, tap, gradient.width);
+                  row_values, lanes, first_row + row, tap, gradient.width, overwrite);
             });
           });
         }

@@ -203,8 +203,10 @@ inline bool check_dense(const Kernels& kernels, const Shape& shape, int64_t gap 
     on_two_threads(g.batch * gather.plan->places(), [&](int64_t begin, int64_t end) {
       kernels.dense_gather(gather, panels, by_output ? bias.data() : nullptr, begin, end);
     });
-    const cpu::DenseWeightGradient args{&plan, in, out, px, pg, by_output, 0, depth};
-    std::vector<float> sums(packed.size()), unpacked(w.size());
+    // Sums of before that must go.
+    cpu::DenseWeightGradient args{&plan, in, out, px, pg, by_output, 0, depth};
+    args.overwrite = true;
+    std::vector<float> sums(packed.size(), ElementOf<float>::nan()), unpacked(w.size());
     on_two_threads(count, [&](int64_t begin, int64_t end) {
       if (begin == end) return;
       const cpu::PanelRange<float*> own{sums.data() + begin * size, size, width, begin, end};
