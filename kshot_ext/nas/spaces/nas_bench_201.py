@@ -81,6 +81,15 @@ class NASBench201(SearchSpace):
             other for other, ends in enumerate(_EDGES) if other != layer and not {*ends}.isdisjoint(_EDGES[layer])
         )
 
+    @property
+    def sums(self) -> tuple[tuple[int, ...], ...]:
+        """The edges into each node."""
+        return tuple(tuple(edge for edge, (_, end) in enumerate(_EDGES) if end == node) for node in range(1, 4))
+
+    @property
+    def no_operation(self) -> str:
+        return "none"
+
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))
         return NetworkShape(stem=stages[0], layers=(stages,) * len(_EDGES), head=stages)
