@@ -40,9 +40,9 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=8_000, count=100) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=16, images=8_000, count=60) if full else digits_task(SPACE)
     training = TrainingSettings(
-        epochs=10 if full else 2,
+        epochs=6 if full else 2,
         batch_size=64,
         learning_rate=0.1,
         rise_steps=100 if full else 0,

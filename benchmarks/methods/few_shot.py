@@ -37,9 +37,9 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, without a truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=8, images=8_000, count=200) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=8, images=8_000, count=150) if full else digits_task(SPACE)
     training = TrainingSettings(
-        epochs=12 if full else 2,
+        epochs=8 if full else 2,
         batch_size=64,
         learning_rate=0.1,
         rise_steps=100 if full else 0,
