@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.meta_gradient import meta_gradient
-from kshot_ext.nas.methods.parts.path_board import BoardEntry, PathBoard
+from kshot_ext.nas.methods.parts.path_board import BoardEntry, BoardSearcher, PathBoard
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
@@ -148,6 +148,11 @@ class Cream(PathMethod[CreamSettings]):
             scores = self._scores(student, entries)
         best = int(scores.argmax())
         return Lesson(entries[best].path, float(scores[best].sigmoid()))
+
+    @property
+    def searcher(self) -> BoardSearcher:
+        """Asks for what the method finds: the board, whose paths a batch each has put into order."""
+        return BoardSearcher(self.board)
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Also the accuracies at both ends of the board, how often it changed, and how much teachers counted."""

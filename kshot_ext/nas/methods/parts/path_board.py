@@ -1,4 +1,4 @@
-"""A board of the best paths that a training has met."""
+"""A board of the best paths that a training has met, and a searcher that asks for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
@@ -97,3 +99,33 @@ class PathBoard:
 
     def _fill(self, entries: Iterable[BoardEntry]) -> None:
         self.entries = sorted(entries, key=lambda entry: entry.rank)[: self.size]
+
+
+class BoardSearcher(Searcher):
+    """Asks for the paths of a board, the best first, each once; then for nothing more.
+
+    A path beyond the limits is brought within them by random changes, so a board of costly paths is of use, too.
+
+    Args:
+        board: is looked at when the searcher is asked.
+    """
+
+    def __init__(self, board: PathBoard) -> None:
+        self.board = board
+        self._asked: set[Architecture] = set()
+
+    def ask(self, archive: Archive, count: int) -> list[Architecture]:
+        found: dict[Architecture, None] = {}
+        for entry in self.board.entries:
+            if len(found) == count:
+                break
+            if entry.path not in self._asked:
+                self._asked.add(entry.path)
+                found |= {path: None for path in [archive.repair(entry.path)] if path not in archive}
+        return list(found)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": sorted(path.to_json() for path in self._asked)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._asked = {Architecture.from_json(text) for text in state["asked"]}

@@ -2,8 +2,11 @@ import random
 
 import torch
 
-from kshot_ext.nas.methods.parts.path_board import BoardEntry, PathBoard
+from kshot_ext.nas.methods.parts.path_board import BoardEntry, BoardSearcher, PathBoard
+from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
 
 
 def entry(choice, accuracy, macs):
@@ -72,3 +75,33 @@ def test_its_state_has_all_of_it():
         assert (ours.path, ours.accuracy, ours.macs) == (theirs.path, theirs.accuracy, theirs.macs)
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.probabilities, theirs.probabilities)
+
+
+def on_board(space, *paths):
+    board = PathBoard(10, 0.05)
+    for rank, path in enumerate(paths):
+        board.put(BoardEntry(path, 0.9 - rank / 10, space.count_macs(path), torch.zeros(0), torch.zeros(0)))
+    return board
+
+
+def test_a_searcher_asks_for_each_path_of_the_board_once(tiny_space, seeded):
+    paths = list(dict.fromkeys(tiny_space.sample(seeded(seed)) for seed in range(7)))
+    searcher = BoardSearcher(on_board(tiny_space, *paths))
+    archive = Archive(lambda path: Scores(0.5, 1.0), tiny_space, SearchLimits())
+    archive.evaluate(paths[:1])
+    assert searcher.ask(archive, 3) == paths[1:4]
+    resumed = BoardSearcher(searcher.board)
+    resumed.load_state_dict(searcher.state_dict())
+    assert resumed.ask(archive, 100) == searcher.ask(archive, 100) == paths[4:]
+    assert searcher.ask(archive, 1) == []
+
+
+def test_an_asked_path_is_brought_within_the_limits(tiny_space):
+    largest, cheapest = tiny_space.largest(), tiny_space.cheapest()
+    limits = SearchLimits(max_macs=(tiny_space.count_macs(largest) + tiny_space.count_macs(cheapest)) // 2)
+    archive = Archive(lambda path: Scores(0.5, 1.0), tiny_space, limits)
+    searcher = BoardSearcher(on_board(tiny_space, largest, cheapest))
+    mended, kept = searcher.ask(archive, 2)
+    assert kept == cheapest
+    assert limits.admit(tiny_space, mended)
+    assert searcher.ask(archive, 2) == []  # and not mended in another way
