@@ -218,7 +218,7 @@ def _backward(ctx, grad, grad_mean, grad_variance):
         grad = torch.zeros_like(raw)
     needs = ctx.needs_input_grad
     need_weight, need_code, need_gate = needs[7:10]
-    compact = need_weight and takes_compact_gradient(ctx.owned)
+    compact = need_weight and takes_compact_gradient(ctx.owned, ctx)
     norm = mean, variance, norm_weight, norm_bias
     results = _backward_operator(
         grad, grad_mean, grad_variance, input, *norm, ctx.eps, ctx.activation, weight, code, gate, raw, out_mean,
