@@ -102,7 +102,7 @@ def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
         if plan is not None:
             plans.keep(key, plan)
     if code.dim() == 2 and input.dim() == 2 and suits_one_product(input):
-        return per_sample_linear(input, weight[:, :out_features, : input.shape[-1]], code, bias, gate)
+        return per_sample_linear(input, weight, code, bias, gate, out_features)
     mixed = mix(weight, code, gate, out_features, input.shape[-1])
     mixed_bias = effective_bias(bias, code, gate, out_features)
     if mixed.dim() == 2:

@@ -159,6 +159,16 @@ def test_mistakes_are_refused_beside_a_plan(changes: dict[str, Any], error: type
     assert len(plans.kept) == 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"stride": 2}, {"padding": 1}, {"out_channels": 8}, {"gate": torch.arange(16.0)}, {"bias": torch.arange(16.0)}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_setting_beside_a_plan_counts(changes: dict[str, Any]) -> None:
+    tensors, call = planned()
+    torch.testing.assert_close(call(**changes), reference.kshot_conv2d(**tensors, **changes), check_stride=False)
+
+
 def test_arguments_that_are_no_keys_are_taken() -> None:
     _, call = planned()
     assert torch.equal(call(stride=[1, 1], padding=[0, 0]), call())
