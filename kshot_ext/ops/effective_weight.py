@@ -172,7 +172,7 @@ def dictionary_gradients(
     return grad_weight if need_weight else None, grad_code if need_code else None, grad_gate if need_gate else None
 
 
-def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
+def fake_mixing_gradients(grad, weight, code, gate, need_weight, need_code, need_gate):
     none = code.new_empty(0)
     return (
         torch.empty_like(weight) if need_weight else weight.new_empty(0),
@@ -189,4 +189,4 @@ effective_weight_gradients = not_differentiable("effective_weight_backward")
 @backend.on_load
 def _register() -> None:
     register_fake("effective_weight", fake_effective_weight)
-    register_fake("effective_weight_backward", _fake_backward)
+    register_fake("effective_weight_backward", fake_mixing_gradients)
