@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.cream import Cream
+from kshot_ext.nas.methods.dgconv import DynamicGroups
 from kshot_ext.nas.methods.few_shot import FewShot
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
@@ -20,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
     "spos": SinglePathOneShot,
     "cream": Cream,
     "few-shot": FewShot,
+    "dgconv": DynamicGroups,
 }
 """The methods by the names that settings use."""
 

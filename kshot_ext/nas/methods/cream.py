@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,10 +16,13 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.meta_gradient import meta_gradient
 from kshot_ext.nas.methods.parts.path_board import BoardEntry, BoardSearcher, PathBoard
 from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.randomness import seeded_by
+from kshot_ext.nas.search.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.loop import Step, Stepper
 
 
@@ -149,10 +152,10 @@ class Cream(PathMethod[CreamSettings]):
         best = int(scores.argmax())
         return Lesson(entries[best].path, float(scores[best].sigmoid()))
 
-    @property
-    def searcher(self) -> BoardSearcher:
-        """Asks for what the method finds: the board, whose paths a batch each has put into order."""
-        return BoardSearcher(self.board)
+    def selection(self, tools: SelectionTools) -> Stage:
+        """Scores the paths of the board, which have been put into order by a batch each, and no others."""
+        generations = -(-self.settings.board_size // tools.settings.population)
+        return SearchStage(tools.archive, replace(tools.settings, generations=generations), BoardSearcher(self.board))
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Also the accuracies at both ends of the board, how often it changed, and how much teachers counted."""

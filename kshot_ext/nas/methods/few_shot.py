@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kshot_ext.nas.methods.method import MethodSettings, Setup
-from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.parts.path_method import WARM_UP, PathMethod
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.training.loop import Stepper
+from kshot_ext.nas.training.settings import TrainingSettings
 
 _STARTS = {1: "decision", 2: "two-decisions"}
 _ONE_HOT = 200.0
@@ -57,15 +58,25 @@ class FewShot(PathMethod[FewShotSettings]):
     Settings = FewShotSettings
 
     def __init__(self, setup: Setup, settings: FewShotSettings) -> None:
-        super().__init__(replace(setup, codes=self.code_settings(settings, setup.codes)), settings)
+        super().__init__(replace(setup, codes=_codes(settings)), settings)
 
     @classmethod
-    def code_settings(cls, settings: FewShotSettings, codes: CodeSettings) -> CodeSettings:
-        """One-hot codes by the decision from the end of warm-up on, of copies that are equal until then."""
-        return CodeSettings(start=_STARTS[settings.decisions], spread=_ONE_HOT, perturbation=0.0)
+    def refusal(
+        cls, settings: FewShotSettings, training: TrainingSettings, shots: int, codes: CodeSettings
+    ) -> str | None:
+        return super().refusal(settings, training, shots, _codes(settings))
+
+    @classmethod
+    def warm_up(cls, settings: FewShotSettings) -> object:
+        return WARM_UP
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Also, once the supernet is split, the genes that decide: layers count from 1, widths follow them."""
         start = self.simplex_net.start
         genes = [] if start is None or not start.settled else start.genes.tolist()
         return {**super().end_epoch(do), **{f"decision_{n}": gene + 1.0 for n, gene in enumerate(genes, start=1)}}
+
+
+def _codes(settings: FewShotSettings) -> CodeSettings:
+    """One-hot codes by the decision from the end of warm-up on, of copies that are equal until then."""
+    return CodeSettings(start=_STARTS[settings.decisions], spread=_ONE_HOT, perturbation=0.0)

@@ -11,9 +11,14 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.cream import CreamSettings
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.export import extract
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, warmup_epochs=1, held_out_share=0.25)
@@ -266,6 +271,24 @@ def test_a_space_of_one_network_is_refused(begin, monkeypatch):
     monkeypatch.setattr(type(space), "num_choices", (1,) * 8)
     with pytest.raises(ValueError, match="space: expected two or more networks, as paths learn from each other, got"):
         begin(space=space)
+
+
+def test_the_best_of_the_board_is_selected(begin, tiny_splits):
+    loop = begin(board_after=0.0)
+    for _ in range(4):
+        loop.train_epoch()
+    method, board = loop.method, {entry.path for entry in loop.method.board.entries}
+    images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
+    archive = Archive(InheritedEvaluation(method.networks, *images), method.space, SearchLimits())
+    tools = SelectionTools(archive=archive, settings=SearchSettings(population=2, generations=9), loop=loop)
+    stage = method.selection(tools)
+    assert stage.total == 2  # three paths, two at a time
+    while stage.done < stage.total:
+        stage.step(lambda _: None)
+    selected = method.selected(stage)
+    assert {result.architecture for result in selected.considered} == board
+    best = min(selected.considered, key=lambda result: result.scores.loss)
+    assert selected.architectures == (best.architecture,)
 
 
 def test_a_board_larger_than_the_training_has_paths_for_is_no_trouble(begin):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.few_shot import FewShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.runs.settings import RunSettings, check_codes_can_part, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, check_method_begins, gather_settings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -112,7 +112,7 @@ def test_codes_of_the_settings_do_not_count(begin, tmp_path):
     first, other = (begin(codes=codes) for codes in (None, CodeSettings(start="cost", free_share=0.5)))
     assert [first.train_epoch() for _ in range(3)] == [other.train_epoch() for _ in range(3)]
     (tmp_path / "settings.toml").write_text('method = "few-shot"\nshots = 3\n[codes]\nstart = "equal"')
-    check_codes_can_part(gather_settings(RunSettings(), tmp_path / "settings.toml", {}))
+    check_method_begins(gather_settings(RunSettings(), tmp_path / "settings.toml", {}))
 
 
 def test_one_part_is_the_whole(begin):
