@@ -1,6 +1,6 @@
 """What teachers from a board are worth: the accuracy of random networks with inherited weights, at equal steps.
 
-python -m benchmarks.methods.cream --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
+python -m benchmarks.methods observable cream --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
 """
 
 from __future__ import annotations
@@ -8,13 +8,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods import METHODS
 from kshot_ext.nas.methods.cream import CreamSettings
 from kshot_ext.nas.methods.method import MethodSettings
@@ -77,17 +73,3 @@ def _board_numbers(task: Task, loop: Any) -> tuple[float, float]:
     below = sum(value < known[0] for value in values) / len(values) if known else 0.0
     largest = task.space.count_macs(task.space.largest())
     return below, statistics.fmean(entry.macs for entry in board) / largest
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-Macro's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "cream.json",
-) -> None:
-    """Train each arm with each seed, and score the networks."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)

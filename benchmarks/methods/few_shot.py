@@ -1,19 +1,15 @@
 """Few-shot NAS beside K-shot NAS, at equal steps and parameters, and beside one supernet: how well each ranks.
 
-python -m benchmarks.methods.few_shot --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
+python -m benchmarks.methods observable few-shot --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods import METHODS
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
@@ -61,17 +57,3 @@ def _arm(task: Task, training: TrainingSettings, seeds: Sequence[int], method: s
     steps = training.epochs * loop.steps_per_epoch
     parameters = sum(parameter.numel() for parameter in loop.method.supernet.parameters())
     return {"steps": steps, "parameters": parameters, **{name: over_seeds(values) for name, values in found.items()}}
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-201's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "few_shot.json",
-) -> None:
-    """Train each arm with each seed, and rank."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)
