@@ -1,6 +1,6 @@
 """Few-shot NAS beside K-shot NAS, at equal steps and parameters, and beside one supernet: how well each ranks.
 
-python -m benchmarks.methods observable few-shot --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
+python -m benchmarks.methods observable few-shot --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.training.settings import TrainingSettings
 
-SPACE = "nas-bench-201"
-_SHOTS = 5  # as many as an edge has operations
+SPACE = "nas-bench-macro"
+_SHOTS = 3  # as many as a layer has operations
 _CODES = CodeSettings(start="count", perturbation=0.0, free_share_at_start=0.0, free_share=0.6, growth=0.5)
 _ARMS = {"one supernet": ("spos", 1), "k-shot": ("kshot", _SHOTS), "few-shot": ("few-shot", _SHOTS)}
 _NUMBERS = {"tau": "kendall_tau", "better half": "kendall_tau_better_half", "best of ten": "best_truth_of_ten"}
@@ -33,9 +33,9 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, without a truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=8, images=8_000, count=150) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=16, images=8_000, count=150) if full else digits_task(SPACE)
     training = TrainingSettings(
-        epochs=8 if full else 2,
+        epochs=6 if full else 2,
         batch_size=64,
         learning_rate=0.1,
         rise_steps=100 if full else 0,

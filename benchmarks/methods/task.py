@@ -80,12 +80,12 @@ def cifar_task(data: Path, truth: Path, space_name: str, *, side: int, images: i
     return Task(splits, space, choose_architectures(space, table, count, _seeded(1)), table)
 
 
-def digits_task(space_name: str, *, images: int = 240, count: int = 6) -> Task:
-    """A task of a second or two."""
+def digits_task(space_name: str, *, images: int | None = 240, count: int = 6, channels: int = 2) -> Task:
+    """scikit-learn's digits at 8x8, by default so few that a task takes a second or two."""
     splits = load_splits(open_source(None), generator=_seeded(0), max_images=images)
     options = {"cells": 1} if space_name == "nas-bench-201" else {}
     space = create_space(
-        space_name, image_shape=splits.image_shape, num_classes=splits.num_classes, channels=2, **options
+        space_name, image_shape=splits.image_shape, num_classes=splits.num_classes, channels=channels, **options
     )
     paths = random_architectures(space, SearchLimits(), count, _seeded(1))
     return Task(splits, space, paths, {path: float(space.count_macs(path)) for path in paths})
