@@ -14,7 +14,33 @@ SETS = ("tests/ops/test_instruction_sets.py",)
 LARGE = ("tests/ops/test_large_results.py",)
 PER_SAMPLE = ("tests/ops/test_per_sample_conv2d.py", "tests/ops/test_per_sample_linear.py")
 
+POOL = ("tests/ops/test_avg_pool2d.py", "-k", "not compile")
+
 MUTANTS = (
+    Mutant(
+        "pool_factors_of_the_wrong_side",
+        "csrc/common/pool_axis.h",
+        "result.of_source.push_back(static_cast<C>(axis.factor(o)))",
+        "result.of_source.push_back(static_cast<C>(axis.factor(0)))",
+        POOL,
+        "Backward, all windows count as many positions as the first.",
+    ),
+    Mutant(
+        "pool_gradient_without_the_first_window",
+        "csrc/common/pool_axis.h",
+        "const int64_t first = std::min(past / axis.stride, outputs);",
+        "const int64_t first = std::min((past + axis.stride - 1) / axis.stride, outputs);",
+        POOL,
+        "An input does not see the first of the windows that hold it.",
+    ),
+    Mutant(
+        "odd_channels_of_rests_lost",
+        "csrc/cpu/channel_split.cpp",
+        "    odd[begin] = source[2 * begin + 1];\n",
+        "    odd[begin] = source[2 * begin];\n",
+        ("tests/ops/test_channel_split.py",),
+        "Behind the last whole vector, odd channels are the even ones.",
+    ),
     Mutant(
         "depthwise_ring_kept_between_samples",
         "csrc/cpu/depthwise_rows.h",

@@ -110,6 +110,14 @@ def avg_pool2d_backward(rng: random.Random) -> list[Any]:
     return [torch.randn_like(grad), 5, 4, *settings]
 
 
+def even_and_odd_channels(rng: random.Random) -> list[Any]:
+    return [torch.randn(rng.randint(0, 3), 2 * rng.randint(1, 20), 5, 4)]
+
+
+def even_and_odd_channels_backward(rng: random.Random) -> list[Any]:
+    return [torch.randn(2, 7, 5, 4), torch.randn(2, 7, 5, 4)]
+
+
 def norm(rng: random.Random) -> dict[str, Any]:
     batch, channels = rng.randint(0, 3), rng.randint(1, 20)
     rows = (batch,) if rng.random() < 0.5 else ()
@@ -218,7 +226,7 @@ def sgd_update(rng: random.Random) -> list[Any]:
 OPERATORS = {
     builder.__name__: builder
     for builder in (
-        avg_pool2d, avg_pool2d_backward,
+        avg_pool2d, avg_pool2d_backward, even_and_odd_channels, even_and_odd_channels_backward,
         fused_conv2d, fused_conv2d_backward, dynamic_group_weight, dynamic_group_weight_backward, effective_weight,
         effective_weight_backward, mix_weights, mix_weights_backward, batch_norm_act, batch_norm_act_backward,
         chained_conv2d, chained_conv2d_backward, chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,

@@ -116,6 +116,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
+    "even_and_odd_channels": lambda: [(random(2, 6, 5, 4).contiguous(memory_format=torch.channels_last),)],
     "folded_conv2d": folded_samples,
     "fused_conv2d": convolution_samples,
     "dynamic_group_weight": grouping_samples,
