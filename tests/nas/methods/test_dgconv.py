@@ -12,8 +12,13 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.dgconv import DynamicGroupSettings
+from kshot_ext.nas.methods.selection import SelectionTools
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nn import ChannelPermutation, DynamicGroupConv2d
 
@@ -123,6 +128,18 @@ def test_interleaved_groups_are_sorted_by_the_layers_around_them(tiny_splits):
     exported = method.exported()
     assert not any(isinstance(layer, ChannelPermutation) for layer in exported.modules())
     torch.testing.assert_close(exported(images), method.network(images), rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_gates_leave_is_selected(tiny_splits, seeded):
+    loop = begin(tiny_splits)
+    method = loop.method
+    parts = tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std
+    archive = Archive(InheritedEvaluation(method.networks, *parts), SPACE, SearchLimits(), seeded(0))
+    stage = method.selection(SelectionTools(archive=archive, settings=SearchSettings(), loop=loop))
+    for layer, power in zip(method.layers, (0, 1, 2, 0, 1, 2)):
+        layer.group_gates.data.copy_(torch.tensor([1.0, 1.0]) - 2 * (torch.arange(2) < power))
+    stage.step(lambda position: None)
+    assert method.selected(stage).architectures == (Architecture((0, 1, 2, 0, 1, 2)),)
 
 
 def test_refuses_what_it_cannot_do_before_it_trains(tiny_space, tiny_splits):
