@@ -120,8 +120,8 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
 @pytest.mark.usefixtures("one_thread")
 def test_the_command_searches_with_it(name, tmp_path):
     (tmp_path / "settings.toml").write_text(MINIATURE)
-    options = {"method": name, "out": str(tmp_path / "run"), "space": OWN_SPACES.get(name)}
-    options = {key: value for key, value in options.items() if value is not None}
+    options = {"method": name, "out": str(tmp_path / "run")}
+    options |= {"space": OWN_SPACES[name], "channels": 4} if name in OWN_SPACES else {}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"method {name}" in page
