@@ -97,6 +97,7 @@ class Method(ABC, Generic[OwnSettings]):
         needs_held_out: whether a step ever asks for held-out batches.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
+        own_seed: of :meth:`own_stream`.
 
     Raises:
         ValueError: if the method cannot do what it is made for: the space, its widths, or so many copies.
@@ -119,7 +120,7 @@ class Method(ABC, Generic[OwnSettings]):
         self.space = setup.space
         self.training = setup.training
         self.generator = setup.generator("training")
-        self._own_seed = draw_seed(self.generator)
+        self.own_seed = draw_seed(self.generator)
         self.own_generator = self.own_stream()
 
     @abstractmethod
@@ -216,4 +217,4 @@ class Method(ABC, Generic[OwnSettings]):
 
     def own_stream(self) -> torch.Generator:
         """Random numbers for one purpose of this method, always the same."""
-        return torch.Generator().manual_seed(self._own_seed)
+        return torch.Generator().manual_seed(self.own_seed)

@@ -95,22 +95,23 @@ class GenerationReport:
 
 
 class Generations:
-    """A searcher's generations, the random first one included, a step each.
+    """A searcher's generations, a step each.
 
     Args:
         archive: evaluates within its limits, and keeps what is found; what it holds already counts.
         settings: population, generations, and the searcher.
+        searcher: chooses the architectures of all generations, the first one, too; None for the one that settings
+            name, after random ones.
 
     Attributes:
         generation: how many have been done.
-        searcher: chooses the architectures of all generations but the first.
 
     Raises:
         ValueError: if latency is an objective, and the archive's limits cannot tell it; or if fewer architectures than
             a population meet the limits.
     """
 
-    def __init__(self, archive: Archive, settings: SearchSettings) -> None:
+    def __init__(self, archive: Archive, settings: SearchSettings, searcher: Searcher | None = None) -> None:
         if "latency" in settings.costs and archive.limits.latency is None:
             raise ValueError("objectives: latency needs limits.latency, which tells an architecture's milliseconds")
         # Now, and not when a supernet has been trained; the archive's own random numbers stay as they are.
@@ -118,7 +119,8 @@ class Generations:
         random_architectures(archive.space, archive.limits, settings.population, rehearsal)
         self.archive = archive
         self.settings = settings
-        self.searcher = settings.searcher()
+        self.searcher = searcher or settings.searcher()
+        self._begins_at_random = searcher is None
         self.generation = 0
         self._population: list[Architecture] = []
 
@@ -137,7 +139,7 @@ class Generations:
         if self.finished:
             raise RuntimeError(f"step: the search has finished its {self.settings.generations} generations")
         archive, size = self.archive, self.settings.population
-        if self.generation == 0:
+        if self.generation == 0 and self._begins_at_random:
             asked = random_architectures(archive.space, archive.limits, size, archive.generator)
         else:
             asked = self.searcher.ask(archive, size)
