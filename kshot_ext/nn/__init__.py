@@ -14,6 +14,7 @@ from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
 from kshot_ext.nn.conv_norm_act import KShotChain, KShotConvNormAct
 from kshot_ext.nn.gated_conv import GatedConv2d
 from kshot_ext.nn.linear import KShotLinear
+from kshot_ext.nn.quantised import KShotQuantisedConv2d, KShotQuantisedLinear, QuantisedConv2d, QuantisedLinear
 
 __all__ = [
     "GatedConv2d",
@@ -25,5 +26,9 @@ __all__ = [
     "KShotConvNormAct",
     "KShotLinear",
     "KShotModule",
+    "KShotQuantisedConv2d",
+    "KShotQuantisedLinear",
+    "QuantisedConv2d",
+    "QuantisedLinear",
     "set_code",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,8 @@ class Supernet(nn.Module):
 
     Every layer starts as one plain layer and K - 1 slightly perturbed copies of it. K independent starts
     would shrink the mixed weights by 1/sqrt(K), and equal ones would never part. A narrower network uses the leading
-    channels of the full one's layers, through the operators' widths: nothing is copied.
+    channels of the full one's layers, through the operators' widths: nothing is copied. Operations that share weights,
+    see :meth:`SearchSpace.weights_of`, are views in the same way.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
     Args:
@@ -135,22 +135,34 @@ class Supernet(nn.Module):
         space = self.space
         space.validate(architecture)
         full, shape = space.full_shape, space.shape_of(architecture)
-        chosen = [candidates[choice] for candidates, choice in zip(self.layers, architecture.operations)]
-        builders = [partial(space.candidate, name) for name in space.operation_names(architecture)]
-        layers = [self._view(*layer) for layer in zip(chosen, full.layers, shape.layers, builders)]
-        stem = self._view(self.stem, full.stem, shape.stem, space.stem)
-        return stem, layers, self._view(self.head, full.head, shape.head, space.head)
+        layers = []
+        for layer, name in enumerate(space.operation_names(architecture)):
+            kept = space.weights_of(name)
+            part = self.layers[layer][space.own_weights(layer).index(kept)]
+            layers.append(self._view(part, (kept, full.layers[layer]), (name, shape.layers[layer]), space.candidate))
+        stem = self._view(self.stem, (full.stem,), (shape.stem,), space.stem)
+        return stem, layers, self._view(self.head, (full.head,), (shape.head,), space.head)
 
     def _view(
-        self, part: nn.Module, full: Hashable, wanted: Hashable, build: Callable[[Hashable], nn.Module]
+        self,
+        part: nn.Module,
+        full: tuple[Hashable, ...],
+        wanted: tuple[Hashable, ...],
+        build: Callable[..., nn.Module],
     ) -> nn.Module:
-        """A part of the network at the wanted shape: itself, or a view on its leading channels."""
+        """A part of the network as it is wanted: itself, or a view on its leading channels, with bits of its own.
+
+        Args:
+            part: as it is kept.
+            full, wanted: what ``build`` makes it of, and what it is to be made of.
+            build: makes it.
+        """
         if wanted == full:
             return part
         key = part, wanted
         if key not in self._views:
             with outlines():
-                plain = build(wanted)
+                plain = build(*wanted)
             if len(self._views) >= _MOST_VIEWS:
                 self._views.pop(next(iter(self._views)))
             self._views[key] = narrow(part, plain)
@@ -167,7 +179,7 @@ def path_loss(
 
 def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:
     shape = space.full_shape.layers[layer]
-    return nn.ModuleList(space.candidate(operation, shape) for operation in space.operations(layer))
+    return nn.ModuleList(space.candidate(operation, shape) for operation in space.own_weights(layer))
 
 
 def _set_code_of(kind: type[KShotModule], model: nn.Module, code: Tensor) -> None:
