@@ -20,12 +20,13 @@ from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.reporting.code_pictures import CODE_ROWS, draw_codes
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import render_report, shown_correlation
-from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
 from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
@@ -135,6 +136,7 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
         "width_ratios": winner.widths,
         "macs": winner.macs,
         "parameters": winner.parameters,
+        **_bits_card(job, winner),
         "test_accuracy": winner.test_accuracy,
         "data": data_name,
         "class_names": splits.class_names,
@@ -147,16 +149,29 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
     }
 
 
+def _bits_card(job: SearchJob, winner: RetrainedNetwork) -> dict[str, Any]:
+    """Which bits the network has, and what its files hold; nothing of a network without."""
+    if job.settings.bits is None:
+        return {}
+    return {
+        "bit_operations": winner.bit_operations,
+        "bits": [bits and str(bits) for bits in job.space.bit_widths(winner.architecture)],
+        "bits_of_stem_and_head": str(OUTER_BITS),
+        "quantisation": "simulated: weights are saved in float32 before they are rounded, and the network in model.pt "
+        "rounds them, and each layer's input, to the levels of so many bits when it runs",
+    }
+
+
 def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     search = job.search
-    operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
+    names = (name for layer in range(job.space.num_layers) for name in job.space.operations(layer))
     return [
         picture(
             "architecture",
-            plots.draw_architectures(result.networks, list(operation_names)),
+            plots.draw_architectures(result.networks, {name: job.space.weights_of(name) for name in names}),
             "Architectures",
             "Operation of each searched layer, from the image on the left to the classes on the right.",
         ),
@@ -191,6 +206,10 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     return correlation, [Picture(png, "Ranking", caption)]
 
 
+def _bit_budget(job: SearchJob) -> str:
+    return f"bit budget {job.settings.bit_budget} = {job.max_bit_operations:,} bit operations for one image"
+
+
 def _evenly_by_cost(history: Sequence[Evaluated], count: int = CODE_ROWS) -> list[Evaluated]:
     ordered = sorted(history, key=lambda item: item.macs)
     picks = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
@@ -208,6 +227,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "method": f"method {settings.method.name}",
         "shots": f"{settings.shots} weight copies",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
+        **({} if job.max_bit_operations is None else {"bit budget": _bit_budget(job)}),
         "score": f"chosen by {settings.evaluation.score} on validation images",
         "seed": f"seed {settings.seed}",
     }

@@ -23,6 +23,7 @@ class RetrainedNetwork:
         supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
         test_accuracy: share of test images right after training from scratch.
         widths: chosen share of the full width of each width searched; None if none are.
+        bit_operations: for one image; 0 of a network without bits.
     """
 
     title: str
@@ -34,6 +35,7 @@ class RetrainedNetwork:
     supernet_loss: float
     test_accuracy: float
     widths: tuple[float, ...] | None = None
+    bit_operations: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class RunResult:
     Args:
         winner, random: the networks compared.
         max_macs: the budget.
+        max_bit_operations: the budget of bit operations; None without one.
         score: what chose the winner, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
         codes: what codes and copies of the supernet amount to; None for a method without.
         seconds: time of each stage.
@@ -54,6 +57,7 @@ class RunResult:
     score: str
     codes: CodeReport | None
     seconds: Mapping[str, float]
+    max_bit_operations: int | None = None
 
     @property
     def networks(self) -> tuple[RetrainedNetwork, RetrainedNetwork]:

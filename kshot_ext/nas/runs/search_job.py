@@ -50,9 +50,13 @@ class SearchJob(SupernetJob[RunSettings]):
     ) -> None:
         super().__init__(settings, splits, processes)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
+        bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
+        self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
-        limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
+        limits = SearchLimits(
+            self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table, self.max_bit_operations
+        )
         self._supernet_stage = SupernetStage(self.loop)
         self._search_stage = SearchStage(
             self.evaluation,
@@ -99,7 +103,7 @@ class SearchJob(SupernetJob[RunSettings]):
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
         score = self.settings.evaluation.score
-        return RunResult(winner, random, self.max_macs, score=score, codes=codes, seconds=seconds), network
+        return RunResult(winner, random, self.max_macs, score, codes, seconds, self.max_bit_operations), network
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.
@@ -117,13 +121,14 @@ class SearchJob(SupernetJob[RunSettings]):
 
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""
-        macs = self.space.count_macs(winner)
+        cost = "macs" if self.settings.bits is None else "bit_operations"
+        amount = getattr(self.space.cost(winner), cost)
         generator = self.generator("rival")
         *near, widest = _RIVAL_TOLERANCES
         for tolerance in near:
             with suppress(ValueError):  # Nothing so near; look further away.
-                return random_architecture_of_equal_budget(self.space, macs, tolerance, generator, {winner})
-        return random_architecture_of_equal_budget(self.space, macs, widest, generator, {winner})
+                return random_architecture_of_equal_budget(self.space, amount, tolerance, generator, {winner}, cost)
+        return random_architecture_of_equal_budget(self.space, amount, widest, generator, {winner}, cost)
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
         generator = self.generator(f"retraining of {title}")
@@ -142,4 +147,5 @@ class SearchJob(SupernetJob[RunSettings]):
             supernet_accuracy=scores.accuracy,
             supernet_loss=scores.loss,
             test_accuracy=trainer.test_accuracy(),
+            bit_operations=cost.bit_operations,
         )

@@ -26,7 +26,7 @@ Evaluate = Callable[[Architecture], Scores]
 
 _METHODS = ("nsga2", "evolution", "random")
 _WORST = 1e60  # of networks without numbers, which may be the cheapest; beyond float32, and pymoo wants no infinity
-_COSTS = ("macs", "parameters", "latency")
+_COSTS = ("macs", "parameters", "latency", "bit_operations")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class SearchSettings:
         generations: number of generations, the random first one included, at least 1.
         mutation_probability: chance of each choice (operation or width) to be drawn anew in a child.
         method: ``"nsga2"``, or to compare with, ``"evolution"`` of the best, or ``"random"`` search.
-        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``.
+        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``,
+            ``bit_operations``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -145,14 +146,14 @@ class EvolutionSearch:
 
     @property
     def best(self) -> Evaluated:
-        """The best architecture so far; of equals, the one with the fewest multiply-accumulates."""
+        """The best architecture so far; of equals, the one with the fewest multiply-accumulates, then bit operations."""
         if not self._results:
             raise RuntimeError("best: nothing has been evaluated yet; call step() first")
         return self.best_first()[0]
 
     def best_first(self) -> list[Evaluated]:
-        """Everything evaluated, by its merit; of equals, what has the fewest multiply-accumulates comes first."""
-        return sorted(self.history, key=lambda result: (-result.merit, result.macs))
+        """Everything evaluated, by its merit; of equals, what :attr:`best` says comes first."""
+        return sorted(self.history, key=lambda result: (-result.merit, result.macs, result.bit_operations))
 
     @property
     def pareto_front(self) -> tuple[Evaluated, ...]:
@@ -277,5 +278,5 @@ class EvolutionSearch:
     def _record(self, architecture: Architecture, scores: Scores, latency: float | None) -> None:
         cost = self.space.cost(architecture)
         self._results[architecture] = Evaluated(
-            architecture, scores, cost.macs, cost.parameters, latency, score=self.score
+            architecture, scores, cost.macs, cost.parameters, latency, self.score, cost.bit_operations
         )

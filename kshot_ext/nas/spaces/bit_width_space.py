@@ -83,6 +83,10 @@ class BitWidthSpace(SearchSpace):
     def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
         return self.space.assemble(stem, layers, head)
 
+    @property
+    def floating_point(self) -> SearchSpace:
+        return self.space
+
     def weights_of(self, operation: str) -> str:
         return self.space.weights_of(self._parts.get(operation, (operation, None))[0])
 
@@ -111,7 +115,6 @@ class BitWidthSpace(SearchSpace):
         return self._refined(architecture, lambda offered: offered[self.bits.index(bits) % len(offered)])
 
     def without_bits(self, architecture: Architecture) -> Architecture:
-        """The architecture of the wrapped space that this one quantises."""
         names = (self._parts[name][0] for name in self.operation_names(architecture))
         choices = (self.space.operations(layer).index(name) for layer, name in enumerate(names))
         return replace(architecture, operations=tuple(choices))

@@ -15,6 +15,10 @@ COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _UNCOUNTED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
 
+COST_TITLES = {"macs": "multiply-accumulates", "parameters": "parameters", "bit_operations": "bit operations"}
+"""What people call the fields of :class:`Cost`."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a network costs.

@@ -133,6 +133,15 @@ class SearchSpace(ABC):
         """The operations that a supernet keeps weights of, for all that a layer offers."""
         return tuple(dict.fromkeys(map(self.weights_of, self._operations[layer])))
 
+    @property
+    def floating_point(self) -> SearchSpace:
+        """The space of the same networks without bits: itself, if it has none."""
+        return self
+
+    def without_bits(self, architecture: Architecture) -> Architecture:
+        """The architecture of :attr:`floating_point` that a member of this space quantises; itself, if nothing does."""
+        return architecture
+
     def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
         """Name of the operation chosen in each layer."""
         return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))

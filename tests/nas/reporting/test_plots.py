@@ -110,7 +110,7 @@ def test_small_distances_of_codes_are_drawn_below_the_least_of_a_k_shot_run() ->
 
 
 def test_an_architecture_is_drawn_with_stem_operations_and_head() -> None:
-    (axes,) = plots.draw_architectures(_result().networks, ["identity", "mb3_k3"]).axes
+    (axes,) = plots.draw_architectures(_result().networks, {"identity": "identity", "mb3_k3": "mb3_k3"}).axes
     texts = [text.get_text() for text in axes.texts if text.get_text()]
     assert texts == ["stem", "identity", "mb3\nk3", "head", "winner", "stem", "mb3\nk3", "mb3\nk3", "head", "random"]
     colours = [patch.get_facecolor() for patch in axes.patches]
