@@ -14,7 +14,13 @@ from kshot_ext.nn.batch_norm import KShotBatchNorm2d
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
 from kshot_ext.nn.linear import KShotLinear
-from kshot_ext.nn.quantised import KShotQuantisedConv2d, KShotQuantisedLinear, Quantised, QuantisedConv2d, QuantisedLinear
+from kshot_ext.nn.quantised import (
+    KShotQuantisedConv2d,
+    KShotQuantisedLinear,
+    Quantised,
+    QuantisedConv2d,
+    QuantisedLinear,
+)
 
 KSHOT_CLASSES: dict[type[nn.Module], type[KShotModule]] = {
     QuantisedConv2d: KShotQuantisedConv2d,  # before their base classes, for who asks for a layer's kind

@@ -2,8 +2,8 @@
 
     y = conv(q(x), q(w)) + bias,    w = sum_k code_k * weight[k]  of a K-shot layer
 
-The mixed weight is what is quantised, so a layer has the same levels as the plain one that `kshot_ext.merge` makes of it.
-Parameters stay in floating point, for training to move them by less than a step; so does the bias. See
+The mixed weight is what is quantised, so a layer has the same levels as the plain one that `kshot_ext.merge` makes of
+it. Parameters stay in floating point, for training to move them by less than a step; so does the bias. See
 `kshot_ext.nn.quantiser` for q.
 """
 

@@ -98,7 +98,9 @@ def quantise_activation(input: Tensor, bits: int, inner_dims: int = 3) -> Tensor
     signed = input.detach().amin(tuple(range(-inner_dims, 0)), keepdim=True) < 0
     step = _rms(input, inner_dims) * torch.where(signed, *per_rms)
     step = step.clamp(min=_SMALLEST_STEP).to(input.dtype)
-    return _rounded(input, step, step * torch.where(signed, -most_signed, 0), step * torch.where(signed, most_signed, most))
+    return _rounded(
+        input, step, step * torch.where(signed, -most_signed, 0), step * torch.where(signed, most_signed, most)
+    )
 
 
 def _rms(values: Tensor, inner_dims: int) -> Tensor:

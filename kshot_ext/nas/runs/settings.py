@@ -152,7 +152,9 @@ class RunSettings(SupernetSettings):
         if self.bit_budget is not None:
             Budget.parse(self.bit_budget, "bit_budget", "bit_operations")
         if self.bits is None and (self.bit_budget is not None or "bit_operations" in self.search.costs):
-            raise ValueError("bits: expected some, such as 2,4,8, as bit operations are to be limited or lowered, got none")
+            raise ValueError(
+                "bits: expected some, such as 2,4,8, as bit operations are to be limited or lowered, got none"
+            )
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class EvolutionSearch:
 
     @property
     def best(self) -> Evaluated:
-        """The best architecture so far; of equals, the one with the fewest multiply-accumulates, then bit operations."""
+        """The best architecture so far; of equals, the one with the fewest multiply-accumulates and bit operations."""
         if not self._results:
             raise RuntimeError("best: nothing has been evaluated yet; call step() first")
         return self.best_first()[0]

@@ -64,6 +64,8 @@ class BitWidthSpace(SearchSpace):
             width_names=space.width_names,
             widths=space.widths,
         )
+        with outlines():  # what cannot have bits is to be known now
+            self.stem(space.full_shape.stem), self.head(space.full_shape.head)
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         return self.space.network_shape(ratios)
@@ -136,7 +138,7 @@ class BitWidthSpace(SearchSpace):
         for operation in self.space.operations(layer):
             with outlines():
                 module = self.space.candidate(operation, self.space.full_shape.layers[layer])
-            has_weights = any(isinstance(part, COUNTED) for part in module.modules())
+            has_weights = any(isinstance(part, COUNTED) for part in quantised(module, OUTER_BITS).modules())
             offered = {f"{operation}@{bits}": bits for bits in self.bits} if has_weights else {operation: None}
             self._parts |= {name: (operation, bits) for name, bits in offered.items()}
             choices[operation] = [*offered]

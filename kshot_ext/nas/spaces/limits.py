@@ -70,7 +70,6 @@ class SearchLimits:
         limits["milliseconds"] = self.max_latency
         return ", ".join(f"at most {most:,} {name}" for name, most in limits.items() if most is not None) or "no limit"
 
-
     def _most_costs(self) -> dict[str, int]:
         """The limits on what a space counts, by name."""
         return {name: getattr(self, name) for name in _COSTS if getattr(self, name) is not None}
