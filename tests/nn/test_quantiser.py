@@ -38,16 +38,15 @@ def test_activations_by_hand():
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_number_of_levels(bits):
-    values = 3 * torch.randn(2, 4, 32, 32, generator=seeded(bits))
+    values = torch.linspace(-1, 1, 20_001)[None] ** 9  # few large ones, so that the outermost levels are reached
     for quantised, most in (
-        (quantise_weight(values, bits), 2**bits - 1),
-        (quantise_activation(values, bits), 2**bits - 1),
-        (quantise_activation(values.relu(), bits), 2**bits),
+        (quantise_weight(values, bits, 1), 2**bits - 1),
+        (quantise_activation(values, bits, 1), 2**bits - 1),
+        (quantise_activation(values.relu(), bits, 1), 2**bits),
     ):
-        for sample in quantised:
-            found = sample.unique()
-            assert len(found) == most
-            torch.testing.assert_close(found.diff(), found.diff()[:1].expand(most - 1), rtol=1e-3, atol=0)
+        found = quantised.unique()
+        assert len(found) == most
+        torch.testing.assert_close(found.diff(), found.diff()[:1].expand(most - 1), rtol=1e-3, atol=0)
 
 
 def test_clipping_constants_lose_least():
@@ -102,7 +101,8 @@ def test_other_dtypes(dtype):
     for quantise in (quantise_weight, quantise_activation):
         quantised = quantise(values, 3)
         assert quantised.dtype == dtype
-        torch.testing.assert_close(quantised.float(), quantise(values.float(), 3), rtol=2e-2, atol=1e-2)
+        alike = torch.isclose(quantised.float(), quantise(values.float(), 3), rtol=2e-2)
+        assert alike.float().mean() > 0.95  # a rounded step moves the borders between levels
 
 
 def test_graphs_of_it_are_plain_torch():

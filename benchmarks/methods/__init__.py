@@ -1,0 +1,1 @@
+"""What search methods do, measured: one module a method."""
