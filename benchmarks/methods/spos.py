@@ -21,6 +21,7 @@ from rich.table import Table
 
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.spos import SinglePathSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores, evaluate_network
@@ -51,7 +52,7 @@ class Size:
     """How much is measured.
 
     Args:
-        images: used, of which three fifths are trained on.
+        images: used; two fifths are trained on, one fifth chooses, two fifths test.
         channels: of the first layer.
         epochs: of each supernet.
         ranked: architectures whose order is compared with the truth.
@@ -59,13 +60,13 @@ class Size:
         retrain_epochs: of each network trained from scratch.
     """
 
-    images: int = 6000
+    images: int = 4000
     channels: int = 8
-    epochs: int = 15
-    ranked: int = 100
-    population: int = 16
-    generations: int = 8
-    retrain_epochs: int = 12
+    epochs: int = 12
+    ranked: int = 60
+    population: int = 10
+    generations: int = 6
+    retrain_epochs: int = 10
     batch_size: int = 64
 
 
@@ -121,6 +122,7 @@ class Measurement:
             generator=self.generator("data"),
             max_images=size.images,
             image_size=None if data is None else 16,
+            held_out={Part.VALIDATION: 0.2, Part.TEST: 0.4},
         )
         order = torch.randperm(len(self.splits.train), generator=self.generator("calibration"))
         self.calibration = self.splits.train.subset(order[:256])
