@@ -22,7 +22,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         weight[k, :C_out', :C_in', ...],   C_out' and C_in' those of the plain layer,
 
     through the operators' own widths: nothing is copied, and what the narrow model learns, the wide one has learnt.
-    `kshot_ext.merge` makes truly narrow layers of it. Where a plain layer has bits (`kshot_ext.nn.QuantisedConv2d`), the
+    `kshot_ext.merge` makes truly narrow layers of it. Where a plain layer has bits (`nn.QuantisedConv2d`), the
     narrow one computes with as many, whether the wide one has others or none.
 
     Args:

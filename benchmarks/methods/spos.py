@@ -28,7 +28,8 @@ from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores, evalu
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.runs.truth import read_truth
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
@@ -161,11 +162,11 @@ class Measurement:
         searches = {}
         for method in ("evolution", "random"):
             settings = SearchSettings(population=self.size.population, generations=self.size.generations, method=method)
-            limits = SearchLimits(max_bit_operations=most)
-            search = EvolutionSearch(evaluate, space, limits, settings, self.generator("search"))
+            archive = Archive(evaluate, space, SearchLimits(max_bit_operations=most), self.generator("search"))
+            search = Generations(archive, settings)
             while not search.finished:
                 search.step()
-            searches[method] = search
+            searches[method] = archive
         best = searches["evolution"].best
         mixed, one = (self._retrained(space, architecture) for architecture in (best.architecture, uniform))
         history = [item for search in searches.values() for item in search.history]

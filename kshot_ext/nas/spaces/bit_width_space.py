@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_widths import BitWidths, check_choices
@@ -85,6 +85,9 @@ class BitWidthSpace(SearchSpace):
     def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
         return self.space.assemble(stem, layers, head)
 
+    def mixed(self, candidates: Sequence[nn.Module], weights: Sequence[Tensor] | None = None) -> nn.Module:
+        return self.space.mixed(candidates, weights)
+
     @property
     def floating_point(self) -> SearchSpace:
         return self.space
@@ -94,6 +97,14 @@ class BitWidthSpace(SearchSpace):
 
     def neighbours(self, layer: int) -> tuple[int, ...]:
         return self.space.neighbours(layer)
+
+    @property
+    def sums(self) -> tuple[tuple[int, ...], ...]:
+        return self.space.sums
+
+    @property
+    def no_operation(self) -> str | None:
+        return self.space.no_operation
 
     def from_key(self, key: str) -> Architecture:
         raise ValueError(f"key {key!r}: space {self.space.name} has bits here, which no published table knows")

@@ -19,7 +19,8 @@ from kshot_ext.nas.methods.spos import SinglePathSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.budget import Budget
@@ -83,17 +84,18 @@ def test_search_keeps_to_the_budget_of_bit_operations(begin, method, tiny_splits
     images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
     evaluation = InheritedEvaluation(loop.method.networks, *images)
     settings = SearchSettings(population=4, generations=2, method=method, objectives="bit_operations")
-    search = EvolutionSearch(evaluation, space, SearchLimits(max_bit_operations=most), settings, seeded(0))
+    limits = SearchLimits(max_bit_operations=most)
+    search = Generations(Archive(evaluation, space, limits, seeded(0)), settings)
     while not search.finished:
         search.step()
-    assert all(0 < item.bit_operations <= most for item in search.history)
+    assert all(0 < item.bit_operations <= most for item in search.archive.history)
     largest = space.count_macs(space.largest())
-    assert any(item.macs > 0.3 * largest for item in search.history)  # which bits make possible
+    assert any(item.macs > 0.3 * largest for item in search.archive.history)  # which bits make possible
     costs = [item.bit_operations for item in search.pareto_front]
     assert costs == sorted(set(costs))
-    resumed = EvolutionSearch(evaluation, space, SearchLimits(max_bit_operations=most), settings, seeded(5))
+    resumed = Generations(Archive(evaluation, space, limits, seeded(5)), settings)
     resumed.load_state_dict(search.state_dict())
-    assert resumed.history == search.history
+    assert resumed.archive.history == search.archive.history
 
 
 def test_the_command_searches_bits_and_says_what_it_leaves(tmp_path):
