@@ -8,7 +8,7 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
-from kshot_ext.nn.forms import take_bits
+from kshot_ext.nn.forms import with_bits_of
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import HOOK_TABLES
@@ -62,11 +62,9 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
             )
         if isinstance(layer, KShotModule):
             try:
-                view = layer.narrowed(wanted)
+                return with_bits_of(wanted, layer.narrowed(wanted))
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
-            take_bits(view, wanted)
-            return view
         if layer is None or plain_kind(layer) is not plain_kind(wanted) or _own_shapes(layer) != shapes:
             found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
             raise ValueError(

@@ -46,11 +46,18 @@ def plain_form(layer: nn.Module, kind: type[nn.Module]) -> nn.Module:
     return kind(*_arguments(kind, layer), **_bits(kind, layer), device="meta")
 
 
-def take_bits(layer: KShotModule, plain: nn.Module) -> None:
-    """Give a K-shot layer, in its place, the bits of a plain layer of its kind, if that has any."""
+def with_bits_of(plain: nn.Module, layer: KShotModule) -> KShotModule:
+    """A K-shot layer, which is given the bits of a plain layer of its kind in its place, if that has any.
+
+    Raises:
+        ValueError: if the plain layer is a subclass of one with bits, and may mean something else by them.
+    """
     if isinstance(plain, Quantised):
+        if type(plain) not in KSHOT_CLASSES:
+            raise ValueError(f"expected a QuantisedConv2d or QuantisedLinear, got its subclass {type(plain).__name__}")
         layer.__class__ = KSHOT_CLASSES[type(plain)]
         layer.set_bits(plain.weight_bits, plain.activation_bits)
+    return layer
 
 
 def take_form(

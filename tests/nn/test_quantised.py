@@ -141,5 +141,13 @@ def test_a_layer_with_bits_is_no_view_without():
     wide = kshot_ext.convert(blocks(QuantisedConv2d, **BITS), 2)
     with pytest.raises(ValueError, match="layer '0': expected a layer with bits, got Conv2d"):
         kshot_ext.narrow(wide, blocks())
+
+    class Own(QuantisedConv2d):
+        pass
+
+    with pytest.raises(
+        ValueError, match="layer '0': expected a QuantisedConv2d or QuantisedLinear, got its subclass Own"
+    ):
+        kshot_ext.narrow(wide, blocks(Own, **BITS))
     with pytest.raises(ValueError, match="activation_bits: expected a whole number of bits from 2 to 8, got 1"):
         QuantisedLinear(2, 2, weight_bits=8, activation_bits=1)
