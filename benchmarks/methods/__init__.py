@@ -1,1 +1,1 @@
-"""What search methods do, measured: one module a method."""
+"""What each search method should show, measured: one module a method, with a function `run`."""
