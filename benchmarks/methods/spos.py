@@ -1,4 +1,4 @@
-"""What uniform single paths find, blocks and bits: `python -m benchmarks.methods.spos --data ZIP --truth TABLE`.
+"""What uniform single paths find: `python -m benchmarks.methods observable spos --data ZIP --truth TABLE`.
 
 Four claims, each for several seeds: statistics of batch norm measured anew rank networks better than those that
 training left; evolution's best is at least random search's of as many evaluations; whatever a search evaluates keeps to
@@ -7,18 +7,14 @@ the budget; and mixed bits beat one choice of bits in all layers that takes as m
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.batches import batches
@@ -44,7 +40,6 @@ from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "methods" / "spos.json"
 BITS = "2,4,8"
 UNIFORM = BitWidths(2, 4)
 """The better one of the two choices of 8 bit operations for a multiply-accumulate; the other is w4a2."""
@@ -240,10 +235,8 @@ class Measurement:
         return batches(images, 256, mean=self.splits.mean, std=self.splits.std)
 
 
-def run(
-    seeds: Sequence[int], quick: bool, data: Path | None = None, truth: Path | None = None
-) -> dict[str, list[float]]:
-    """Every number of every seed.
+def run(seeds: Sequence[int], quick: bool, data: Path | None = None, truth: Path | None = None) -> dict[str, Any]:
+    """Every number of every seed, and which claims hold.
 
     Args:
         seeds: of the measurements.
@@ -258,7 +251,13 @@ def run(
     for seed in seeds:
         measured.append(Measurement(seed, size, data, truth).numbers())
         logger.info("seed %s: %s", seed, measured[-1])
-    return {name: [numbers[name] for numbers in measured] for name in measured[0]}
+    numbers = {name: [each[name] for each in measured] for name in measured[0]}
+    return {
+        "seeds": [*seeds],
+        "claims": claims(numbers),
+        "means": {name: statistics.fmean(values) for name, values in numbers.items()},
+        "numbers": numbers,
+    }
 
 
 def claims(numbers: Mapping[str, Sequence[float]]) -> dict[str, bool]:
@@ -270,31 +269,3 @@ def claims(numbers: Mapping[str, Sequence[float]]) -> dict[str, bool]:
         "every network keeps to the budget": min(numbers["share_within_budget"]) == 1,
         "mixed bits beat uniform ones": mean["test_accuracy_mixed"] > mean["test_accuracy_uniform"],
     }
-
-
-def main(
-    data: Annotated[Path | None, typer.Option(help="CIFAR-10 as a zip of folders; default: digits.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Table of NAS-Bench-Macro.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="Only show that it works; writes nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="File of the results.")] = RESULTS,
-) -> None:
-    """Measure, print and keep the numbers."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    numbers = run(range(seeds), quick, data, truth)
-    table = Table("number", "mean", *(f"seed {seed}" for seed in range(seeds)))
-    for name, values in numbers.items():
-        table.add_row(name, f"{statistics.fmean(values):.4g}", *(f"{value:.4g}" for value in values))
-    console = Console()
-    console.print(table)
-    for claim, holds in claims(numbers).items():
-        console.print(f"{claim}: {'yes' if holds else 'no'}")
-    if not quick:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        results = {"seeds": [*range(seeds)], "claims": claims(numbers), "numbers": numbers}
-        out.write_text(json.dumps(results, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    typer.run(main)
