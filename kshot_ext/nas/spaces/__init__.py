@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
+from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
+from kshot_ext.nas.spaces.bit_widths import BitWidths
 from kshot_ext.nas.spaces.groupable import Groupable
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
@@ -45,6 +47,7 @@ def create_space(
     channels: int | None = None,
     widths: Sequence[float] | None = None,
     cells: int | None = None,
+    bits: Sequence[BitWidths] | None = None,
 ) -> SearchSpace:
     """A search space by name.
 
@@ -55,6 +58,8 @@ def create_space(
         channels: width of the whole network; None for the width that suits the image size.
         widths: shares of the full width to search over, rising to 1; None to search operations only.
         cells: cells of each stage, in a space that has cells (nas-bench-201); None for what is published.
+        bits: bits of weights and activations that each layer chooses from; None for floating point. See
+            :class:`kshot_ext.nas.spaces.bit_width_space.BitWidthSpace`.
 
     Raises:
         ValueError: if the name is unknown, a size is out of range, or the space has no cells.
@@ -74,4 +79,5 @@ def create_space(
         arguments["cells"] = cells
     kind = load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
     with own_errors(name, "space"):
-        return kind(**arguments)
+        space = kind(**arguments)
+        return space if bits is None else BitWidthSpace(space, bits)
