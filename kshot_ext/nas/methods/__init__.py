@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.darts_pt import DartsPT
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.spos import SinglePathOneShot
@@ -13,7 +14,11 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.loop import TrainingLoop, training_steps_in_epoch
 from kshot_ext.nas.training.settings import TrainingSettings
 
-METHODS: dict[str, type[Method]] = {"kshot": KShot, "spos": SinglePathOneShot}
+METHODS: dict[str, type[Method]] = {
+    "kshot": KShot,
+    "spos": SinglePathOneShot,
+    "darts-pt": DartsPT,
+}
 """The methods by the names that settings use."""
 
 _own: dict[str, type[Method]] = {}

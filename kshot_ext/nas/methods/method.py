@@ -84,6 +84,8 @@ class Method(ABC, Generic[OwnSettings]):
         summary: one line on what the method does.
         paper: authors, title, where and when.
         Settings: class of its options.
+        takes_copies: whether K > 1 copies of the weights, mixed by codes, are of use to it.
+        searches_widths: whether it can choose channel widths, in a space that searches them.
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
         needs_held_out: whether a step ever asks for held-out batches.
@@ -97,12 +99,21 @@ class Method(ABC, Generic[OwnSettings]):
     summary: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    takes_copies: ClassVar[bool] = True
+    searches_widths: ClassVar[bool] = True
 
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool = False
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
+        if setup.shots > 1 and not self.takes_copies:
+            raise ValueError(f"shots: {settings.name} has one weight for each operation, expected 1, got {setup.shots}")
+        if setup.space.widths is not None and not self.searches_widths:
+            raise ValueError(
+                f"widths: {settings.name} chooses operations only, expected none, got {setup.space.widths}; fix the "
+                f"network's width by channels instead"
+            )
         self.setup = setup
         self.settings = settings
         self.space = setup.space

@@ -24,6 +24,7 @@ from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.path_steps import PathSteps
+from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.optim import KShotSGD
 
 _BATCHES_TO_SETTLE = 8
@@ -52,14 +53,7 @@ class PathMethod(Method[OwnSettings]):
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
         self.supernet, self.simplex_net = (network.to(setup.device) for network in build_networks(setup))
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
-        optimizer = KShotSGD(
-            decay_groups(self.supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
-            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
-            lr=shots * training.learning_rate,
-            momentum=training.momentum,
-            nesterov=True,
-        )
-        self.optimizers = {"supernet": optimizer}
+        self.optimizers = {"supernet": weight_optimizer(self.supernet, training)}
         # And the gradient of K copies is shorter by the square root of that.
         self._clip_norm = training.clip_norm / math.sqrt(shots)
         self._warm_up_steps = training.warm_up * setup.steps_per_epoch
@@ -135,6 +129,18 @@ class PathMethod(Method[OwnSettings]):
         start.settle(
             choice_similarities(self.supernet, equal, images, generator, do.gradient_steps, do.processes, smoothing)
         )
+
+
+def weight_optimizer(supernet: Supernet, training: TrainingSettings) -> KShotSGD:
+    """What trains the weights of a supernet, as the settings say for the mixed weight under equal codes."""
+    shots = supernet.num_shots
+    return KShotSGD(
+        decay_groups(supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
+        # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
+        lr=shots * training.learning_rate,
+        momentum=training.momentum,
+        nesterov=True,
+    )
 
 
 def build_networks(setup: Setup) -> tuple[Supernet, SimplexNet]:
