@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.darts_pt import DartsPT
+from kshot_ext.nas.methods.gold_nas import GoldNAS
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.spos import SinglePathOneShot
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Method]] = {
     "kshot": KShot,
     "spos": SinglePathOneShot,
     "darts-pt": DartsPT,
+    "gold-nas": GoldNAS,
 }
 """The methods by the names that settings use."""
 
