@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.darts_pt import DartsPT
+from kshot_ext.nas.methods.fp_nas import FPNAS
 from kshot_ext.nas.methods.gold_nas import GoldNAS
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
@@ -18,6 +19,7 @@ from kshot_ext.nas.training.settings import TrainingSettings
 METHODS: dict[str, type[Method]] = {
     "kshot": KShot,
     "spos": SinglePathOneShot,
+    "fp-nas": FPNAS,
     "darts-pt": DartsPT,
     "gold-nas": GoldNAS,
 }

@@ -134,6 +134,10 @@ class SearchSpace(ABC):
         """Names of the operations that a layer offers."""
         return self._operations[layer]
 
+    def values(self, operation: str) -> tuple[str, ...]:
+        """The values of variables, such as a kernel size, that an operation combines; by default its name alone."""
+        return (operation,)
+
     def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
         """Name of the operation chosen in each layer."""
         return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -80,19 +80,33 @@ class PathMethod(Method[OwnSettings]):
         """The paths of a step; the same in all processes."""
         return PATH_SAMPLINGS[self.training.path_sampling](self.space, do.generator)
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(
+        self,
+        paths: list[Architecture],
+        images: Tensor,
+        labels: Tensor,
+        do: Stepper,
+        *,
+        shares: Sequence[float] | None = None,
+    ) -> Step:
         """Moves the weights of some paths by the sum of their gradients.
+
+        Args:
+            paths: the same in all processes.
+            images, labels: this process's part of a batch.
+            do: what a step may use.
+            shares: what each gradient is multiplied with; None for 1.
 
         Raises:
             DivergedError: if the loss of one is not finite; in all processes.
         """
         losses, codes, tally = [], [], Tally()
         rate = do.learning_rate_factor
-        for path in paths:
+        for path, share in zip(paths, shares or itertools.repeat(1.0)):
             code = self.simplex_net.code(path)
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
-            do.backward(self._path_steps.factor(path, code, rate) * loss)
+            do.backward(share * self._path_steps.factor(path, code, rate) * loss)
             losses.append(do.share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = do.processes.summed(losses)
