@@ -22,6 +22,7 @@ struct DenseGather {
   // rows.
   int64_t ahead = 0;
   Activation activation = Activation::kIdentity;
+  bool accumulate = false;  // whether the target holds the sums of other source channels, to be added to
 };
 
 // gradient[t, o, i] += sum_p grad[p, o] * input[p at t, i] for some panels: by input channel, or by output
@@ -35,6 +36,7 @@ struct DenseWeightGradient {
   // What will be read after the last position: two stretches of memory, or null.
   const float* next[2] = {nullptr, nullptr};
   int64_t next_size[2] = {0, 0};
+  bool overwrite = false;  // whether the first positions' sums replace what the gradient holds
 };
 
 // Some rows and neighbouring channels of K copies: (k, r, c) lies at data[k * copy_stride + r * row_stride +

@@ -118,58 +118,71 @@ void add_panels(float* into, const float* from, int64_t size) {
 
 namespace {
 
-// Calls body(row, channel, lanes) for each vector of a row of `width` channels, in all rows.
-template <class Body>
-inline void for_each_vector(int64_t rows, int64_t width, const Body& body) {
-  for (int64_t r = 0; r < rows; ++r) {
-    int64_t c = 0;
-    for (; c + kVector <= width; c += kVector) body(r, c, WholeVector{});
-    if (c < width) body(r, c, CutVector{width - c});
+// `samples` samples at a time, so that the copies are read once for all of them.
+template <int samples, int vectors>
+void mix_samples(const CopyRows& copies, const float* code, int64_t panel_width, float* mixed,
+                 int64_t mixed_stride) {
+  for (int64_t r = 0; r < copies.rows; ++r, mixed += panel_width) {
+    V sums[samples][vectors] = {};
+    const float* copy = copies.data + r * copies.row_stride;
+    for (int64_t k = 0; k < copies.shots; ++k, copy += copies.copy_stride) {
+      V values[vectors];
+      load_row(values, copy, copies.width);
+#pragma GCC unroll 4
+      for (int n = 0; n < samples; ++n) {
+        const V share = splat(code[n * copies.shots + k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) sums[n][v] += share * values[v];
+      }
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < samples; ++n) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) store(mixed + n * mixed_stride + v * kVector, sums[n][v]);
+    }
   }
 }
 
-// `samples` samples at a time, so that the copies are read once for all of them.
-template <int samples>
-void mix_samples(const CopyRows& copies, const float* code, int64_t panel_width, float* mixed,
-                 int64_t mixed_stride) {
-  for_each_vector(copies.rows, copies.width, [&](int64_t r, int64_t c, auto lanes) {
-    V sums[samples] = {};
-    const float* copy = copies.data + r * copies.row_stride + c;
-    for (int64_t k = 0; k < copies.shots; ++k, copy += copies.copy_stride) {
-      const V value = load_lanes(copy, lanes);
-#pragma GCC unroll 4
-      for (int n = 0; n < samples; ++n) sums[n] += code[n * copies.shots + k] * value;
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < samples; ++n) store(mixed + n * mixed_stride + r * panel_width + c, sums[n]);
-  });
-}
+// Copies that are contracted at a time: the dots of all samples with them fill registers.
+constexpr int kCopies = kSums / 6;
 
-template <int samples>
-void contract_samples(const RowsContraction& args, int64_t first) {
+// Copies [k, k + copies) of `samples` samples, whose gradients are read once for all of these.
+template <int samples, int copies_at_once>
+void contract_samples(const RowsContraction& args, int64_t first, int64_t k) {
   const CopyRows& copies = args.copies;
   const float* gradients = args.gradients + first * args.gradient_stride;
-  const float* code = args.code + first * copies.shots;
-  for (int64_t k = 0; k < copies.shots; ++k) {
-    const float* copy = copies.data + k * copies.copy_stride;
-    float* sum = args.sums + k * copies.copy_stride;
-    V dots[samples] = {}, shares[samples];
+  const float* code = args.code + first * copies.shots + k;
+  const float* data = copies.data + k * copies.copy_stride;
+  float* sums = args.sums + k * copies.copy_stride;
+  V dots[samples][copies_at_once] = {};
+  const auto contract = [&](int64_t r, int64_t c, auto lanes) {
+    const int64_t at = r * copies.row_stride + c;
+    V gradient[samples];
 #pragma GCC unroll 4
-    for (int n = 0; n < samples; ++n) shares[n] = splat(code[n * copies.shots + k]);
-    for_each_vector(copies.rows, copies.width, [&](int64_t r, int64_t c, auto lanes) {
-      const int64_t at = r * copies.row_stride + c;
-      const V value = load_lanes(copy + at, lanes);
-      V total = load_lanes(sum + at, lanes);
+    for (int n = 0; n < samples; ++n) {
+      gradient[n] = load_lanes(gradients + n * args.gradient_stride + r * args.panel_width + c, lanes);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < copies_at_once; ++j) {
+      const V value = load_lanes(data + j * copies.copy_stride + at, lanes);
+      V total = load_lanes(sums + j * copies.copy_stride + at, lanes);
 #pragma GCC unroll 4
       for (int n = 0; n < samples; ++n) {
-        const V gradient = load_lanes(gradients + n * args.gradient_stride + r * args.panel_width + c, lanes);
-        dots[n] += gradient * value;
-        total += shares[n] * gradient;
+        dots[n][j] += gradient[n] * value;
+        total += code[n * copies.shots + j] * gradient[n];
       }
-      store_lanes(sum + at, total, lanes);
-    });
-    for (int n = 0; n < samples; ++n)
-      args.dots[(first + n) * copies.shots + k] += sum_of_lanes<float>(dots[n]);
+      store_lanes(sums + j * copies.copy_stride + at, total, lanes);
+    }
+  };
+  for (int64_t r = 0; r < copies.rows; ++r) {
+    int64_t c = 0;
+    for (; c + kVector <= copies.width; c += kVector) contract(r, c, WholeVector{});
+    if (c < copies.width) contract(r, c, CutVector{copies.width - c});
+  }
+  for (int n = 0; n < samples; ++n) {
+    for (int j = 0; j < copies_at_once; ++j) {
+      args.dots[(first + n) * copies.shots + k + j] += sum_of_lanes<float>(dots[n][j]);
+    }
   }
 }
 
@@ -184,19 +197,20 @@ void mix_rows(const CopyRows& copies, const float* code, int64_t samples, int64_
       std::fill(row + filled, row + panel_width, 0.0f);
     }
   }
-  int64_t n = 0;
-  for (; n + 4 <= samples; n += 4) {
-    mix_samples<4>(copies, code + n * copies.shots, panel_width, mixed + n * mixed_stride, mixed_stride);
-  }
-  for (; n < samples; ++n) {
-    mix_samples<1>(copies, code + n * copies.shots, panel_width, mixed + n * mixed_stride, mixed_stride);
-  }
+  with_vectors(copies.width, [&](auto vectors) {
+    for_each_tile<4>(samples, [&](auto count, int64_t n) {
+      mix_samples<decltype(count)::value, decltype(vectors)::value>(
+          copies, code + n * copies.shots, panel_width, mixed + n * mixed_stride, mixed_stride);
+    });
+  });
 }
 
 void contract_rows(const RowsContraction& args) {
-  int64_t n = 0;
-  for (; n + 4 <= args.samples; n += 4) contract_samples<4>(args, n);
-  for (; n < args.samples; ++n) contract_samples<1>(args, n);
+  for_each_tile<4>(args.samples, [&](auto samples, int64_t n) {
+    for_each_tile<kCopies>(args.copies.shots, [&](auto copies, int64_t k) {
+      contract_samples<decltype(samples)::value, decltype(copies)::value>(args, n, k);
+    });
+  });
 }
 
 }  // namespace kshot::cpu::KSHOT_ISA

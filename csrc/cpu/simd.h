@@ -44,11 +44,17 @@ inline Vec<C> splat(C value) {
   return value - Vec<C>{};
 }
 
+// Halves are added, so that few additions wait for one another.
 template <class C>
 inline C sum_of_lanes(Vec<C> v) {
-  C total = 0;
-  for (int64_t i = 0; i < kLanes<C>; ++i) total += v[i];
-  return total;
+  C lanes[kLanes<C>];
+  std::memcpy(lanes, &v, sizeof v);
+#pragma GCC unroll 4
+  for (int64_t half = kLanes<C> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
 }
 
 inline Vec<float> load(const float* p) {

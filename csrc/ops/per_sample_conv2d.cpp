@@ -3,10 +3,10 @@
 // ever stored whole. The gradient of the dictionary goes the same way back, block of rows by block of rows.
 #include "ops/per_sample_conv2d.h"
 
-#include <array>
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/stacked_linear.h"
 #include "ops/sum_of_parts.h"
 
 namespace kshot {
@@ -25,36 +25,71 @@ std::vector<cpu::WeightView> copies_of(const Dictionary& dictionary, int64_t out
 
 constexpr int64_t kSamples = 4;  // at a time
 
-// Gathers all samples through their own mixed panels, each of `panel_rows` rows. copies_of(panel) are the
-// rows of the copies that make a panel, in pieces of equal size one after the other.
-template <class CopiesOf>
-void gather_mixed(const cpu::DenseGather& args, int64_t panel_width, int64_t panel_rows, const Tensor& code,
-                  const float* biases, const CopiesOf& copies_of) {
-  constexpr int64_t kElements = 1 << 18;  // of K copies and the mixtures: 1 MB
+// How the gather is cut: groups of panels and blocks of source channels whose K copies and mixtures stay in
+// L2 while the samples go by.
+struct MixedBlocks {
+  MixedBlocks(const cpu::DenseGather& args, int64_t panel_width, int64_t shots) {
+    constexpr int64_t kElements = 1 << 17, kLeastChannels = 32;  // 512 KB
+    const int64_t taps = args.plan->taps, sources = args.source_channels;
+    const int64_t panels = (args.target_channels + panel_width - 1) / panel_width;
+    const int64_t fit = kElements / ((shots + kSamples) * taps * panel_width);
+    const int64_t blocks = (sources - 1) / std::max(fit, kLeastChannels) + 1;
+    channels = (sources + blocks - 1) / blocks;
+    groups = (panels - 1) / std::max<int64_t>(fit / channels, 1) + 1;
+    group_size = (panels + groups - 1) / groups;
+    groups = (panels + group_size - 1) / group_size;
+    size = taps * channels * panel_width;
+  }
+
+  int64_t channels, group_size, groups;
+  int64_t size;  // of a panel of a block
+};
+
+// Gathers all samples through their own mixed panels. rows_of(panel, t, r, rows) are rows [r, r + rows) of
+// tap t in a panel of the copies.
+template <class RowsOf>
+void gather_mixed(const cpu::DenseGather& args, int64_t panel_width, const Tensor& code, const float* biases,
+                  const RowsOf& rows_of) {
   const int64_t batch = code.size(0), shots = code.size(1), places = args.plan->places();
-  const int64_t panels = (args.target_channels + panel_width - 1) / panel_width,
-                size = panel_rows * panel_width;
-  const int64_t group_size = std::clamp<int64_t>(kElements / ((shots + kSamples) * size), 1, panels);
-  const int64_t groups = (panels + group_size - 1) / group_size, batches = (batch + kSamples - 1) / kSamples;
+  const int64_t panels = (args.target_channels + panel_width - 1) / panel_width;
+  const MixedBlocks blocks(args, panel_width, shots);
   const float* codes = static_cast<const float*>(code.data_ptr());
-  torch::stable::parallel_for(0, groups * batches, 1, [&](int64_t begin, int64_t end) {
-    AlignedBuffer<float> mixed(kSamples * group_size * size);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task % batches * kSamples, samples = std::min(kSamples, batch - n);
-      const int64_t first = task / batches * group_size, last = std::min(first + group_size, panels);
+
+  // Samples [begin, end) through source channels [r, r + rows) of panels [first, last).
+  const auto gather = [&](float* mixed, int64_t first, int64_t last, int64_t r, int64_t begin, int64_t end) {
+    cpu::DenseGather block = args;
+    block.source.data += r;
+    block.source_channels = std::min(blocks.channels, args.source_channels - r);
+    block.accumulate = r > 0;
+    block.past_caches = args.past_caches && blocks.channels == args.source_channels;
+    const int64_t mixture = blocks.group_size * blocks.size;
+    for (int64_t n = begin; n < end; n += kSamples) {
+      const int64_t samples = std::min(kSamples, end - n);
       for (int64_t panel = first; panel < last; ++panel) {
-        float* target = mixed.data() + (panel - first) * size;
-        for (const cpu::CopyRows& copies : copies_of(panel)) {
-          KSHOT_CALL(mix_rows, copies, codes + n * shots, samples, panel_width, target, group_size * size);
-          target += copies.rows * panel_width;
+        float* target = mixed + (panel - first) * blocks.size;
+        for (int64_t t = 0; t < args.plan->taps; ++t, target += block.source_channels * panel_width) {
+          KSHOT_CALL(mix_rows, rows_of(panel, t, r, block.source_channels), codes + n * shots, samples,
+                     panel_width, target, mixture);
         }
       }
       for (int64_t i = 0; i < samples; ++i) {
-        const cpu::PanelRange<const float*> range{mixed.data() + i * group_size * size, size, panel_width,
-                                                  first, last};
-        KSHOT_CALL(dense_gather, args, range, biases ? biases + (n + i) * args.target_channels : nullptr,
-                   (n + i) * places, (n + i + 1) * places);
+        const cpu::PanelRange<const float*> range{mixed + i * mixture, blocks.size, panel_width, first, last};
+        const float* bias = biases && r == 0 ? biases + (n + i) * args.target_channels : nullptr;
+        KSHOT_CALL(dense_gather, block, range, bias, (n + i) * places, (n + i + 1) * places);
       }
+    }
+  };
+  const int64_t batches = (batch + kSamples - 1) / kSamples;
+  torch::stable::parallel_for(0, blocks.groups * batches, 1, [&](int64_t begin, int64_t end) {
+    AlignedBuffer<float> mixed(kSamples * blocks.group_size * blocks.size);
+    while (begin < end) {
+      const int64_t group = begin / batches, stop = std::min(end, (group + 1) * batches);
+      const int64_t first = group * blocks.group_size, last = std::min(first + blocks.group_size, panels);
+      for (int64_t r = 0; r < args.source_channels; r += blocks.channels) {
+        gather(mixed.data(), first, last, r, (begin - group * batches) * kSamples,
+               std::min((stop - group * batches) * kSamples, batch));
+      }
+      begin = stop;
     }
   });
 }
@@ -81,12 +116,6 @@ struct InputPanels {
             rows,
             std::min(width, view.in_channels - panel * width)};
   }
-  // All rows of a panel, tap by tap.
-  std::vector<cpu::CopyRows> all(int64_t panel) const {
-    std::vector<cpu::CopyRows> rows;
-    for (int64_t t = 0; t < view.taps; ++t) rows.push_back(rows_of(panel, t, 0, view.out_channels));
-    return rows;
-  }
 
   cpu::WeightView view;
   int64_t copy_stride, shots, width = 0, count = 0;
@@ -96,16 +125,16 @@ struct InputPanels {
 // is small also into groups of samples with sums of their own. Neither depends on the number of threads.
 struct GradientTasks {
   GradientTasks(const InputPanels& panels, int64_t batch) {
-    constexpr int64_t kElements = 1 << 17,
-                      kTasks = 16;  // of copies, sums and gradients of a block; least tasks
+    // Of copies, sums and gradients of a block; least tasks; least rows, as lanes are packed for each block.
+    constexpr int64_t kElements = 1 << 17, kTasks = 8, kLeastRows = 48;
     constexpr int64_t kSmall = 1 << 17, kMostGroups = 8;
     const cpu::WeightView& view = panels.view;
     const bool small = panels.shots * view.taps * view.in_channels * view.out_channels <= kSmall;
     groups = small ? std::clamp<int64_t>(batch / kSamples, 1, kMostGroups) : 1;
     const int64_t fit = kElements / ((2 * panels.shots + kSamples) * view.taps * panels.width);
-    const int64_t even = view.out_channels * panels.count * groups / kTasks;
-    rows = std::clamp<int64_t>(std::min(fit, even) / 12 * 12, std::min<int64_t>(12, view.out_channels),
-                               view.out_channels);
+    const int64_t even = std::max(view.out_channels * panels.count * groups / kTasks, kLeastRows);
+    rows = std::clamp<int64_t>(std::min(std::max(fit, kLeastRows), even) / 12 * 12,
+                               std::min<int64_t>(12, view.out_channels), view.out_channels);
     blocks = (view.out_channels + rows - 1) / rows;
     count = panels.count * blocks * groups;
   }
@@ -139,11 +168,11 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
     cpu::DenseWeightGradient block = args;
     block.row_begin = row;
     block.row_end = row + rows;
+    block.overwrite = true;
     const int64_t block_size = taps * rows * panels.width;
     AlignedBuffer<float> gradients(kSamples * block_size);
     for (int64_t n = first; n < last; n += kSamples) {
       const int64_t samples = std::min(kSamples, last - n);
-      std::fill(gradients.data(), gradients.data() + samples * block_size, 0.0f);
       for (int64_t i = 0; i < samples; ++i) {
         const cpu::PanelRange<float*> gradient{gradients.data() + i * block_size, 0, panels.width, panel,
                                                panel + 1};
@@ -162,10 +191,16 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
           sum_of_parts(dots, 0)};
 }
 
+// The dictionary with its input channels innermost.
+Tensor innermost_of(const Dictionary& dictionary) {
+  return laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
+}
+
 }  // namespace
 
 Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, const Tensor& code,
                           const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
+  if (is_one_row(geometry)) return stacked_forward(input, innermost_of(dictionary), code, bias, geometry);
   const int64_t out_channels = geometry.out_channels;
   Tensor output = new_channels_last(input, out_channels, geometry.height.output, geometry.width.output);
   const GatherPlan plan = forward_plan(geometry);
@@ -176,12 +211,11 @@ Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, con
                               pixels_of<float>(input),
                               static_cast<float*>(output.data_ptr()),
                               exceeds_caches(output)};
-  const int64_t rows = panels.size() / panels.width();
-  gather_mixed(args, panels.width(), rows, code, bias ? static_cast<const float*>(bias->data_ptr()) : nullptr,
-               [&](int64_t panel) {
-                 const cpu::CopyRows copies{panels.of(panel), panels.size(), panels.width(),
-                                            panels.shots(),   rows,          panels.width()};
-                 return std::array{copies};
+  gather_mixed(args, panels.width(), code, bias ? static_cast<const float*>(bias->data_ptr()) : nullptr,
+               [&](int64_t panel, int64_t t, int64_t i, int64_t rows) {
+                 const float* data = panels.of(panel) + (t * geometry.in_channels + i) * panels.width();
+                 return cpu::CopyRows{data,           panels.size(), panels.width(),
+                                      panels.shots(), rows,          panels.width()};
                });
   return output;
 }
@@ -189,8 +223,13 @@ Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, con
 PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, const Dictionary& dictionary,
                                        const Tensor& code, const ConvGeometry& geometry, bool need_input,
                                        bool need_parameters) {
-  const Tensor innermost =
-      laid_out_as(dictionary.tensor(), Dictionary::inner_channels_last(dictionary.sizes(), 2));
+  const Tensor innermost = innermost_of(dictionary);
+  if (is_one_row(geometry)) {
+    PerSampleGradients grads =
+        stacked_backward(grad, input, innermost, code, geometry, need_input, need_parameters);
+    if (need_parameters) grads.dictionary = laid_out_as(grads.dictionary, dictionary.strides());
+    return grads;
+  }
   const InputPanels panels(innermost, geometry.out_channels, geometry.in_channels);
 
   Tensor grad_input = none_like(input), grad_weight = none_like(input), grad_code = none_like(input);
@@ -199,8 +238,9 @@ PerSampleGradients per_sample_backward(const Tensor& grad, const Tensor& input, 
     const GatherPlan plan = transposed_plan(geometry);
     gather_mixed({&plan, geometry.out_channels, geometry.in_channels, pixels_of<float>(grad),
                   static_cast<float*>(grad_input.data_ptr()), exceeds_caches(grad_input)},
-                 panels.width, geometry.taps() * geometry.out_channels, code, nullptr,
-                 [&](int64_t panel) { return panels.all(panel); });
+                 panels.width, code, nullptr, [&](int64_t panel, int64_t t, int64_t o, int64_t rows) {
+                   return panels.rows_of(panel, t, o, rows);
+                 });
   }
   if (need_parameters) {
     const GatherPlan plan = forward_plan(geometry);

@@ -1,4 +1,4 @@
-"""The forms that a checked K-shot convolution can take, and the rule that picks one."""
+"""The forms that a checked K-shot convolution can take."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kshot_ext import backend
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
 from kshot_ext.ops.fused_conv2d import fused_conv2d
 from kshot_ext.ops.memory_order import has_channels_innermost
-from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
+from kshot_ext.ops.per_sample_linear import per_sample_linear, stacks_by_itself, suits_one_product
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths
 
-_HALF_TYPES = (torch.bfloat16, torch.float16)
+HALF_TYPES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -101,37 +101,6 @@ def fused_serves(call: ConvCall) -> bool:
     return not on_cuda or call.weight.shape[0] <= MOST_CUDA_COPIES
 
 
-def prefers_fused(call: ConvCall) -> bool:
-    """The rule of "auto" where we have a kernel, as `benchmarks/NOTES.md` measures it.
-
-    Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
-    image. With one weight for the batch, dense ones are ours at so few positions that calls take longer than products,
-    and 1x1 convolutions of channels_last images with at least 16 channels, a vector of AVX-512, on both sides; but not
-    large weights at 16 positions or fewer, where torch's product was measured faster.
-
-    On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
-    take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
-    `torch.bmm` for 1x1 convolutions with a code per sample. This rule is not measured yet, on no GPU; it rests on
-    counted instructions, of which our dense kernels take more.
-    """
-    if call.depthwise:
-        return True
-    if backend.kernels_for(call.input.device) == "cuda":
-        return call.per_sample and not is_linear_map(call)
-    if call.per_sample:
-        return call.widths.in_channels >= 8
-    positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
-    channels_last = has_channels_innermost(call.input)
-    inputs, outputs = call.widths.in_channels, call.widths.out_channels
-    taps = math.prod(call.weight.shape[3:])
-    if taps > 1:
-        few = positions <= (1024 if channels_last else 512)
-        return few and positions * taps * inputs * outputs <= 5_000_000
-    if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
-        return False
-    return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)
-
-
 def is_linear_map(call: ConvCall) -> bool:
     """Whether each output position is the same linear map of one input position: 1x1, one group, no padding."""
     return math.prod(call.weight.shape[3:]) == 1 and not any(call.window.padding) and call.widths.groups == 1
@@ -141,6 +110,11 @@ def stacks_copies(call: ConvCall) -> bool:
     """Whether a per-sample convolution is a linear map of one row a sample: 1x1 on a single pixel."""
     single = math.prod(call.input.shape[2:]) == 1
     return call.per_sample and single and is_linear_map(call) and suits_one_product(call.input)
+
+
+def form_of_copies(call: ConvCall) -> Form:
+    """The form that applies all copies, where `stacks_copies`; in two dimensions our operator does so by itself."""
+    return fused_form if call.dims.count == 2 and stacks_by_itself(call.input) else stacked_form
 
 
 def form_apart(call: ConvCall) -> Callable[[ConvCall], Tensor]:
@@ -157,9 +131,8 @@ def form_apart(call: ConvCall) -> Callable[[ConvCall], Tensor]:
 
 def stacked_form(call: ConvCall) -> Tensor:
     """All copies applied to the batch, their results mixed."""
-    widths = call.widths
-    weight = call.weight[:, : widths.out_channels, : widths.weight_in_channels].flatten(2)
-    output = per_sample_linear(call.input.flatten(1), weight, call.code, call.bias, call.gate)
+    input, weight = call.input.flatten(1), call.weight.flatten(2)
+    output = per_sample_linear(input, weight, call.code, call.bias, call.gate, call.widths.out_channels)
     return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
 
 
@@ -195,7 +168,7 @@ def takes_gate(call: ConvCall) -> bool:
         return True
     if not call.depthwise:
         return not call.per_sample and call.gate.dim() == 1
-    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in _HALF_TYPES
+    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in HALF_TYPES
 
 
 def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tensor:
@@ -205,7 +178,7 @@ def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tenso
     float32, from the operands that autocast would round.
     """
     dtype = _output_dtype(call)
-    if dtype not in _HALF_TYPES:
+    if dtype not in HALF_TYPES:
         return _gated(form(call._replace(gate=None)), call.gate)
     with torch.autocast(call.input.device.type, enabled=False):
         weight = call.weight[:, : call.widths.out_channels, : call.widths.weight_in_channels]

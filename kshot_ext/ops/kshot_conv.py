@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import autotune, checks, conv_forms, plans
+from kshot_ext.ops import auto_rule, autotune, checks, conv_forms, plans
 from kshot_ext.ops.conv_forms import ConvCall, Dimensions, Form
 from kshot_ext.ops.conv_plans import conv_plan
 from kshot_ext.ops.window import Window
@@ -234,7 +234,7 @@ def _checked(
 def _chosen_form(call: ConvCall, algorithm: str, groups: int) -> Form:
     """The form that `algorithm` names or, if it is "auto", that is measured or expected to be the fastest."""
     if algorithm == "auto" and conv_forms.stacks_copies(call):
-        return conv_forms.stacked_form
+        return conv_forms.form_of_copies(call)
     serves = algorithm != "mix_then_conv" and conv_forms.fused_serves(call)
     if algorithm == "fused" and not serves:
         raise ValueError(
@@ -249,4 +249,4 @@ def _chosen_form(call: ConvCall, algorithm: str, groups: int) -> Form:
     if autotune.measures():
         forms = {"fused": conv_forms.fused_form, "mix_then_conv": apart}
         return forms[autotune.fastest(call, forms)]
-    return conv_forms.fused_form if conv_forms.prefers_fused(call) else apart
+    return conv_forms.fused_form if auto_rule.prefers_fused(call) else apart

@@ -111,7 +111,8 @@ bool check_all(const Kernels& kernels) {
   }
   for (const int64_t samples : {1, 3, 4, 6}) {
     for (const int64_t width : {1, 5, 16, 33, 64, 70})
-      passed = check_rows(kernels, 3, samples, 5, width) && passed;
+      passed =
+          check_rows(kernels, 3, samples, 5, width) && check_rows(kernels, 9, samples, 5, width) && passed;
   }
   std::vector<float> into(64, 1.0f), from(64, 2.0f);
   kernels.add_panels(into.data(), from.data(), 64);

@@ -11,6 +11,7 @@ SGD = ("tests/ops/test_sgd_update.py",)
 NORM = ("tests/ops/test_batch_norm_act.py", "-k", "not compile")
 SETS = ("tests/ops/test_instruction_sets.py",)
 LARGE = ("tests/ops/test_large_results.py",)
+PER_SAMPLE = ("tests/ops/test_per_sample_conv2d.py", "tests/ops/test_per_sample_linear.py")
 
 MUTANTS = (
     Mutant(
@@ -284,18 +285,50 @@ MUTANTS = (
     Mutant(
         "mixed_panels_of_the_first_code",
         "csrc/cpu/dense_panels.cpp",
-        "mix_samples<1>(copies, code + n * copies.shots, panel_width",
-        "mix_samples<1>(copies, code, panel_width",
+        "copies, code + n * copies.shots, panel_width",
+        "copies, code, panel_width",
         CONV,
         "Samples beyond a group of four take the code of its first.",
     ),
     Mutant(
         "dots_of_the_last_piece_only",
         "csrc/cpu/dense_panels.cpp",
-        "args.dots[(first + n) * copies.shots + k] += sum",
-        "args.dots[(first + n) * copies.shots + k] = sum",
+        "args.dots[(first + n) * copies.shots + k + j] += sum",
+        "args.dots[(first + n) * copies.shots + k + j] = sum",
         CONV,
         "Code gradients keep the last tap's part only.",
+    ),
+    Mutant(
+        "blocks_of_channels_not_added",
+        "csrc/cpu/dense_gather.h",
+        "if (channels.accumulate) load_row(",
+        "if (false) load_row(",
+        PER_SAMPLE,
+        "Deep layers with a code per sample keep the last block of input channels only.",
+    ),
+    Mutant(
+        "gradients_of_earlier_samples_kept",
+        "csrc/cpu/dense_weight_gradient.h",
+        "const V before = overwrite ? V{} : load(target + v * kVector);",
+        "const V before = load(target + v * kVector);",
+        PER_SAMPLE,
+        "Gradients of weights per sample begin with those of the samples before.",
+    ),
+    Mutant(
+        "stacked_input_gradient_of_last_copy",
+        "csrc/cpu/stacked_linear.cpp",
+        "for (int v = 0; v < vectors; ++v) total[v] += share * sums[m][v];",
+        "for (int v = 0; v < vectors; ++v) total[v] = share * sums[m][v];",
+        PER_SAMPLE,
+        "The input gradient of a single pixel is that of the last copy.",
+    ),
+    Mutant(
+        "stacked_lanes_of_the_rest_lost",
+        "csrc/cpu/stacked_linear.cpp",
+        "    if (i < args.in_channels) {",
+        "    if (i + 1 < args.in_channels) {",
+        PER_SAMPLE,
+        "A last input channel that begins a vector does not reach the output.",
     ),
     Mutant(
         "groups_of_positions_not_added",
@@ -304,5 +337,13 @@ MUTANTS = (
         "store(into + e, load(into + e));",
         ("tests/ops/test_large_results.py", "-k", "dense"),
         "Dense weight gradients of many positions keep those of the first group.",
+    ),
+    Mutant(
+        "in_order_with_padding",
+        "csrc/common/gather_plan.h",
+        "axis.kernel == 1 && axis.stride == 1 && axis.padding == 0 && axis.input == axis.output;",
+        "axis.kernel == 1 && axis.input == axis.output;",
+        ("tests/fuzz/test_corpus.py",),
+        "Padded, strided 1x1 convolutions have as many inputs as outputs, but not at the same places.",
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kshot_ext.ops import conv_forms
+from kshot_ext.ops import auto_rule, conv_forms
 from kshot_ext.ops.conv_forms import ConvCall
 from kshot_ext.ops.kshot_conv import DIMENSIONS
 from kshot_ext.ops.window import Window
@@ -34,11 +34,43 @@ RULE = {
     "depthwise": ({"groups": 16, "kernel": 3}, True),
     "per_sample": ({"per_sample": True, "channels": (8, 16), "kernel": 3}, True),
     "per_sample_of_few_channels": ({"per_sample": True, "channels": (7, 16), "kernel": 3}, False),
+    "per_sample_contiguous": ({"per_sample": True, "channels": (48, 48), "channels_last": False}, True),
+    "per_sample_thin_contiguous": ({"per_sample": True, "channels": (48, 47), "channels_last": False}, False),
+    "per_sample_contiguous_of_65536_numbers": (
+        {"per_sample": True, "channels": (16, 16), "size": 32, "batch": 4, "channels_last": False},
+        True,
+    ),
+    "per_sample_contiguous_of_69696_numbers": (
+        {"per_sample": True, "channels": (16, 16), "size": 33, "batch": 4, "channels_last": False},
+        False,
+    ),
+    "per_sample_3x3_contiguous": (
+        {"per_sample": True, "channels": (64, 64), "kernel": 3, "channels_last": False},
+        False,
+    ),
+    "per_sample_of_single_pixels": ({"per_sample": True, "channels": (8, 8), "size": 1, "channels_last": False}, True),
+    "per_sample_depthwise": ({"per_sample": True, "groups": 16, "kernel": 3}, True),
+    "per_sample_depthwise_contiguous": (
+        {"per_sample": True, "groups": 16, "kernel": 3, "batch": 4, "channels_last": False},
+        False,
+    ),
+    "per_sample_depthwise_5x5_contiguous": (
+        {"per_sample": True, "groups": 16, "kernel": 5, "channels_last": False},
+        True,
+    ),
+    "per_sample_depthwise_bfloat16_contiguous": (
+        {"per_sample": True, "groups": 16, "kernel": 3, "channels_last": False, "dtype": torch.bfloat16},
+        True,
+    ),
+    "per_sample_depthwise_large_contiguous": (
+        {"per_sample": True, "groups": 16, "kernel": 3, "channels_last": False, "batch": 8, "size": 257},
+        True,
+    ),
     "pointwise": ({}, True),
     "pointwise_contiguous": ({"channels_last": False}, False),
-    "pointwise_thin": ({"channels": (16, 15)}, False),
-    "pointwise_thin_of_1024_positions": ({"channels": (16, 15), "batch": 1, "size": 32}, True),
-    "pointwise_thin_of_1089_positions": ({"channels": (16, 15), "batch": 1, "size": 33}, False),
+    "pointwise_thin_of_16384_positions": ({"channels": (16, 15), "batch": 4, "size": 64}, True),
+    "pointwise_thin_of_16900_positions": ({"channels": (16, 15), "batch": 4, "size": 65}, False),
+    "pointwise_of_16900_positions": ({"channels": (16, 16), "batch": 4, "size": 65}, True),
     "pointwise_of_16_positions": ({"channels": (64, 513), "batch": 1, "size": 4}, False),
     "pointwise_of_25_positions": ({"channels": (64, 513), "batch": 1, "size": 5}, True),
     "pointwise_of_16_positions_and_a_smaller_weight": ({"channels": (64, 512), "batch": 1, "size": 4}, True),
@@ -61,7 +93,7 @@ RULE = {
 
 @pytest.mark.parametrize(("sizes", "fused"), RULE.values(), ids=RULE)
 def test_the_rule(sizes: dict[str, Any], fused: bool) -> None:
-    assert conv_forms.prefers_fused(call(**sizes)) == fused
+    assert auto_rule.prefers_fused(call(**sizes)) == fused
 
 
 @pytest.mark.parametrize(

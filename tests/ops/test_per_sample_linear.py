@@ -8,7 +8,6 @@ import torch
 from kshot_ext import functional as KF
 from kshot_ext import reference
 from kshot_ext.ops import conv_forms
-from kshot_ext.ops.per_sample_linear import per_sample_linear
 
 BATCH, SHOTS, OUT, IN = 5, 3, 7, 6
 
@@ -39,6 +38,10 @@ def _assert_same(ours, expected, leaves: list[torch.Tensor]) -> None:
         torch.testing.assert_close(own, other)
 
 
+def _must_not_mix(*operands):
+    raise AssertionError("a 1x1 convolution of a single pixel must not mix a weight per sample")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("out_channels", [OUT, OUT - 2])
 @pytest.mark.parametrize("in_channels", [IN, IN - 1])
@@ -46,15 +49,8 @@ def test_convolution_of_a_single_pixel(dtype, out_channels, in_channels, monkeyp
     t = _tensors(dtype, (1, 1))
     arguments = (t["input"][:, :in_channels], t["weight"], t["code"], t["bias"])
     options = {"gate": t["gate"], "out_channels": out_channels}
-    taken = []
-
-    def noted(*operands):
-        taken.append(operands)
-        return per_sample_linear(*operands)
-
-    monkeypatch.setattr(conv_forms, "per_sample_linear", noted)
+    monkeypatch.setattr(conv_forms, "mix", _must_not_mix)
     ours = KF.kshot_conv2d(*arguments, **options)
-    assert taken, "a 1x1 convolution of a single pixel must not mix a weight per sample"
     _assert_same(ours, reference.kshot_conv2d(*arguments, **options), list(t.values()))
 
 
@@ -78,6 +74,31 @@ def test_linear(dtype, out_features, with_gate):
     arguments = (t["input"][:, : IN - 1], t["weight"], t["code"], t["bias"])
     options = {"gate": t["gate"] if with_gate else None, "out_features": out_features}
     _assert_same(KF.kshot_linear(*arguments, **options), reference.kshot_linear(*arguments, **options), leaves)
+
+
+# Beyond a tile, a panel and a task of every kernel on each side.
+@pytest.mark.parametrize("batch", [1, 19])
+@pytest.mark.parametrize(("inputs", "outputs"), [(145, 131), (5, 700), (700, 5)])
+def test_more_than_one_block(batch, inputs, outputs):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((batch, inputs, 1, 1), (3, outputs + 2, inputs + 3, 1, 1), (batch, 3), (outputs + 2,))
+    leaves = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    ours = KF.kshot_conv2d(*leaves, out_channels=outputs)
+    expected = reference.kshot_conv2d(*exact, out_channels=outputs)
+    grad = torch.randn(ours.shape, generator=generator)
+    results = [ours, *torch.autograd.grad(ours, leaves, grad)]
+    for own, other in zip(results, [expected, *torch.autograd.grad(expected, exact, grad.double())], strict=True):
+        assert (own - other).abs().max() <= 2e-6 * other.abs().max()
+
+
+@pytest.mark.parametrize("wanted", ["input", "weight", "code"])
+def test_gradients_by_themselves(wanted):
+    t = _tensors(torch.float32, (1, 1))
+    for name in t:
+        t[name].requires_grad_(name == wanted)
+    arguments = (t["input"], t["weight"], t["code"])
+    _assert_same(KF.kshot_conv2d(*arguments), reference.kshot_conv2d(*arguments), [t[wanted]])
 
 
 def test_empty_batch():
