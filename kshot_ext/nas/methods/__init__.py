@@ -21,7 +21,7 @@ METHODS: dict[str, type[Method]] = {
     "spos": SinglePathOneShot,
     "fp-nas": FPNAS,
     "darts-pt": DartsPT,
-    "gold-nas": GoldNAS,
+    "gold": GoldNAS,
 }
 """The methods by the names that settings use."""
 

@@ -45,7 +45,7 @@ class GoldNASSettings(MethodSettings):
         ValueError: if a value is out of range.
     """
 
-    name: str = "gold-nas"
+    name: str = "gold"
     prune_every: float = 1.0
     least_share: float = 0.01
     prunable_share: float = 0.05
