@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.methods.method import MethodSettings, Setup
+from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.relaxation import MixtureMethod, Rows, SinglePaths
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation import SCORES, Scores, evaluate_network
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -115,6 +117,13 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
     def found(self) -> Architecture:
         """The architecture decided on, by the largest logits where nothing is decided yet."""
         return Architecture(tuple(self.relaxation.softmax().argmax(dim=1).tolist()))
+
+    def selection(self, tools: SelectionTools) -> FoundStage:
+        """Scores the architecture that was decided on."""
+        return FoundStage(tools.archive, lambda: [self.found])
+
+    def selected(self, stage: FoundStage) -> Selection:
+        return stage.selection
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """Decides what is due, then trains the logits, then the weights."""

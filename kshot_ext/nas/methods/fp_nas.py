@@ -13,11 +13,15 @@ from torch.nn import functional as F
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
+from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.loop import Step, Stepper
+
+_SAMPLES_OF_FOUND = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,23 @@ class FPNAS(PathMethod[FPNASSettings]):
             return own.samples
         wanted = round(own.samples_per_nat * self.distribution.entropy().item())
         return min(max(wanted, 2), own.most_samples)
+
+    def selection(self, tools: SelectionTools) -> FoundStage:
+        """Scores the most probable architecture; if it is beyond the limits, the most probable of many samples."""
+
+        def find() -> list[Architecture]:
+            if tools.archive.limits.admit(self.space, self.found):
+                return [self.found]
+            drawn = self.distribution.sample(_SAMPLES_OF_FOUND, self.own_stream())
+            within = [path for path in dict.fromkeys(drawn) if tools.archive.limits.admit(self.space, path)]
+            if not within:
+                return [self.found]
+            return [within[int(self.distribution.log_probability(within).argmax())]]
+
+        return FoundStage(tools.archive, find)
+
+    def selected(self, stage: FoundStage) -> Selection:
+        return stage.selection
 
     def draw_paths(self, images: Tensor, labels: Tensor, do: Stepper) -> list[Architecture]:
         if do.progress >= self.settings.factorised and not self.distribution.is_joint:

@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import MethodSettings, Setup
+from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.relaxation import MixtureMethod, Relaxation
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.subsets import SubsetSpace
@@ -39,6 +41,7 @@ class GoldNASSettings(MethodSettings):
             relative to the mean.
         stable: an architecture that more rounds than this left as it was is one of the results once pruning goes on.
         least_macs: share of the whole supernet's multiply-accumulates below which nothing is pruned any more.
+        results: most architectures that are trained anew in the end.
         logit_learning_rate: of SGD with momentum 0.9 on the logits.
 
     Raises:
@@ -56,6 +59,7 @@ class GoldNASSettings(MethodSettings):
     mac_cost: float = 0.0
     stable: int = 3
     least_macs: float = 0.0
+    results: int = 4
     logit_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,6 +74,7 @@ class GoldNASSettings(MethodSettings):
         check_at_least("mac_cost", self.mac_cost, 0)
         check_at_least("stable", self.stable, 0)
         check_between("least_macs", self.least_macs, 0, 1)
+        check_at_least("results", self.results, 1)
         check_at_least("logit_learning_rate", self.logit_learning_rate, 0)
 
 
@@ -110,7 +115,7 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     def __init__(self, setup: Setup, settings: GoldNASSettings) -> None:
         super().__init__(setup, settings)
         space = setup.space
-        self.result_space = SubsetSpace(space)
+        self._sets = SubsetSpace(space)
         self._is_none = torch.zeros_like(self.relaxation.kept)
         for layer, choice in self.relaxation.cells():
             self._is_none[layer, choice] = space.operations(layer)[choice] == space.no_operation
@@ -128,6 +133,11 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
         return torch.optim.SGD([self.relaxation.logits], self.settings.logit_learning_rate, momentum=0.9)
 
     @property
+    def result_space(self) -> SubsetSpace:
+        """Sets of operations."""
+        return self._sets
+
+    @property
     def networks(self) -> WeighedNetworks:
         return WeighedNetworks(self.supernet, self.relaxation, self.result_space)
 
@@ -135,6 +145,21 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     def current(self) -> Architecture:
         """The operations that are left, as an architecture of `result_space`."""
         return self.result_space.of_sets([row.nonzero()[:, 0].tolist() for row in self.relaxation.kept])
+
+    def selection(self, tools: SelectionTools) -> FoundStage:
+        """Scores some of the series, evenly by their order."""
+        return FoundStage(tools.archive, lambda: self.series)
+
+    def selected(self, stage: FoundStage) -> Selection:
+        return stage.selection
+
+    @property
+    def series(self) -> list[Architecture]:
+        """The results that are trained anew: the last one, and as many more as are wanted."""
+        most, last = self.settings.results, len(self.found) - 1
+        if last < most:
+            return self.found
+        return [self.found[round(last * (index + 1) / most)] for index in range(most)]
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         weights = self.relaxation.rows(torch.sigmoid(self.relaxation.logits))

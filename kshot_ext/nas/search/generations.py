@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
@@ -104,12 +106,16 @@ class Generations:
         searcher: chooses the architectures of all generations but the first.
 
     Raises:
-        ValueError: if latency is an objective, and the archive's limits cannot tell it.
+        ValueError: if latency is an objective, and the archive's limits cannot tell it; or if fewer architectures than
+            a population meet the limits.
     """
 
     def __init__(self, archive: Archive, settings: SearchSettings) -> None:
         if "latency" in settings.costs and archive.limits.latency is None:
             raise ValueError("objectives: latency needs limits.latency, which tells an architecture's milliseconds")
+        # Now, and not when a supernet has been trained; the archive's own random numbers stay as they are.
+        rehearsal = torch.Generator().manual_seed(0)
+        random_architectures(archive.space, archive.limits, settings.population, rehearsal)
         self.archive = archive
         self.settings = settings
         self.searcher = settings.searcher()
@@ -121,17 +127,11 @@ class Generations:
         """Whether all generations are done."""
         return self.generation >= self.settings.generations
 
-    @property
-    def pareto_front(self) -> tuple[Evaluated, ...]:
-        """The evaluated architectures that no other beats at equal or lower costs, cheapest first."""
-        return self.archive.front(self.settings.costs)
-
     def step(self) -> GenerationReport:
         """Runs one generation.
 
         Raises:
             RuntimeError: if the search has finished.
-            ValueError: if fewer architectures than a population meet the limits.
             DivergedError: if no network of the first generation gives numbers.
         """
         if self.finished:
