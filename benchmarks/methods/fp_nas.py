@@ -64,9 +64,10 @@ def run(
 
 
 def bandit(seed: int, steps: int, adaptive: bool, joined_at: float) -> dict[str, float]:
-    """Layers of an operation and a width, which cost little only if they fit: the second ones of both best, the first
-    ones nearly as well. By themselves, of a uniform partner, the first operation and the second width are the best bets,
-    and they do not fit: so a product of distributions, each moved by itself, ends where it should not.
+    """A bandit whose layers cost little only if operation and width fit: best are the second ones.
+
+    By themselves, of a uniform partner, the first operation and the second width are the best bets, and do not fit.
+    So a product of distributions, each moved by itself, ends where it should not.
     """
     space = create_space(SPACE, image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
     distribution = ChoiceDistribution(space)
