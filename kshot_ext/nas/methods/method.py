@@ -118,8 +118,8 @@ class Method(ABC, Generic[OwnSettings]):
     needs_held_out: bool = False
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
-        if setup.shots > 1 and not self.takes_copies:
-            raise ValueError(f"shots: {settings.name} has one weight for each operation, expected 1, got {setup.shots}")
+        if (reason := self._why_no_copies(settings, setup.shots)) is not None:
+            raise ValueError(reason)
         if setup.space.widths is not None and not self.searches_widths:
             raise ValueError(
                 f"widths: {settings.name} chooses operations only, expected none, got {setup.space.widths}; fix the "
@@ -161,7 +161,7 @@ class Method(ABC, Generic[OwnSettings]):
         cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
     ) -> str | None:
         """Why a run with these settings must not begin, told before any image is read; None if it may."""
-        return None
+        return cls._why_no_copies(settings, shots)
 
     @classmethod
     def warm_up(cls, settings: MethodSettings) -> object:
@@ -224,6 +224,12 @@ class Method(ABC, Generic[OwnSettings]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a method made with the same arguments."""
+
+    @classmethod
+    def _why_no_copies(cls, settings: MethodSettings, shots: int) -> str | None:
+        if shots == 1 or cls.takes_copies:
+            return None
+        return f"shots: {settings.name} has one weight for each operation, expected 1, got {shots}"
 
     def own_stream(self) -> torch.Generator:
         """Random numbers for one purpose of this method, always the same."""

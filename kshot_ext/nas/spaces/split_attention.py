@@ -95,9 +95,9 @@ class SplitAttentionBlock(nn.Module):
 class SplitAttentionSpace(StagedSpace):
     """12^8 networks: each layer has a kernel of 3 or 5, an expansion of 3 or 6, and 1, 2 or 4 splits.
 
-    A 3x3 stem of ``channels``, stages of 2, 3 and 3 searched layers of 1.5, 3 and 6 times as many, of which the last two
-    halve the image, then a 1x1 convolution to ``20 * channels``, global average pool and a linear layer. The smallest
-    space of its kind, not a published one: stages, channels and activations are ours.
+    A 3x3 stem of ``channels``, stages of 2, 3 and 3 searched layers of 1.5, 3 and 6 times as many, then a 1x1
+    convolution to ``20 * channels``, global average pool and a linear layer; the last two stages halve the image. It is
+    the smallest space of its kind, not a published one: stages, channels and activations are ours.
 
     Args:
         image_shape: ``(channels, height, width)`` of the images.

@@ -8,6 +8,7 @@ parts these methods.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class Relaxation(nn.Module):
     def rows(self, values: Tensor) -> Rows:
         """Values ``[L, O]`` as the weights of a mixture: None where a candidate is not kept."""
         return [
-            [value if keep else None for value, keep in zip(row[:count].unbind(), kept[:count].tolist())]
-            for row, kept, count in zip(values, self.kept, self.counts)
+            [value if keep else None for value, keep in zip(row[:count].unbind(), kept[:count])]
+            for row, kept, count in zip(values, self.kept.tolist(), self.counts)
         ]
 
     def cells(self) -> list[tuple[int, int]]:
@@ -118,9 +119,9 @@ class MixtureMethod(Method[OwnSettings]):
         weights = weight_optimizer(self.supernet, setup.training)
         self.optimizers: Mapping[str, Optimizer] = {"supernet": weights, "logits": self.logit_optimizer()}
 
+    @abstractmethod
     def logit_optimizer(self) -> Optimizer:
         """What trains the logits, at a rate that stays as it is."""
-        raise NotImplementedError
 
     def mixture_loss(self, weights: Rows, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a mixture, and its class scores ``[N, num_classes]``."""
