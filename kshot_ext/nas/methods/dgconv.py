@@ -80,6 +80,8 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         "Zhang et al., Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks, ICCV 2019"
     )
     Settings = DynamicGroupSettings
+    takes_copies = False
+    searches_widths = False
 
     def __init__(self, setup: Setup, settings: DynamicGroupSettings) -> None:
         super().__init__(setup, settings)
@@ -87,8 +89,6 @@ class DynamicGroups(Method[DynamicGroupSettings]):
             raise ValueError(
                 f"method dgconv: expected space groupable, whose layers choose groups, got {self.space.name}"
             )
-        if setup.shots != 1:
-            raise ValueError(f"method dgconv: expected shots = 1, as it trains one network, got {setup.shots}")
         self.network = build_network(self.space, setup.generator("supernet")).to(setup.device)
         self.layers = [layer for layer in self.network.modules() if isinstance(layer, DynamicGroupConv2d)]
         gates = [layer.group_gates for layer in self.layers]

@@ -13,6 +13,7 @@ from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
 from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.spaces.split_attention import SplitAttentionSpace
 
 _SPACES = {
     "nas-bench-macro": NASBenchMacro,
@@ -20,6 +21,7 @@ _SPACES = {
     "shufflenet-v2": ShuffleNetV2,
     "nas-bench-201": NASBench201,
     "groupable": Groupable,
+    "split-attention": SplitAttentionSpace,
 }
 _SPACES_OF_CELLS = ("nas-bench-201",)
 

@@ -154,6 +154,10 @@ class SearchSpace(ABC):
         """The architecture of :attr:`floating_point` that a member of this space quantises; itself, if nothing does."""
         return architecture
 
+    def values(self, operation: str) -> tuple[str, ...]:
+        """The values of variables, such as a kernel size, that an operation combines; by default its name alone."""
+        return (operation,)
+
     def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
         """Name of the operation chosen in each layer."""
         return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))

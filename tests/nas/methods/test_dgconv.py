@@ -145,8 +145,6 @@ def test_what_the_gates_leave_is_selected(tiny_splits, seeded):
 def test_refuses_what_it_cannot_do_before_it_trains(tiny_space, tiny_splits):
     with pytest.raises(ValueError, match=r"method dgconv: expected space groupable, .* got nas-bench-macro"):
         begin_training(DynamicGroupSettings(), tiny_space, tiny_splits, TRAINING)
-    with pytest.raises(ValueError, match="method dgconv: expected shots = 1, as it trains one network, got 2"):
-        begin_training(DynamicGroupSettings(), SPACE, tiny_splits, TRAINING, shots=2)
 
 
 @pytest.mark.parametrize(
