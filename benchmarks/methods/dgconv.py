@@ -5,6 +5,7 @@ python -m benchmarks.methods.dgconv
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import time
@@ -34,7 +35,7 @@ GATES = CHANNELS.bit_length() - 1
 PENALTIES = (0.0, 0.1, 0.4)
 FIXED = (1, 4, 16)
 _TIMED_CHANNELS, _TIMED_SIDE, _TIMED_BATCH = 128, 8, 64
-# Of teacher and pupil: as of the method, but of a loss relative to the size of the target.
+# Of a pupil, whose loss is relative to the size of its target.
 _PENALTY, _GATE_RATE, _START = 0.2, 0.05, 0.1
 
 
@@ -95,8 +96,8 @@ def trained(seeds: Sequence[int], quick: bool, penalty: float, groups: int | Non
     space = create_space("groupable", image_shape=splits.image_shape, num_classes=splits.num_classes, channels=CHANNELS)
     training = TrainingSettings(epochs=1 if quick else 8, batch_size=64, learning_rate=0.05, held_out_share=0.05)
     for seed in seeds:
-        rate = 0.0 if groups else _GATE_RATE
-        settings = DynamicGroupSettings(penalty=penalty, gate_learning_rate=rate)
+        settings = DynamicGroupSettings(penalty=penalty)
+        settings = dataclasses.replace(settings, gate_learning_rate=0.0) if groups else settings
         loop = begin_training(settings, space, splits, training, seed=seed)
         method = loop.method
         if groups:

@@ -24,7 +24,7 @@ from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nn import DynamicGroupConv2d, export_dynamic_groups
 from kshot_ext.optim import KShotSGD
 
-_LARGEST_PUSH = 1.0  # of a gate in a step, in units of its learning rate
+_LARGEST_PUSH = 0.1  # of all gates together in a step, in units of their learning rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class DynamicGroupSettings(MethodSettings):
     name: str = "dgconv"
     penalty: float = 0.1
     gate_start: float = 0.1
-    gate_learning_rate: float = 0.05
+    gate_learning_rate: float = 1.0
     weights_first: float = 0.3
     weights_last: float = 0.3
 
