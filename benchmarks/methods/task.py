@@ -17,6 +17,7 @@ from benchmarks.ranking import mean_and_error
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.files import write_text
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.method import MethodSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores
@@ -27,6 +28,7 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -95,3 +97,9 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     """Values of several seeds, their mean and its standard error, None of a single one."""
     mean, error = mean_and_error(values)
     return {"mean": mean, "standard_error": error, "values": list(values)}
+
+
+def save(path: Path, numbers: Mapping[str, Any]) -> None:
+    """The numbers of a measurement into a file of results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, strict_json(numbers, indent=1) + "\n")

@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         "auto_never_fuses_few_pixels",
         "kshot_ext/ops/auto_rule.py",
-        "return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)",
+        "return channels_last and (min(inputs, outputs) >= 16 or positions <= 16384)",
         "return channels_last and min(inputs, outputs) >= 16",
         FORMS,
         "The rule of `auto` leaves out calls that take longer than their products.",

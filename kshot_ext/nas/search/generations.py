@@ -22,7 +22,7 @@ from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import operation_shares
 from kshot_ext.nas.training.divergence import DivergedError
 
-_COSTS = ("macs", "parameters", "latency")
+_COSTS = ("macs", "parameters", "latency", "bit_operations")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class SearchSettings:
         method: a searcher, see :data:`SEARCHERS`: ``"nsga2"``, which weighs costs too; of the score alone plain
             ``"evolution"``, ``"tpe"``, which models good and bad choices (for which ``pip install
             'kshot_ext[tpe]'``), or ``"random"`` search.
-        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``.
+        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``,
+            ``bit_operations``.
 
     Raises:
         ValueError: if a value is out of range.
