@@ -91,7 +91,7 @@ def test_search_keeps_to_the_budget_of_bit_operations(begin, method, tiny_splits
     assert all(0 < item.bit_operations <= most for item in search.archive.history)
     largest = space.count_macs(space.largest())
     assert any(item.macs > 0.3 * largest for item in search.archive.history)  # which bits make possible
-    costs = [item.bit_operations for item in search.pareto_front]
+    costs = [item.bit_operations for item in search.archive.front(settings.costs)]
     assert costs == sorted(set(costs))
     resumed = Generations(Archive(evaluation, space, limits, seeded(5)), settings)
     resumed.load_state_dict(search.state_dict())
