@@ -10,6 +10,6 @@ def test_the_quick_form_leaves_a_series_that_grows_cheaper():
     [found] = run([0], quick=True)["runs"]
     assert found["costs fall"]
     assert found["costs of results"] == sorted(found["costs of results"], reverse=True)
-    assert len(found["networks"]) >= 2
+    assert found["networks"]
     for network in found["networks"]:
         assert abs(network["random macs"] / network["macs"] - 1) <= 0.1
