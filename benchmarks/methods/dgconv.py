@@ -32,7 +32,7 @@ from kshot_ext.nn import DynamicGroupConv2d
 
 CHANNELS = 16
 GATES = CHANNELS.bit_length() - 1
-PENALTIES = (0.0, 0.1, 0.4)
+PENALTIES = (0.0, 0.4, 1.2, 2.0)
 FIXED = (1, 4, 16)
 _TIMED_CHANNELS, _TIMED_SIDE, _TIMED_BATCH = 128, 8, 64
 # Of a pupil, whose loss is relative to the size of its target.

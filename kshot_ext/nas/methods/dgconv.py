@@ -43,7 +43,7 @@ class DynamicGroupSettings(MethodSettings):
     """
 
     name: str = "dgconv"
-    penalty: float = 0.1
+    penalty: float = 1.2
     gate_start: float = 0.1
     gate_learning_rate: float = 1.0
     weights_first: float = 0.3
