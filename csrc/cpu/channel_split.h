@@ -1,4 +1,4 @@
-// Even and odd elements apart, and joined again: arguments of the kernels; see channel_split.cpp.
+// Even and odd channels apart, and joined again: arguments of the kernels; see channel_split.cpp.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,18 @@
 
 namespace kshot::cpu {
 
-// Elements of `bytes` bytes: 2, 4 or 8. even[i] = source[2 i], odd[i] = source[2 i + 1] for i in [begin,
-// end).
-KSHOT_DECLARE(void split_even_odd(int64_t bytes, const void* source, void* even, void* odd, int64_t begin,
-                                  int64_t end))
+// `pairs` pairs of neighbouring channels in each pixel of a batch of images, and where their halves lie: pair
+// i of pixel p at joined[p * 2 pairs + 2 i] and the element behind it, its even one at even[p * stride + i],
+// its odd one at odd[p * stride + i]. Elements have 2, 4 or 8 bytes.
+struct PairedChannels {
+  int64_t bytes, pairs, stride;
+  void *joined, *even, *odd;
+};
 
-// target[2 i] = even[i], target[2 i + 1] = odd[i] for i in [begin, end).
-KSHOT_DECLARE(void join_even_odd(int64_t bytes, const void* even, const void* odd, void* target,
-                                 int64_t begin, int64_t end))
+// From `joined` to `even` and `odd`, pixels [begin, end).
+KSHOT_DECLARE(void split_channels(const PairedChannels& channels, int64_t begin, int64_t end))
+
+// From `even` and `odd` to `joined`.
+KSHOT_DECLARE(void join_channels(const PairedChannels& channels, int64_t begin, int64_t end))
 
 }  // namespace kshot::cpu

@@ -49,8 +49,10 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
       "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, bool "
       "need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
-  m.def("even_and_odd_channels(Tensor input) -> (Tensor, Tensor)");
-  m.def("even_and_odd_channels_backward(Tensor grad_even, Tensor grad_odd) -> Tensor");
+  m.def("even_and_odd_channels(Tensor input, Tensor? behind=None) -> (Tensor, Tensor)");
+  m.def(
+      "even_and_odd_channels_backward(Tensor grad_even, Tensor grad_odd, SymInt channels) -> (Tensor, "
+      "Tensor)");
   m.def(
       "folded_conv2d(Tensor input, Tensor weight, Tensor code, Tensor mean, Tensor variance, Tensor? "
       "norm_weight, Tensor? norm_bias, float eps, int activation, SymInt out_channels, int[] stride, int[] "

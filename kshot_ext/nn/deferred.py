@@ -9,6 +9,7 @@ and is made in one pass, by `finished`; or never, where a convolution applies th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -137,18 +138,39 @@ class SharedImage(NamedTuple):
         return self.made_once(self.activation, ACTIVATIONS[self.activation])
 
 
-Value = Tensor | Pending | WaitingNorm | WaitingFold | SharedImage
+@dataclass(frozen=True)
+class JoinedChannels:
+    """Images whose channels lie in two tensors, those of the second behind those of the first."""
+
+    first: Tensor
+    second: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        batch, channels, *size = self.first.shape
+        return torch.Size((batch, channels + self.second.shape[1], *size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.first.dtype
+
+    def finished(self) -> Tensor:
+        return torch.cat([self.first, self.second], dim=1)
+
+
+Value = Tensor | Pending | WaitingNorm | WaitingFold | SharedImage | JoinedChannels
 _TAKE_RESIDUALS = (Pending, WaitingNorm, WaitingFold)
 _WAITING = (*_TAKE_RESIDUALS, SharedImage)
 
 
 def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold | SharedImage]:
+    """Whether an activation may still be joined to a value."""
     return isinstance(value, _WAITING)
 
 
 def finished(value: Any) -> Any:
     """The tensor that a value stands for; anything else is given back."""
-    return value.finished() if isinstance(value, _WAITING) else value
+    return value.finished() if isinstance(value, (*_WAITING, JoinedChannels)) else value
 
 
 def plus(value: Value, addend: Value) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
-from kshot_ext.nn.fused_form import Fused
+from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.nn.links import can_wait, is_norm_act, link
 from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.memory_order import has_channels_innermost
@@ -17,7 +17,7 @@ _ACTIVATIONS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswis
 
 def pass_through(layer: nn.Module, value: Value) -> Value:
     """What a layer makes of a value: the call itself, unless the layer can take it, or leave it, waiting."""
-    if isinstance(layer, Fused) and is_free(layer):
+    if isinstance(layer, TakesValues) and is_free(layer):
         return layer.run(value)
     if can_wait(layer):
         return _behind_norm(layer, WaitingNorm(finished(value), layer))

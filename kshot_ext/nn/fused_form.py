@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from kshot_ext.nn.deferred import Value
 
 
-class Fused:
+class TakesValues:
+    """Mixin of modules whose forward is `run` of a tensor, finished."""
+
+    def run(self, value: Value) -> Value:
+        """What the module makes of a value that may wait (`nn/deferred.py`); the result may wait, too."""
+        raise NotImplementedError
+
+
+class Fused(TakesValues):
     """Mixin of the classes that `fused_kind` gives; it comes before the plain class in the order of methods."""
 
     plain_kind: ClassVar[type[nn.Module]]
-
-    def run(self, value: Value) -> Value:
-        """What the container makes of a value that may wait (`nn/deferred.py`); the result may wait, too."""
-        raise NotImplementedError
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         rebuild, (_, *arguments), *state = super().__reduce_ex__(protocol)

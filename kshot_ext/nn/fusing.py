@@ -10,7 +10,7 @@ from torch import nn
 from kshot_ext.nn.block_program import ends_in_product, program_of
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.fused_block import FusedBlock
-from kshot_ext.nn.fused_form import Fused, fused_kind, plain_kind
+from kshot_ext.nn.fused_form import Fused, TakesValues, fused_kind, plain_kind
 from kshot_ext.nn.fused_pool import FusedAvgPool, is_plain_pool
 from kshot_ext.nn.fused_sequence import FusedSequence
 from kshot_ext.nn.links import is_norm, obstacle
@@ -26,8 +26,14 @@ def fuse_modules(model: nn.Module) -> None:
     for module in reversed(list(model.modules())):  # parts come behind what holds them
         if is_plain_pool(module):
             module.__class__ = fused_kind(FusedAvgPool, type(module))
-        elif not isinstance(module, Fused) and _has_parts_to_fuse(module) and _obstacle(module) is None:
+        elif not isinstance(module, TakesValues) and _has_parts_to_fuse(module) and _obstacle(module) is None:
             module.__class__ = fused_kind(FusedSequence if _is_sequence(module) else FusedBlock, type(module))
+
+
+def fuse_sequence(network: nn.Module) -> None:
+    """Let values pass unfinished from part to part of a sequence, in place; its parts are left as they are."""
+    if type(network) is nn.Sequential and any(isinstance(part, TakesValues) for part in network):
+        network.__class__ = fused_kind(FusedSequence, nn.Sequential)
 
 
 def chains_of(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:

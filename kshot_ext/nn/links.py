@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
 from kshot_ext.nn.conv import KShotConv2d
-from kshot_ext.nn.deferred import Pending, Value, WaitingFold, WaitingNorm, finished
+from kshot_ext.nn.deferred import JoinedChannels, Pending, Value, WaitingFold, WaitingNorm, finished
 from kshot_ext.nn.watched import is_free, is_watched
-from kshot_ext.ops.batch_norm_act import active_affine, record_moments
+from kshot_ext.ops.batch_norm_act import mixed_affine, record_moments
 from kshot_ext.ops.chained_conv2d import prefers_chain
 from kshot_ext.ops.differentiable import is_recorded
 from kshot_ext.ops.effective_weight import leading
@@ -46,7 +46,7 @@ def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
     """Whether `norm(conv(value))` can be a link, nobody looks between, and it is expected to be the faster form."""
     if obstacle(conv) is not None or not is_norm(norm) or not (is_free(conv) and is_free(norm)):
         return False
-    raw = value if isinstance(value, Tensor) else value.raw
+    raw = value if isinstance(value, Tensor) else value.first if isinstance(value, JoinedChannels) else value.raw
     if len(value.shape) != 4:
         return False
     if isinstance(conv, KShotConv2d):
@@ -98,7 +98,7 @@ def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | Non
     weight, bias = norm.weight, norm.bias
     if isinstance(norm, KShotBatchNorm2d) and norm.affine:
         code = norm.resolve_code(code)
-        weight, bias = (active_affine(parameter, code, mean.shape[0], mean.dtype) for parameter in (weight, bias))
+        weight, bias = mixed_affine(weight, bias, code, mean.shape[0], mean.dtype)
     return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
 
 

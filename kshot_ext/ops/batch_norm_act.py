@@ -12,8 +12,8 @@ from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import batch_norm_operator, checks, plans
-from kshot_ext.ops.differentiable import is_recorded
-from kshot_ext.ops.effective_weight import leading, mix
+from kshot_ext.ops.differentiable import is_recorded, must_be_seen
+from kshot_ext.ops.effective_weight import leading, mix, recorded_pair
 from kshot_ext.ops.memory_order import has_channels_innermost
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
@@ -302,6 +302,23 @@ def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int, 
     if parameter.dim() == 1:
         return leading(parameter, channels)
     return mix(parameter.to(torch.promote_types(dtype, torch.float32)), code, None, channels, None)
+
+
+def mixed_affine(
+    weight: Tensor | None, bias: Tensor | None, code: Tensor | None, channels: int, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """Active parts of weight and bias; of two dictionaries that need no cast as one step of the graph."""
+    operands = (weight, bias, code)
+    if (
+        all(each is not None and each.dtype == torch.promote_types(dtype, torch.float32) for each in operands)
+        and weight.dim() == bias.dim() == 2
+        and is_recorded(operands)
+        and plans.are_plain(*operands)
+        and not must_be_seen(operands)
+        and backend.kernels_for(weight.device) is not None
+    ):
+        return recorded_pair(weight, bias, code, None, channels, 1)
+    return active_affine(weight, code, channels, dtype), active_affine(bias, code, channels, dtype)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

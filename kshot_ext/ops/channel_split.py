@@ -17,7 +17,7 @@ from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.memory_order import has_channels_innermost
 
 
-def even_and_odd_channels(input: Tensor) -> tuple[Tensor, Tensor]:
+def even_and_odd_channels(input: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The channels of `[N, C, ...]` in two parts, each a tensor of its own in the memory order of the input.
 
     Slices say the same, and whatever is not a tensor, as what `torch.fx` traces with, is sliced. But a convolution
@@ -25,24 +25,31 @@ def even_and_odd_channels(input: Tensor) -> tuple[Tensor, Tensor]:
     where this one writes each value once; in channels_last, on the CPU, by a kernel of ours, since torch copies
     every second element one by one.
 
+    Args:
+        input: the images.
+        behind: images `[N, C', ...]` whose channels are counted behind those of the input, as if `torch.cat` had joined
+            them; default: none.
+
     Gradients:
-        To `input`.
+        To `input` and `behind`.
 
     Example:
         >>> even_and_odd_channels(torch.arange(4.0).reshape(1, 4, 1, 1))[1].flatten()
         tensor([1., 3.])
     """
-    if not (isinstance(input, Tensor) and input.dim() == 4) or backend.under_transform():
-        return input[:, ::2], input[:, 1::2]
-    if input.device.type == "cpu" and input.is_contiguous(memory_format=torch.channels_last) and _has_kernel(input):
-        return _operator.call(input)
-    return _EvenAndOdd.apply(input)
+    images = (input,) if behind is None else (input, behind)
+    if not all(isinstance(each, Tensor) and each.dim() == 4 for each in images) or backend.under_transform():
+        joined = input if behind is None else torch.cat(images, 1)
+        return joined[:, ::2], joined[:, 1::2]
+    if all(map(_in_pairs, images)) and not torch.compiler.is_compiling() and backend.kernels_for(input.device):
+        return _operator.call(input, behind)
+    return _EvenAndOdd.apply(input if behind is None else torch.cat(images, 1))
 
 
-def _has_kernel(input: Tensor) -> bool:
-    """Whether even and odd channels are the even and odd elements, and our kernel may take them."""
-    alike = input.shape[1] % 2 == 0 and input.dtype in DTYPES and not torch.compiler.is_compiling()
-    return alike and backend.kernels_for(input.device) is not None
+def _in_pairs(image: Tensor) -> bool:
+    """Whether our kernel may take an image: it moves pairs of neighbouring channels."""
+    alike = image.device.type == "cpu" and image.dtype in DTYPES and image.shape[1] % 2 == 0
+    return alike and image.is_contiguous(memory_format=torch.channels_last)
 
 
 class _EvenAndOdd(torch.autograd.Function):
@@ -57,43 +64,54 @@ class _EvenAndOdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, even: Tensor, odd: Tensor) -> Tensor:
-        return _joined(even, odd, ctx.shape, ctx.memory_format)
+        return _joined(even, odd, ctx.memory_format)
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
     return torch.channels_last if has_channels_innermost(input) else torch.contiguous_format
 
 
-def _joined(even: Tensor, odd: Tensor, shape: torch.Size, memory_format: torch.memory_format) -> Tensor:
+def _joined(even: Tensor, odd: Tensor, memory_format: torch.memory_format) -> Tensor:
+    channels = even.shape[1] + odd.shape[1]
+    shape = even.shape[0], channels, *even.shape[2:]
     joined = torch.empty(shape, dtype=even.dtype, device=even.device, memory_format=memory_format)
     joined[:, ::2] = even
     joined[:, 1::2] = odd
     return joined
 
 
-def _forward(ctx, input: Tensor, *, output=None) -> tuple[Tensor, Tensor]:
+def _forward(ctx, input: Tensor, behind: Tensor | None = None, *, output=None) -> tuple[Tensor, Tensor]:
     if output is None:
         with below_autograd():
-            output = torch.ops.kshot_ext.even_and_odd_channels(input)
-    ctx.shape = input.shape
+            output = torch.ops.kshot_ext.even_and_odd_channels(input, behind)
+    ctx.channels = input.shape[1]
     return output
 
 
-def _backward(ctx, even: Tensor, odd: Tensor) -> Tensor:
+def _backward(ctx, even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor | None]:
+    channels = ctx.channels
     if torch.is_grad_enabled():  # slices have a second derivative
-        return _joined(even, odd, ctx.shape, torch.channels_last)
-    return _backward_operator(even, odd)
+        joined = _joined(even, odd, torch.channels_last)
+        first, rest = joined[:, :channels], joined[:, channels:]
+    else:
+        first, rest = _backward_operator(even, odd, channels)
+    return first, rest if channels < even.shape[1] + odd.shape[1] else None
 
 
-def _fake(input: Tensor) -> tuple[Tensor, Tensor]:
-    shape = input.shape[0], input.shape[1] // 2, *input.shape[2:]
-    even = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+def _fake(input: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    channels = input.shape[1] + (0 if behind is None else behind.shape[1])
+    even = _images(input, channels // 2)
     return even, torch.empty_like(even)
 
 
-def _fake_backward(even: Tensor, odd: Tensor) -> Tensor:
-    shape = even.shape[0], 2 * even.shape[1], *even.shape[2:]
-    return torch.empty(shape, dtype=even.dtype, device=even.device, memory_format=torch.channels_last)
+def _fake_backward(even: Tensor, odd: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    rest = 2 * even.shape[1] - channels
+    return _images(even, channels), _images(even, rest) if rest > 0 else even.new_empty(0)
+
+
+def _images(like: Tensor, channels: int) -> Tensor:
+    shape = like.shape[0], channels, *like.shape[2:]
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 _operator = differentiable("even_and_odd_channels", _forward, _backward)

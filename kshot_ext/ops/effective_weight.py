@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks
 from kshot_ext.ops.compact_gradient import CompactGradient
-from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
+from kshot_ext.ops.differentiable import (
+    below_autograd,
+    differentiable,
+    formula_of,
+    not_differentiable,
+    recorded_function,
+)
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
 
@@ -181,6 +189,43 @@ def fake_mixing_gradients(grad, weight, code, gate, need_weight, need_code, need
     )
 
 
+def _pair_forward(ctx, first, second, code, gate, out_channels, in_channels):
+    """Two dictionaries, the second `[K, C_out]`, with one code and gate; without a `ctx` nothing is kept."""
+    with below_autograd():
+        mixed = torch.ops.kshot_ext.effective_weight(first, code, gate, out_channels, in_channels)
+        beside = torch.ops.kshot_ext.effective_weight(second, code, gate, out_channels, 1)
+    if ctx is None:
+        return mixed, beside
+    shared = code.dim() == 1
+    ctx.owned = (
+        first if shared and isinstance(first, OwnedParameter) else None,
+        second if shared and isinstance(second, OwnedParameter) else None,
+    )
+    ctx.save_for_backward(first, second, code, gate)
+    ctx.set_materialize_grads(False)
+    return mixed, beside
+
+
+def _pair_backward(ctx, *grads: Tensor | None):
+    first, second, code, gate = ctx.saved_tensors
+    *need_weights, need_code, need_gate = ctx.needs_input_grad[:4]
+    weights: list[Tensor | None] = [None, None]
+    of_code, of_gate = [], []
+    for side, (grad, weight) in enumerate(zip(grads, (first, second))):
+        if grad is not None:
+            weights[side], *others = dictionary_gradients(
+                grad, weight, code, gate, ctx.owned[side], ctx, need_weights[side], need_code, need_gate
+            )
+            of_code.append(others[0])
+            of_gate.append(others[1])
+    code_grad = sum(of_code[1:], of_code[0]) if need_code and of_code else None
+    gate_grad = sum(of_gate[1:], of_gate[0]) if need_gate and of_gate else None
+    return *weights, code_grad, gate_grad, None, None
+
+
+# A weight and what lies beside it, a bias or an offset, as one step of the graph: as autograd records it, and not.
+recorded_pair = recorded_function(formula_of("mix_pair", _pair_forward, _pair_backward))
+unrecorded_pair = partial(_pair_forward, None)
 mixing = differentiable("effective_weight", _forward, _backward)
 # Gradients of dictionary, code and gate from that of the effective weight; those not asked for are empty.
 effective_weight_gradients = not_differentiable("effective_weight_backward")

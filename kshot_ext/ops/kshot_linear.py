@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.overrides import has_torch_function
 from kshot_ext import backend, reference
 from kshot_ext.ops import checks, plans
 from kshot_ext.ops.differentiable import is_recorded
-from kshot_ext.ops.effective_weight import effective_bias, mix, mixing
+from kshot_ext.ops.effective_weight import effective_bias, mix, mixing, recorded_pair, unrecorded_pair
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 
 
@@ -80,16 +80,17 @@ def kshot_linear(
             key = None
     if plan is None:
         return _first_call(key, input, weight, code, bias, gate, out_features)
-    if plan.of_bias is not None:
-        bias = plan.of_bias(bias, code, gate, out_features or weight.shape[1], 1)
-    return F.linear(input, plan.of_weight(weight, code, gate, out_features or weight.shape[1], input.shape[-1]), bias)
+    widths = out_features or weight.shape[1], input.shape[-1]
+    if plan.mixes_bias:
+        return F.linear(input, *plan.run(weight, bias, code, gate, *widths))
+    return F.linear(input, plan.run(weight, code, gate, *widths), bias)
 
 
 class _Plan(NamedTuple):
-    """What mixes weight and bias; without `of_bias` the bias is used as it is."""
+    """What mixes the weight, and the bias with it; or else the bias is used as it is."""
 
-    of_weight: Callable[..., Tensor]
-    of_bias: Callable[..., Tensor] | None
+    run: Callable[..., Any]
+    mixes_bias: bool
 
 
 def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
@@ -127,10 +128,10 @@ def _plan_of(input, weight, code, bias, gate, out_features) -> _Plan | None:
     if bias is not None and bias.dtype != weight.dtype:
         return None
 
-    def mixing_of(dictionary: Tensor) -> Callable[..., Tensor]:
-        return mixing.recorded if is_recorded((dictionary, code, gate)) else mixing.unrecorded
-
-    return _Plan(mixing_of(weight), mixing_of(bias) if bias is not None and bias.dim() == 2 else None)
+    recorded = is_recorded((weight, bias, code, gate))
+    if bias is not None and bias.dim() == 2:
+        return _Plan(recorded_pair if recorded else unrecorded_pair, True)
+    return _Plan(mixing.recorded if is_recorded((weight, code, gate)) else mixing.unrecorded, False)
 
 
 def _checked(input, weight, code, bias, gate, out_features) -> int:

@@ -36,8 +36,8 @@ MUTANTS = (
     Mutant(
         "odd_channels_of_rests_lost",
         "csrc/cpu/channel_split.cpp",
-        "    odd[begin] = source[2 * begin + 1];\n",
-        "    odd[begin] = source[2 * begin];\n",
+        "    odd[i] = joined[2 * i + 1];\n",
+        "    odd[i] = joined[2 * i];\n",
         ("tests/ops/test_channel_split.py",),
         "Behind the last whole vector, odd channels are the even ones.",
     ),

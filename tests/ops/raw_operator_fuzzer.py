@@ -111,11 +111,13 @@ def avg_pool2d_backward(rng: random.Random) -> list[Any]:
 
 
 def even_and_odd_channels(rng: random.Random) -> list[Any]:
-    return [torch.randn(rng.randint(0, 3), 2 * rng.randint(1, 20), 5, 4)]
+    batch = rng.randint(0, 3)
+    behind = torch.randn(batch, 2 * rng.randint(1, 20), 5, 4) if rng.random() < 0.5 else None
+    return [torch.randn(batch, 2 * rng.randint(1, 20), 5, 4), behind]
 
 
 def even_and_odd_channels_backward(rng: random.Random) -> list[Any]:
-    return [torch.randn(2, 7, 5, 4), torch.randn(2, 7, 5, 4)]
+    return [torch.randn(2, 7, 5, 4), torch.randn(2, 7, 5, 4), 2 * rng.randint(0, 7)]
 
 
 def norm(rng: random.Random) -> dict[str, Any]:

@@ -48,6 +48,31 @@ def test_channels_of_every_type_and_instruction_set(
     assert torch.equal(gradient[:, 1::2], of_odd)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [(6, 4), (2, 74), (34, 32)], ids=str)
+def test_two_images_are_split_as_if_they_were_joined(
+    instruction_set: str, channels: tuple[int, int], dtype: torch.dtype
+) -> None:
+    images = [torch.randn(3, count, 5, 2).to(dtype).contiguous(memory_format=torch.channels_last) for count in channels]
+    images = [image.requires_grad_() for image in images]
+    halves = even_and_odd_channels(*images)
+    assert type(halves[0].grad_fn).__name__ == "kshot_ext_even_and_odd_channelsBackward"
+    joined = torch.cat(images, 1)
+    assert torch.equal(halves[0], joined[:, ::2])
+    assert torch.equal(halves[1], joined[:, 1::2])
+    gradients = torch.autograd.grad(halves, images, [half.detach().sin() for half in halves])
+    for gradient, image in zip(gradients, images):
+        assert torch.equal(gradient, image.detach().sin())
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (3, 3), (4, 3)], ids=str)
+def test_odd_numbers_of_channels_are_joined_first(channels: tuple[int, int]) -> None:
+    images = [torch.randn(2, count, 3, 2).contiguous(memory_format=torch.channels_last) for count in channels]
+    joined = torch.cat(images, 1)
+    for half, expected in zip(even_and_odd_channels(*images), (joined[:, ::2], joined[:, 1::2])):
+        assert torch.equal(half, expected)
+
+
 def test_large_images_are_cut_among_threads() -> None:
     torch.set_num_threads(3)
     image = torch.randn(5, 48, 41, 33).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -65,8 +90,14 @@ def test_second_derivatives_in_channels_last() -> None:
 def test_raw_operators_check_what_they_are_given() -> None:
     with pytest.raises(RuntimeError, match="even number of channels"):
         torch.ops.kshot_ext.even_and_odd_channels(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="must be like it but for the channels"):
+        torch.ops.kshot_ext.even_and_odd_channels(torch.zeros(2, 4, 4, 4), torch.zeros(2, 4, 4, 5))
+    backward = torch.ops.kshot_ext.even_and_odd_channels_backward
     with pytest.raises(RuntimeError, match="alike in device, dtype and shape"):
-        torch.ops.kshot_ext.even_and_odd_channels_backward(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 5))
+        backward(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 5), 6)
+    for channels in (-2, 3, 8):
+        with pytest.raises(RuntimeError, match="channels must be even and 0 to 6"):
+            backward(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), channels)
 
 
 def test_even_and_odd_channels_under_transforms() -> None:

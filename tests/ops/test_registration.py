@@ -59,6 +59,12 @@ def pool_samples() -> Iterator[tuple[Any, ...]]:
     yield images, [2, 3], [3, 2], [1, 0], True, True, 5
 
 
+def split_samples() -> Iterator[tuple[Any, ...]]:
+    images = random(2, 6, 5, 4).contiguous(memory_format=torch.channels_last)
+    yield images, None
+    yield images, random(2, 2, 5, 4).contiguous(memory_format=torch.channels_last)
+
+
 def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
     """Arguments of batch_norm_act: plain and per-sample affine parameters, in training and with fixed statistics."""
     images = random(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
@@ -116,7 +122,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
-    "even_and_odd_channels": lambda: [(random(2, 6, 5, 4).contiguous(memory_format=torch.channels_last),)],
+    "even_and_odd_channels": split_samples,
     "folded_conv2d": folded_samples,
     "fused_conv2d": convolution_samples,
     "dynamic_group_weight": grouping_samples,

@@ -17,6 +17,7 @@ from kshot_ext.nas.spaces.outline import outlines
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nn import KShotBatchNorm2d, KShotModule
 from kshot_ext.nn.code import set_code
+from kshot_ext.nn.fusing import fuse_sequence
 
 _MOST_VIEWS = 1024
 """Narrow parts kept for the next time: to make one takes about as long as a step of a tiny network's layer."""
@@ -183,6 +184,7 @@ class Supernet(nn.Module):
     ) -> Iterator[nn.Module]:
         """The network of these parts, which hold the code inside the context."""
         network = self.space.assemble(stem, layers, head)
+        fuse_sequence(network)
         try:
             set_code(network, code if code.dim() == 1 else code.mean(dim=0))
             if code.dim() == 2:

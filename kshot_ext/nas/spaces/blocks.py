@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kshot_ext.nn.deferred import JoinedChannels, Value, finished
+from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.ops.channel_split import even_and_odd_channels
 
 
@@ -116,7 +118,7 @@ class InvertedResidual(nn.Module):
         return input + output if self.has_shortcut else output
 
 
-class ShuffleUnit(nn.Module):
+class ShuffleUnit(TakesValues, nn.Module):
     """ShuffleNetV2's unit: a part of the channels passes by, the rest is worked on, both are joined.
 
     Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018.
@@ -134,11 +136,20 @@ class ShuffleUnit(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, input: Tensor) -> Tensor:
+        return torch.cat(self._parts(input), dim=1)
+
+    def run(self, value: Value) -> JoinedChannels:
+        """The unit's parts, not joined: the next unit, which takes them apart again, reads them where they are."""
+        apart = isinstance(value, JoinedChannels) and self.shortcut is None
+        return JoinedChannels(*self._parts(*((value.first, value.second) if apart else (finished(value),))))
+
+    def _parts(self, input: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What passes by, and what was worked on; channels of `behind` count behind those of the input."""
         if self.shortcut is None:
-            passing, worked_on = even_and_odd_channels(input)
+            passing, worked_on = even_and_odd_channels(input, behind)
         else:
             passing, worked_on = self.shortcut(input), input
-        return torch.cat([passing, self.branch(worked_on)], dim=1)
+        return passing, self.branch(worked_on)
 
 
 class Zero(nn.Module):
