@@ -94,6 +94,7 @@ def begin_training(
         codes=codes or CodeSettings(),
         device=splits.mean.device,
         seed=seed,
+        views=splits.views,
     )
     return TrainingLoop(create_method(setup, settings), splits, processes)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kshot_ext.nas.datasets.augmentation import Views
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet, InheritedNetworks
 from kshot_ext.nas.randomness import draw_seed, named_generator
@@ -50,6 +51,7 @@ class Setup:
         codes: how their codes are formed.
         device: where the weights are to be.
         seed: decides everything random.
+        views: how views of an image are made, for methods that compare such.
     """
 
     space: SearchSpace
@@ -59,6 +61,7 @@ class Setup:
     codes: CodeSettings = field(default_factory=CodeSettings)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
+    views: Views = field(default_factory=Views)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose."""
@@ -87,6 +90,8 @@ class Method(ABC, Generic[OwnSettings]):
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
         needs_held_out: whether a step ever asks for held-out batches.
+        needs_labels: whether steps or scores read labels. If not, they get images without any, see
+            :meth:`kshot_ext.nas.datasets.splits.ImageSet.unlabelled`.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
 
@@ -101,6 +106,7 @@ class Method(ABC, Generic[OwnSettings]):
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool = False
+    needs_labels: bool = True
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
         self.setup = setup

@@ -129,9 +129,10 @@ class SupernetJob(Generic[AnySettings]):
                 processes=self.processes,
             )
         self.method = self.loop.method
+        searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
-        calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
-        validation = self.splits.validation
+        calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])
+        validation = searched.validation
         if settings.evaluation.images is not None:
             order = torch.randperm(len(validation), generator=self.generator("evaluation"))
             validation = validation.subset(order[: settings.evaluation.images])

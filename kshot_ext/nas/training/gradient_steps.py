@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.ops.gradient_slot import gradient_in_slot, linear_parts, with_grads
@@ -76,6 +76,24 @@ class GradientSteps:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._scaler.load_state_dict(state)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradient is computed for the module's parameters; gradients still flow through it.
+
+    Example:
+        >>> layer, input = nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
+        >>> with frozen(layer):
+        ...     layer(input).sum().backward()
+        >>> layer.weight.grad is None, input.grad is None
+        (True, False)
+    """
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
 class _Scaled:

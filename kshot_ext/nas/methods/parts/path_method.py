@@ -6,9 +6,10 @@ import itertools
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot_ext.nas.methods.method import Method, OwnSettings, Setup
 from kshot_ext.nas.networks.code_settings import CodeForm
@@ -17,6 +18,7 @@ from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.choice_similarity import choice_similarities
 from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.divergence import check_path_losses
@@ -50,16 +52,9 @@ class PathMethod(Method[OwnSettings]):
         alike = why_codes_stay_alike(shots, training, setup.codes, self.simplex_settings(settings))
         if alike is not None:
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
-        self.supernet, self.simplex_net = (network.to(setup.device) for network in build_networks(setup))
+        self.supernet, self.simplex_net = (network.to(setup.device) for network in self._build_networks())
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
-        optimizer = KShotSGD(
-            decay_groups(self.supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
-            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
-            lr=shots * training.learning_rate,
-            momentum=training.momentum,
-            nesterov=True,
-        )
-        self.optimizers = {"supernet": optimizer}
+        self.optimizers = {"supernet": self.optimizer_of(self.supernet)}
         # And the gradient of K copies is shorter by the square root of that.
         self._clip_norm = training.clip_norm / math.sqrt(shots)
         self._warm_up_steps = training.warm_up * setup.steps_per_epoch
@@ -74,6 +69,21 @@ class PathMethod(Method[OwnSettings]):
     @property
     def coded(self) -> CodedSupernet:
         return CodedSupernet(self.supernet, self.simplex_net)
+
+    def trained_space(self) -> SearchSpace:
+        """The space whose networks are trained: the one searched, or one with the same choices and another head."""
+        return self.space
+
+    def optimizer_of(self, module: nn.Module) -> KShotSGD:
+        """An optimiser of dictionaries as the settings have it."""
+        training, shots = self.training, self.setup.shots
+        return KShotSGD(
+            decay_groups(module, training.weight_decay / shots, decay_norms=training.decay_norms),
+            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
+            lr=shots * training.learning_rate,
+            momentum=training.momentum,
+            nesterov=True,
+        )
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """One step of the dictionaries."""
@@ -116,6 +126,9 @@ class PathMethod(Method[OwnSettings]):
         codes = code_statistics(self.simplex_net, self.space, do.generator)
         shares = {f"entry_share_{k}": share for k, share in enumerate(codes.entry_shares, start=1)}
         return {"code_distance": codes.distance, **shares}
+
+    def _build_networks(self) -> tuple[Supernet, SimplexNet]:
+        return build_networks(replace(self.setup, space=self.trained_space()))
 
     def _code_form(self, number: int) -> CodeForm:
         """How codes are formed at a step."""
