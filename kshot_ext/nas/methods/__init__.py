@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.csnas import ContrastiveSearch
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
+from kshot_ext.nas.methods.neas import EnsembleSearch
+from kshot_ext.nas.methods.setn import SelfEvaluatedTemplate
 from kshot_ext.nas.methods.spos import SinglePathOneShot
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors, with_absolute_path
@@ -13,7 +16,13 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.loop import TrainingLoop, training_steps_in_epoch
 from kshot_ext.nas.training.settings import TrainingSettings
 
-METHODS: dict[str, type[Method]] = {"kshot": KShot, "spos": SinglePathOneShot}
+METHODS: dict[str, type[Method]] = {
+    "kshot": KShot,
+    "spos": SinglePathOneShot,
+    "setn": SelfEvaluatedTemplate,
+    "csnas": ContrastiveSearch,
+    "neas": EnsembleSearch,
+}
 """The methods by the names that settings use."""
 
 _own: dict[str, type[Method]] = {}

@@ -41,11 +41,23 @@ class CostTable:
 
     def outer(self, shape: NetworkShape) -> Cost:
         """Cost of stem and head together."""
-        return self._cost("stem", shape.stem) + self._cost("head", shape.head)
+        return self.stem(shape.stem) + self.head(shape.head)
+
+    def stem(self, shape: Hashable) -> Cost:
+        """Cost of the stem at one shape."""
+        return self._cost("stem", shape)
+
+    def head(self, shape: Hashable) -> Cost:
+        """Cost of the head at one shape."""
+        return self._cost("head", shape)
 
     def layer(self, layer: int, operation: int, shape: NetworkShape) -> Cost:
         """Cost of one operation of one layer."""
-        return self._cost((layer, operation), shape.layers[layer])
+        return self.layer_of(layer, operation, shape.layers[layer])
+
+    def layer_of(self, layer: int, operation: int, shape: Hashable) -> Cost:
+        """Cost of one operation of one layer at one shape."""
+        return self._cost((layer, operation), shape)
 
     def _cost(self, part: _Part, shape: Hashable) -> Cost:
         if (part, shape) not in self._costs:

@@ -69,6 +69,7 @@ class Stepper:
         number: of the step, from 0 at the very start of the training.
         num_steps, steps_per_epoch: how many there are.
         num_images: of the whole batch, of all processes.
+        num_held_out: images that :meth:`held_out` draws from.
         generator: source of what all methods draw alike, so that runs of one seed see the same paths and batches.
         own_generator: source of what only some methods draw; :meth:`held_out` draws from it, too.
         gradient_steps: the precision to compute in.
@@ -85,6 +86,7 @@ class Stepper:
         self.gradient_steps: GradientSteps = loop.gradient_steps
         self.processes: DataParallel = loop.processes
         self.num_images = 0
+        self.num_held_out = len(loop.held_out)
         self.share = 1.0
         self._held_out: Iterator[tuple[Tensor, Tensor]] | None = None
 
