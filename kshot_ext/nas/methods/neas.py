@@ -189,9 +189,9 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
 
     def _measure(self, ensemble: Architecture, images: Tensor, labels: Tensor, do: Stepper) -> tuple[float, float]:
         """Accuracy and disagreement of an ensemble with the statistics of these images."""
-        with do.forward(), self.networks.network(ensemble) as network:
-            with evaluation_mode(network), batch_statistics(network):
-                scores = [f.float() for f in network.members(images)]
+        inherited = self.networks.network(ensemble)
+        with do.forward(), inherited as network, evaluation_mode(network), batch_statistics(network):
+            scores = [f.float() for f in network.members(images)]
         accuracy = (torch.stack(scores).mean(dim=0).argmax(dim=1) == labels).float().mean().item()
         return accuracy, disagreement(scores).item()
 
