@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.gradient_steps import frozen
 from kshot_ext.nas.training.loop import Step, Stepper
@@ -23,6 +27,8 @@ from kshot_ext.nas.training.loop import Step, Stepper
 _SELECTIONS = ("sampled", "likeliest")
 _FIRST_LOGITS = 1e-3
 _BETAS = (0.5, 0.999)
+_TRIES_WITHIN_LIMITS = 100
+_MOST_LOOKED_AT = 20_000  # of the likeliest, most of which may be beyond the limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,41 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
             **{f"evaluator_{name}": probability for name, probability in preferred.items()},
         }
 
+    def searcher(self) -> EvaluatorSearcher:
+        """Proposes candidates by what the evaluator has learnt."""
+        return EvaluatorSearcher(self.evaluator, self.settings.selection)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._evaluator_losses = []
+
+
+class EvaluatorSearcher(Searcher):
+    """Proposes what an evaluator holds for good; what becomes of it does not matter.
+
+    Args:
+        evaluator: gives the probabilities.
+        selection: ``sampled`` or ``likeliest``, see :class:`TemplateSettings`.
+    """
+
+    def __init__(self, evaluator: ChoiceDistribution, selection: str) -> None:
+        self.evaluator = evaluator
+        self.selection = selection
+
+    def ask(self, archive: Archive, count: int) -> list[Architecture]:
+        """Candidates within the limits, by their probability among such. Where few of the likely ones are, drawn ones
+        are changed until they are."""
+        found = self._likeliest(archive, count) if self.selection == "likeliest" else []
+        return found + archive.distinct(lambda: self._drawn(archive), count - len(found), besides=found)
+
+    def _likeliest(self, archive: Archive, count: int) -> list[Architecture]:
+        candidates = islice(self.evaluator.likeliest_first(archive.generator), _MOST_LOOKED_AT)
+        new = (one for one in candidates if one not in archive and archive.limits.admit(archive.space, one))
+        return list(islice(new, count))
+
+    def _drawn(self, archive: Archive) -> Architecture:
+        for _ in range(_TRIES_WITHIN_LIMITS):
+            drawn = self.evaluator.sample(archive.generator)
+            if archive.limits.admit(archive.space, drawn):
+                break
+        return drawn
