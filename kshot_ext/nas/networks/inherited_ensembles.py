@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.spaces.ensembles import Ensemble, EnsembleSpace
+from kshot_ext.nas.spaces.ensembles import BranchedNetwork, EnsembleSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class InheritedEnsembles:
     simplex_net: SimplexNet
 
     @contextmanager
-    def network(self, architecture: Architecture) -> Iterator[Ensemble]:
+    def network(self, architecture: Architecture) -> Iterator[BranchedNetwork]:
         """Inside the context an ensemble made of the supernets' own modules."""
         cut = 1 + self.ensembles.trunk(architecture)  # behind the stem
         members = self.ensembles.members(architecture)
@@ -36,4 +36,4 @@ class InheritedEnsembles:
                 stack.enter_context(supernet.coded_path(member, self.simplex_net.code(member)))
                 for supernet, member in zip(self.supernets, members)
             ]
-            yield Ensemble(paths[0][:cut], [path[cut:] for path in paths])
+            yield BranchedNetwork(paths[0][:cut], [path[cut:] for path in paths])

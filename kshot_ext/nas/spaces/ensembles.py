@@ -169,7 +169,7 @@ class EnsembleSpace(SearchSpace):
             self.space.assemble(nn.Identity(), layers[member * depth :][shared:depth], one)
             for member, one in enumerate(head)
         ]
-        return Ensemble(self.space.assemble(stem, layers[:shared], nn.Identity()), branches)
+        return BranchedNetwork(self.space.assemble(stem, layers[:shared], nn.Identity()), branches)
 
     def neighbours(self, layer: int) -> tuple[int, ...]:
         """Those of the space underneath, in the same member; the length of the trunk has none."""
@@ -199,7 +199,7 @@ class EnsembleSpace(SearchSpace):
         return Architecture(tuple(chosen), member.widths)
 
 
-class Ensemble(nn.Module):
+class BranchedNetwork(nn.Module):
     """Several branches on one trunk; puts out the mean of what they put out.
 
     Args:
