@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
@@ -25,7 +26,6 @@ from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.supernet import Supernet
-from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -76,7 +76,7 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
 
 def search(folder: Path) -> None:
     """What `torchrun -m kshot_ext search` does, but for the drawing, which takes as long as all else."""
-    plots.to_png = lambda figure: b""
+    drawing.to_png = lambda figure: b""
     assert search_command({"out": str(folder / "run")}, folder / "settings.toml", None) == EXIT_DONE
 
 

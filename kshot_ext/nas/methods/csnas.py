@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kshot_ext.nas.checks import check_at_least
+from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.datasets.augmentation import Views
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
+from kshot_ext.nas.search.generations import SEARCHERS
+from kshot_ext.nas.search.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.loop import Step, Stepper
 
 
@@ -30,6 +34,7 @@ class ContrastiveSettings(MethodSettings):
     Args:
         features: numbers that a network describes a view by.
         temperature: what cosines are divided by.
+        search: what proposes architectures, as ``search.method`` does for other methods.
 
     Raises:
         ValueError: if a value is out of range.
@@ -38,10 +43,12 @@ class ContrastiveSettings(MethodSettings):
     name: str = "csnas"
     features: int = 256
     temperature: float = 0.07
+    search: str = "tpe"
 
     def __post_init__(self) -> None:
         check_at_least("features", self.features, 2, 2**16)
         check_at_least("temperature", self.temperature, 1e-3)
+        check_one_of("search", self.search, SEARCHERS)
 
 
 class ContrastiveSearch(PathMethod[ContrastiveSettings]):
@@ -76,7 +83,13 @@ class ContrastiveSearch(PathMethod[ContrastiveSettings]):
                 f"codes.start: expected one that reads no labels, since method {settings.name} has none, "
                 f"got {setup.codes.start!r}"
             )
-        self.score = ContrastiveScore(setup.views, settings.temperature)
+
+    @property
+    def score_network(self) -> ContrastiveScore:
+        return ContrastiveScore(self.setup.views, self.settings.temperature)
+
+    def selection(self, tools: SelectionTools) -> Stage:
+        return SearchStage(tools.archive, replace(tools.settings, method=self.settings.search))
 
     def trained_space(self) -> SearchSpace:
         return self.space.with_outputs(self.settings.features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least
+from kshot_ext.nas.findings import MethodFigure
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
@@ -100,9 +101,24 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         self._targets = _targets(setup, settings)
         self.needs_held_out = bool(self._targets)
 
+    @classmethod
+    def num_copies(cls, settings: EnsembleSettings, shots: int) -> int:
+        return settings.heads * shots
+
     @property
     def networks(self) -> InheritedEnsembles:
         return InheritedEnsembles(self.ensembles, (self.supernet, *self.branches), self.simplex_net)
+
+    @property
+    def result_space(self) -> EnsembleSpace:
+        return self.ensembles
+
+    def figures(
+        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
+    ) -> Iterable[MethodFigure]:
+        """The codes of the ensembles' first networks."""
+        firsts = (one if self.ensembles.is_single(one) else self.ensembles.members(one)[0] for one in architectures)
+        return super().figures([*firsts], records)
 
     def draw_paths(self, images: Tensor, labels: Tensor, do: Stepper) -> list[Architecture]:
         """One ensemble, of what the space has kept."""

@@ -17,9 +17,12 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.search_stage import SearchStage
 from kshot_ext.nas.search.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.gradient_steps import frozen
 from kshot_ext.nas.training.loop import Step, Stepper
@@ -125,9 +128,9 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
             **{f"evaluator_{name}": probability for name, probability in preferred.items()},
         }
 
-    def searcher(self) -> EvaluatorSearcher:
-        """Proposes candidates by what the evaluator has learnt."""
-        return EvaluatorSearcher(self.evaluator, self.settings.selection)
+    def selection(self, tools: SelectionTools) -> Stage:
+        """Scores ``search.population * search.generations`` candidates that the evaluator proposes."""
+        return SearchStage(tools.archive, tools.settings, EvaluatorSearcher(self.evaluator, self.settings.selection))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

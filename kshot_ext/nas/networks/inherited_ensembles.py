@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from torch import nn
+
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -14,7 +16,7 @@ from kshot_ext.nas.spaces.ensembles import BranchedNetwork, EnsembleSpace
 
 @dataclass(frozen=True, eq=False)
 class InheritedEnsembles:
-    """The ensembles of a space, each network under its own code.
+    """The ensembles of a space, each network under its own code; and single networks, from the first supernet.
 
     Args:
         ensembles: the space.
@@ -27,8 +29,16 @@ class InheritedEnsembles:
     simplex_net: SimplexNet
 
     @contextmanager
-    def network(self, architecture: Architecture) -> Iterator[BranchedNetwork]:
-        """Inside the context an ensemble made of the supernets' own modules."""
+    def network(self, architecture: Architecture) -> Iterator[nn.Module]:
+        """Inside the context an ensemble, or a path, made of the supernets' own modules.
+
+        Args:
+            architecture: of the space, or of the one underneath.
+        """
+        if self.ensembles.is_single(architecture):
+            with self.supernets[0].coded_path(architecture, self.simplex_net.code(architecture)) as path:
+                yield path
+            return
         cut = 1 + self.ensembles.trunk(architecture)  # behind the stem
         members = self.ensembles.members(architecture)
         with ExitStack() as stack:

@@ -20,7 +20,6 @@ from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -269,12 +268,12 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
         raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
 
 
-def check_codes_can_part(settings: SupernetSettings) -> None:
-    """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
-    simplex = method_class(settings.method.name).simplex_settings(settings.method)
-    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes, simplex)
-    if alike is not None:
-        raise SettingsError(f"{alike}; a one-shot run is shots = 1")
+def check_method_begins(settings: SupernetSettings) -> None:
+    """Raise `SettingsError` if the method says that a run with these settings must not begin."""
+    kind = method_class(settings.method.name)
+    refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
+    if refusal is not None:
+        raise SettingsError(refusal)
 
 
 def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class EnsembleSpace(SearchSpace):
         """How many layers all members share."""
         return architecture.operations[0]
 
+    def is_single(self, architecture: Architecture) -> bool:
+        """Whether this is no ensemble, but an architecture of the space underneath."""
+        return len(architecture.operations) == self.space.num_layers
+
     def members(self, architecture: Architecture) -> tuple[Architecture, ...]:
         """The members, architectures of the space underneath."""
         layers, widths = self.space.num_layers, self.space.num_widths

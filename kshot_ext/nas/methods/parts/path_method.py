@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.methods.method import Method, OwnSettings, Setup
-from kshot_ext.nas.networks.code_settings import CodeForm
+from kshot_ext.nas.findings import Findings, MethodFigure
+from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
+from kshot_ext.nas.methods.parts.code_findings import CODE_CURVES, CODE_NUMBERS, code_findings, codes_figure
+from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
@@ -26,9 +29,14 @@ from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.path_steps import PathSteps
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_training import SimplexSettings
 from kshot_ext.optim import KShotSGD
 
 _BATCHES_TO_SETTLE = 8
+
+WARM_UP = "paths as training.path_sampling draws them, under equal codes"
+"""What :meth:`Method.warm_up` says of a method whose first epochs are no more than that."""
 
 
 class PathMethod(Method[OwnSettings]):
@@ -45,6 +53,10 @@ class PathMethod(Method[OwnSettings]):
     Attributes:
         supernet, simplex_net: what is trained, and what gives the codes.
     """
+
+    figure_names = ("codes",)
+    numbers = CODE_NUMBERS
+    curves = CODE_CURVES
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
         super().__init__(setup, settings)
@@ -84,6 +96,41 @@ class PathMethod(Method[OwnSettings]):
             momentum=training.momentum,
             nesterov=True,
         )
+
+    @classmethod
+    def refusal(
+        cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
+    ) -> str | None:
+        """K > 1 copies that would end as one; a run must not begin so without a word."""
+        alike = why_codes_stay_alike(shots, training, codes, cls.simplex_settings(settings))
+        return None if alike is None else f"{alike}; a one-shot run is shots = 1"
+
+    @classmethod
+    def simplex_settings(cls, settings: MethodSettings) -> SimplexSettings | None:
+        """How the method trains a simplex-net; None if it leaves codes as they start."""
+        return settings if isinstance(settings, SimplexSettings) else None
+
+    @property
+    def notes_before_training(self) -> Sequence[str]:
+        """What keeps the codes that it starts from below the bar in the form that they end in.
+
+        Then only the training of the simplex-net can make this a K-shot run.
+        """
+        start = self.simplex_net.start
+        if start is not None and start.settles:  # when warm-up has ended
+            return ()
+        return [f"before training {shortfall}" for shortfall in self.coded.report(self.setup.seed).shortfalls]
+
+    @property
+    def findings(self) -> Findings:
+        """What codes and copies amount to."""
+        return code_findings(self.coded.report(self.setup.seed))
+
+    def figures(
+        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
+    ) -> Iterable[MethodFigure]:
+        """The codes of the architectures, where there are any."""
+        return [codes_figure(self.coded, architectures)] if architectures else []
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """One step of the dictionaries."""
