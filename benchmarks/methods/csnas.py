@@ -1,6 +1,6 @@
 """Contrastive search without labels: the estimator beside random search, and what the scores say of true accuracies.
 
-python -m benchmarks.methods.csnas --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
+python -m benchmarks.methods observable csnas --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.csnas import ContrastiveSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
@@ -43,9 +40,9 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=5_000, count=100) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=16, images=5_000, count=60) if full else digits_task(SPACE)
     training = TrainingSettings(
-        epochs=12 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.05
+        epochs=8 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.05
     )
     found: dict[str, dict[str, list[float]]] = {"tpe": {}, "random": {}, "scores": {}}
     for seed in seeds:
@@ -94,17 +91,3 @@ def _ranking(task: Task, evaluation: InheritedEvaluation) -> dict[str, float]:
 def _add(found: dict[str, list[float]], numbers: dict[str, float]) -> None:
     for name, value in numbers.items():
         found.setdefault(name, []).append(value)
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-201's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "csnas.json",
-) -> None:
-    """Train with each seed, and search in both ways."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,20 +1,17 @@
 """Ensembles with a shared trunk, beside their own networks and beside one path of equal cost, at equal steps.
 
-python -m benchmarks.methods.neas --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
+python -m benchmarks.methods observable neas --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import ImageSet
 from kshot_ext.nas.methods import METHODS
@@ -32,7 +29,6 @@ SPACE = "nas-bench-macro"
 EVALUATIONS = 60
 _COSTS = (0.5, 0.6)  # multiply-accumulates of what is compared, in shares of the largest single path's
 _ARMS = {
-    "no shrinking": EnsembleSettings(shrinks=0),
     "by accuracy": EnsembleSettings(diversity=0.0),
     "by accuracy and diversity": EnsembleSettings(),
 }
@@ -52,7 +48,7 @@ def run(
     full = data is not None and truth is not None and not quick
     task = cifar_task(data, truth, SPACE, side=16, images=6_000, count=1) if full else digits_task(SPACE, count=1)
     training = TrainingSettings(
-        epochs=10 if full else 2, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.1
+        epochs=8 if full else 2, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.1
     )
     found: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:
@@ -124,17 +120,3 @@ def _of_members(task: Task, loop: TrainingLoop, ensemble: Architecture, images: 
         / task.space.count_macs(task.space.largest()),
         "operations kept": float(sum(map(len, method.ensembles.kept))),
     }
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-Macro's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "neas.json",
-) -> None:
-    """Train each arm with each seed, and compare."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,6 +1,6 @@
 """What an evaluator's candidates are worth, beside uniformly drawn ones, with the same weights.
 
-python -m benchmarks.methods.setn --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
+python -m benchmarks.methods observable setn --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.search.archive import Archive
@@ -81,17 +78,3 @@ def _arms(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str, di
     entropies = evaluator.entropies()
     arms["evaluator"] = {"entropy": statistics.fmean(entropies), **evaluator.mean_probabilities()}
     return arms
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-201's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "setn.json",
-) -> None:
-    """Train with each seed, and score the candidates."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -49,7 +49,7 @@ class TemplateSettings(MethodSettings):
     """
 
     name: str = "setn"
-    evaluator_learning_rate: float = 0.01
+    evaluator_learning_rate: float = 0.03
     evaluator_weight_decay: float = 1e-3
     selection: str = "sampled"
 
