@@ -1,4 +1,4 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT...`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,13 +22,14 @@ from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
-from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.loop import TrainingLoop
@@ -47,17 +49,22 @@ def join() -> DataParallel:
     return DataParallel.from_environment(timeout=60)
 
 
+def noise() -> tuple[SearchSpace, DataSplits]:
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
+    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
+    splits = DataSplits(
+        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
+    )
+    return space, splits
+
+
 def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss") -> TrainingLoop:
     """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
 
     In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step, and
     Adam makes a step of any gradient but zero.
     """
-    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
-    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
-    splits = DataSplits(
-        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
-    )
+    space, splits = noise()
     settings = TrainingSettings(
         epochs=EPOCHS,
         batch_size=7,
@@ -119,6 +126,33 @@ def take_simplex_gradients(folder: Path) -> None:
     found = simplex_gradients(processes)
     if processes.leads:
         torch.save(found, folder / "simplex.pt")
+    processes.close(failed=True)  # the other does not listen for more
+
+
+def methods_trained(processes: DataParallel) -> dict[str, Any]:
+    """What each method reports of an epoch, and the weights that it leaves. In float64, as above."""
+    space, splits = noise()
+    settings = TrainingSettings(epochs=2, batch_size=7, learning_rate=0.01, held_out_share=0.25)
+    found = {}
+    for name, kind in METHODS.items():
+        loop = begin_training(kind.Settings(), space, splits, settings, seed=3, processes=processes)
+        for module in loop.method.modules.values():
+            module.double()
+        batches = loop.random_batches
+        loop.random_batches = lambda images, generator, batches=batches: (
+            (batch.double(), labels) for batch, labels in batches(images, generator)
+        )
+        processes.announce = lambda trainer: None  # all train of their own accord
+        report = asdict(loop.train_epoch())
+        found[name] = [report, {role: module.state_dict() for role, module in loop.method.modules.items()}]
+    return found
+
+
+def train_methods(folder: Path) -> None:
+    processes = join()
+    found = methods_trained(processes)
+    if processes.leads:
+        torch.save(found, folder / "methods.pt")
     processes.close(failed=True)  # the other does not listen for more
 
 
@@ -185,6 +219,6 @@ if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
     for work, os.environ["MASTER_PORT"] in zip(
-        (one_step, take_simplex_gradients, diverge, search, train_and_lose_a_process), ports, strict=True
+        (one_step, take_simplex_gradients, train_methods, diverge, search, train_and_lose_a_process), ports, strict=True
     ):
         work(Path(folder))

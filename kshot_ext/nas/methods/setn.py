@@ -91,7 +91,6 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
             weight_decay=settings.evaluator_weight_decay,
         )
         self.optimizers = {**self.optimizers, "evaluator": adam}
-        self._even_code = torch.full((setup.shots,), 1 / setup.shots, device=setup.device)
         self._evaluator_losses: list[float] = []  # of the epoch
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
@@ -107,8 +106,9 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
         """
         images, labels, share = do.processes.part(images, labels)
         weights, widths = self.evaluator.probabilities(), self.space.sample(do.own_generator).widths
+        even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
         with frozen(self.supernet):
-            with do.forward(), self.supernet.coded_mixture(weights, self._even_code, widths=widths) as mixture:
+            with do.forward(), self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
                 loss = F.cross_entropy(mixture(images), labels)
             do.gradient_steps.backward(share * loss)
         [value] = do.processes.summed([share * loss.item()])

@@ -134,6 +134,8 @@ def test_what_it_cannot_do_is_refused_before_training(begin):
     codes = CodeSettings(start="decisions", per_layer=True, free_share_at_start=0.0)
     with pytest.raises(ValueError, match=r"codes.start: expected one that reads no labels, .* got 'decisions'"):
         begin(shots=2, codes=codes)
+    with pytest.raises(ValueError, match="search: expected one of nsga2, evolution, tpe, random, got 'luck'"):
+        ContrastiveSettings(search="luck")
     for options, message in (
         ({"features": 1}, "features: expected at least 2, got 1"),
         ({"temperature": 0.0}, "temperature: expected at least 0.001"),

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.neas import EnsembleSettings, disagreement
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.runs import supernet_job
+from kshot_ext.nas.runs.search_job import SearchJob
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.settings import TrainingSettings
@@ -178,3 +181,16 @@ def test_what_it_cannot_do_is_refused_before_training(begin, tiny_splits):
     ):
         with pytest.raises(ValueError, match=message):
             EnsembleSettings(**options)
+
+
+def test_more_networks_than_fit_are_refused_before_training(tiny_splits, monkeypatch):
+    settings = RunSettings(
+        method=EnsembleSettings(heads=16), shots=1, budget="20%", channels=2, training=TrainingSettings(epochs=1)
+    )
+    with pytest.raises(ValueError, match="no architecture of space ensembles of 16 in nas-bench-macro has at most"):
+        SearchJob(settings, tiny_splits)
+    SearchJob(replace(settings, method=EnsembleSettings(heads=2), budget="60%"), tiny_splits)
+    monkeypatch.setattr(supernet_job, "available_memory", lambda: 300_000)
+    SearchJob(replace(settings, method=EnsembleSettings(heads=2), budget="60%"), tiny_splits)
+    with pytest.raises(ValueError, match=r"shots: 16 copies of the weights are .*; use fewer, or fewer channels"):
+        SearchJob(settings, tiny_splits)

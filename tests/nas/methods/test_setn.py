@@ -10,11 +10,13 @@ from torch.nn import functional as F
 from kshot_ext.nas.datasets.splits import ImageSet
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.methods.spos import SinglePathSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
@@ -105,7 +107,6 @@ def test_the_evaluators_gradient_is_that_of_the_mixtures_loss(begin, monkeypatch
     with torch.no_grad():
         for logits in method.evaluator.logits:
             logits.normal_(generator=torch.Generator().manual_seed(1))
-    method._even_code = method._even_code.double()
     images, labels = next(loop.do.held_out())
     images = images.double()
     apply = method.optimizers["evaluator"]
@@ -133,8 +134,8 @@ def test_the_evaluators_gradient_is_that_of_the_mixtures_loss(begin, monkeypatch
 
 def test_probability_moves_to_what_lowers_the_held_out_loss(tiny_splits):
     space = SomeAreNoise()
-    training = TrainingSettings(epochs=30, batch_size=8, learning_rate=0.02, held_out_share=0.25)
-    loop = begin_training(TemplateSettings(evaluator_learning_rate=0.02), space, tiny_splits, training)
+    training = TrainingSettings(epochs=12, batch_size=8, learning_rate=0.02, held_out_share=0.25)
+    loop = begin_training(TemplateSettings(evaluator_learning_rate=0.05), space, tiny_splits, training)
     while not loop.finished:
         numbers = loop.train_epoch().numbers
     assert numbers["evaluator_keep"] > 0.75
@@ -188,6 +189,22 @@ def test_drawn_candidates_follow_the_evaluator_and_not_chance(evaluator, tiny_sp
     share = sum(one.operations.count(2) for one in asked) / (8 * 40)
     assert share > 0.75  # by chance a third
     assert sum(one.operations.count(2) for one in archive.random(40)) / (8 * 40) < 0.45
+
+
+def test_only_what_the_evaluator_proposes_is_scored_from_the_first_generation_on(begin, tiny_space, seeded):
+    loop = begin()
+    with torch.no_grad():
+        for logits in loop.method.evaluator.logits:
+            logits[:] = torch.tensor([-30.0, 0.0, 0.0])  # never an identity
+    archive = Archive(lambda a: Scores(0.0, float(sum(a.operations))), tiny_space, SearchLimits(), seeded(1))
+    settings = SearchSettings(population=5, generations=3)
+    stage = loop.method.selection(SelectionTools(archive=archive, settings=settings, loop=loop))
+    while stage.done < stage.total:
+        stage.step(lambda position: None)
+    assert len(archive) == 15
+    assert all(0 not in result.architecture.operations for result in archive.history)
+    [selected] = loop.method.selected(stage).architectures
+    assert sum(selected.operations) == min(sum(result.architecture.operations) for result in archive.history)
 
 
 def test_nothing_new_ends_the_list(seeded):
