@@ -138,7 +138,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         with do.forward(), self.networks.network(ensemble) as network:
             scores = network.members(images, trunk_gradient=1 / len(members))
             losses = [F.cross_entropy(f, labels, label_smoothing=self.training.label_smoothing) for f in scores]
-            do.backward(sum(factor * loss for factor, loss in zip(factors, losses)))
+        do.backward(sum(factor * loss for factor, loss in zip(factors, losses)))
         tally.add(torch.stack(losses).detach().mean(), torch.stack(scores).mean(dim=0), labels)
         values = do.processes.summed([do.share * loss.item() for loss in losses])
         check_path_losses(values, members, codes)
@@ -154,10 +154,8 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
 
     def shrink(self, target: int, do: Stepper) -> None:
         """Drops the worst operations of all layers until so many are left."""
-        accuracy, disagreement = self.judge(do)
-        worth = {}
-        for one, other in zip(_ranks(accuracy).items(), _ranks(disagreement).values()):
-            worth[one[0]] = one[1] + self.settings.diversity * other
+        accuracy, diversity = map(_ranks, self.judge(do))
+        worth = {choice: rank + self.settings.diversity * diversity[choice] for choice, rank in accuracy.items()}
         kept = [list(operations) for operations in self.ensembles.kept]
         for layer, operation in sorted(worth, key=worth.get):
             if sum(map(len, kept)) > target and len(kept[layer]) > self.settings.kept_operations:
