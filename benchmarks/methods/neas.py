@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.datasets.batches import batches
@@ -26,7 +27,7 @@ from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
 SPACE = "nas-bench-macro"
-EVALUATIONS = 60
+EVALUATIONS = 40
 _COSTS = (0.5, 0.6)  # multiply-accumulates of what is compared, in shares of the largest single path's
 _ARMS = {
     "by accuracy": EnsembleSettings(diversity=0.0),
@@ -46,9 +47,9 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=6_000, count=1) if full else digits_task(SPACE, count=1)
+    task = cifar_task(data, truth, SPACE, side=16, images=24_000, count=1) if full else digits_task(SPACE, count=1)
     training = TrainingSettings(
-        epochs=8 if full else 2, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.1
+        epochs=3 if full else 2, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.1
     )
     found: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:
@@ -80,7 +81,8 @@ def _measure(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str,
     results = [Evaluated(one, evaluate["choosing"](one), space.count_macs(one), 0) for one in candidates]
     best = max(results, key=lambda result: result.merit)
     numbers = {
-        "accuracy": evaluate["telling"](best.architecture).accuracy,
+        "accuracy": (told := evaluate["telling"](best.architecture)).accuracy,
+        "loss": told.loss,
         "mean accuracy of all": sum(result.scores.accuracy for result in results) / len(results),
         "share of the largest path's cost": best.macs / task.space.count_macs(task.space.largest()),
     }
@@ -110,10 +112,13 @@ def _of_members(task: Task, loop: TrainingLoop, ensemble: Architecture, images: 
     with method.networks.network(ensemble) as network, evaluation_mode(network), batch_statistics(network):
         scores = network.members(batch)
     accuracies = [(f.argmax(dim=1) == labels).float().mean().item() for f in scores]
+    losses = [F.cross_entropy(f, labels).item() for f in scores]
     members = method.ensembles.members(ensemble)
     return {
         "best network's accuracy": max(accuracies),
         "worst network's accuracy": min(accuracies),
+        "best network's loss": min(losses),
+        "worst network's loss": max(losses),
         "disagreement": disagreement(scores).item(),
         "layers shared": float(method.ensembles.trunk(ensemble)),
         "cost of the networks one by one": sum(map(task.space.count_macs, members))

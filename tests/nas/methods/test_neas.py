@@ -189,8 +189,10 @@ def test_more_networks_than_fit_are_refused_before_training(tiny_splits, monkeyp
     )
     with pytest.raises(ValueError, match="no architecture of space ensembles of 16 in nas-bench-macro has at most"):
         SearchJob(settings, tiny_splits)
-    SearchJob(replace(settings, method=EnsembleSettings(heads=2), budget="60%"), tiny_splits)
-    monkeypatch.setattr(supernet_job, "available_memory", lambda: 300_000)
-    SearchJob(replace(settings, method=EnsembleSettings(heads=2), budget="60%"), tiny_splits)
+    two = replace(settings, method=EnsembleSettings(heads=2), budget="60%")
+    space = SearchJob(two, tiny_splits).space
+    of_four = 4 * 2 * 4 * space.count_parameters(space.largest())  # weights and momentum, of four bytes each
+    monkeypatch.setattr(supernet_job, "available_memory", lambda: of_four)
+    SearchJob(two, tiny_splits)
     with pytest.raises(ValueError, match=r"shots: 16 copies of the weights are .*; use fewer, or fewer channels"):
         SearchJob(settings, tiny_splits)
