@@ -51,9 +51,9 @@ def run(
         for method in ("tpe", "random"):
             _add(found[method], _search(task, evaluation, method, seed, GENERATIONS if full else 2))
         _add(found["scores"], _ranking(task, evaluation))
-    arms = {arm: {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
-    steps = training.epochs * loop.steps_per_epoch
-    return {"space": SPACE, "steps": steps, "evaluations": POPULATION * GENERATIONS, "arms": arms}
+    steps = {"steps": training.epochs * loop.steps_per_epoch}
+    arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
+    return {"space": SPACE, "evaluations": POPULATION * GENERATIONS, "arms": arms}
 
 
 def _evaluation(task: Task, loop: TrainingLoop) -> InheritedEvaluation:

@@ -57,10 +57,10 @@ def run(
             loop = task.train(settings, training, seed)
             for name, value in _measure(task, loop, seed, EVALUATIONS if full else 3).items():
                 found.setdefault(arm, {}).setdefault(name, []).append(value)
-    arms = {arm: {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
+    steps = {"steps": training.epochs * loop.steps_per_epoch}
+    arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
     return {
         "space": SPACE,
-        "steps": training.epochs * loop.steps_per_epoch,
         "evaluations": EVALUATIONS,
         "shares of the largest path's cost": _COSTS,
         "arms": arms,

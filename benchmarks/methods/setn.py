@@ -43,11 +43,12 @@ def run(
     found: dict[str, dict[str, list[float]]] = {}
     for seed in seeds:
         loop = task.train(TemplateSettings(), training, seed)
-        for arm, numbers in _arms(task, loop, seed, CANDIDATES if full else 3).items():
+        for arm, numbers in _arms(task, loop, seed, CANDIDATES if full else 2).items():
             for name, value in numbers.items():
                 found.setdefault(arm, {}).setdefault(name, []).append(value)
-    arms = {arm: {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
-    return {"space": SPACE, "steps": training.epochs * loop.steps_per_epoch, "candidates": CANDIDATES, "arms": arms}
+    steps = {"steps": training.epochs * loop.steps_per_epoch}
+    arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
+    return {"space": SPACE, "candidates": CANDIDATES, "arms": arms}
 
 
 def _arms(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str, dict[str, float]]:
@@ -66,14 +67,16 @@ def _arms(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str, di
         archive = Archive(evaluation, task.space, SearchLimits(), torch.Generator().manual_seed(seed))
         results = archive.evaluate(searcher.ask(archive, count))
         accuracies = [result.scores.accuracy for result in results]
-        truths = [task.truth[result.architecture] for result in results if result.architecture in task.truth]
+        known = [result for result in results if result.architecture in task.truth]
+        truths = [task.truth[result.architecture] for result in known] or [0.0]
         arms[arm] = {
             "mean accuracy": statistics.fmean(accuracies),
             "best accuracy": max(accuracies),
             "mean loss": statistics.fmean(result.scores.loss for result in results),
             "best loss": min(result.scores.loss for result in results),
-            "in the table": float(len(truths)),
-            **({"mean truth": statistics.fmean(truths), "best truth": max(truths)} if truths else {}),
+            "in the table": float(len(known)),
+            "mean truth": statistics.fmean(truths),
+            "best truth": max(truths),
         }
     entropies = evaluator.entropies()
     arms["evaluator"] = {"entropy": statistics.fmean(entropies), **evaluator.mean_probabilities()}
