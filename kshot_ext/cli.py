@@ -57,7 +57,7 @@ Space = Annotated[
     str | None,
     typer.Option(
         help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
-        "or FILE.py:CLASS, one of your own."
+        "groupable, or FILE.py:CLASS, one of your own."
     ),
 ]
 Method = Annotated[

@@ -81,6 +81,22 @@ MUTANTS = (
         "The running variance is the biased one.",
     ),
     Mutant(
+        "planned_running_variance_biased",
+        "kshot_ext/ops/batch_norm_act.py",
+        "running_var.lerp_(variance * plan.unbiased, momentum)",
+        "running_var.lerp_(variance, momentum)",
+        ("tests/ops/test_plans.py",),
+        "Planned calls record the biased variance.",
+    ),
+    Mutant(
+        "planned_norm_forgets_the_code",
+        "kshot_ext/ops/batch_norm_operator.py",
+        "sum(of_code[1:], of_code[0])",
+        "of_code[0]",
+        ("tests/ops/test_plans.py",),
+        "The code has no gradient from the offsets.",
+    ),
+    Mutant(
         "same_padding_on_the_wrong_side",
         "kshot_ext/ops/window.py",
         "for side in (t // 2, t - t // 2)]",

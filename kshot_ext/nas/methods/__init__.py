@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.csnas import ContrastiveSearch
+from kshot_ext.nas.methods.dgconv import DynamicGroups
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.neas import EnsembleSearch
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "setn": SelfEvaluatedTemplate,
     "csnas": ContrastiveSearch,
     "neas": EnsembleSearch,
+    "dgconv": DynamicGroups,
 }
 """The methods by the names that settings use."""
 

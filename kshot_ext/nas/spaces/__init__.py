@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
+from kshot_ext.nas.spaces.groupable import Groupable
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
@@ -16,6 +17,7 @@ _SPACES = {
     "mobilenet-v2-se": MobileNetV2SE,
     "shufflenet-v2": ShuffleNetV2,
     "nas-bench-201": NASBench201,
+    "groupable": Groupable,
 }
 _SPACES_OF_CELLS = ("nas-bench-201",)
 

@@ -147,7 +147,8 @@ class _CellNetwork(nn.Module):
         nodes = [SharedImage.of(features)]
         for node in range(1, 4):
             edges = [(operation, nodes[start]) for operation, (start, end) in zip(operations, _EDGES) if end == node]
-            connected = [(operation, start) for operation, start in edges if not isinstance(operation, Zero)]
+            connected = [edge for edge in edges if not isinstance(edge[0], Zero)]
+            connected.sort(key=lambda edge: isinstance(edge[0], nn.Sequential))  # their norms add the sum so far
             total = None
             for operation, start in connected or edges[:1]:
                 total = plus_residual(operation, start, total)

@@ -33,6 +33,7 @@ from kshot_ext.nas.training.settings import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=1, held_out_share=0.25, average_decay=0.9)
 SPACES = {"nas-bench-macro": {}, "nas-bench-201": {"cells": 1}}
+OWN_SPACES = {"dgconv": "groupable"}  # of methods that search no other; they train one copy
 PAGE = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
 OWN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 MINIATURE = """
@@ -55,22 +56,22 @@ REFUSED = {("neas", "nas-bench-201"): "a space whose networks are a chain of lay
 """The spaces that a method cannot use, with what it says of them."""
 LIBRARIES = {"csnas": "optuna"}
 """What the selection of a method needs, of an extra of its own."""
+PAIRS = [(name, space) for name in METHODS for space in ([OWN_SPACES[name]] if name in OWN_SPACES else SPACES)]
 
 
-@pytest.fixture(
-    params=[(name, space) for name in METHODS for space in SPACES if (name, space) not in REFUSED], ids="-".join
-)
+@pytest.fixture(params=[pair for pair in PAIRS if pair not in REFUSED], ids="-".join)
 def begin(request, tiny_splits):
     """Makes trainings of a method in a space; with two copies, if it can have them."""
     return beginner(*request.param, tiny_splits)
 
 
 def beginner(name, space, splits):
-    space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES[space])
+    space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES.get(space, {}))
+    shots = 1 if name in OWN_SPACES else 2
     codes = CodeSettings(start="count", free_share_at_start=0.0)
 
     def make(seed=0):
-        return begin_training(METHODS[name].Settings(), space, splits, TRAINING, shots=2, codes=codes, seed=seed)
+        return begin_training(METHODS[name].Settings(), space, splits, TRAINING, shots=shots, codes=codes, seed=seed)
 
     return make
 
@@ -143,7 +144,8 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
 def test_the_command_searches_with_it(name, tmp_path):
     require_library(name)
     (tmp_path / "settings.toml").write_text(MINIATURE)
-    options = {"method": name, "out": str(tmp_path / "run")}
+    options = {"method": name, "out": str(tmp_path / "run"), "space": OWN_SPACES.get(name)}
+    options = {key: value for key, value in options.items() if value is not None}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"method {name}" in page
