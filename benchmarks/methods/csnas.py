@@ -24,7 +24,7 @@ from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
 SPACE = "nas-bench-201"
-POPULATION, GENERATIONS = 10, 6
+POPULATION, GENERATIONS = 10, 4
 
 
 def run(
@@ -40,7 +40,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=12_000, count=60) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=16, images=10_000, count=40) if full else digits_task(SPACE)
     training = TrainingSettings(
         epochs=4 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.05
     )

@@ -47,7 +47,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=24_000, count=1) if full else digits_task(SPACE, count=1)
+    task = cifar_task(data, truth, SPACE, side=16, images=16_000, count=1) if full else digits_task(SPACE, count=1)
     training = TrainingSettings(
         epochs=3 if full else 2, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.1
     )

@@ -36,7 +36,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=18_000, count=1) if full else digits_task(SPACE, count=1)
+    task = cifar_task(data, truth, SPACE, side=16, images=15_000, count=1) if full else digits_task(SPACE, count=1)
     training = TrainingSettings(
         epochs=3 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.25
     )
