@@ -233,8 +233,8 @@ def disagreement(scores: Sequence[Tensor]) -> Tensor:
 
     Example:
         >>> sure = torch.tensor([[100.0, 0.0]])
-        >>> disagreement([sure, sure, sure.flip(1)]).item() * 3 / 2 / 2**0.5
-        1.0
+        >>> round(disagreement([sure, sure, sure.flip(1)]).item(), 4)  # two of three pairs are sqrt(2) apart
+        0.9428
     """
     probabilities = [f.softmax(dim=1) for f in scores]
     return torch.stack([(p - q).norm(dim=1).mean() for p, q in combinations(probabilities, 2)]).mean()
