@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
@@ -78,9 +79,13 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
     codes = CodeSettings(start="cost", spread=0.0 if objective == "loss" else 1.0)
     loop = begin_training(simplex, space, splits, settings, shots=3, codes=codes, seed=seed, processes=processes)
     supernet, simplex_net = loop.method.supernet.double(), loop.method.simplex_net.double()
-    for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):
-        reader.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
+    read_in_float64(supernet, simplex_net.operation_branch, simplex_net.width_branch)
     return loop
+
+
+def read_in_float64(*modules: nn.Module) -> None:
+    for module in modules:
+        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
 
 
 def search(folder: Path) -> None:
@@ -140,6 +145,7 @@ def methods_trained(processes: DataParallel) -> dict[str, Any]:
         loop = begin_training(METHODS[name].Settings(), space, splits, settings, seed=3, processes=processes)
         for module in loop.method.modules.values():
             module.double()
+        read_in_float64(loop.method.simplex_net.operation_branch, loop.method.simplex_net.width_branch)
         batches = loop.random_batches
         loop.random_batches = lambda images, generator, batches=batches: (
             (batch.double(), labels) for batch, labels in batches(images, generator)
