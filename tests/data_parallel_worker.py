@@ -1,4 +1,4 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT...`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
@@ -11,9 +11,11 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
@@ -21,7 +23,7 @@ from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
-from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.cream import CreamSettings
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method
@@ -29,6 +31,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.loop import TrainingLoop
@@ -38,6 +41,8 @@ from kshot_ext.nas.training.simplex_objectives.objective import StepTools
 from kshot_ext.optim import KShotSGD
 
 EPOCHS = 3
+TOGETHER = [name for name in METHODS if name != "dgconv"]
+"""The methods that can train in the space below."""
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -48,17 +53,22 @@ def join() -> DataParallel:
     return DataParallel.from_environment(timeout=60)
 
 
+def noise() -> tuple[SearchSpace, DataSplits]:
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
+    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
+    splits = DataSplits(
+        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
+    )
+    return space, splits
+
+
 def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss") -> TrainingLoop:
     """On noise: 40 images of three classes, batches of 7, which do not divide by 2.
 
     In float64: on so few images in so narrow layers, training multiplies every rounding error by ten a step, and
     Adam makes a step of any gradient but zero.
     """
-    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4, widths=(0.5, 1.0))
-    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
-    splits = DataSplits(
-        *[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), torch.tensor([0.5]), torch.tensor([0.3])
-    )
+    space, splits = noise()
     settings = TrainingSettings(
         epochs=EPOCHS,
         batch_size=7,
@@ -70,9 +80,13 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
     codes = CodeSettings(start="cost", spread=0.0 if objective == "loss" else 1.0)
     loop = begin_training(simplex, space, splits, settings, shots=3, codes=codes, seed=seed, processes=processes)
     supernet, simplex_net = loop.method.supernet.double(), loop.method.simplex_net.double()
-    for reader in (supernet, simplex_net.operation_branch, simplex_net.width_branch):
-        reader.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
+    read_in_float64(supernet, simplex_net.operation_branch, simplex_net.width_branch)
     return loop
+
+
+def read_in_float64(*modules: nn.Module) -> None:
+    for module in modules:
+        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(), *inputs[1:]))
 
 
 def search(folder: Path) -> None:
@@ -149,6 +163,34 @@ def train_with_a_board(folder: Path) -> None:
     torch.save({name: state[name] for name in ("method", "matching")}, folder / f"board-{processes.rank}.pt")
 
 
+def methods_trained(processes: DataParallel) -> dict[str, Any]:
+    """What each method reports of an epoch, and the weights that it leaves. In float64, as above."""
+    space, splits = noise()
+    settings = TrainingSettings(epochs=2, batch_size=7, learning_rate=0.01, held_out_share=0.25)
+    found = {}
+    for name in TOGETHER:
+        loop = begin_training(METHODS[name].Settings(), space, splits, settings, seed=3, processes=processes)
+        for module in loop.method.modules.values():
+            module.double()
+        read_in_float64(loop.method.simplex_net.operation_branch, loop.method.simplex_net.width_branch)
+        batches = loop.random_batches
+        loop.random_batches = lambda images, generator, batches=batches: (
+            (batch.double(), labels) for batch, labels in batches(images, generator)
+        )
+        processes.announce = lambda trainer: None  # all train of their own accord
+        report = asdict(loop.train_epoch())
+        found[name] = [report, {role: module.state_dict() for role, module in loop.method.modules.items()}]
+    return found
+
+
+def train_methods(folder: Path) -> None:
+    processes = join()
+    found = methods_trained(processes)
+    if processes.leads:
+        torch.save(found, folder / "methods.pt")
+    processes.close(failed=True)  # the other does not listen for more
+
+
 def diverge(folder: Path) -> None:
     """The loss of the last process's part is NaN from the second step on; all processes have to stop there."""
     processes = join()
@@ -211,6 +253,14 @@ def one_step(folder: Path) -> None:
 if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    works = (one_step, take_simplex_gradients, train_with_a_board, diverge, search, train_and_lose_a_process)
+    works = (
+        one_step,
+        take_simplex_gradients,
+        train_with_a_board,
+        train_methods,
+        diverge,
+        search,
+        train_and_lose_a_process,
+    )
     for work, os.environ["MASTER_PORT"] in zip(works, ports, strict=True):
         work(Path(folder))

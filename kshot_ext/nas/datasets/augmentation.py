@@ -1,4 +1,4 @@
-"""Random variation of training images, on whole batches at once."""
+"""Random variation of images, on whole batches at once."""
 
 from __future__ import annotations
 
@@ -56,3 +56,68 @@ class Augmentation:
 
     def _random_offsets(self, batch: int, generator: torch.Generator) -> Tensor:
         return torch.randint(2 * self.padding + 1, (batch, 1), generator=generator)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of images, for tasks in which an image is to be recognised in another view of it.
+
+    Each is a random part of its image at the old size, perhaps mirrored, whose channels are each made lighter or darker
+    and given more or less contrast: ``view[c] = contrast[c] * part[c] + brightness[c]``. Without the latter, the mean
+    of a channel would give an image away. (After Chen et al., "A Simple Framework for Contrastive Learning of Visual
+    Representations", ICML 2020.)
+
+    Args:
+        least_area: smallest share of the image that a part covers, above 0 and at most 1.
+        jitter: most that contrast differs from 1 and brightness from 0, in standard deviations of the images.
+        horizontal_flip: whether each part is mirrored with probability 1/2.
+
+    Raises:
+        ValueError: if a value is out of range.
+
+    Example:
+        >>> images, generator = torch.zeros(4, 3, 8, 8), torch.Generator().manual_seed(0)
+        >>> views = Views(jitter=0.0)
+        >>> views(images, views.draw(4, 3, generator)).shape
+        torch.Size([4, 3, 8, 8])
+    """
+
+    least_area: float = 0.3
+    jitter: float = 0.4
+    horizontal_flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least_area <= 1:
+            raise ValueError(f"least_area: expected a share above 0 and at most 1, got {self.least_area}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter: expected 0 or more and below 1, got {self.jitter}")
+
+    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+        """All random choices of so many views, float32 ``[count, ...]``, a row for each."""
+        return torch.rand(count, _CHOICES_OF_A_PART + 2 * channels, generator=generator)
+
+    def __call__(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """A view of each image.
+
+        Args:
+            images: normalised, float ``[B, C, H, W]``.
+            drawn: ``[B, ...]``, from :meth:`draw`.
+
+        Returns:
+            Same shape and dtype, channels_last in memory.
+        """
+        drawn = drawn.to(images.device, images.dtype)
+        (area, x, y, mirror), strengths = drawn[:, :_CHOICES_OF_A_PART].unbind(1), drawn[:, _CHOICES_OF_A_PART:]
+        side = (self.least_area + (1 - self.least_area) * area).sqrt()
+        room = 1 - side  # how far a part's middle may be from the image's, in halves of the image
+        across = torch.where(mirror < 0.5, -side, side) if self.horizontal_flip else side
+        zero = torch.zeros_like(side)
+        rows = (across, zero, room * (2 * x - 1), zero, side, room * (2 * y - 1))
+        grid = F.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
+        parts = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        contrast, brightness = (self.jitter * (2 * strengths - 1)).chunk(2, dim=1)
+        views = (1 + contrast)[:, :, None, None] * parts + brightness[:, :, None, None]
+        return views.contiguous(memory_format=torch.channels_last)
+
+
+_CHOICES_OF_A_PART = 4  # its area, the place of its middle, and whether it is mirrored

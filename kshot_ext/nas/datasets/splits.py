@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.datasets.augmentation import Augmentation
+from kshot_ext.nas.datasets.augmentation import Augmentation, Views
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class ImageSet:
         """Return the same images on a device; batches of them are made there."""
         return ImageSet(self.images.to(device), self.labels.to(device))
 
+    def unlabelled(self) -> ImageSet:
+        """Return the same images without their labels: those have a shape, but no values that anything could read.
+
+        Example:
+            >>> images = ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])).unlabelled()
+            >>> images.subset(torch.tensor([1])).labels
+            tensor(..., device='meta', size=(1,), dtype=torch.int64)
+        """
+        return ImageSet(self.images, self.labels.to("meta"))
+
 
 @dataclass(frozen=True)
 class DataSplits:
@@ -77,12 +87,22 @@ class DataSplits:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def views(self) -> Views:
+        """Views that suit the training images: mirrored where their variation mirrors them."""
+        return Views(horizontal_flip=self.augmentation is not None and self.augmentation.horizontal_flip)
+
     def to(self, device: torch.device) -> DataSplits:
         """Return the same images on a device."""
         sets = (self.train, self.validation, self.test)
         train, validation, test = (images.to(device) for images in sets)
         mean, std = self.mean.to(device), self.std.to(device)
         return replace(self, train=train, validation=validation, test=test, mean=mean, std=std)
+
+    def unlabelled(self) -> DataSplits:
+        """Return the same images without their labels, see :meth:`ImageSet.unlabelled`."""
+        train, validation, test = (images.unlabelled() for images in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
     def digest(self) -> str:
         """Return the SHA-256 of all pixels, labels and class names, and of how they are divided."""

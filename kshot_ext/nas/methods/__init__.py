@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.cream import Cream
+from kshot_ext.nas.methods.csnas import ContrastiveSearch
 from kshot_ext.nas.methods.darts_pt import DartsPT
 from kshot_ext.nas.methods.dgconv import DynamicGroups
 from kshot_ext.nas.methods.few_shot import FewShot
@@ -11,6 +12,8 @@ from kshot_ext.nas.methods.fp_nas import FPNAS
 from kshot_ext.nas.methods.gold_nas import GoldNAS
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
+from kshot_ext.nas.methods.neas import EnsembleSearch
+from kshot_ext.nas.methods.setn import SelfEvaluatedTemplate
 from kshot_ext.nas.methods.spos import SinglePathOneShot
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors, with_absolute_path
@@ -22,12 +25,15 @@ from kshot_ext.nas.training.settings import TrainingSettings
 METHODS: dict[str, type[Method]] = {
     "kshot": KShot,
     "spos": SinglePathOneShot,
+    "setn": SelfEvaluatedTemplate,
     "cream": Cream,
+    "neas": EnsembleSearch,
+    "fp-nas": FPNAS,
+    "gold": GoldNAS,
+    "darts-pt": DartsPT,
+    "csnas": ContrastiveSearch,
     "few-shot": FewShot,
     "dgconv": DynamicGroups,
-    "fp-nas": FPNAS,
-    "darts-pt": DartsPT,
-    "gold": GoldNAS,
 }
 """The methods by the names that settings use."""
 
@@ -109,6 +115,7 @@ def begin_training(
         codes=codes or CodeSettings(),
         device=splits.mean.device,
         seed=seed,
+        views=splits.views,
     )
     return TrainingLoop(create_method(setup, settings), splits, processes)
 

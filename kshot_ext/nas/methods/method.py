@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kshot_ext.nas.datasets.augmentation import Views
 from kshot_ext.nas.findings import Curve, Findings, MethodFigure, Number
 from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
@@ -56,6 +57,7 @@ class Setup:
         codes: how their codes are formed.
         device: where the weights are to be.
         seed: decides everything random.
+        views: how views of an image are made, for methods that compare such.
     """
 
     space: SearchSpace
@@ -65,6 +67,7 @@ class Setup:
     codes: CodeSettings = field(default_factory=CodeSettings)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
+    views: Views = field(default_factory=Views)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose."""
@@ -97,6 +100,8 @@ class Method(ABC, Generic[OwnSettings]):
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
         needs_held_out: whether a step ever asks for held-out batches.
+        needs_labels: whether steps or scores read labels. If not, they get images without any, see
+            :meth:`kshot_ext.nas.datasets.splits.ImageSet.unlabelled`.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
         own_seed: of :meth:`own_stream`.
@@ -117,6 +122,7 @@ class Method(ABC, Generic[OwnSettings]):
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool = False
+    needs_labels: bool = True
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
         if (reason := self._why_no_copies(settings, setup.shots)) is not None:
@@ -171,6 +177,11 @@ class Method(ABC, Generic[OwnSettings]):
         Runs of methods that say the same here may share a warm-up.
         """
         return settings
+
+    @classmethod
+    def num_copies(cls, settings: OwnSettings, shots: int) -> int:
+        """How many copies of all weights of the space are kept, of ``shots`` copies in each supernet."""
+        return shots
 
     @property
     def result_space(self) -> SearchSpace:

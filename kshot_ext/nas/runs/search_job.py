@@ -57,7 +57,7 @@ class SearchJob(SupernetJob[RunSettings]):
         bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
         self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
         timed = settings.max_latency is not None or "latency" in settings.search.costs
-        self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
+        self.latency_table = LatencyTable(self.method.result_space, device=self.splits.mean.device) if timed else None
         limits = SearchLimits(
             self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table, self.max_bit_operations
         )

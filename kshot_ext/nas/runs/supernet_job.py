@@ -15,7 +15,7 @@ from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
-from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods import begin_training, method_class
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
@@ -84,10 +84,12 @@ def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
     Raises:
         ValueError: with how many bytes are needed and available.
     """
-    copies = 2 * settings.shots * space.cost(space.largest()).parameters
-    lack = lack_of_memory(copies * torch.float32.itemsize, available_memory())
+    method = settings.method
+    copies = method_class(method.name).num_copies(method, settings.shots)
+    numbers = 2 * copies * space.cost(space.largest()).parameters
+    lack = lack_of_memory(numbers * torch.float32.itemsize, available_memory())
     if lack is not None:
-        raise ValueError(f"shots: {settings.shots} copies of the weights are {lack}; use fewer, or fewer channels")
+        raise ValueError(f"shots: {copies} copies of the weights are {lack}; use fewer, or fewer channels")
 
 
 class SupernetJob(Generic[AnySettings]):
@@ -129,9 +131,10 @@ class SupernetJob(Generic[AnySettings]):
                 processes=self.processes,
             )
         self.method = self.loop.method
+        searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
-        calibration = self.splits.train.subset(order[:_CALIBRATION_IMAGES])
-        validation = self.splits.validation
+        calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])
+        validation = searched.validation
         if settings.evaluation.images is not None:
             order = torch.randperm(len(validation), generator=self.generator("evaluation"))
             validation = validation.subset(order[: settings.evaluation.images])

@@ -57,7 +57,8 @@ def _with_notes(
     """The plain network, which tells `note` where each of its parts ends: where another one begins, and at the end."""
     plain = to_plain_network(network)
     names = {module: name for name, module in network.named_modules()}
-    owners = {names[module]: part for part, whole in parts.items() for module in whole.modules()}
+    # A part may be left out of the network, such as a layer that another branch has computed already.
+    owners = {names[module]: part for part, whole in parts.items() for module in whole.modules() if module in names}
     running = None
     for node in plain.graph.nodes:
         called_from = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]

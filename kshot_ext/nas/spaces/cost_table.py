@@ -41,12 +41,24 @@ class CostTable:
 
     def outer(self, shape: NetworkShape) -> Cost:
         """Cost of stem and head together."""
-        return self._cost("stem", shape.stem) + self._cost("head", shape.head)
+        return self.stem(shape.stem) + self.head(shape.head)
+
+    def stem(self, shape: Hashable) -> Cost:
+        """Cost of the stem at one shape."""
+        return self._cost("stem", shape)
+
+    def head(self, shape: Hashable) -> Cost:
+        """Cost of the head at one shape."""
+        return self._cost("head", shape)
 
     def layer(self, layer: int, operation: int, shape: NetworkShape) -> Cost:
         """Cost of one operation of one layer."""
+        return self.layer_of(layer, operation, shape.layers[layer])
+
+    def layer_of(self, layer: int, operation: int, shape: Hashable) -> Cost:
+        """Cost of one operation of one layer at one shape."""
         name = self._space.operations(layer)[operation]
-        return self._cost((layer, name), shape.layers[layer], (layer, self._space.weights_of(name)))
+        return self._cost((layer, name), shape, (layer, self._space.weights_of(name)))
 
     def _cost(self, part: _Part, shape: Hashable, measured: _Part | None = None) -> Cost:
         """Cost of a part, whose layers work at the positions of those of the same names in a part that was measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -161,6 +162,18 @@ class SearchSpace(ABC):
     def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
         """Name of the operation chosen in each layer."""
         return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))
+
+    def with_outputs(self, count: int) -> SearchSpace:
+        """The same space with networks that put out so many numbers, in the place of a score for each class.
+
+        It is this space with another ``num_classes``, which heads are to read when they are built.
+        """
+        check_at_least("count", count, 2)
+        other = copy.copy(self)
+        other.num_classes = count
+        for cached in ("full_shape", "_costs"):
+            other.__dict__.pop(cached, None)
+        return other
 
     def ratios(self, architecture: Architecture) -> tuple[float, ...]:
         """The chosen ratio for each of ``width_names``; all 1 where no widths are searched."""

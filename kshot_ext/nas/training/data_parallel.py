@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kshot_ext.distributed import LostProcessError, all_reduce, broadcast, sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.device import find_device
 from kshot_ext.nas.training.optimization import Tally
+from kshot_ext.ops.collectives import summed
 
 _TIMEOUT_SECONDS = 600.0
 
@@ -148,8 +149,27 @@ class DataParallel:
             raise ValueError(
                 f"batch_size: expected at least one image for each of {self.size} processes, got {len(images)}"
             )
-        part = images.tensor_split(self.size)[self.rank]
-        return part, labels.tensor_split(self.size)[self.rank], len(part) / len(images)
+        part = self.part_of(images)
+        return part, self.part_of(labels), len(part) / len(images)
+
+    def part_of(self, rows: Tensor) -> Tensor:
+        """This process's share of the rows that belong to a batch's images."""
+        return rows.tensor_split(self.size)[self.rank]
+
+    def gathered(self, rows: Tensor, count: int) -> Tensor:
+        """What all processes have made of their parts of a batch, in its order.
+
+        Args:
+            rows: ``[n, ...]``, one for each image of this process's part.
+            count: images of the whole batch.
+
+        Returns:
+            ``[count, ...]``, differentiable: rows get the gradient of the sum of all processes' losses.
+        """
+        if self.group is None:
+            return rows
+        own = torch.arange(count, device=rows.device).tensor_split(self.size)[self.rank]
+        return summed(rows.new_zeros(count, *rows.shape[1:]).index_copy(0, own, rows), self.group)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Make the gradients of weighted parts those of the whole batch."""

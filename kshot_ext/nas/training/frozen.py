@@ -13,12 +13,11 @@ def frozen(module: nn.Module) -> Iterator[None]:
     """No gradient is computed for the module's parameters; gradients still flow through it.
 
     Example:
-        >>> layer = nn.Linear(2, 1)
+        >>> layer, input = nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
         >>> with frozen(layer):
-        ...     layer.weight.requires_grad
-        False
-        >>> layer.weight.requires_grad
-        True
+        ...     layer(input).sum().backward()
+        >>> layer.weight.grad is None, input.grad is None
+        (True, False)
     """
     module.requires_grad_(False)
     try:

@@ -68,6 +68,8 @@ class Stepper:
     Attributes:
         number: of the step, from 0 at the very start of the training.
         num_steps, steps_per_epoch: how many there are.
+        num_images: of the whole batch, of all processes.
+        num_held_out: images that :meth:`held_out` draws from.
         generator: source of what all methods draw alike, so that runs of one seed see the same paths and batches.
         own_generator: source of what only some methods draw; :meth:`held_out` draws from it, too.
         gradient_steps: the precision to compute in.
@@ -83,6 +85,8 @@ class Stepper:
         self.own_generator = loop.method.own_generator
         self.gradient_steps: GradientSteps = loop.gradient_steps
         self.processes: DataParallel = loop.processes
+        self.num_images = 0
+        self.num_held_out = len(loop.held_out)
         self.share = 1.0
         self._held_out: Iterator[tuple[Tensor, Tensor]] | None = None
 
@@ -127,6 +131,21 @@ class Stepper:
             self._held_out = self._endless(self._loop.held_out)
         return self._held_out
 
+    def views(self, images: Tensor, count: int) -> list[Tensor]:
+        """Several views of each image, drawn anew, see :class:`kshot_ext.nas.datasets.augmentation.Views`.
+
+        Args:
+            images: this process's part of the batch.
+            count: how many of each.
+
+        Returns:
+            As many tensors like ``images``.
+        """
+        views = self._loop.splits.views
+        # Of the whole batch, so that all processes have drawn as many numbers.
+        drawn = (views.draw(self.num_images, images.shape[1], self.own_generator) for _ in range(count))
+        return [views(images, self.processes.part_of(numbers)) for numbers in drawn]
+
     def begin_epoch(self, epoch: int) -> None:
         """Called by the loop."""
         self.number, self._held_out = epoch * self.steps_per_epoch, None
@@ -151,6 +170,7 @@ class Trained(Protocol):
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool
+    needs_labels: bool
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step: ...
 
@@ -185,6 +205,7 @@ class TrainingLoop(EpochTrainer):
 
     def __init__(self, method: Trained, splits: DataSplits, processes: DataParallel | None = None) -> None:
         settings = method.training
+        splits = splits if method.needs_labels else splits.unlabelled()
         self.method = method
         self.processes = processes or DataParallel()
         for module in method.modules.values():
@@ -219,6 +240,7 @@ class TrainingLoop(EpochTrainer):
         learning_rate = self.settings.learning_rate * do.learning_rate_factor
 
         def step(images: Tensor, labels: Tensor) -> float:
+            do.num_images = len(images)
             images, labels, do.share = self.processes.part(images, labels)
             done = self.method.step(images, labels, do)
             tally.join(done.tally)

@@ -32,7 +32,7 @@ def fair_paths(space: SearchSpace, generator: torch.Generator) -> list[Architect
     Chu et al., "FairNAS", ICCV 2021.)
     """
     count = max(len(space.operations(layer)) for layer in range(space.num_layers))
-    columns = [_evenly(choices, count, generator) for choices in space.num_choices]
+    columns = [evenly(choices, count, generator) for choices in space.num_choices]
     return [space.from_genes(genes) for genes in zip(*columns)]
 
 
@@ -49,7 +49,7 @@ def sandwich_paths(space: SearchSpace, generator: torch.Generator) -> list[Archi
     return bread + [space.sample(generator) for _ in range(_SANDWICH_FILLING)]
 
 
-def _evenly(num_choices: int, count: int, generator: torch.Generator) -> list[int]:
+def evenly(num_choices: int, count: int, generator: torch.Generator) -> list[int]:
     """`count` choices in random order: whole rounds of all of them, then a part of one."""
     rounds = -(-count // num_choices)
     return [i for _ in range(rounds) for i in torch.randperm(num_choices, generator=generator).tolist()][:count]

@@ -20,11 +20,12 @@ from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import METHODS, allow_own_method, begin_training, method_class
 from kshot_ext.nas.methods.kshot import KShotSettings
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.tables import SettingsError
@@ -52,22 +53,40 @@ generations = 2
 """
 
 
-@pytest.fixture(
-    params=[(name, space) for name in METHODS for space in ([OWN_SPACES[name]] if name in OWN_SPACES else SPACES)],
-    ids="-".join,
-)
+REFUSED = {("neas", "nas-bench-201"): "a space whose networks are a chain of layers; got nas-bench-201"}
+"""The spaces that a method cannot use, with what it says of them."""
+LIBRARIES = {"csnas": "optuna"}
+"""What the selection of a method needs, of an extra of its own."""
+PAIRS = [(name, space) for name in METHODS for space in ([OWN_SPACES[name]] if name in OWN_SPACES else SPACES)]
+
+
+@pytest.fixture(params=[pair for pair in PAIRS if pair not in REFUSED], ids="-".join)
 def begin(request, tiny_splits):
     """Makes trainings of a method in a space; with two copies, if it can have them."""
-    name, space = request.param
+    return beginner(*request.param, tiny_splits)
+
+
+def beginner(name, space, splits):
     space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES.get(space, {}))
     codes = CodeSettings(start="count", free_share_at_start=0.0)
     shots = 2 if METHODS[name].takes_copies else 1
 
     def make(seed=0):
         settings = METHODS[name].Settings()
-        return begin_training(settings, space, tiny_splits, TRAINING, shots=shots, codes=codes, seed=seed)
+        return begin_training(settings, space, splits, TRAINING, shots=shots, codes=codes, seed=seed)
 
     return make
+
+
+def require_library(name):
+    if name in LIBRARIES:
+        pytest.importorskip(LIBRARIES[name], reason=f"{LIBRARIES[name]} is not installed")
+
+
+@pytest.mark.parametrize(("name", "space"), REFUSED, ids="-".join)
+def test_a_space_that_it_cannot_use_is_refused_before_training(name, space, tiny_splits):
+    with pytest.raises(ValueError, match=REFUSED[name, space]):
+        beginner(name, space, tiny_splits)()
 
 
 def state_of(loop):
@@ -98,19 +117,25 @@ def test_a_method_trains_and_goes_on_from_a_checkpoint_to_the_same_bits(begin):
 
 def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_splits, seeded):
     loop = begin()
+    method = loop.method
+    require_library(method.settings.name)
     while not loop.finished:
         loop.train_epoch()
-    space, kept = loop.method.space, copy.deepcopy(state_of(loop))
-    images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
-    evaluation = InheritedEvaluation(loop.method.networks, *images)
+    space, kept = method.result_space, copy.deepcopy(state_of(loop))
+    seen = tiny_splits if method.needs_labels else tiny_splits.unlabelled()
+    images = (seen.train, seen.validation, seen.mean, seen.std)
+    evaluation = InheritedEvaluation(method.networks, *images, score_network=method.score_network)
     limits = SearchLimits(space.count_macs(space.largest()))
     archive = Archive(evaluation, space, limits, seeded(0))
-    Generations(archive, SearchSettings(population=3, generations=1)).step()
-    best = archive.best
-    assert best.scores == evaluation(best.architecture)
+    settings = SearchSettings(population=3, generations=1)
+    stage = method.selection(SelectionTools(archive=archive, settings=settings, loop=loop))
+    while stage.done < stage.total:
+        stage.step(lambda position: None)
+    best, *_ = method.selected(stage).architectures
+    assert archive.best.scores == evaluation(archive.best.architecture)
     assert len({item.scores.loss for item in archive.history}) > 1
     assert_equal(state_of(loop), kept)  # to score a network changes none
-    network = space.build(best.architecture, seeded(1))
+    network = space.build(best, seeded(1))
     trainer = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=1, batch_size=8), seeded(2))
     trainer.train_epoch()
     assert 0 <= trainer.test_accuracy() <= 1
@@ -119,6 +144,7 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.usefixtures("one_thread")
 def test_the_command_searches_with_it(name, tmp_path):
+    require_library(name)
     (tmp_path / "settings.toml").write_text(MINIATURE)
     options = {"method": name, "out": str(tmp_path / "run")}
     options |= {"space": OWN_SPACES[name], "channels": 4} if name in OWN_SPACES else {}

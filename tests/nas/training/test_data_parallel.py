@@ -26,7 +26,7 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 WORKER = Path(worker.__file__)
 
 
-WORKS = 6
+WORKS = 7
 SETTINGS = """
 shots = 2
 channels = 2
@@ -129,6 +129,13 @@ def test_processes_get_what_one_process_gets_from_the_joined_batch(
     together = result(folder, "trained.pt", ended)
     assert "simplex_loss" in together["reports"][-1]["numbers"]
     assert_close(together, alone["before"])
+
+
+def test_every_method_trains_as_one_process_does(folder: Path, ended: list[Ended]) -> None:
+    together, alone = result(folder, "methods.pt", ended), worker.methods_trained(DataParallel())
+    assert [*together] == worker.TOGETHER
+    for name, of_one in alone.items():
+        assert_close(together[name], of_one, name)
 
 
 def test_every_objective_gets_the_joined_batchs_gradient(folder: Path, ended: list[Ended]) -> None:

@@ -6,10 +6,11 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot_ext.nas.findings import Findings, MethodFigure
 from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
@@ -20,6 +21,7 @@ from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.choice_similarity import choice_similarities
 from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.divergence import check_path_losses
@@ -62,9 +64,9 @@ class PathMethod(Method[OwnSettings]):
         alike = why_codes_stay_alike(shots, training, setup.codes, self.simplex_settings(settings))
         if alike is not None:
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
-        self.supernet, self.simplex_net = (network.to(setup.device) for network in build_networks(setup))
+        self.supernet, self.simplex_net = (network.to(setup.device) for network in self._build_networks())
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
-        self.optimizers = {"supernet": weight_optimizer(self.supernet, training)}
+        self.optimizers = {"supernet": weight_optimizer(self.supernet, training, shots)}
         # And the gradient of K copies is shorter by the square root of that.
         self._clip_norm = training.clip_norm / math.sqrt(shots)
         self._warm_up_steps = training.warm_up * setup.steps_per_epoch
@@ -79,6 +81,10 @@ class PathMethod(Method[OwnSettings]):
     @property
     def coded(self) -> CodedSupernet:
         return CodedSupernet(self.supernet, self.simplex_net)
+
+    def trained_space(self) -> SearchSpace:
+        """The space whose networks are trained: the one searched, or one with the same choices and another head."""
+        return self.space
 
     @classmethod
     def refusal(
@@ -171,6 +177,9 @@ class PathMethod(Method[OwnSettings]):
         shares = {f"entry_share_{k}": share for k, share in enumerate(codes.entry_shares, start=1)}
         return {"code_distance": codes.distance, **shares}
 
+    def _build_networks(self) -> tuple[Supernet, SimplexNet]:
+        return build_networks(replace(self.setup, space=self.trained_space()))
+
     def _code_form(self, number: int) -> CodeForm:
         """How codes are formed at a step."""
         progress = (number - self._warm_up_steps) / max(self.setup.num_steps - self._warm_up_steps, 1)
@@ -191,11 +200,10 @@ class PathMethod(Method[OwnSettings]):
         )
 
 
-def weight_optimizer(supernet: Supernet, training: TrainingSettings) -> KShotSGD:
-    """What trains the weights of a supernet, as the settings say for the mixed weight under equal codes."""
-    shots = supernet.num_shots
+def weight_optimizer(module: nn.Module, training: TrainingSettings, shots: int) -> KShotSGD:
+    """What trains dictionaries of so many copies, as the settings say for the mixed weight under equal codes."""
     return KShotSGD(
-        decay_groups(supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
+        decay_groups(module, training.weight_decay / shots, decay_norms=training.decay_norms),
         # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
         lr=shots * training.learning_rate,
         momentum=training.momentum,

@@ -116,7 +116,7 @@ class MixtureMethod(Method[OwnSettings]):
         self.supernet = Supernet(setup.space, 1, setup.generator("supernet")).to(setup.device)
         self.relaxation = Relaxation(setup.space).to(setup.device)
         self.modules = {"supernet": self.supernet, "relaxation": self.relaxation}
-        weights = weight_optimizer(self.supernet, setup.training)
+        weights = weight_optimizer(self.supernet, setup.training, setup.shots)
         self.optimizers: Mapping[str, Optimizer] = {"supernet": weights, "logits": self.logit_optimizer()}
 
     @abstractmethod
