@@ -53,7 +53,7 @@ inline GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vecto
   const std::vector<int64_t> row_source = sources_of(rows, target_height, source_height, height.kernel);
   const std::vector<int64_t> column_source = sources_of(columns, target_width, source_width, width.kernel);
 
-  GatherPlan plan{height.kernel * width.kernel, source_height * source_width};
+  GatherPlan plan{height.kernel * width.kernel, source_height * source_width, {}, {}};
   plan.target.reserve(static_cast<size_t>(target_height * target_width));
   plan.source.reserve(plan.target.capacity() * static_cast<size_t>(plan.taps));
   const auto add_place = [&](int64_t y, int64_t x) {

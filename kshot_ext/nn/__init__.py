@@ -15,6 +15,7 @@ from kshot_ext.nn.conv_norm_act import KShotChain, KShotConvNormAct
 from kshot_ext.nn.dynamic_group_conv import ChannelPermutation, DynamicGroupConv2d, export_dynamic_groups
 from kshot_ext.nn.gated_conv import GatedConv2d
 from kshot_ext.nn.linear import KShotLinear
+from kshot_ext.nn.quantised import KShotQuantisedConv2d, KShotQuantisedLinear, QuantisedConv2d, QuantisedLinear
 
 __all__ = [
     "ChannelPermutation",
@@ -28,6 +29,10 @@ __all__ = [
     "KShotConvNormAct",
     "KShotLinear",
     "KShotModule",
+    "KShotQuantisedConv2d",
+    "KShotQuantisedLinear",
+    "QuantisedConv2d",
+    "QuantisedLinear",
     "export_dynamic_groups",
     "set_code",
 ]

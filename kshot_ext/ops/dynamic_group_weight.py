@@ -103,10 +103,12 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
 def _backward(ctx, grad: Tensor):
     weight, code, group_gates = ctx.saved_tensors
     need_weight, need_code, need_gates = ctx.needs_input_grad
-    compact = need_weight and takes_compact_gradient(ctx.owned)
-    grad_weight, grad_code, grad_gates = _gradients(
-        grad, weight, code, group_gates, need_weight and not compact, need_code, need_gates
-    )
+    compact = need_weight and takes_compact_gradient(ctx.owned, ctx)
+    grad_weight = grad_code = grad_gates = None
+    if need_code or need_gates or (need_weight and not compact):
+        grad_weight, grad_code, grad_gates = _gradients(
+            grad, weight, code, group_gates, need_weight and not compact, need_code, need_gates
+        )
     if compact:
         # The code scales what the mask leaves of the gradient.
         masked = torch.ops.kshot_ext.dynamic_group_weight(grad[None], code.new_ones(1), group_gates)

@@ -29,6 +29,7 @@ from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
@@ -105,11 +106,12 @@ def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> Non
 def _print_result(console: Console, result: RunResult, report: Path) -> None:
     table = Table(title="trained from scratch")
     table.add_column("network")
-    for column in ("test accuracy", "multiply-accumulates", "parameters"):
+    costs = ("macs", "parameters", *(["bit_operations"] if result.winner.bit_operations else []))
+    for column in ("test accuracy", *(COST_TITLES[cost] for cost in costs)):
         table.add_column(column, justify="right")
     for network in result.compared:
-        numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
-        table.add_row(network.title, *numbers)
+        numbers = (f"{getattr(network, cost):,}" for cost in costs)
+        table.add_row(network.title, f"{network.test_accuracy:.2%}", *numbers)
     console.print(table)
     if result.ensemble_accuracy is not None:
         tell(console, f"test accuracy of the ensemble of all that were selected: {result.ensemble_accuracy:.2%}")

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
+from kshot_ext.nas.methods.parts.found_stage import FoundStage
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.groupable import Groupable, GroupableBlock
@@ -22,7 +24,7 @@ from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nn import DynamicGroupConv2d, export_dynamic_groups
 from kshot_ext.optim import KShotSGD
 
-_LARGEST_PUSH = 1.0  # of a gate in a step, in units of its learning rate
+_LARGEST_PUSH = 0.1  # of all gates together in a step, in units of their learning rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,9 @@ class DynamicGroupSettings(MethodSettings):
     """
 
     name: str = "dgconv"
-    penalty: float = 0.1
+    penalty: float = 1.2
     gate_start: float = 0.1
-    gate_learning_rate: float = 0.05
+    gate_learning_rate: float = 1.0
     weights_first: float = 0.3
     weights_last: float = 0.3
 
@@ -78,6 +80,8 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         "Zhang et al., Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks, ICCV 2019"
     )
     Settings = DynamicGroupSettings
+    takes_copies = False
+    searches_widths = False
 
     def __init__(self, setup: Setup, settings: DynamicGroupSettings) -> None:
         super().__init__(setup, settings)
@@ -85,8 +89,6 @@ class DynamicGroups(Method[DynamicGroupSettings]):
             raise ValueError(
                 f"method dgconv: expected space groupable, whose layers choose groups, got {self.space.name}"
             )
-        if setup.shots != 1:
-            raise ValueError(f"method dgconv: expected shots = 1, as it trains one network, got {setup.shots}")
         self.network = build_network(self.space, setup.generator("supernet")).to(setup.device)
         self.layers = [layer for layer in self.network.modules() if isinstance(layer, DynamicGroupConv2d)]
         gates = [layer.group_gates for layer in self.layers]
@@ -115,8 +117,12 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         return Architecture(tuple(layer.groups.bit_length() - 1 for layer in self.layers))
 
     def exported(self) -> nn.Module:
-        """The network as it is now, of ordinary convolutions in groups."""
-        return export_dynamic_groups(self.network)
+        """The network as it is now, as the space builds it for :attr:`learnt`: of ordinary convolutions in groups."""
+        network = export_dynamic_groups(self.network)
+        for block in network.modules():
+            if isinstance(block, GroupableBlock):
+                _sort_channels(block)
+        return network
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """One step of the weights, and of the gates in the middle part of the training."""
@@ -136,6 +142,13 @@ class DynamicGroups(Method[DynamicGroupSettings]):
             self._opened += torch.stack([layer.hard_gates().detach() for layer in self.layers])
         self.optimizers["gates"].zero_grad()
         return Step(whole, tally)
+
+    def selection(self, tools: SelectionTools) -> FoundStage:
+        """Nothing is searched: what the gates leave is scored, and changed if it is beyond the limits of the run."""
+        return FoundStage(tools.archive, lambda: [self.learnt])
+
+    def selected(self, stage: FoundStage) -> Selection:
+        return stage.selection
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """How many groups each layer has."""
@@ -193,6 +206,21 @@ def build_network(space: Groupable, generator: torch.Generator) -> nn.Module:
             _make_dynamic(block, len(names) - 1)
         network = space.assemble(space.stem(shape.stem), layers, space.head(shape.head))
     return network.to(memory_format=torch.channels_last)  # as the image batches are
+
+
+@torch.no_grad()
+def _sort_channels(block: GroupableBlock) -> None:
+    """Has the layers around an exported convolution permute its channels, which costs them nothing."""
+    if isinstance(block.grouped[0], nn.Conv2d):
+        return
+    before, grouped, after = block.grouped[0]
+    inputs, outputs = before.order, after.order.argsort()
+    block.before[0].weight.copy_(block.before[0].weight[inputs])
+    block.after[0].weight.copy_(block.after[0].weight[:, outputs])
+    for norm, order in ((block.before[1], inputs), (block.grouped[1], outputs)):
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values.copy_(values[order])
+    block.grouped[0] = grouped
 
 
 def _make_dynamic(block: GroupableBlock, num_gates: int) -> None:

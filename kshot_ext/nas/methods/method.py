@@ -90,6 +90,8 @@ class Method(ABC, Generic[OwnSettings]):
         summary: one line on what the method does.
         paper: authors, title, where and when.
         Settings: class of its options.
+        takes_copies: whether K > 1 copies of the weights, mixed by codes, are of use to it.
+        searches_widths: whether it can choose channel widths, in a space that searches them.
         figure_names: of all figures that :meth:`figures` may give.
         numbers, curves: which of its own numbers in files of results and metrics are compared between runs.
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
@@ -97,6 +99,7 @@ class Method(ABC, Generic[OwnSettings]):
         needs_held_out: whether a step ever asks for held-out batches.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
+        own_seed: of :meth:`own_stream`.
 
     Raises:
         ValueError: if the method cannot do what it is made for: the space, its widths, or so many copies.
@@ -105,6 +108,8 @@ class Method(ABC, Generic[OwnSettings]):
     summary: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    takes_copies: ClassVar[bool] = True
+    searches_widths: ClassVar[bool] = True
     figure_names: ClassVar[Sequence[str]] = ()
     numbers: ClassVar[Sequence[Number]] = ()
     curves: ClassVar[Sequence[Curve]] = ()
@@ -114,12 +119,19 @@ class Method(ABC, Generic[OwnSettings]):
     needs_held_out: bool = False
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
+        if (reason := self._why_no_copies(settings, setup.shots)) is not None:
+            raise ValueError(reason)
+        if setup.space.widths is not None and not self.searches_widths:
+            raise ValueError(
+                f"widths: {settings.name} chooses operations only, expected none, got {setup.space.widths}; fix the "
+                f"network's width by channels instead"
+            )
         self.setup = setup
         self.settings = settings
         self.space = setup.space
         self.training = setup.training
         self.generator = setup.generator("training")
-        self._own_seed = draw_seed(self.generator)
+        self.own_seed = draw_seed(self.generator)
         self.own_generator = self.own_stream()
 
     @abstractmethod
@@ -150,7 +162,7 @@ class Method(ABC, Generic[OwnSettings]):
         cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
     ) -> str | None:
         """Why a run with these settings must not begin, told before any image is read; None if it may."""
-        return None
+        return cls._why_no_copies(settings, shots)
 
     @classmethod
     def warm_up(cls, settings: MethodSettings) -> object:
@@ -214,6 +226,12 @@ class Method(ABC, Generic[OwnSettings]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a method made with the same arguments."""
 
+    @classmethod
+    def _why_no_copies(cls, settings: MethodSettings, shots: int) -> str | None:
+        if shots == 1 or cls.takes_copies:
+            return None
+        return f"shots: {settings.name} has one weight for each operation, expected 1, got {shots}"
+
     def own_stream(self) -> torch.Generator:
         """Random numbers for one purpose of this method, always the same."""
-        return torch.Generator().manual_seed(self._own_seed)
+        return torch.Generator().manual_seed(self.own_seed)

@@ -94,21 +94,21 @@ def plot_ranking(truth: Sequence[float], scores: Sequence[Scores], score: str, l
     return figure
 
 
-def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Sequence[str]) -> Figure:
+def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Mapping[str, str]) -> Figure:
     """Draw networks as rows of layers, coloured by operation; below them the widths, where they are searched.
 
     Args:
         networks: one row each.
-        operation_names: all operations of the space, which fixes their colours.
+        operation_names: all operations of the space, each with the one whose weights it has, which fixes its colour.
     """
     patches = require("matplotlib.patches")
     layers = max(len(network.operations) for network in networks)
     figure, axes = drawing.new_figure(1.6 + 0.95 * (layers + 2), 1.15 * len(networks) + 0.2)
-    colours = dict(zip(operation_names, _OPERATION_COLOURS * len(operation_names)))
+    colours = dict(zip(dict.fromkeys(operation_names.values()), _OPERATION_COLOURS * len(operation_names)))
     for row, network in enumerate(networks):
         blocks = [
             ("stem", "white"),
-            *((name, colours[name]) for name in network.operations),
+            *((name, colours[operation_names[name]]) for name in network.operations),
             ("head", "white"),
         ]
         for column, (name, colour) in enumerate(blocks):
@@ -120,7 +120,7 @@ def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Se
             axes.text(
                 column + 0.47,
                 -row + 0.4,
-                drawing.plain(name).replace("_", "\n"),
+                drawing.plain(name).replace("_", "\n").replace("@", "\n"),
                 ha="center",
                 va="center",
                 fontsize=8,

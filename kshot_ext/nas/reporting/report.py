@@ -8,8 +8,9 @@ from typing import Any
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
 from kshot_ext.nas.reporting.page import Picture
-from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.spaces.counting import COST_TITLES
 
 CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",
@@ -110,15 +111,14 @@ def _tiles(result: RunResult) -> str:
 
 
 def _comparison(result: RunResult) -> str:
-    heads = ("network", "test accuracy", *_SCORE_HEADS, "multiply-accumulates", "parameters")
+    heads = ("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks))
     rows = [
         (
             network.title,
             f"{network.test_accuracy:.2%}",
             f"{network.supernet_loss:.4f}",
             f"{network.supernet_accuracy:.2%}",
-            f"{network.macs:,}",
-            f"{network.parameters:,}",
+            *_costs(network),
         )
         for network in result.compared
     ]
@@ -128,20 +128,32 @@ def _comparison(result: RunResult) -> str:
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
+    if result.max_bit_operations is not None:
+        note += f" That of bit operations was {result.max_bit_operations:,}."
     return page.table(heads, rows) + page.note(note)
 
 
 def _front(front: Sequence[Evaluated]) -> str:
-    heads = ("architecture", *_SCORE_HEADS, "multiply-accumulates", "parameters")
+    heads = ("architecture", *_SCORE_HEADS, *_cost_heads(front))
     rows = [
         (
             item.architecture.short(),
             f"{item.scores.loss:.4f}",
             f"{item.scores.accuracy:.2%}",
-            f"{item.macs:,}",
-            f"{item.parameters:,}",
+            *_costs(item),
         )
         for item in front
     ]
     legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
     return page.table(heads, rows) + page.note(legend)
+
+
+def _cost_heads(networks: Sequence[RetrainedNetwork | Evaluated]) -> list[str]:
+    names = ["macs", "parameters", *(["bit_operations"] if any(one.bit_operations for one in networks) else [])]
+    return [COST_TITLES[name] for name in names]
+
+
+def _costs(network: RetrainedNetwork | Evaluated) -> list[str]:
+    """The costs of a network, bit operations only if it has bits, as all of its space then have."""
+    costs = network.macs, network.parameters, network.bit_operations
+    return [f"{cost:,}" for cost in (costs if network.bit_operations else costs[:2])]

@@ -25,6 +25,7 @@ from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
 from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
@@ -137,6 +138,7 @@ def _network_card(data_name: str, job: SearchJob, network: RetrainedNetwork) -> 
         "width_ratios": network.widths,
         "macs": network.macs,
         "parameters": network.parameters,
+        **_bits_card(job, network),
         "test_accuracy": network.test_accuracy,
         "data": data_name,
         "class_names": splits.class_names,
@@ -149,18 +151,32 @@ def _network_card(data_name: str, job: SearchJob, network: RetrainedNetwork) -> 
     }
 
 
+def _bits_card(job: SearchJob, network: RetrainedNetwork) -> dict[str, Any]:
+    """Which bits a network has, and what its files hold; nothing of a network without."""
+    space = job.method.result_space
+    if not isinstance(space, BitWidthSpace):
+        return {}
+    return {
+        "bit_operations": network.bit_operations,
+        "bits": [bits and str(bits) for bits in space.bit_widths(network.architecture)],
+        "bits_of_stem_and_head": str(OUTER_BITS),
+        "quantisation": "simulated: weights are saved in float32 before they are rounded, and the network in model.pt "
+        "rounds them, and each layer's input, to the levels of so many bits when it runs",
+    }
+
+
 def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     space, considered = job.method.result_space, result.considered
-    operation_names = dict.fromkeys(name for i in range(space.num_layers) for name in space.operations(i))
+    names = (name for layer in range(space.num_layers) for name in space.operations(layer))
     trained = {"supernet": "supernet"} | {f"retrain-{network.title}": network.title for network in result.compared}
     architectures = [item.architecture for item in _evenly_by_cost(considered)]
     pictures = [
         picture(
             "architecture",
-            plots.draw_architectures(result.compared, list(operation_names)),
+            plots.draw_architectures(result.compared, {name: space.weights_of(name) for name in names}),
             "Architectures",
             "Operation of each searched layer, from the image on the left to the classes on the right.",
         ),
@@ -196,6 +212,10 @@ def _compare_with_truth(
     return correlation, [Picture(png, "Ranking", caption)]
 
 
+def _bit_budget(job: SearchJob) -> str:
+    return f"bit budget {job.settings.bit_budget} = {job.max_bit_operations:,} bit operations for one image"
+
+
 def _evenly_by_cost(history: Sequence[Evaluated], count: int = method_parts.MOST_ARCHITECTURES) -> list[Evaluated]:
     ordered = sorted(history, key=lambda item: item.macs)
     picks = torch.linspace(0, max(len(ordered) - 1, 0), min(count, len(ordered))).round().long()
@@ -213,6 +233,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "method": f"method {settings.method.name}",
         "shots": f"{settings.shots} weight copies",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
+        **({} if job.max_bit_operations is None else {"bit budget": _bit_budget(job)}),
         "score": f"chosen by {settings.evaluation.score} on validation images",
         "seed": f"seed {settings.seed}",
     }

@@ -26,6 +26,7 @@ class RetrainedNetwork:
         supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
         test_accuracy: share of test images right after training from scratch.
         widths: chosen share of the full width of each width searched; None if none are.
+        bit_operations: for one image; 0 of a network without bits.
     """
 
     title: str
@@ -37,6 +38,7 @@ class RetrainedNetwork:
     supernet_loss: float
     test_accuracy: float
     widths: tuple[float, ...] | None = None
+    bit_operations: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ class RunResult:
             ensemble.
         considered: what they were selected from, in order; may be empty.
         max_macs: the budget.
+        max_bit_operations: the budget of bit operations; None without one.
         score: what ranks networks, ``"loss"`` or ``"accuracy"`` of validation images with the supernet's weights.
         findings: what the method tells of its own; None if nothing.
         seconds: time of each stage.
@@ -63,6 +66,7 @@ class RunResult:
     score: str
     findings: Findings | None = None
     seconds: Mapping[str, float]
+    max_bit_operations: int | None = None
 
     @property
     def winner(self) -> RetrainedNetwork:
@@ -82,6 +86,7 @@ class RunResult:
             "networks": [asdict(network) for network in self.networks],
             "ensemble_accuracy": self.ensemble_accuracy,
             "max_macs": self.max_macs,
+            "max_bit_operations": self.max_bit_operations,
             "score": self.score,
             "seconds": dict(self.seconds),
             **({} if self.findings is None else self.findings.results),

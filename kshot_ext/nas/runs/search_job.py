@@ -54,9 +54,13 @@ class SearchJob(SupernetJob[RunSettings]):
     ) -> None:
         super().__init__(settings, splits, processes)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
+        bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
+        self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
-        limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
+        limits = SearchLimits(
+            self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table, self.max_bit_operations
+        )
         self._supernet_stage = SupernetStage(self.loop)
         self.archive = Archive(
             self.evaluation,
@@ -115,6 +119,7 @@ class SearchJob(SupernetJob[RunSettings]):
             ensemble_accuracy=self._ensemble_accuracy(networks) if selection.ensemble else None,
             considered=selection.considered,
             max_macs=self.max_macs,
+            max_bit_operations=self.max_bit_operations,
             score=self.settings.evaluation.score,
             findings=self.method.findings,  # a selection may have trained on
             seconds=seconds,
@@ -132,13 +137,15 @@ class SearchJob(SupernetJob[RunSettings]):
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""
         space = self.method.result_space
-        macs = space.count_macs(winner)
+        costs = space.cost(winner)
+        cost = "bit_operations" if costs.bit_operations else "macs"
+        amount = getattr(costs, cost)
         generator = self.generator("rival")
         *near, widest = _RIVAL_TOLERANCES
         for tolerance in near:
             with suppress(ValueError):  # Nothing so near; look further away.
-                return random_architecture_of_equal_budget(space, macs, tolerance, generator, {winner})
-        return random_architecture_of_equal_budget(space, macs, widest, generator, {winner})
+                return random_architecture_of_equal_budget(space, amount, tolerance, generator, {winner}, cost)
+        return random_architecture_of_equal_budget(space, amount, widest, generator, {winner}, cost)
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
         generator = self.generator(f"retraining of {title}")
@@ -162,4 +169,5 @@ class SearchJob(SupernetJob[RunSettings]):
             supernet_accuracy=scores.accuracy,
             supernet_loss=scores.loss,
             test_accuracy=trainer.test_accuracy(),
+            bit_operations=cost.bit_operations,
         )

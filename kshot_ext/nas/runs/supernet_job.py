@@ -74,6 +74,7 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
         channels=settings.channels,
         widths=settings.width_ratios,
         cells=settings.cells,
+        bits=settings.bit_choices,
     )
 
 

@@ -21,6 +21,7 @@ _DECIDES_THE_WARM_UP = (
     "channels",
     "cells",
     "widths",
+    "bits",
     "seed",
     "device",
     "held_out",

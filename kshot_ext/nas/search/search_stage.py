@@ -7,6 +7,7 @@ from itertools import count
 
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.search.searcher import Searcher
 from kshot_ext.nas.stage import Stage
 
 
@@ -16,12 +17,13 @@ class SearchStage(Stage):
     Args:
         archive: evaluates, and keeps what is found.
         settings: of the search.
+        searcher: see :class:`kshot_ext.nas.search.generations.Generations`.
     """
 
     unit = "generation"
 
-    def __init__(self, archive: Archive, settings: SearchSettings) -> None:
-        super().__init__("search", "search", Generations(archive, settings), settings.generations)
+    def __init__(self, archive: Archive, settings: SearchSettings, searcher: Searcher | None = None) -> None:
+        super().__init__("search", "search", Generations(archive, settings, searcher), settings.generations)
         self.headline = (f"best_{archive.score}", f"mean_{archive.score}")
 
     @property

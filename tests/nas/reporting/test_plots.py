@@ -59,7 +59,7 @@ def test_the_search_shows_everything_evaluated_the_front_and_the_budget() -> Non
 
 
 def test_an_architecture_is_drawn_with_stem_operations_and_head() -> None:
-    (axes,) = plots.draw_architectures(_result().compared, ["identity", "mb3_k3"]).axes
+    (axes,) = plots.draw_architectures(_result().compared, {"identity": "identity", "mb3_k3": "mb3_k3"}).axes
     texts = [text.get_text() for text in axes.texts if text.get_text()]
     assert texts == ["stem", "identity", "mb3\nk3", "head", "winner", "stem", "mb3\nk3", "mb3\nk3", "head", "random"]
     colours = [patch.get_facecolor() for patch in axes.patches]

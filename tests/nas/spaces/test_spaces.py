@@ -14,7 +14,14 @@ from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
 
 TENTHS = tuple(tenths / 10 for tenths in range(2, 11))
-TINY_CHANNELS = {"nas-bench-macro": 3, "mobilenet-v2-se": 5, "shufflenet-v2": 3, "nas-bench-201": 3, "groupable": 6}
+TINY_CHANNELS = {
+    "nas-bench-macro": 3,
+    "mobilenet-v2-se": 5,
+    "shufflenet-v2": 3,
+    "nas-bench-201": 3,
+    "groupable": 6,
+    "split-attention": 3,
+}
 WITH_WIDTHS = [name for name in space_names() if name != "groupable"]
 
 
@@ -30,6 +37,7 @@ def named(space, *names):
         ("mobilenet-v2-se", 13**21, 21),
         ("shufflenet-v2", 4**20, 20),
         ("nas-bench-201", 5**6, 3),
+        ("split-attention", 12**8, 8),
     ],
 )
 def test_sizes_of_the_spaces(name, num_architectures, widths_searched):

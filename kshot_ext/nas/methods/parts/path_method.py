@@ -64,14 +64,7 @@ class PathMethod(Method[OwnSettings]):
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
         self.supernet, self.simplex_net = (network.to(setup.device) for network in build_networks(setup))
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
-        optimizer = KShotSGD(
-            decay_groups(self.supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
-            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
-            lr=shots * training.learning_rate,
-            momentum=training.momentum,
-            nesterov=True,
-        )
-        self.optimizers = {"supernet": optimizer}
+        self.optimizers = {"supernet": weight_optimizer(self.supernet, training)}
         # And the gradient of K copies is shorter by the square root of that.
         self._clip_norm = training.clip_norm / math.sqrt(shots)
         self._warm_up_steps = training.warm_up * setup.steps_per_epoch
@@ -133,19 +126,33 @@ class PathMethod(Method[OwnSettings]):
         """The paths of a step; the same in all processes."""
         return PATH_SAMPLINGS[self.training.path_sampling](self.space, do.generator)
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(
+        self,
+        paths: list[Architecture],
+        images: Tensor,
+        labels: Tensor,
+        do: Stepper,
+        *,
+        shares: Sequence[float] | None = None,
+    ) -> Step:
         """Moves the weights of some paths by the sum of their gradients.
+
+        Args:
+            paths: the same in all processes.
+            images, labels: this process's part of a batch.
+            do: what a step may use.
+            shares: what each gradient is multiplied with; None for 1.
 
         Raises:
             DivergedError: if the loss of one is not finite; in all processes.
         """
         losses, codes, tally = [], [], Tally()
         rate = do.learning_rate_factor
-        for path in paths:
+        for path, share in zip(paths, shares or itertools.repeat(1.0)):
             code = self.simplex_net.code(path)
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
-            do.backward(self._path_steps.factor(path, code, rate) * loss)
+            do.backward(share * self._path_steps.factor(path, code, rate) * loss)
             losses.append(do.share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = do.processes.summed(losses)
@@ -182,6 +189,18 @@ class PathMethod(Method[OwnSettings]):
         start.settle(
             choice_similarities(self.supernet, equal, images, generator, do.gradient_steps, do.processes, smoothing)
         )
+
+
+def weight_optimizer(supernet: Supernet, training: TrainingSettings) -> KShotSGD:
+    """What trains the weights of a supernet, as the settings say for the mixed weight under equal codes."""
+    shots = supernet.num_shots
+    return KShotSGD(
+        decay_groups(supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
+        # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
+        lr=shots * training.learning_rate,
+        momentum=training.momentum,
+        nesterov=True,
+    )
 
 
 def build_networks(setup: Setup) -> tuple[Supernet, SimplexNet]:
