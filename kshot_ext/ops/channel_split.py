@@ -31,7 +31,7 @@ def even_and_odd_channels(input: Tensor, behind: Tensor | None = None) -> tuple[
             them; default: none.
 
     Gradients:
-        To `input` and `behind`.
+        To `input` and `behind`. A second derivative in channels_last needs the reference backend.
 
     Example:
         >>> even_and_odd_channels(torch.arange(4.0).reshape(1, 4, 1, 1))[1].flatten()
@@ -64,20 +64,14 @@ class _EvenAndOdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, even: Tensor, odd: Tensor) -> Tensor:
-        return _joined(even, odd, ctx.memory_format)
+        grad = torch.empty(ctx.shape, dtype=even.dtype, device=even.device, memory_format=ctx.memory_format)
+        grad[:, ::2] = even
+        grad[:, 1::2] = odd
+        return grad
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
     return torch.channels_last if has_channels_innermost(input) else torch.contiguous_format
-
-
-def _joined(even: Tensor, odd: Tensor, memory_format: torch.memory_format) -> Tensor:
-    channels = even.shape[1] + odd.shape[1]
-    shape = even.shape[0], channels, *even.shape[2:]
-    joined = torch.empty(shape, dtype=even.dtype, device=even.device, memory_format=memory_format)
-    joined[:, ::2] = even
-    joined[:, 1::2] = odd
-    return joined
 
 
 def _forward(ctx, input: Tensor, behind: Tensor | None = None, *, output=None) -> tuple[Tensor, Tensor]:
@@ -89,13 +83,8 @@ def _forward(ctx, input: Tensor, behind: Tensor | None = None, *, output=None) -
 
 
 def _backward(ctx, even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor | None]:
-    channels = ctx.channels
-    if torch.is_grad_enabled():  # slices have a second derivative
-        joined = _joined(even, odd, torch.channels_last)
-        first, rest = joined[:, :channels], joined[:, channels:]
-    else:
-        first, rest = _backward_operator(even, odd, channels)
-    return first, rest if channels < even.shape[1] + odd.shape[1] else None
+    first, rest = _backward_operator(even, odd, ctx.channels)
+    return first, rest if ctx.channels < even.shape[1] + odd.shape[1] else None
 
 
 def _fake(input: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
