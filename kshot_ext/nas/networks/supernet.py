@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,7 +15,7 @@ from kshot_ext.narrow import narrow
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.outline import outlines
-from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nn import KShotBatchNorm2d, KShotModule
 from kshot_ext.nn.code import set_code
 
@@ -86,8 +86,25 @@ class Supernet(nn.Module):
         """
         return self.space.assemble(*self._parts(architecture))
 
+    def mixture(self, weights: Sequence[Sequence[Tensor | None]], widths: Sequence[int] | None = None) -> nn.Module:
+        """The network in which each layer adds up several candidates, each times its weight:
+
+            output of layer l = sum_i weights[l][i] * candidate_i(input)
+
+        It is made of this supernet's own K-shot modules, or narrow views of them, as :meth:`path` is.
+
+        Args:
+            weights: for each layer a tensor of a single number for each of its candidates, which gets its gradient;
+                None for a candidate that is not to be computed.
+            widths: index of each channel width, the same for all candidates; None for full width.
+
+        Raises:
+            ValueError: naming the layer, if there is another number of weights, none at all, or one of another shape.
+        """
+        return self.space.assemble(*self._mixed_parts(weights, widths))
+
     @contextmanager
-    def coded_path(self, architecture: Architecture, code: Tensor) -> Iterator[nn.Module]:
+    def coded_path(self, architecture: Architecture, code: Tensor | None = None) -> Iterator[nn.Module]:
         """The network of one architecture, whose modules hold the code inside the context.
 
         Args:
@@ -97,32 +114,49 @@ class Supernet(nn.Module):
         Raises:
             ValueError: if the architecture is not of the space, or the code of another shape.
         """
-        if code.dim() == 2 and len(code) != self.space.num_layers:
-            raise ValueError(
-                f"code: expected [{self.num_shots}], or one row for each of {self.space.num_layers} layers, "
-                f"got {list(code.shape)}"
-            )
-        stem, layers, head = self._parts(architecture)
-        path = self.space.assemble(stem, layers, head)
-        try:
-            set_code(path, code if code.dim() == 1 else code.mean(dim=0))
-            if code.dim() == 2:
-                for layer, row in zip(layers, code.unbind()):
-                    _set_code_of(KShotModule, layer, row)
-            if not self.mixed_batch_norm:
-                _set_code_of(KShotBatchNorm2d, path, code.new_full((self.num_shots,), 1 / self.num_shots))
+        code = self._checked(code)
+        with self._coded(*self._parts(architecture), code) as path:
             yield path
-        finally:
-            set_code(path, None)  # a code kept in a module would keep its graph alive
 
-    def forward(self, images: Tensor, architecture: Architecture, code: Tensor) -> Tensor:
+    @contextmanager
+    def coded_mixture(
+        self,
+        weights: Sequence[Sequence[Tensor | None]],
+        code: Tensor | None = None,
+        *,
+        widths: Sequence[int] | None = None,
+    ) -> Iterator[nn.Module]:
+        """The network of :meth:`mixture`, whose modules hold the code inside the context.
+
+        Args:
+            weights, widths: as there.
+            code: as in :meth:`forward`; one for all candidates of a layer.
+
+        Raises:
+            ValueError: if weights, widths or code do not fit.
+
+        Example:
+            >>> from kshot_ext.nas.spaces import create_space
+            >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10, channels=2)
+            >>> supernet = Supernet(space, 1, torch.Generator().manual_seed(0))
+            >>> weights = torch.full((8, 3), 1 / 3, requires_grad=True)
+            >>> with supernet.coded_mixture(weights) as network:
+            ...     network(torch.ones(3, 1, 8, 8)).square().sum().backward()
+            >>> weights.grad.shape
+            torch.Size([8, 3])
+        """
+        code = self._checked(code)
+        with self._coded(*self._mixed_parts(weights, widths), code) as network:
+            yield network
+
+    def forward(self, images: Tensor, architecture: Architecture, code: Tensor | None = None) -> Tensor:
         """Class scores by one path; no other path is computed.
 
         Args:
             images: float32 ``[N, C, H, W]``.
             architecture: the path.
             code: ``[K]``, mixes the weight copies of all its layers; or ``[L, K]``, a row for each searched layer,
-                the stem and the head then use their mean.
+                the stem and the head then use their mean. None for the only one there is, if K is 1.
 
         Returns:
             ``[N, num_classes]``, differentiable in the images, the path's weights and the code.
@@ -130,16 +164,67 @@ class Supernet(nn.Module):
         with self.coded_path(architecture, code) as path:
             return path(images)
 
+    def _checked(self, code: Tensor | None) -> Tensor:
+        """The code, of a shape that fits; of one copy it may be left out."""
+        if code is None and self.num_shots == 1:
+            return next(self.parameters()).new_ones(1)
+        if code is None or (code.dim() == 2 and len(code) != self.space.num_layers):
+            raise ValueError(
+                f"code: expected [{self.num_shots}], or one row for each of {self.space.num_layers} layers, "
+                f"got {None if code is None else list(code.shape)}"
+            )
+        return code
+
+    @contextmanager
+    def _coded(
+        self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module, code: Tensor
+    ) -> Iterator[nn.Module]:
+        """The network of these parts, which hold the code inside the context."""
+        network = self.space.assemble(stem, layers, head)
+        try:
+            set_code(network, code if code.dim() == 1 else code.mean(dim=0))
+            if code.dim() == 2:
+                for layer, row in zip(layers, code.unbind()):
+                    _set_code_of(KShotModule, layer, row)
+            if not self.mixed_batch_norm:
+                _set_code_of(KShotBatchNorm2d, network, code.new_full((self.num_shots,), 1 / self.num_shots))
+            yield network
+        finally:
+            set_code(network, None)  # a code kept in a module would keep its graph alive
+
     def _parts(self, architecture: Architecture) -> tuple[nn.Module, list[nn.Module], nn.Module]:
         """Stem, layers and head of a path."""
+        self.space.validate(architecture)
+        shape = self.space.shape_of(architecture)
+        layers = [self._candidate(*chosen, shape) for chosen in enumerate(architecture.operations)]
+        return self._stem(shape), layers, self._head(shape)
+
+    def _mixed_parts(
+        self, weights: Sequence[Sequence[Tensor | None]], widths: Sequence[int] | None
+    ) -> tuple[nn.Module, list[nn.Module], nn.Module]:
+        """Stem, layers and head of a mixture."""
         space = self.space
-        space.validate(architecture)
-        full, shape = space.full_shape, space.shape_of(architecture)
-        chosen = [candidates[choice] for candidates, choice in zip(self.layers, architecture.operations)]
-        builders = [partial(space.candidate, name) for name in space.operation_names(architecture)]
-        layers = [self._view(*layer) for layer in zip(chosen, full.layers, shape.layers, builders)]
-        stem = self._view(self.stem, full.stem, shape.stem, space.stem)
-        return stem, layers, self._view(self.head, full.head, shape.head, space.head)
+        _check_mixture(space, weights)
+        shape = space.full_shape
+        if widths is not None:
+            some_path = Architecture((0,) * space.num_layers, tuple(widths))
+            space.validate(some_path)
+            shape = space.shape_of(some_path)
+        layers = []
+        for layer, row in enumerate(weights):
+            mixed = {choice: weight for choice, weight in enumerate(row) if weight is not None}
+            layers.append(space.mixed([self._candidate(layer, choice, shape) for choice in mixed], [*mixed.values()]))
+        return self._stem(shape), layers, self._head(shape)
+
+    def _stem(self, shape: NetworkShape) -> nn.Module:
+        return self._view(self.stem, self.space.full_shape.stem, shape.stem, self.space.stem)
+
+    def _candidate(self, layer: int, choice: int, shape: NetworkShape) -> nn.Module:
+        build = partial(self.space.candidate, self.space.operations(layer)[choice])
+        return self._view(self.layers[layer][choice], self.space.full_shape.layers[layer], shape.layers[layer], build)
+
+    def _head(self, shape: NetworkShape) -> nn.Module:
+        return self._view(self.head, self.space.full_shape.head, shape.head, self.space.head)
 
     def _view(
         self, part: nn.Module, full: Hashable, wanted: Hashable, build: Callable[[Hashable], nn.Module]
@@ -168,6 +253,22 @@ def path_loss(
 def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:
     shape = space.full_shape.layers[layer]
     return nn.ModuleList(space.candidate(operation, shape) for operation in space.operations(layer))
+
+
+def _check_mixture(space: SearchSpace, weights: Sequence[Sequence[Tensor | None]]) -> None:
+    """Refuses weights that are not one or None for every candidate of every layer, and at least one in each layer."""
+    if len(weights) != space.num_layers:
+        raise ValueError(f"weights: expected a row for each of {space.num_layers} layers, got {len(weights)}")
+    for layer, row in enumerate(weights):
+        names = space.operations(layer)
+        if len(row) != len(names):
+            raise ValueError(f"weights[{layer}]: expected one for each of {', '.join(names)}, got {len(row)}")
+        given = [weight for weight in row if weight is not None]
+        if not given:
+            raise ValueError(f"weights[{layer}]: expected at least one of {', '.join(names)} to be computed, got none")
+        for weight in given:
+            if weight.dim() != 0:
+                raise ValueError(f"weights[{layer}]: expected tensors of a single number, got {list(weight.shape)}")
 
 
 def _set_code_of(kind: type[KShotModule], model: nn.Module, code: Tensor) -> None:

@@ -92,6 +92,12 @@ class NASBench201(SearchSpace):
         """The edge of every cell: a list by stage and cell."""
         return nn.ModuleList(nn.ModuleList(_edge(operation, channels) for _ in range(self.cells)) for channels in shape)
 
+    def mixed(self, candidates: Sequence[nn.Module], weights: Sequence[Tensor] | None = None) -> nn.Module:
+        """Mixes the edge in every cell by the same weights."""
+        mix = super().mixed
+        stages = [zip(*stage) for stage in zip(*candidates)]
+        return nn.ModuleList(nn.ModuleList(mix(edges, weights) for edges in stage) for stage in stages)
+
     def head(self, shape: tuple[int, ...]) -> nn.Module:
         """What joins the stages, and the classifier."""
         return nn.ModuleDict(

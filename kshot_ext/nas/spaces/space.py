@@ -17,6 +17,7 @@ from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.cost_table import CostTable
 from kshot_ext.nas.spaces.counting import Cost
+from kshot_ext.nas.spaces.mixture import Mixture
 from kshot_ext.nas.spaces.plain_network import to_plain_network
 from kshot_ext.nas.spaces.width_ratios import check_ratios
 
@@ -105,6 +106,17 @@ class SearchSpace(ABC):
         """The network of one path, made of the given modules: of new ones or of a supernet's."""
         named = {f"layer{index}": layer for index, layer in enumerate(layers)}
         return nn.Sequential(OrderedDict(stem=stem, **named, head=head))
+
+    def mixed(self, candidates: Sequence[nn.Module], weights: Sequence[Tensor] | None = None) -> nn.Module:
+        """Several candidates of one layer as a layer: by default a :class:`Mixture`, their weighted sum.
+
+        A space whose candidates are no modules of their own, such as lists, says here how their parts are mixed.
+
+        Args:
+            candidates: made by :meth:`candidate` at one shape, or a supernet's; at least one.
+            weights: a tensor of a single number for each; None to add them up as they are.
+        """
+        return Mixture(candidates, weights)
 
     @property
     def memory_format(self) -> torch.memory_format:
