@@ -1,0 +1,360 @@
+"""Predicts radiotherapy dose in 3D as LE-NAS does: diverse networks are searched, joined, and distilled into one.
+
+From density, targets and organs x a network f gives the dose of each voxel; M are the voxels of the body:
+
+    L1_M(f, y) = sum_M |f(x) - y| / sum M                                                     every network
+    + 10 sum_r max(0, 0.2 - 2 sum_M |f - r| / sum_M (f + r)),  r the networks found before     the search of one
+    L1_M(s, mean_n f_n) + 0.05 mean_i |F_i(s) - mean_n F_i(f_n)|^2 + 0.01 mean_i BCE(D_i(F_i(s)), real)    the student s
+
+A supernet mixes all operations by softmax weights, which are learnt on held-out volumes; one dictionary of K copies
+(`kshot_conv3d`) serves all searches, each under a code that leans on a copy of its own. F_i are features, D_i small
+discriminators that learn to tell the student's from the networks'.
+
+    python examples/dose_prediction.py --out dose --seed 0
+
+Lin et al., "LE-NAS: Learning-based Ensemble with Neural Architecture Search for Dose Prediction", arXiv 2106.06733.
+docs/examples/dose_prediction.md has the results, and what differs from the paper.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from common import new_folder, train, write_results
+from matplotlib.figure import Figure
+from phantoms import INPUTS, SIDE, random_phantoms
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.randomness import named_generator, seeded_by
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.blocks import Zero
+from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
+from kshot_ext.optim import KShotSGD
+
+DEPTH, CHANNELS = 2, 8
+TEACHERS = 3
+GRAY = 70.0  # of a dose of 1, which the target is to get
+LEAST_DIFFERENCE, DIVERSITY_WEIGHT = 0.2, 10.0
+FEATURE_WEIGHT, ADVERSARIAL_WEIGHT = 0.05, 0.01
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed."""
+
+    batch: int = 4
+    train: int = 160  # phantoms
+    validation: int = 40
+    test: int = 60
+    search_steps: int = 100
+    steps: int = 400  # of each network that is trained anew
+
+
+QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
+
+
+def conv(
+    in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    padding = dilation * (kernel_size // 2)
+    layer = nn.Conv3d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+    return nn.Sequential(layer, nn.GroupNorm(out_channels // 4, out_channels), nn.ReLU())
+
+
+OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "identity": lambda c, _: nn.Identity(),
+    "none": lambda c, _: Zero(),
+    "conv 1": lambda c, _: conv(c, c, 1),
+    "conv 3": lambda c, _: conv(c, c),
+    "dilated 3": lambda c, _: conv(c, c, dilation=2),
+    "separable 3": lambda c, _: nn.Sequential(nn.Conv3d(c, c, 3, padding=1, groups=c, bias=False), conv(c, c, 1)),
+    "average pool": lambda c, out: nn.Sequential(nn.AvgPool3d(2), conv(c, out, 1)),
+    "max pool": lambda c, out: nn.Sequential(nn.MaxPool3d(2), conv(c, out, 1)),
+    "strided conv": lambda c, out: conv(c, out, stride=2),
+    "linear": lambda c, out: nn.Sequential(conv(c, out, 1), nn.Upsample(scale_factor=2, mode="trilinear")),
+    "nearest": lambda c, out: nn.Sequential(nn.Upsample(scale_factor=2), conv(c, out)),
+}
+SERIAL = ("identity", "conv 1", "conv 3", "dilated 3", "separable 3")
+CONNECTION = ("none", "identity")
+DOWN_CELL = (SERIAL, SERIAL, CONNECTION, ("average pool", "max pool", "strided conv"))
+UP_CELL = (("linear", "nearest"), SERIAL, SERIAL, CONNECTION)
+
+
+class DoseNetwork(nn.Module):
+    """U-net of searched cells, which work in series, with the cell's input added at the end or not."""
+
+    def __init__(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.head, self.layers = stem, head, nn.ModuleList(layers)
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """The features of each cell, from the first down to the last up, then the dose ``[N, 1, D, H, W]``."""
+        cells = [self.layers[start : start + 4] for start in range(0, len(self.layers), 4)]
+        values, skipped, features = self.stem(inputs), [], []
+        for first, second, connection, step in cells[:DEPTH]:
+            skipped.append(second(first(values)) + connection(values))
+            values = step(skipped[-1])
+            features.append(values)
+        for step, first, second, connection in cells[DEPTH:]:
+            values = step(values) + skipped.pop()
+            values = second(first(values)) + connection(values)
+            features.append(values)
+        return [*features, self.head(values) * inputs[:, -1:]]
+
+
+class DoseSpace(SearchSpace):
+    """Down cells, which are alike, and up cells, which are alike."""
+
+    def __init__(self) -> None:
+        cells = [*[DOWN_CELL] * DEPTH, *[UP_CELL] * DEPTH]
+        super().__init__(
+            "dose", image_shape=(INPUTS, *[SIDE] * 3), num_classes=2, operations=list(itertools.chain(*cells))
+        )
+
+    def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
+        sizes = [CHANNELS * 2**level for level in range(DEPTH + 1)]
+        down = [shape for c, below in itertools.pairwise(sizes) for shape in [(c, c)] * 3 + [(c, below)]]
+        up = [shape for c, below in list(itertools.pairwise(sizes))[::-1] for shape in [(below, c)] + [(c, c)] * 3]
+        return NetworkShape(stem=CHANNELS, layers=(*down, *up), head=CHANNELS)
+
+    def stem(self, shape: int) -> nn.Module:
+        return conv(INPUTS, shape)
+
+    def candidate(self, operation: str, shape: tuple[int, int]) -> nn.Module:
+        return OPERATIONS[operation](*shape)
+
+    def head(self, shape: int) -> nn.Module:
+        return nn.Conv3d(shape, 1, 1)
+
+    def assemble(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> DoseNetwork:
+        return DoseNetwork(stem, layers, head)
+
+    def of_cells(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """For each layer its row, of those of a down cell and of an up cell."""
+        return [*rows[: len(DOWN_CELL)]] * DEPTH + [*rows[len(DOWN_CELL) :]] * DEPTH
+
+
+def masked_l1(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
+    return ((one - other).abs() * inputs[:, -1:]).sum() / inputs[:, -1:].sum()
+
+
+def relative_difference(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
+    """L1 distance of two doses relative to their mean, in the body."""
+    zeros = torch.zeros_like(one)
+    return 2 * masked_l1(one, other, inputs) / masked_l1(one + other, zeros, inputs).clamp_min(1e-3)
+
+
+class Trainer:
+    """What all trainings of a run share: the phantoms, the scale and the bar."""
+
+    def __init__(self, scale: Scale, seed: int, bar: ConsoleProgress) -> None:
+        self.scale, self.seed, self.bar = scale, seed, bar
+        parts = ("train", "validation", "test")
+        self.data = {part: random_phantoms(getattr(scale, part), named_generator(seed, part)) for part in parts}
+
+    def batches(self, part: str, purpose: str) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Draws a random batch of a part at each call."""
+        (inputs, doses), generator = self.data[part], named_generator(self.seed, f"batches of {purpose}")
+
+        def draw() -> tuple[Tensor, Tensor]:
+            chosen = torch.randint(len(inputs), (self.scale.batch,), generator=generator)
+            return inputs[chosen], doses[chosen]
+
+        return draw
+
+    def search(
+        self, space: DoseSpace, supernet: Supernet, code: Tensor, found: Sequence[nn.Module], weight: float
+    ) -> Architecture:
+        """One network: operations' weights learn on validation phantoms, the supernet's on training ones, in turn."""
+        logits = [torch.zeros(len(names), requires_grad=True) for names in (*DOWN_CELL, *UP_CELL)]
+        chooser = torch.optim.Adam(logits, lr=0.05, betas=(0.5, 0.999))
+        drawn = {part: self.batches(part, f"search {len(found)}") for part in ("train", "validation")}
+
+        def loss(part: str) -> Tensor:
+            inputs, doses = drawn[part]()
+            mixture = space.of_cells([row.softmax(dim=0) for row in logits])
+            with supernet.coded_mixture(mixture, code) as network:
+                dose = network(inputs)[-1]
+            total = masked_l1(dose, doses, inputs)
+            for reference in found:
+                with torch.no_grad():
+                    other = reference(inputs)[-1]
+                total = total + weight * (LEAST_DIFFERENCE - relative_difference(dose, other, inputs)).clamp_min(0)
+            return total
+
+        def step() -> Tensor:
+            for row, gradient in zip(logits, torch.autograd.grad(loss("validation"), logits)):
+                row.grad = gradient
+            chooser.step()
+            return loss("train")
+
+        optimizer = KShotSGD(supernet.parameters(), lr=0.05 * len(code), momentum=0.9, nesterov=True)
+        train(optimizer, self.scale.search_steps, step, self.bar, f"search {len(found) + 1}")
+        return Architecture(tuple(int(row.argmax()) for row in space.of_cells(logits)))
+
+    def teach(self, network: nn.Module, title: str, loss: Callable[..., Tensor]) -> nn.Module:
+        """Trains a network by a loss of inputs, true doses and the network's outputs."""
+        draw = self.batches("train", "training")
+
+        def step() -> Tensor:
+            inputs, doses = draw()
+            return loss(inputs, doses, network(inputs))
+
+        train(torch.optim.Adam(network.parameters(), lr=3e-3), self.scale.steps, step, self.bar, title)
+        return network.eval()
+
+
+def fit(inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
+    return masked_l1(outputs[-1], doses, inputs)
+
+
+class Distillation:
+    """The student's loss. In each step the discriminators learn first, by an optimiser of their own."""
+
+    def __init__(self, teachers: Sequence[nn.Module], features: Sequence[Tensor], generator: torch.Generator) -> None:
+        self.teachers = teachers
+        with seeded_by(generator):
+            self.discriminators = nn.ModuleList(
+                nn.Sequential(
+                    nn.AdaptiveAvgPool3d(2),
+                    nn.Flatten(),
+                    *(nn.Linear(8 * level.shape[1], 16), nn.LeakyReLU(0.2)),
+                    *(nn.Linear(16, 16), nn.LeakyReLU(0.2)),
+                    nn.Linear(16, 1),
+                )
+                for level in features
+            )
+        self.optimizer = torch.optim.Adam(self.discriminators.parameters(), lr=1e-3)
+
+    def __call__(self, inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
+        with torch.no_grad():
+            wanted = mean_outputs(self.teachers, inputs)
+        real, student = wanted[:-1], outputs[:-1]
+        self.optimizer.zero_grad()
+        (self.deceived(real, 1.0) + self.deceived([level.detach() for level in student], 0.0)).backward()
+        self.optimizer.step()
+        match = sum(F.mse_loss(*levels) for levels in zip(student, real)) / len(real)
+        deceit = self.deceived(student, 1.0)
+        return fit(inputs, wanted[-1], outputs) + FEATURE_WEIGHT * match + ADVERSARIAL_WEIGHT * deceit
+
+    def deceived(self, features: Sequence[Tensor], answer: float) -> Tensor:
+        """Mean cross-entropy of the discriminators' answers with a given one: 1 for the teachers' features."""
+        logits = torch.cat([judge(level) for judge, level in zip(self.discriminators, features)], dim=1)
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))
+
+
+def mean_outputs(networks: Sequence[nn.Module], inputs: Tensor) -> list[Tensor]:
+    """Features and dose, each the mean of several networks'."""
+    return [torch.stack(outputs).mean(dim=0) for outputs in zip(*(network(inputs) for network in networks))]
+
+
+@torch.no_grad()
+def predicted(networks: Sequence[nn.Module], inputs: Tensor) -> Tensor:
+    """The mean dose of several networks, without the negative ones."""
+    return torch.stack([network(inputs)[-1] for network in networks]).mean(dim=0).clamp_min(0)
+
+
+def dose_score(networks: Sequence[nn.Module], data: tuple[Tensor, Tensor]) -> float:
+    """Mean error in the body in Gy."""
+    inputs, doses = data
+    return GRAY * float(masked_l1(predicted(networks, inputs), doses, inputs))
+
+
+def milliseconds(networks: Sequence[nn.Module], inputs: Tensor) -> float:
+    """Time for one phantom, the median."""
+    times = []
+    for phantom in inputs.split(1):
+        start = time.perf_counter()
+        predicted(networks, phantom)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def drawn(
+    data: tuple[Tensor, Tensor], ensemble: Sequence[nn.Module], student: nn.Module, scores: Mapping[str, float]
+) -> Figure:
+    """A slice through the first phantom's target: density, doses, the student's error; and the scores."""
+    inputs, doses = (part[:1] for part in data)
+    depth = int(inputs[0, 1].sum(dim=(1, 2)).argmax())
+    student_dose = predicted([student], inputs)
+    pictures = {
+        "density": inputs,
+        "dose (Gy)": GRAY * doses,
+        "ensemble": GRAY * predicted(ensemble, inputs),
+        "student": GRAY * student_dose,
+        "student's error": GRAY * (student_dose - doses).abs(),
+    }
+    figure = Figure(figsize=(15, 3.2), layout="constrained")
+    *axes, last = figure.subplots(1, len(pictures) + 1)
+    for place, (title, volume) in zip(axes, pictures.items()):
+        limits = {} if title == "density" else {"vmin": 0, "vmax": 10 if "error" in title else 1.1 * GRAY}
+        image = place.imshow(volume[0, 0, depth], cmap="gray" if title == "density" else "turbo", **limits)
+        figure.colorbar(image, ax=place, shrink=0.7)
+        place.set_title(title)
+        place.set_axis_off()
+    last.barh(list(scores), list(scores.values()))
+    last.set_xlabel("dose score (Gy), lower is better")
+    return figure
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("dose_run"),
+    seed: int = 0,
+    diversity: Annotated[float, typer.Option(help="weight of the term that parts the networks")] = DIVERSITY_WEIGHT,
+    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+) -> None:
+    """Searches diverse dose networks, distils their ensemble, and writes metrics.json and picture.png."""
+    new_folder(out)
+    start = time.perf_counter()
+    space = DoseSpace()
+    with ConsoleProgress(Console()) as bar:
+        work = Trainer(QUICK if quick else Scale(), seed, bar)
+        supernet = Supernet(space, TEACHERS, named_generator(seed, "supernet"))
+        paths: list[Architecture] = []
+        teachers: list[nn.Module] = []
+        for number in range(1, TEACHERS + 1):
+            code = torch.full((TEACHERS,), 0.1).index_fill(0, torch.tensor(number - 1), 1.1 - 0.1 * TEACHERS)
+            paths.append(work.search(space, supernet, code, teachers, diversity))
+            network = space.new_network(paths[-1], named_generator(seed, f"teacher {number}"))
+            teachers.append(work.teach(network, f"teacher {number}", fit))
+        validation = [dose_score([teacher], work.data["validation"]) for teacher in teachers]
+        best = validation.index(min(validation))
+        student = space.new_network(paths[best], named_generator(seed, "student"))
+        features = mean_outputs(teachers, work.data["test"][0][:1])[:-1]
+        work.teach(student, "student", Distillation(teachers, features, named_generator(seed, "discriminators")))
+    test = work.data["test"]
+    networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}
+    networks |= {"ensemble": teachers, "student": [student]}
+    scores = {title: dose_score(several, test) for title, several in networks.items()}
+    pairs = itertools.combinations([predicted([teacher], test[0]) for teacher in teachers], 2)
+    metrics = {
+        "seed": seed,
+        "quick": quick,
+        "diversity_weight": diversity,
+        "dose_score_gray": scores,
+        "student_is_like": f"teacher {best + 1}",
+        "macs": {
+            title: sum(map(space.count_macs, p)) for title, p in (("ensemble", paths), ("student", [paths[best]]))
+        },
+        "milliseconds": {title: milliseconds(networks[title], test[0]) for title in ("ensemble", "student")},
+        "relative_differences": [float(relative_difference(*pair, test[0])) for pair in pairs],
+        "architectures": [space.operation_names(path) for path in paths],
+        "seconds": time.perf_counter() - start,
+    }
+    write_results(out, metrics, drawn(test, teachers, student, scores))
+
+
+if __name__ == "__main__":
+    typer.run(main)

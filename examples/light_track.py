@@ -1,0 +1,348 @@
+"""Searches a light Siamese tracker as LightTrack does, over backbone, output layer and head, on rendered videos.
+
+A tracker is shown an object once, as the template z, and finds it again in a window x around where it was last. Both go
+through one backbone; each position p of the template's features is a 1x1 kernel over those of the window,
+
+    correlation[p, i] = <embed(z)[p], embed(x)[i]>,
+
+and two towers read the correlations: one scores the positions i, the other gives the sides of the box around each. A
+K-shot supernet learns all trackers by random paths, evolution picks the one with the highest average overlap, and it is
+trained anew beside random trackers and a hand-made one of as many multiply-accumulates.
+
+    python examples/light_track.py --out tracker --seed 0
+
+Yan et al., "LightTrack: Finding Lightweight Neural Networks for Object Tracking via One-Shot Architecture Search",
+CVPR 2021. docs/examples/light_track.md has the results, and what differs from the paper.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from common import new_folder, train, write_results
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
+
+from kshot_ext.nas.networks.calibration import recalibrated
+from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet
+from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
+from kshot_ext.nas.networks.simplex_net import SimplexNet
+from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.randomness import named_generator
+from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.blocks import InvertedResidual, conv_batch_norm, depthwise_batch_norm
+from kshot_ext.nas.spaces.counting import Cost
+from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
+from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
+from kshot_ext.nas.spaces.width_ratios import scaled
+from kshot_ext.nas.training.optimization import decay_groups
+from kshot_ext.optim import KShotSGD
+
+STRIDE = 4  # of the features, in pixels
+CELLS = WINDOW // STRIDE  # positions of the score map along a side
+KERNEL = TEMPLATE // STRIDE
+STEM, NECK, TOWER = 8, 24, 24  # channels
+BLOCKS = ((8, 16, 2), (16, 20, 1), (20, 24, 1), (24, 32, 1))  # channels in and out, stride
+SHOTS = 2
+LEARNING_RATE, WEIGHT_DECAY = 0.05, 1e-4
+COLOURS = {"found": "#E69F00", "hand-made": "#0072B2"}
+USUAL_SIDE = 0.125  # half a box's side as a part of the window's, about
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed."""
+
+    batch: int = 32
+    supernet_steps: int = 500
+    population: int = 14
+    generations: int = 6
+    steps: int = 400  # of each network that is trained anew
+    videos: int = 24
+    test_videos: int = 100
+    frames: int = 20
+    rivals: int = 3  # random trackers
+
+
+QUICK = Scale(8, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1)
+
+
+class Tracker(nn.Module):
+    """One path: a backbone up to its output layer, the correlation, and the two towers of the head."""
+
+    def __init__(self, stem: nn.Module, layers: list[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.head = stem, head
+        self.blocks, self.output = nn.ModuleList(layers[: len(BLOCKS)]), layers[len(BLOCKS)]
+        self.scoring, self.boxing = (nn.Sequential(*layers[start : start + 3]) for start in (-6, -3))
+
+    def embed(self, images: Tensor, depth: int | None = None) -> Tensor:
+        """Features ``[N, NECK, H / 4, W / 4]`` of the output layer; blocks behind it are run up to ``depth`` only."""
+        features = [self.stem(images)]
+        for block in self.blocks[: depth or self.output.depth]:
+            features.append(block(features[-1]))
+        return self.output(features[self.output.depth])
+
+    def match(self, template: Tensor, window: Tensor) -> Tensor:
+        """Features to the logit of each position and the four logarithmic sides around it, ``[N, 5, CELLS, CELLS]``."""
+        correlation = torch.bmm(template.flatten(2).transpose(1, 2), window.flatten(2))
+        fused = self.head["fusion"](correlation.view(-1, KERNEL**2, CELLS, CELLS))
+        return torch.cat([self.head["score"](self.scoring(fused)), self.head["box"](self.boxing(fused))], dim=1)
+
+    def forward(self, images: tuple[Tensor, Tensor] | Tensor) -> Tensor:
+        if isinstance(images, Tensor):  # as costs are counted: one frame, and every block, to know the cost of each
+            window = self.embed(images, len(BLOCKS))
+            return self.match(window[..., :KERNEL, :KERNEL], window)
+        template, window = images
+        return self.match(self.embed(template), self.embed(window))
+
+
+class OutputLayer(nn.Sequential):
+    """1x1 convolution of the features of one block; the blocks behind it are not needed."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(conv_batch_norm(BLOCKS[depth - 1][1], NECK, 1, activation=None))
+        self.depth = depth
+
+
+class TrackerSpace(SearchSpace):
+    """Four blocks, the block whose features are used, and the two towers with their widths; cheap choices first."""
+
+    def __init__(self) -> None:
+        tower = [("separable 3", "separable 5"), *[("skip", "separable 3", "separable 5")] * 2]
+        super().__init__(
+            "tracker",
+            image_shape=(3, WINDOW, WINDOW),
+            num_classes=5,  # what the head puts out for each position
+            operations=[
+                *[tuple(f"block {k} {e}" for e in (2, 4) for k in (3, 5, 7))] * len(BLOCKS),
+                tuple(f"output {depth}" for depth in (2, 3, 4)),
+                *(tower * 2),
+            ],
+            width_names=("score tower", "box tower"),
+            widths=(0.5, 0.75, 1.0),
+        )
+
+    def network_shape(self, ratios: tuple[float, ...]) -> NetworkShape:
+        widths = tuple(scaled(TOWER, ratio) for ratio in ratios)
+        towers = [shape for width in widths for shape in ((NECK, width), (width, width), (width, width))]
+        return NetworkShape(stem=None, layers=(*BLOCKS, None, *towers), head=widths)
+
+    def stem(self, shape: None) -> nn.Module:
+        return conv_batch_norm(3, STEM, 3, stride=2)
+
+    def candidate(self, operation: str, shape: tuple[int, ...] | None) -> nn.Module:
+        kind, *numbers = operation.split()
+        if kind == "skip":
+            return nn.Identity()
+        if kind == "output":
+            return OutputLayer(int(numbers[0]))
+        kernel_size, *expansion = map(int, numbers)
+        if kind == "separable":
+            filtered = depthwise_batch_norm(shape[0], kernel_size)
+            return nn.Sequential(filtered, conv_batch_norm(*shape, 1))
+        inner = expansion[0] * shape[0]
+        return InvertedResidual(*shape[:1], inner, shape[1], kernel_size=kernel_size, stride=shape[2], shortcut=False)
+
+    def head(self, shape: tuple[int, int]) -> nn.Module:
+        score, box = shape
+        return nn.ModuleDict(
+            {
+                "fusion": conv_batch_norm(KERNEL**2, NECK, 1),
+                "score": nn.Conv2d(score, 1, 1),
+                "box": nn.Conv2d(box, 4, 1),
+            }
+        )
+
+    def assemble(self, stem: nn.Module, layers: list[nn.Module], head: nn.Module) -> Tracker:
+        return Tracker(stem, list(layers), head)
+
+    def depth(self, architecture: Architecture) -> int:
+        """The block whose features are used."""
+        return int(self.operation_names(architecture)[len(BLOCKS)].split()[1])
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Of a frame of a video, whose template is embedded once and for all; without the blocks that are not run."""
+        whole = super().cost(architecture)
+        unused = [self.layer_cost(i, architecture.operations[i]) for i in range(self.depth(architecture), len(BLOCKS))]
+        return Cost(whole.macs - sum(c.macs for c in unused), whole.parameters - sum(c.parameters for c in unused))
+
+    def hand_made(self) -> Architecture:
+        """What one would draw: kernels of 3 everywhere, the deepest features, full towers."""
+        names = ("block 3 4",) * len(BLOCKS) + ("output 4",) + ("separable 3",) * 6
+        return Architecture(tuple(self.operations(i).index(name) for i, name in enumerate(names)), widths=(2, 2))
+
+
+def cells_and_boxes(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of the positions ``[CELLS^2, 2]``, and the box at each as corners ``[N, CELLS^2, 4]``, in the window."""
+    line = (torch.arange(CELLS) + 0.5) / CELLS
+    cells = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=2).flatten(0, 1)
+    sides = USUAL_SIDE * output[:, 1:].flatten(2).movedim(1, 2).clamp(-3, 3).exp()
+    return cells, torch.cat([cells - sides[..., :2], cells + sides[..., 2:]], dim=2)
+
+
+def tracking_loss(output: Tensor, boxes: Tensor) -> Tensor:
+    """Cross-entropy of the scores, both kinds of positions weighing the same, and -log overlap where the object is."""
+    cells, found = cells_and_boxes(output)
+    truth = boxes.unsqueeze(1)
+    away = (cells - truth[..., :2]).abs()
+    inside = (away < (truth[..., 2:] / 4).clamp_min(0.51 / CELLS)).all(dim=2)
+    outside = (away > truth[..., 2:] / 2).any(dim=2) & ~inside
+    entropy = F.binary_cross_entropy_with_logits(output[:, 0].flatten(1), inside.float(), reduction="none")
+    fit = overlap(found, corners(truth))[inside].clamp_min(1e-3).log()
+    return (entropy[inside].mean() + entropy[outside].mean()) / 2 - fit.mean()
+
+
+@torch.no_grad()
+def track(network: Tracker, videos: Videos) -> Tensor:
+    """Boxes ``[N, T, 4]`` by centre and size; the first is the true one, of the template."""
+    box = videos.boxes[:, 0]
+    template = network.embed(videos.view(0, box[:, :2], window_side(box) / 2, TEMPLATE))
+    hann = torch.hann_window(CELLS + 2, periodic=False)[1:-1]
+    near = (hann.view(-1, 1) * hann).flatten()
+    path = [box]
+    for frame in range(1, videos.centres.shape[1]):
+        side = window_side(box)
+        output = network.match(template, network.embed(videos.view(frame, box[:, :2], side, WINDOW)))
+        merit = 0.7 * output[:, 0].flatten(1).sigmoid() + 0.3 * near
+        _, found = cells_and_boxes(output)
+        low, high = found[torch.arange(len(box)), merit.argmax(dim=1)].split(2, dim=1)
+        centre = box[:, :2] + ((low + high) / 2 - 0.5) * side.unsqueeze(1)
+        box = torch.cat([centre, torch.lerp(box[:, 2:], (high - low) * side.unsqueeze(1), 0.4)], dim=1)
+        path.append(box)
+    return torch.stack(path, dim=1)
+
+
+def average_overlap(network: Tracker, videos: Videos) -> float:
+    """Mean overlap over all frames but the first."""
+    with evaluation_mode(network):
+        return float(overlap(corners(track(network, videos)), corners(videos.boxes))[:, 1:].mean())
+
+
+def train_supernet(space: TrackerSpace, scale: Scale, seed: int, bar: ConsoleProgress) -> CodedSupernet:
+    """All trackers at once: a random path a step, under the code that its cost gives it."""
+    supernet = Supernet(space, SHOTS, named_generator(seed, "supernet"))
+    codes = SimplexNet(space, SHOTS, named_generator(seed, "codes"), settings=CodeSettings(start="cost"))
+    generator = named_generator(seed, "training of the supernet")
+
+    def loss() -> Tensor:
+        images, boxes = random_pairs(scale.batch, generator)
+        path = space.sample(generator)
+        return tracking_loss(supernet(images, path, codes.code(path)), boxes)
+
+    groups = decay_groups(supernet, WEIGHT_DECAY / SHOTS, decay_norms=False)
+    optimizer = KShotSGD(groups, lr=SHOTS * LEARNING_RATE, momentum=0.9, nesterov=True)
+    train(optimizer, scale.supernet_steps, loss, bar, "supernet")
+    return CodedSupernet(supernet, codes)
+
+
+def train_alone(
+    space: TrackerSpace, path: Architecture, scale: Scale, seed: int, bar: ConsoleProgress, title: str
+) -> Tracker:
+    """A new network; all of one seed see the same pairs."""
+    network = space.new_network(path, named_generator(seed, "network"))
+    generator = named_generator(seed, "training alone")
+
+    def loss() -> Tensor:
+        images, boxes = random_pairs(scale.batch, generator)
+        return tracking_loss(network(images), boxes)
+
+    groups = decay_groups(network, WEIGHT_DECAY, decay_norms=False)
+    train(torch.optim.SGD(groups, LEARNING_RATE, momentum=0.9, nesterov=True), scale.steps, loss, bar, title)
+    return network
+
+
+def evolve(
+    coded: CodedSupernet, limits: SearchLimits, scale: Scale, seed: int, bar: ConsoleProgress
+) -> EvolutionSearch:
+    """Evolution on average overlap, each path with batch-norm statistics of its own."""
+    generator = named_generator(seed, "evolution")
+    pairs = [random_pairs(2 * scale.batch, generator) for _ in range(3)]
+    videos = Videos.random(torch.arange(scale.frames).expand(scale.videos, -1), generator)
+
+    def evaluate(path: Architecture) -> Scores:
+        with coded.network(path) as network, recalibrated(network, pairs):
+            found = average_overlap(network, videos)
+        return Scores(accuracy=found, loss=1 - found)
+
+    settings = SearchSettings(scale.population, scale.generations, mutation_probability=0.1, method="evolution")
+    search = EvolutionSearch(evaluate, coded.supernet.space, limits, settings, generator, score="accuracy")
+    bar.start("evolution", scale.generations)
+    bests: list[float] = []
+    while not search.finished:
+        bests.append(search.step().best.merit)
+        bar.finish_step(search.generation, {"best average overlap": bests[-1]})
+    return search, bests
+
+
+def drawn(networks: dict[str, Tracker], overlaps: dict[str, float], videos: Videos) -> Figure:
+    """Frames of the first video with the true box and those of two trackers, and the average overlaps."""
+    figure = Figure(figsize=(14, 2.9), layout="constrained")
+    *axes, last = figure.subplots(1, 6)
+    everything = torch.zeros(len(videos.ground), 2), torch.full((len(videos.ground),), 2.0)
+    tracks = {"white": videos.boxes} | {COLOURS[title]: track(networks[title], videos) for title in COLOURS}
+    for place, frame in zip(axes, torch.linspace(0, videos.centres.shape[1] - 1, len(axes)).int().tolist()):
+        image = videos.view(frame, *everything, 96)[0]
+        place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2), extent=(-1, 1, 1, -1))
+        for colour, boxes in tracks.items():
+            left, top, right, bottom = corners(boxes[0, frame]).tolist()
+            place.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour)
+        place.set_title(f"frame {frame}")
+        place.set_axis_off()
+    last.barh(list(overlaps), list(overlaps.values()), color=[COLOURS.get(title, "grey") for title in overlaps])
+    last.set_xlabel("average overlap (white: true boxes)")
+    return figure
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("light_track_run"),
+    seed: int = 0,
+    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+) -> None:
+    """Searches a tracker, trains it beside others of equal cost, and writes metrics.json and picture.png."""
+    new_folder(out)
+    start = time.perf_counter()
+    scale, space = QUICK if quick else Scale(), TrackerSpace()
+    hand_made = space.hand_made()
+    budget = space.count_macs(hand_made)
+    generator = named_generator(seed, "test")
+    test = Videos.random(torch.arange(scale.frames).expand(scale.test_videos, -1), generator)
+    with ConsoleProgress(Console()) as bar:
+        coded = train_supernet(space, scale, seed, bar)
+        search, bests = evolve(coded, SearchLimits(max_macs=budget), scale, seed, bar)
+        paths = {"found": search.best.architecture, "hand-made": hand_made}
+        for number in range(1, scale.rivals + 1):
+            rival = random_architecture_of_equal_budget(space, budget, 0.05, generator, exclude=paths.values())
+            paths[f"random {number}"] = rival
+        networks = {title: train_alone(space, path, scale, seed, bar, title) for title, path in paths.items()}
+    overlaps = {title: average_overlap(network, test) for title, network in networks.items()}
+    rivals = [value for title, value in overlaps.items() if title.startswith("random")]
+    metrics = {
+        "seed": seed,
+        "quick": quick,
+        "average_overlap": overlaps | {"random": sum(rivals) / len(rivals)},
+        "macs": {title: space.count_macs(path) for title, path in paths.items()},
+        "parameters": {title: space.count_parameters(path) for title, path in paths.items()},
+        "output_block": {title: space.depth(path) for title, path in paths.items()},
+        "best_of_each_generation": bests,
+        "found": [*space.operation_names(paths["found"]), *space.ratios(paths["found"])],
+        "seconds": time.perf_counter() - start,
+    }
+    write_results(out, metrics, drawn(networks, overlaps, test))
+
+
+if __name__ == "__main__":
+    typer.run(main)
