@@ -32,7 +32,8 @@ from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.results_file import read_results
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.strict_json import strict_json
@@ -198,13 +199,14 @@ def search_run(record: RunRecord, budget: str, settings: SearchSettings) -> dict
     job = RankJob(record.settings, splits)
     job.loop.load_state_dict(record.load_checkpoint("supernet").state)
     limits = SearchLimits(Budget.parse(budget).max_macs(job.space))
-    evolution = EvolutionSearch(job.evaluation, job.space, limits, settings, job.generator("search of the benchmark"))
-    while not evolution.finished:
-        evolution.step()
-    best = evolution.best_first()[:10]
+    archive = Archive(job.evaluation, job.space, limits, job.generator("search of the benchmark"))
+    search = Generations(archive, settings)
+    while not search.finished:
+        search.step()
+    best = archive.best_first()[:10]
     truths = [job.truth[result.architecture] for result in best if result.architecture in job.truth]
     return {
-        "evaluated": len(evolution.history),
+        "evaluated": len(archive),
         "in_the_table": len(truths),
         "truth_of_found": truths[0] if truths else None,
         "best_truth_of_found": max(truths, default=None),

@@ -3,7 +3,8 @@
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.networks.evaluation import evaluate_architecture
 from kshot_ext.nas.networks.export import extract
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
@@ -24,14 +25,15 @@ def test_finds_a_network_that_learns(tiny_space, tiny_splits, make_loop, seeded)
         return evaluate_architecture(coded, architecture, calibration, validation)
 
     limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) * 7 // 10)
-    search = EvolutionSearch(evaluate, tiny_space, limits, SearchSettings(population=4, generations=2), seeded(3))
+    archive = Archive(evaluate, tiny_space, limits, seeded(3))
+    search = Generations(archive, SearchSettings(population=4, generations=2))
     while not search.finished:
         search.step()
-    winner = search.best.architecture
+    winner = archive.best.architecture
     inherited = extract(coded.supernet, winner, coded.code(winner), calibration)
     assert inherited(validation[0][0]).shape == (15, 3)
 
-    rival = random_architecture_of_equal_budget(tiny_space, search.best.macs, 0.2, seeded(4), exclude=[winner])
+    rival = random_architecture_of_equal_budget(tiny_space, archive.best.macs, 0.2, seeded(4), exclude=[winner])
     for architecture in (winner, rival):
         network = tiny_space.build(architecture, seeded(5))
         retraining = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=8, batch_size=8), seeded(6))

@@ -33,7 +33,7 @@ from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
-_LIBRARIES = ("matplotlib", "pymoo", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
 
 
 def search_command(

@@ -17,7 +17,7 @@ from kshot_ext.nas.messages import visible
 from kshot_ext.nas.networks.code_report import LEAST_DISTANCE
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.search.pareto import Evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

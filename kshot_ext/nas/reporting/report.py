@@ -10,7 +10,7 @@ from kshot_ext.nas.reporting import page
 from kshot_ext.nas.reporting.code_facts import code_banner, code_section
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RunResult
-from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.search.pareto import Evaluated
 
 CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",

@@ -25,7 +25,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
-from kshot_ext.nas.search.evolution_search import Evaluated
+from kshot_ext.nas.search.pareto import Evaluated
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
@@ -151,7 +151,6 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
         return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    search = job.search
     operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
     return [
         picture(
@@ -162,7 +161,7 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
         ),
         picture(
             "search",
-            plots.plot_search(search.history, search.pareto_front, result),
+            plots.plot_search(job.archive.history, job.search.pareto_front, result),
             "Search",
             "Every architecture that the search evaluated with the supernet's weights.",
         ),
@@ -172,13 +171,13 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
             "Training",
             "Loss of the supernet's sampled paths, and of both networks trained from scratch.",
         ),
-        *draw_codes(folder, job.method.coded, [item.architecture for item in _evenly_by_cost(search.history)]),
+        *draw_codes(folder, job.method.coded, [item.architecture for item in _evenly_by_cost(job.archive.history)]),
     ]
 
 
 def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation | None, list[Picture]]:
     """How the search's scores rank the architectures that the table knows; nothing if it knows fewer than two."""
-    known = [item for item in job.search.history if item.architecture in job.truth]
+    known = [item for item in job.archive.history if item.architecture in job.truth]
     if len(known) < 2:
         return None, []
     truth, score = [job.truth[item.architecture] for item in known], job.settings.evaluation.score
@@ -214,7 +213,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
     if splits.notes:
         facts["notes on the data"] = "; ".join(splits.notes)
     if job.latency_table is not None:
-        error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.search.history, _TIMED)])
+        error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.archive.history, _TIMED)])
         facts["latency"] = (
             f"latency predicted from timed parts, {error.mean:.1%} off on average "
             f"(at worst {error.worst:.1%}) for {error.networks} whole networks"

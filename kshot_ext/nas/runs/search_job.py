@@ -16,7 +16,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.stages import RetrainStage, SearchStage, Stage, SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
-from kshot_ext.nas.search.evolution_search import Evaluate
+from kshot_ext.nas.search.archive import Archive, Evaluate
 from kshot_ext.nas.search.latency_table import LatencyTable
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
@@ -35,7 +35,7 @@ class SearchJob(SupernetJob[RunSettings]):
         settings: what to do.
         splits: the images to do it with.
         processes: those that train the supernet together; None for this one alone.
-        apply_to_all: evaluates a population; see `EvolutionSearch`.
+        apply_to_all: evaluates a population; see `Archive`.
 
     Raises:
         ValueError: if settings, images and space do not fit together, or no network meets the budget.
@@ -54,15 +54,15 @@ class SearchJob(SupernetJob[RunSettings]):
         self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
         limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
         self._supernet_stage = SupernetStage(self.loop)
-        self._search_stage = SearchStage(
+        self.archive = Archive(
             self.evaluation,
             self.space,
             limits,
-            settings.search,
             self.generator("search"),
             apply_to_all,
             settings.evaluation.score,
         )
+        self._search_stage = SearchStage(self.archive, settings.search)
         self.search = self._search_stage.work
         self._rehearse(limits)
 
@@ -95,7 +95,7 @@ class SearchJob(SupernetJob[RunSettings]):
             run(RetrainStage(title, trainer))
             return trainer.network, self._describe(title, architecture, trainer)
 
-        best = self.search.best.architecture
+        best = self.archive.best.architecture
         network, winner = retrain("winner", best)
         _, random = retrain("random", self._rival(best))
         score = self.settings.evaluation.score

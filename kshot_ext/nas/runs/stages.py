@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import torch
-
 from kshot_ext.nas.messages import notice, one_line
-from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
-from kshot_ext.nas.search.evolution_search import Evaluate, EvolutionSearch, SearchSettings
-from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.spaces.limits import SearchLimits
-from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.epoch_trainer import OnStep
 from kshot_ext.nas.training.loop import TrainingLoop
@@ -89,23 +84,18 @@ class SupernetStage(Stage):
 
 
 class SearchStage(Stage):
-    """Evolution; a step is a generation. Takes what `EvolutionSearch` takes."""
+    """A search; a step is a generation.
+
+    Args:
+        archive: evaluates, and keeps what is found.
+        settings: of the search.
+    """
 
     unit = "generation"
 
-    def __init__(
-        self,
-        evaluate: Evaluate,
-        space: SearchSpace,
-        limits: SearchLimits,
-        settings: SearchSettings,
-        generator: torch.Generator,
-        apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
-        score: str = "loss",
-    ) -> None:
-        search = EvolutionSearch(evaluate, space, limits, settings, generator, apply_to_all, score)
-        super().__init__("search", "search", search, settings.generations)
-        self.headline = (f"best_{score}", f"mean_{score}")
+    def __init__(self, archive: Archive, settings: SearchSettings) -> None:
+        super().__init__("search", "search", Generations(archive, settings), settings.generations)
+        self.headline = (f"best_{archive.score}", f"mean_{archive.score}")
 
     @property
     def done(self) -> int:
@@ -113,7 +103,8 @@ class SearchStage(Stage):
 
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
         evaluated = count(1)
-        self.work.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / self.work.settings.population, 1))
+        size = self.work.settings.population
+        self.work.archive.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / size, 1))
         report = self.work.step()
         values = {
             "best_loss": report.best.scores.loss,

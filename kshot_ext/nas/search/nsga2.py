@@ -1,129 +1,83 @@
-"""One generation of NSGA-II at a time, by pymoo.
+"""NSGA-II: a population that trades the score against costs.
 
-pymoo's own algorithm object can only be kept by pickling it. Here each generation is rebuilt from its parents
-and a seed, so that a search stores nothing but architectures and scores.
 Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.duplicate import DuplicateElimination
-from pymoo.core.individual import Individual
-from pymoo.core.mutation import Mutation
-from pymoo.core.population import Population
-from pymoo.core.problem import Problem
-from pymoo.core.repair import Repair
-from pymoo.core.termination import NoTermination
-from pymoo.operators.crossover.ux import UniformCrossover
 
-Genes = tuple[int, ...]
+from kshot_ext.nas.extras import require
+from kshot_ext.nas.randomness import draw_seed
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.pareto import costs_of
+from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from kshot_ext.nas.search.nsga2_generation import Generation
+
+_WORST = 1e60  # of networks without numbers, which may be the cheapest; beyond float32, and pymoo wants no infinity
 
 
-class Generation:
-    """One generation: parents in, children out, then the children's objectives in and the survivors out.
+class NSGA2(Searcher):
+    """Children of a population whose best fronts survive: merit up, costs down.
+
+    Its first population is what the archive holds when it is first asked.
 
     Args:
-        parents: genes of the population, one choice per layer and per width.
-        objectives: float64 ``[P, M]``, all to be minimised.
-        num_choices: number of choices of each gene.
-        repair: makes a child legal.
-        is_known: whether a child needs no evaluation any more, and so is not wanted.
-        mutation_probability: chance of each gene to be drawn anew.
-        seed: of all random choices of this generation.
+        mutation_probability: chance of each choice to be drawn anew in a child.
+        costs: names of the costs, fields of :class:`kshot_ext.nas.search.pareto.Evaluated`.
+
+    Raises:
+        MissingExtraError: if pymoo is not installed.
     """
 
-    def __init__(
-        self,
-        parents: Sequence[Genes],
-        objectives: NDArray[np.float64],
-        *,
-        num_choices: Sequence[int],
-        repair: Callable[[Genes], Genes],
-        is_known: Callable[[Genes], bool],
-        mutation_probability: float,
-        seed: int,
-    ) -> None:
-        upper = np.array(num_choices) - 1
-        problem = Problem(n_var=len(upper), n_obj=objectives.shape[1], xl=0 * upper, xu=upper, vtype=int)
-        self._algorithm = NSGA2(
-            pop_size=len(parents),
-            sampling=_evaluated(Population.new(X=np.array(parents)), objectives),
-            crossover=UniformCrossover(),
-            mutation=_RandomChoice(mutation_probability),
-            repair=_RepairEach(repair),
-            eliminate_duplicates=_DropKnown(is_known),
-        ).setup(problem, seed=seed, termination=NoTermination())
-        self._algorithm.tell(infills=self._algorithm.ask())
-        self._children: Population | None = None
+    def __init__(self, mutation_probability: float, costs: Sequence[str] = ("macs",)) -> None:
+        require("pymoo")  # now, and not when a supernet has been trained
+        self.mutation_probability = mutation_probability
+        self.costs = tuple(costs)
+        self._population: list[Architecture] = []
+        self._generation: Generation | None = None
 
-    def children(self) -> list[Genes]:
-        """New genes, all different, at most as many as parents; none if the legal ones are used up."""
-        self._children = self._algorithm.ask()
-        return [] if self._children is None else [_genes(child) for child in self._children]
+    def ask(self, archive: Archive, count: int) -> list[Architecture]:
+        """New children, at most as many as there are parents, and at most ``count``."""
+        from kshot_ext.nas.search.nsga2_generation import Generation
 
-    def survivors(self, objectives: NDArray[np.float64]) -> list[Genes]:
-        """The next population: the best fronts of parents and children, the last one thinned by crowding.
+        space = archive.space
+        parents = self._population or [result.architecture for result in archive.history]
+        self._population = parents
+        self._generation = Generation(
+            [space.genes(architecture) for architecture in parents],
+            self._objectives(archive, parents),
+            num_children=min(count, len(parents)),
+            num_choices=space.num_choices,
+            repair=lambda genes: space.genes(archive.repair(space.from_genes(genes))),
+            is_known=lambda genes: space.from_genes(genes) in archive,
+            mutation_probability=self.mutation_probability,
+            seed=draw_seed(archive.generator),
+        )
+        return [space.from_genes(genes) for genes in self._generation.children()]
 
-        Args:
-            objectives: float64 ``[number of children, M]``.
-        """
-        self._algorithm.tell(infills=_evaluated(self._children, objectives))
-        return [_genes(survivor) for survivor in self._algorithm.pop]
+    def survivors(self, archive: Archive, asked: Sequence[Architecture]) -> list[Architecture]:
+        if self._generation is not None and asked:
+            survivors = self._generation.survivors(self._objectives(archive, asked))
+            self._population = [archive.space.from_genes(genes) for genes in survivors]
+            self._generation = None
+        return self._population or list(asked)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"population": [architecture.to_json() for architecture in self._population]}
 
-class _RandomChoice(Mutation):
-    """Draws each gene anew with a given probability."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._population = [Architecture.from_json(text) for text in state["population"]]
+        self._generation = None
 
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def _do(self, problem, X, random_state=None, **kwargs):
-        fresh = random_state.integers(problem.xl, problem.xu, size=X.shape, endpoint=True)
-        return np.where(random_state.random(X.shape) < self.probability, fresh, X)
-
-
-class _RepairEach(Repair):
-    """Applies a function to the genes of each child."""
-
-    def __init__(self, repair: Callable[[Genes], Genes]) -> None:
-        super().__init__()
-        self.repair_genes = repair  # pymoo's operators have a `repair` of their own
-
-    def _do(self, problem, X, **kwargs):
-        return np.array([self.repair_genes(tuple(row.tolist())) for row in X])
-
-
-class _DropKnown(DuplicateElimination):
-    """Drops children that are evaluated already or appear twice; parents, all known, stay."""
-
-    def __init__(self, is_known: Callable[[Genes], bool]) -> None:
-        super().__init__()
-        self.is_known = is_known
-
-    def do(self, pop, *others, **kwargs):
-        seen = {_genes(individual) for other in others for individual in other}
-        kept = []
-        for index, individual in enumerate(pop):
-            genes = _genes(individual)
-            if genes in seen or (not individual.evaluated and self.is_known(genes)):
-                continue
-            seen.add(genes)
-            kept.append(index)
-        return pop[kept]
-
-
-def _genes(individual: Individual) -> Genes:
-    return tuple(individual.X.tolist())
-
-
-def _evaluated(population: Population, objectives: NDArray[np.float64]) -> Population:
-    population.set("F", objectives)
-    for individual in population:
-        individual.evaluated.add("F")
-    return population
+    def _objectives(self, archive: Archive, architectures: Sequence[Architecture]) -> np.ndarray:
+        results = [archive[architecture] for architecture in architectures]
+        rows = np.array([(-result.merit, *costs_of(result, self.costs)) for result in results], dtype=np.float64)
+        rows[[not result.scores.finite for result in results]] = _WORST
+        return rows

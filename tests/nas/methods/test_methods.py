@@ -22,7 +22,8 @@ from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.runs.settings import RunSettings, gather_settings
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.tables import SettingsError
@@ -96,11 +97,11 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
     images = (tiny_splits.train, tiny_splits.validation, tiny_splits.mean, tiny_splits.std)
     evaluation = InheritedEvaluation(loop.method.networks, *images)
     limits = SearchLimits(space.count_macs(space.largest()))
-    search = EvolutionSearch(evaluation, space, limits, SearchSettings(population=3, generations=1), seeded(0))
-    search.step()
-    best = search.best
+    archive = Archive(evaluation, space, limits, seeded(0))
+    Generations(archive, SearchSettings(population=3, generations=1)).step()
+    best = archive.best
     assert best.scores == evaluation(best.architecture)
-    assert len({item.scores.loss for item in search.history}) > 1
+    assert len({item.scores.loss for item in archive.history}) > 1
     assert_equal(state_of(loop), kept)  # to score a network changes none
     network = space.build(best.architecture, seeded(1))
     trainer = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=1, batch_size=8), seeded(2))

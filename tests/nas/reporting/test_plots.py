@@ -14,7 +14,7 @@ from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.evolution_search import Evaluated, pareto_front
+from kshot_ext.nas.search.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 
 HISTORY = [

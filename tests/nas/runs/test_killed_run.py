@@ -31,7 +31,7 @@ ATTEMPTS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-import kshot_ext.nas.search.nsga2, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
+import kshot_ext.nas.search.nsga2_generation, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.commands.search import search_command
 

@@ -23,7 +23,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings, SupernetSettings
 from kshot_ext.nas.runs.supernet_job import SupernetJob, load_data
-from kshot_ext.nas.search.evolution_search import SearchSettings
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import RetrainSettings
@@ -77,11 +77,11 @@ def test_a_search_goes_by_the_score_of_the_settings(tiny_splits: DataSplits, tmp
     result, _ = job.run(folder, metrics, ConsoleProgress(console))
     shown = console.file.getvalue()
     assert (f"best {score} " in shown, "best accuracy " in shown) == (True, score == "accuracy")
-    history = [item.scores for item in job.search.history]
+    history = [item.scores for item in job.archive.history]
     best = min(each.loss for each in history) if score == "loss" else max(each.accuracy for each in history)
     assert result.score == score
     assert {"loss": result.winner.supernet_loss, "accuracy": result.winner.supernet_accuracy}[score] == best
-    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == astuple(job.search.best.scores)
+    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == astuple(job.archive.best.scores)
     (last,) = (record for record in metrics.records if (record["stage"], record["step"]) == ("search", 2))
     assert (last["best_loss"], last["best_accuracy"]) == (result.winner.supernet_loss, result.winner.supernet_accuracy)
     folder.close()

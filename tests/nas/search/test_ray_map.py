@@ -20,7 +20,8 @@ from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.search import ray_map as ray_map_module
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.search.ray_map import RayMap
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
@@ -69,11 +70,12 @@ def test_a_search_by_two_processes_finds_what_one_finds(ray_map, tiny_space, tin
     limits, settings = SearchLimits(tiny_space.count_macs(tiny_space.largest())), SearchSettings(4, 3)
     histories, moves = [], []
     for apply_to_all in (map, ray_map):
-        search = EvolutionSearch(evaluation, tiny_space, limits, settings, seeded(2), apply_to_all)
-        search.on_evaluated = lambda search=search: moves.append(len(search.history))
+        archive = Archive(evaluation, tiny_space, limits, seeded(2), apply_to_all)
+        archive.on_evaluated = lambda archive=archive: moves.append(len(archive))
+        search = Generations(archive, settings)
         while not search.finished:
             search.step()
-        histories.append(search.history)
+        histories.append(archive.history)
     assert histories[0] == histories[1]
     assert len({result.scores for result in histories[0]}) > 1
     assert moves == [*range(1, len(histories[0]) + 1)] * 2
