@@ -56,12 +56,12 @@ def train(
     bar.start(title, steps)
     for step in range(1, steps + 1):
         value = loss()
-        check_loss(float(value))
+        check_loss(value.item())
         gradient_steps.backward(value)
         gradient_steps.step(optimizer, clip_norm=_CLIP_NORM)
         schedule.step()
         if step % max(steps // 5, 1) == 0:
-            bar.finish_step(step, {"loss": float(value)})
+            bar.finish_step(step, {"loss": value.item()})
         else:
             bar.move(step)
 

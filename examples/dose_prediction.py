@@ -21,20 +21,18 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from common import new_folder, train, write_results
-from matplotlib.figure import Figure
-from phantoms import INPUTS, SIDE, random_phantoms
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common import new_folder, train, write_results
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
@@ -42,6 +40,8 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.optim import KShotSGD
+from phantoms import INPUTS, SIDE, random_phantoms
+from pictures import draw_doses
 
 DEPTH, CHANNELS = 2, 8
 TEACHERS = 3
@@ -58,8 +58,8 @@ class Scale:
     train: int = 160  # phantoms
     validation: int = 40
     test: int = 60
-    search_steps: int = 100
-    steps: int = 400  # of each network that is trained anew
+    search_steps: int = 80
+    steps: int = 300  # of each network that is trained anew
 
 
 QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
@@ -282,33 +282,6 @@ def milliseconds(networks: Sequence[nn.Module], inputs: Tensor) -> float:
     return 1000 * statistics.median(times)
 
 
-def drawn(
-    data: tuple[Tensor, Tensor], ensemble: Sequence[nn.Module], student: nn.Module, scores: Mapping[str, float]
-) -> Figure:
-    """A slice through the first phantom's target: density, doses, the student's error; and the scores."""
-    inputs, doses = (part[:1] for part in data)
-    depth = int(inputs[0, 1].sum(dim=(1, 2)).argmax())
-    student_dose = predicted([student], inputs)
-    pictures = {
-        "density": inputs,
-        "dose (Gy)": GRAY * doses,
-        "ensemble": GRAY * predicted(ensemble, inputs),
-        "student": GRAY * student_dose,
-        "student's error": GRAY * (student_dose - doses).abs(),
-    }
-    figure = Figure(figsize=(15, 3.2), layout="constrained")
-    *axes, last = figure.subplots(1, len(pictures) + 1)
-    for place, (title, volume) in zip(axes, pictures.items()):
-        limits = {} if title == "density" else {"vmin": 0, "vmax": 10 if "error" in title else 1.1 * GRAY}
-        image = place.imshow(volume[0, 0, depth], cmap="gray" if title == "density" else "turbo", **limits)
-        figure.colorbar(image, ax=place, shrink=0.7)
-        place.set_title(title)
-        place.set_axis_off()
-    last.barh(list(scores), list(scores.values()))
-    last.set_xlabel("dose score (Gy), lower is better")
-    return figure
-
-
 def main(
     out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("dose_run"),
     seed: int = 0,
@@ -353,7 +326,8 @@ def main(
         "architectures": [space.operation_names(path) for path in paths],
         "seconds": time.perf_counter() - start,
     }
-    write_results(out, metrics, drawn(test, teachers, student, scores))
+    doses = {"truth": test[1], "ensemble": predicted(teachers, test[0]), "student": predicted([student], test[0])}
+    write_results(out, metrics, draw_doses(test[0], {title: GRAY * dose for title, dose in doses.items()}, scores))
 
 
 if __name__ == "__main__":

@@ -18,19 +18,18 @@ CVPR 2021. docs/examples/light_track.md has the results, and what differs from t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from common import new_folder, train, write_results
-from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
-from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
 
+from common import new_folder, train, write_results
 from kshot_ext.nas.networks.calibration import recalibrated
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
@@ -40,7 +39,8 @@ from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
-from kshot_ext.nas.search.evolution_search import EvolutionSearch, SearchSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import InvertedResidual, conv_batch_norm, depthwise_batch_norm
 from kshot_ext.nas.spaces.counting import Cost
@@ -50,6 +50,8 @@ from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
 from kshot_ext.nas.training.optimization import decay_groups
 from kshot_ext.optim import KShotSGD
+from pictures import draw_tracks
+from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
 
 STRIDE = 4  # of the features, in pixels
 CELLS = WINDOW // STRIDE  # positions of the score map along a side
@@ -57,8 +59,7 @@ KERNEL = TEMPLATE // STRIDE
 STEM, NECK, TOWER = 8, 24, 24  # channels
 BLOCKS = ((8, 16, 2), (16, 20, 1), (20, 24, 1), (24, 32, 1))  # channels in and out, stride
 SHOTS = 2
-LEARNING_RATE, WEIGHT_DECAY = 0.05, 1e-4
-COLOURS = {"found": "#E69F00", "hand-made": "#0072B2"}
+LEARNING_RATE, WEIGHT_DECAY = 0.2, 1e-4
 USUAL_SIDE = 0.125  # half a box's side as a part of the window's, about
 
 
@@ -67,14 +68,14 @@ class Scale:
     """How much is computed."""
 
     batch: int = 32
-    supernet_steps: int = 500
-    population: int = 14
-    generations: int = 6
-    steps: int = 400  # of each network that is trained anew
+    supernet_steps: int = 300
+    population: int = 12
+    generations: int = 5
+    steps: int = 300  # of each network that is trained anew
     videos: int = 24
-    test_videos: int = 100
+    test_videos: int = 120
     frames: int = 20
-    rivals: int = 3  # random trackers
+    rivals: int = 2  # random trackers
 
 
 QUICK = Scale(8, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1)
@@ -86,8 +87,9 @@ class Tracker(nn.Module):
     def __init__(self, stem: nn.Module, layers: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.stem, self.head = stem, head
-        self.blocks, self.output = nn.ModuleList(layers[: len(BLOCKS)]), layers[len(BLOCKS)]
-        self.scoring, self.boxing = (nn.Sequential(*layers[start : start + 3]) for start in (-6, -3))
+        blocks, (self.output, *towers) = layers[: len(BLOCKS)], layers[len(BLOCKS) :]
+        self.blocks = nn.ModuleList(blocks)
+        self.scoring, self.boxing = nn.Sequential(*towers[:3]), nn.Sequential(*towers[3:])
 
     def embed(self, images: Tensor, depth: int | None = None) -> Tensor:
         """Features ``[N, NECK, H / 4, W / 4]`` of the output layer; blocks behind it are run up to ``depth`` only."""
@@ -238,37 +240,35 @@ def train_supernet(space: TrackerSpace, scale: Scale, seed: int, bar: ConsolePro
     codes = SimplexNet(space, SHOTS, named_generator(seed, "codes"), settings=CodeSettings(start="cost"))
     generator = named_generator(seed, "training of the supernet")
 
-    def loss() -> Tensor:
-        images, boxes = random_pairs(scale.batch, generator)
+    def random_path(images: tuple[Tensor, Tensor]) -> Tensor:
         path = space.sample(generator)
-        return tracking_loss(supernet(images, path, codes.code(path)), boxes)
+        return supernet(images, path, codes.code(path))
 
-    groups = decay_groups(supernet, WEIGHT_DECAY / SHOTS, decay_norms=False)
-    optimizer = KShotSGD(groups, lr=SHOTS * LEARNING_RATE, momentum=0.9, nesterov=True)
-    train(optimizer, scale.supernet_steps, loss, bar, "supernet")
+    losses = pair_losses(random_path, scale, generator)
+    train(optimizer_of(supernet, SHOTS), scale.supernet_steps, losses, bar, "supernet")
     return CodedSupernet(supernet, codes)
 
 
-def train_alone(
-    space: TrackerSpace, path: Architecture, scale: Scale, seed: int, bar: ConsoleProgress, title: str
-) -> Tracker:
-    """A new network; all of one seed see the same pairs."""
-    network = space.new_network(path, named_generator(seed, "network"))
-    generator = named_generator(seed, "training alone")
+def pair_losses(predict: Callable[..., Tensor], scale: Scale, generator: torch.Generator) -> Callable[[], Tensor]:
+    """The losses of training steps, on new pairs each."""
 
     def loss() -> Tensor:
         images, boxes = random_pairs(scale.batch, generator)
-        return tracking_loss(network(images), boxes)
+        return tracking_loss(predict(images), boxes)
 
-    groups = decay_groups(network, WEIGHT_DECAY, decay_norms=False)
-    train(torch.optim.SGD(groups, LEARNING_RATE, momentum=0.9, nesterov=True), scale.steps, loss, bar, title)
-    return network
+    return loss
+
+
+def optimizer_of(network: nn.Module, shots: int = 1) -> KShotSGD:
+    """Nesterov SGD; under equal codes the mixed weight of K copies moves by 1/K of the rate, which makes up for it."""
+    groups = decay_groups(network, WEIGHT_DECAY / shots, decay_norms=False)
+    return KShotSGD(groups, lr=shots * LEARNING_RATE, momentum=0.9, nesterov=True)
 
 
 def evolve(
     coded: CodedSupernet, limits: SearchLimits, scale: Scale, seed: int, bar: ConsoleProgress
-) -> EvolutionSearch:
-    """Evolution on average overlap, each path with batch-norm statistics of its own."""
+) -> tuple[Architecture, list[float]]:
+    """The path of the highest average overlap, each with batch-norm statistics of its own; the best of generations."""
     generator = named_generator(seed, "evolution")
     pairs = [random_pairs(2 * scale.batch, generator) for _ in range(3)]
     videos = Videos.random(torch.arange(scale.frames).expand(scale.videos, -1), generator)
@@ -278,33 +278,16 @@ def evolve(
             found = average_overlap(network, videos)
         return Scores(accuracy=found, loss=1 - found)
 
-    settings = SearchSettings(scale.population, scale.generations, mutation_probability=0.1, method="evolution")
-    search = EvolutionSearch(evaluate, coded.supernet.space, limits, settings, generator, score="accuracy")
+    archive = Archive(evaluate, coded.supernet.space, limits, generator, score="accuracy")
+    search = Generations(
+        archive, SearchSettings(scale.population, scale.generations, mutation_probability=0.1, method="evolution")
+    )
     bar.start("evolution", scale.generations)
     bests: list[float] = []
     while not search.finished:
         bests.append(search.step().best.merit)
         bar.finish_step(search.generation, {"best average overlap": bests[-1]})
-    return search, bests
-
-
-def drawn(networks: dict[str, Tracker], overlaps: dict[str, float], videos: Videos) -> Figure:
-    """Frames of the first video with the true box and those of two trackers, and the average overlaps."""
-    figure = Figure(figsize=(14, 2.9), layout="constrained")
-    *axes, last = figure.subplots(1, 6)
-    everything = torch.zeros(len(videos.ground), 2), torch.full((len(videos.ground),), 2.0)
-    tracks = {"white": videos.boxes} | {COLOURS[title]: track(networks[title], videos) for title in COLOURS}
-    for place, frame in zip(axes, torch.linspace(0, videos.centres.shape[1] - 1, len(axes)).int().tolist()):
-        image = videos.view(frame, *everything, 96)[0]
-        place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2), extent=(-1, 1, 1, -1))
-        for colour, boxes in tracks.items():
-            left, top, right, bottom = corners(boxes[0, frame]).tolist()
-            place.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour)
-        place.set_title(f"frame {frame}")
-        place.set_axis_off()
-    last.barh(list(overlaps), list(overlaps.values()), color=[COLOURS.get(title, "grey") for title in overlaps])
-    last.set_xlabel("average overlap (white: true boxes)")
-    return figure
+    return archive.best.architecture, bests
 
 
 def main(
@@ -322,12 +305,15 @@ def main(
     test = Videos.random(torch.arange(scale.frames).expand(scale.test_videos, -1), generator)
     with ConsoleProgress(Console()) as bar:
         coded = train_supernet(space, scale, seed, bar)
-        search, bests = evolve(coded, SearchLimits(max_macs=budget), scale, seed, bar)
-        paths = {"found": search.best.architecture, "hand-made": hand_made}
+        found, bests = evolve(coded, SearchLimits(max_macs=budget), scale, seed, bar)
+        paths = {"found": found, "hand-made": hand_made}
         for number in range(1, scale.rivals + 1):
             rival = random_architecture_of_equal_budget(space, budget, 0.05, generator, exclude=paths.values())
             paths[f"random {number}"] = rival
-        networks = {title: train_alone(space, path, scale, seed, bar, title) for title, path in paths.items()}
+        networks = {title: space.new_network(path, named_generator(seed, "network")) for title, path in paths.items()}
+        for title, network in networks.items():
+            losses = pair_losses(network, scale, named_generator(seed, "training"))  # the same pairs for all
+            train(optimizer_of(network), scale.steps, losses, bar, title)
     overlaps = {title: average_overlap(network, test) for title, network in networks.items()}
     rivals = [value for title, value in overlaps.items() if title.startswith("random")]
     metrics = {
@@ -335,13 +321,13 @@ def main(
         "quick": quick,
         "average_overlap": overlaps | {"random": sum(rivals) / len(rivals)},
         "macs": {title: space.count_macs(path) for title, path in paths.items()},
-        "parameters": {title: space.count_parameters(path) for title, path in paths.items()},
         "output_block": {title: space.depth(path) for title, path in paths.items()},
         "best_of_each_generation": bests,
         "found": [*space.operation_names(paths["found"]), *space.ratios(paths["found"])],
         "seconds": time.perf_counter() - start,
     }
-    write_results(out, metrics, drawn(networks, overlaps, test))
+    tracks = {title: track(networks[title], test) for title in ("found", "hand-made")}
+    write_results(out, metrics, draw_tracks(test, tracks, overlaps))
 
 
 if __name__ == "__main__":
