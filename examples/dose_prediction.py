@@ -32,19 +32,19 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import new_folder, train, write_results
+from common import nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
-from kshot_ext.optim import KShotSGD
-from phantoms import INPUTS, SIDE, random_phantoms
+from phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
 from pictures import draw_doses
 
 DEPTH, CHANNELS = 2, 8
-TEACHERS = 3
+TEACHERS = 3  # and as many shots
+SEARCH_RATE, CHOICE_RATE, TRAINING_RATE = 0.05, 0.05, 3e-3
 GRAY = 70.0  # of a dose of 1, which the target is to get
 LEAST_DIFFERENCE, DIVERSITY_WEIGHT = 0.2, 10.0
 FEATURE_WEIGHT, ADVERSARIAL_WEIGHT = 0.05, 0.01
@@ -59,7 +59,7 @@ class Scale:
     validation: int = 40
     test: int = 60
     search_steps: int = 80
-    steps: int = 300  # of each network that is trained anew
+    steps: int = 400  # of each network that is trained anew
 
 
 QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
@@ -146,16 +146,6 @@ class DoseSpace(SearchSpace):
         return [*rows[: len(DOWN_CELL)]] * DEPTH + [*rows[len(DOWN_CELL) :]] * DEPTH
 
 
-def masked_l1(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
-    return ((one - other).abs() * inputs[:, -1:]).sum() / inputs[:, -1:].sum()
-
-
-def relative_difference(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
-    """L1 distance of two doses relative to their mean, in the body."""
-    zeros = torch.zeros_like(one)
-    return 2 * masked_l1(one, other, inputs) / masked_l1(one + other, zeros, inputs).clamp_min(1e-3)
-
-
 class Trainer:
     """What all trainings of a run share: the phantoms, the scale and the bar."""
 
@@ -179,7 +169,7 @@ class Trainer:
     ) -> Architecture:
         """One network: operations' weights learn on validation phantoms, the supernet's on training ones, in turn."""
         logits = [torch.zeros(len(names), requires_grad=True) for names in (*DOWN_CELL, *UP_CELL)]
-        chooser = torch.optim.Adam(logits, lr=0.05, betas=(0.5, 0.999))
+        chooser = torch.optim.Adam(logits, lr=CHOICE_RATE, betas=(0.5, 0.999))
         drawn = {part: self.batches(part, f"search {len(found)}") for part in ("train", "validation")}
 
         def loss(part: str) -> Tensor:
@@ -200,7 +190,7 @@ class Trainer:
             chooser.step()
             return loss("train")
 
-        optimizer = KShotSGD(supernet.parameters(), lr=0.05 * len(code), momentum=0.9, nesterov=True)
+        optimizer = nesterov_sgd(supernet, SEARCH_RATE, shots=TEACHERS)
         train(optimizer, self.scale.search_steps, step, self.bar, f"search {len(found) + 1}")
         return Architecture(tuple(int(row.argmax()) for row in space.of_cells(logits)))
 
@@ -212,12 +202,18 @@ class Trainer:
             inputs, doses = draw()
             return loss(inputs, doses, network(inputs))
 
-        train(torch.optim.Adam(network.parameters(), lr=3e-3), self.scale.steps, step, self.bar, title)
+        train(torch.optim.Adam(network.parameters(), lr=TRAINING_RATE), self.scale.steps, step, self.bar, title)
         return network.eval()
 
 
 def fit(inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
     return masked_l1(outputs[-1], doses, inputs)
+
+
+def discriminator(channels: int) -> nn.Sequential:
+    """Pooled features to the logit of being a teacher's."""
+    layers = [layer for size in (8 * channels, 16) for layer in (nn.Linear(size, 16), nn.LeakyReLU(0.2))]
+    return nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), *layers, nn.Linear(16, 1))
 
 
 class Distillation:
@@ -226,16 +222,7 @@ class Distillation:
     def __init__(self, teachers: Sequence[nn.Module], features: Sequence[Tensor], generator: torch.Generator) -> None:
         self.teachers = teachers
         with seeded_by(generator):
-            self.discriminators = nn.ModuleList(
-                nn.Sequential(
-                    nn.AdaptiveAvgPool3d(2),
-                    nn.Flatten(),
-                    *(nn.Linear(8 * level.shape[1], 16), nn.LeakyReLU(0.2)),
-                    *(nn.Linear(16, 16), nn.LeakyReLU(0.2)),
-                    nn.Linear(16, 1),
-                )
-                for level in features
-            )
+            self.discriminators = nn.ModuleList(discriminator(level.shape[1]) for level in features)
         self.optimizer = torch.optim.Adam(self.discriminators.parameters(), lr=1e-3)
 
     def __call__(self, inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
@@ -318,9 +305,7 @@ def main(
         "diversity_weight": diversity,
         "dose_score_gray": scores,
         "student_is_like": f"teacher {best + 1}",
-        "macs": {
-            title: sum(map(space.count_macs, p)) for title, p in (("ensemble", paths), ("student", [paths[best]]))
-        },
+        "macs": {"ensemble": sum(map(space.count_macs, paths)), "student": space.count_macs(paths[best])},
         "milliseconds": {title: milliseconds(networks[title], test[0]) for title in ("ensemble", "student")},
         "relative_differences": [float(relative_difference(*pair, test[0])) for pair in pairs],
         "architectures": [space.operation_names(path) for path in paths],

@@ -17,6 +17,7 @@ CVPR 2021. docs/examples/light_track.md has the results, and what differs from t
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import new_folder, train, write_results
+from common import nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.calibration import recalibrated
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
@@ -48,8 +49,6 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
-from kshot_ext.nas.training.optimization import decay_groups
-from kshot_ext.optim import KShotSGD
 from pictures import draw_tracks
 from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
 
@@ -57,9 +56,8 @@ STRIDE = 4  # of the features, in pixels
 CELLS = WINDOW // STRIDE  # positions of the score map along a side
 KERNEL = TEMPLATE // STRIDE
 STEM, NECK, TOWER = 8, 24, 24  # channels
-BLOCKS = ((8, 16, 2), (16, 20, 1), (20, 24, 1), (24, 32, 1))  # channels in and out, stride
-SHOTS = 2
-LEARNING_RATE, WEIGHT_DECAY = 0.2, 1e-4
+BLOCKS = ((8, 24, 2), (24, 24, 1), (24, 24, 1), (24, 24, 1))  # channels in and out, stride
+SHOTS, SUPERNET_RATE, LEARNING_RATE = 2, 0.1, 0.2
 USUAL_SIDE = 0.125  # half a box's side as a part of the window's, about
 
 
@@ -67,8 +65,9 @@ USUAL_SIDE = 0.125  # half a box's side as a part of the window's, about
 class Scale:
     """How much is computed."""
 
-    batch: int = 32
-    supernet_steps: int = 300
+    batch: int = 16
+    warm_up: int = 100  # of the steps
+    supernet_steps: int = 350
     population: int = 12
     generations: int = 5
     steps: int = 300  # of each network that is trained anew
@@ -78,7 +77,9 @@ class Scale:
     rivals: int = 2  # random trackers
 
 
-QUICK = Scale(8, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1)
+QUICK = Scale(
+    8, warm_up=2, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1
+)
 
 
 class Tracker(nn.Module):
@@ -130,7 +131,7 @@ class TrackerSpace(SearchSpace):
             image_shape=(3, WINDOW, WINDOW),
             num_classes=5,  # what the head puts out for each position
             operations=[
-                *[tuple(f"block {k} {e}" for e in (2, 4) for k in (3, 5, 7))] * len(BLOCKS),
+                *[tuple(f"block {k} {e}" for e in (2, 4) for k in (3, 7))] * len(BLOCKS),
                 tuple(f"output {depth}" for depth in (2, 3, 4)),
                 *(tower * 2),
             ],
@@ -154,10 +155,10 @@ class TrackerSpace(SearchSpace):
             return OutputLayer(int(numbers[0]))
         kernel_size, *expansion = map(int, numbers)
         if kind == "separable":
-            filtered = depthwise_batch_norm(shape[0], kernel_size)
-            return nn.Sequential(filtered, conv_batch_norm(*shape, 1))
-        inner = expansion[0] * shape[0]
-        return InvertedResidual(*shape[:1], inner, shape[1], kernel_size=kernel_size, stride=shape[2], shortcut=False)
+            return nn.Sequential(depthwise_batch_norm(shape[0], kernel_size), conv_batch_norm(*shape, 1))
+        come, go, stride = shape
+        inner = expansion[0] * come
+        return InvertedResidual(come, inner, go, kernel_size=kernel_size, stride=stride, shortcut=stride == 1)
 
     def head(self, shape: tuple[int, int]) -> nn.Module:
         score, box = shape
@@ -181,6 +182,12 @@ class TrackerSpace(SearchSpace):
         whole = super().cost(architecture)
         unused = [self.layer_cost(i, architecture.operations[i]) for i in range(self.depth(architecture), len(BLOCKS))]
         return Cost(whole.macs - sum(c.macs for c in unused), whole.parameters - sum(c.parameters for c in unused))
+
+    def cheapest(self) -> Architecture:
+        return self.from_genes([0] * len(self.num_choices))
+
+    def largest(self) -> Architecture:
+        return self.from_genes([count - 1 for count in self.num_choices])
 
     def hand_made(self) -> Architecture:
         """What one would draw: kernels of 3 everywhere, the deepest features, full towers."""
@@ -235,17 +242,24 @@ def average_overlap(network: Tracker, videos: Videos) -> float:
 
 
 def train_supernet(space: TrackerSpace, scale: Scale, seed: int, bar: ConsoleProgress) -> CodedSupernet:
-    """All trackers at once: a random path a step, under the code that its cost gives it."""
+    """All trackers at once: a path a step, under the code that its cost gives it.
+
+    The largest path goes first: random ones alone hardly learn what the correlations are good for.
+    """
     supernet = Supernet(space, SHOTS, named_generator(seed, "supernet"))
     codes = SimplexNet(space, SHOTS, named_generator(seed, "codes"), settings=CodeSettings(start="cost"))
     generator = named_generator(seed, "training of the supernet")
 
-    def random_path(images: tuple[Tensor, Tensor]) -> Tensor:
-        path = space.sample(generator)
+    paths = itertools.chain(
+        itertools.repeat(space.largest(), scale.warm_up), iter(lambda: space.sample(generator), None)
+    )
+
+    def next_path(images: tuple[Tensor, Tensor]) -> Tensor:
+        path = next(paths)
         return supernet(images, path, codes.code(path))
 
-    losses = pair_losses(random_path, scale, generator)
-    train(optimizer_of(supernet, SHOTS), scale.supernet_steps, losses, bar, "supernet")
+    losses = pair_losses(next_path, scale, generator)
+    train(nesterov_sgd(supernet, SUPERNET_RATE, shots=SHOTS), scale.supernet_steps, losses, bar, "supernet")
     return CodedSupernet(supernet, codes)
 
 
@@ -257,12 +271,6 @@ def pair_losses(predict: Callable[..., Tensor], scale: Scale, generator: torch.G
         return tracking_loss(predict(images), boxes)
 
     return loss
-
-
-def optimizer_of(network: nn.Module, shots: int = 1) -> KShotSGD:
-    """Nesterov SGD; under equal codes the mixed weight of K copies moves by 1/K of the rate, which makes up for it."""
-    groups = decay_groups(network, WEIGHT_DECAY / shots, decay_norms=False)
-    return KShotSGD(groups, lr=shots * LEARNING_RATE, momentum=0.9, nesterov=True)
 
 
 def evolve(
@@ -313,7 +321,7 @@ def main(
         networks = {title: space.new_network(path, named_generator(seed, "network")) for title, path in paths.items()}
         for title, network in networks.items():
             losses = pair_losses(network, scale, named_generator(seed, "training"))  # the same pairs for all
-            train(optimizer_of(network), scale.steps, losses, bar, title)
+            train(nesterov_sgd(network, LEARNING_RATE), scale.steps, losses, bar, title)
     overlaps = {title: average_overlap(network, test) for title, network in networks.items()}
     rivals = [value for title, value in overlaps.items() if title.startswith("random")]
     metrics = {

@@ -1,4 +1,4 @@
-"""Random patients for radiotherapy, and the doses that they are planned to get."""
+"""Random patients for radiotherapy, the doses that they are planned to get, and distances of doses."""
 
 from __future__ import annotations
 
@@ -58,3 +58,14 @@ def rotated(volumes: Tensor, angle: Tensor) -> Tensor:
     turn[:2, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     places = F.affine_grid(turn.expand(len(volumes), 3, 4), list(volumes.shape), align_corners=False)
     return F.grid_sample(volumes, places, align_corners=False)
+
+
+def masked_l1(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
+    """Mean distance of two doses in the body."""
+    return ((one - other).abs() * inputs[:, -1:]).sum() / inputs[:, -1:].sum()
+
+
+def relative_difference(one: Tensor, other: Tensor, inputs: Tensor) -> Tensor:
+    """L1 distance of two doses relative to their mean, in the body."""
+    zeros = torch.zeros_like(one)
+    return 2 * masked_l1(one, other, inputs) / masked_l1(one + other, zeros, inputs).clamp_min(1e-3)

@@ -22,7 +22,7 @@ def draw_tracks(videos: Videos, tracks: Mapping[str, Tensor], overlaps: Mapping[
     everything = torch.zeros(count, 2), torch.full((count,), 2.0)
     for place, frame in zip(axes, torch.linspace(0, frames - 1, len(axes)).int().tolist()):
         image = videos.view(frame, *everything, 96)[0]
-        place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2), extent=(-1, 1, 1, -1))
+        place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2).numpy(), extent=(-1, 1, 1, -1))
         for title, boxes in {"truth": videos.boxes, **tracks}.items():
             left, top, right, bottom = corners(boxes[0, frame]).tolist()
             place.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=_COLOURS[title])
@@ -45,12 +45,14 @@ def draw_doses(inputs: Tensor, doses: Mapping[str, Tensor], scores: Mapping[str,
     truth, *others = doses
     figure = Figure(figsize=(17, 2.6), layout="constrained")
     *axes, last = figure.subplots(1, 3 + 2 * len(others))
-    axes[0].imshow(inputs[0, 0, depth], cmap="gray")
+    axes[0].imshow(inputs[0, 0, depth].numpy(), cmap="gray")
     axes[0].set_title("density")
     most = float(doses[truth][0].max())
     errors = {f"error of {title}": (doses[title] - doses[truth]).abs() for title in others}
     for place, (title, volume) in zip(axes[1:], {**doses, **errors}.items()):
-        image = place.imshow(volume[0, 0, depth], cmap="turbo", vmin=0, vmax=most if title in doses else most / 5)
+        image = place.imshow(
+            volume[0, 0, depth].numpy(), cmap="turbo", vmin=0, vmax=most if title in doses else most / 5
+        )
         figure.colorbar(image, ax=place, shrink=0.8)
         place.set_title(title)
     for place in axes:
