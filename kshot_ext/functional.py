@@ -10,6 +10,7 @@ Example:
     torch.Size([2, 8, 16, 16])
 """
 
+from kshot_ext.ops.avg_pool2d import avg_pool2d
 from kshot_ext.ops.batch_norm_act import batch_norm_act
 from kshot_ext.ops.chained_conv2d import chained_conv2d
 from kshot_ext.ops.chained_norm_act import chained_norm_act
@@ -24,6 +25,7 @@ from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput
 __all__ = [
     "ChannelNorm",
     "RawOutput",
+    "avg_pool2d",
     "batch_norm_act",
     "chained_conv2d",
     "chained_norm_act",

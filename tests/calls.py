@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from compare import assert_close_to_reference
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import kshot_ext
+
+PACKAGE = str(Path(kshot_ext.__file__).parent)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -140,3 +145,19 @@ def assert_rejects(function: Callable[..., Any], arguments: dict[str, Any], erro
     with _ComputationRecorder() as recorder, pytest.raises(error, match=message):
         function(**arguments)
     assert recorder.names == []
+
+
+def frames(call: Callable[[], Any]) -> list[str]:
+    """Names of the functions of the package that a call enters."""
+    entered: list[str] = []
+
+    def note(frame, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+            entered.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return entered

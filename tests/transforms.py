@@ -22,6 +22,7 @@ SHAPES = {
     "kshot_linear_per_sample": {"input": (2, 3), "weight": (2, 4, 3), "code": (2, 2), "bias": (2, 4), "gate": (2, 4)},
     "effective_weight": {"weight": (2, 3, 3, 2), "code": (2,), "gate": (2, 3)},
     "mix_weights": {"first": (2, 3, 2), "second": (2, 2), "code": (2,)},
+    "avg_pool2d": {"input": (2, 3, 5, 4)},
     "batch_norm_act": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3,), "residual": (3, 3, 2, 2)},
     "batch_norm_act_dictionaries": {"input": (3, 3, 2, 2), "weight": (2, 4), "bias": (2, 4), "code": (3, 2)},
     "batch_norm_act_evaluation": {"input": (3, 3, 2, 2), "weight": (3,), "bias": (3,)},
@@ -73,6 +74,7 @@ FUNCTIONS: dict[str, Function] = {
     "kshot_linear_per_sample": KF.kshot_linear,
     "effective_weight": lambda **t: KF.effective_weight(**t, out_channels=2, in_channels=2),
     "mix_weights": mixed_in_one_row,
+    "avg_pool2d": lambda input: KF.avg_pool2d(input, 3, 2, 1),
     "batch_norm_act": normalised(activation="silu"),
     "batch_norm_act_dictionaries": normalised(activation="hardswish"),
     "batch_norm_act_evaluation": normalised((MEAN, VARIANCE), activation="identity"),
@@ -90,7 +92,7 @@ def operator(name: str) -> tuple[Function, tuple[Tensor, ...]]:
     def function(*tensors: Tensor) -> Tensor:
         return FUNCTIONS[name](**dict(zip(SHAPES[name], tensors)))
 
-    images = name.startswith("batch_norm") or "depthwise" in name
+    images = name.startswith(("avg_pool", "batch_norm")) or "depthwise" in name
     last = torch.channels_last
     return function, tuple(t.contiguous(memory_format=last) if images and t.dim() == 4 else t for t in draws)
 

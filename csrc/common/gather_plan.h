@@ -12,13 +12,20 @@ namespace kshot {
 // Which source pixel each tap of each target pixel reads: forward from outputs to inputs, transposed from
 // inputs to outputs. A *place* is an index in the list of target pixels of one sample, which is in such an
 // order that neighbours use the same taps where possible.
+//
+// A convolution of one tap that reads each pixel where it writes is in order, and needs no lists.
 struct GatherPlan {
   int64_t taps, source_pixels;
   std::vector<int32_t> target;  // [places]: target pixel
   std::vector<int32_t> source;  // [places, taps]: source pixel, or -1 in the padding
+  bool in_order = false;        // whether place p is target p and reads source p, in all samples
 
-  int64_t places() const { return static_cast<int64_t>(target.size()); }
+  int64_t places() const { return in_order ? source_pixels : static_cast<int64_t>(target.size()); }
 };
+
+inline bool is_in_order(const ConvAxis& axis) {
+  return axis.kernel == 1 && axis.stride == 1 && axis.padding == 0 && axis.input == axis.output;
+}
 
 // [targets, kernel]: source of each tap, or -1 in the padding.
 inline std::vector<int64_t> sources_of(const std::vector<AxisSegment>& segments, int64_t targets,
@@ -38,6 +45,7 @@ inline std::vector<int64_t> sources_of(const std::vector<AxisSegment>& segments,
 
 inline GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vector<AxisSegment>& columns,
                           const ConvAxis& height, const ConvAxis& width, bool transposed) {
+  if (is_in_order(height) && is_in_order(width)) return {1, height.input * width.input, {}, {}, true};
   const int64_t source_height = transposed ? height.output : height.input;
   const int64_t source_width = transposed ? width.output : width.input;
   const int64_t target_height = transposed ? height.input : height.output;
@@ -45,7 +53,7 @@ inline GatherPlan plan_of(const std::vector<AxisSegment>& rows, const std::vecto
   const std::vector<int64_t> row_source = sources_of(rows, target_height, source_height, height.kernel);
   const std::vector<int64_t> column_source = sources_of(columns, target_width, source_width, width.kernel);
 
-  GatherPlan plan{height.kernel * width.kernel, source_height * source_width, {}, {}};
+  GatherPlan plan{height.kernel * width.kernel, source_height * source_width};
   plan.target.reserve(static_cast<size_t>(target_height * target_width));
   plan.source.reserve(plan.target.capacity() * static_cast<size_t>(plan.taps));
   const auto add_place = [&](int64_t y, int64_t x) {

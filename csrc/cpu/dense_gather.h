@@ -21,21 +21,25 @@
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
 
+using SourceRows = std::array<const float*, kMostRows>;
+
+// What a tap reads for the targets of a tile.
+struct GatherTap {
+  int64_t index;
+  uint32_t outside;  // bit m: not in the image for target m
+  SourceRows rows;
+};
+
+struct GatherTile {
+  size_t first_tap, taps;
+  std::array<float*, kMostRows> targets;
+};
+
 // Where a block of targets reads and writes, tile by tile; taps that no target of a tile uses are left out.
 class Block {
  public:
   explicit Block(const DenseGather& args)
       : args_(args), zeros_(static_cast<size_t>(args.source_channels), 0.0f) {}
-
-  struct Tap {
-    int64_t index;
-    uint32_t outside;  // bit m: not in the image for target m
-    std::array<const float*, kMostRows> rows;
-  };
-  struct Tile {
-    size_t first_tap, taps;
-    std::array<float*, kMostRows> targets;
-  };
 
   // Targets [begin, begin + count) of the flat list, in tiles of `most` rows.
   template <int most>
@@ -47,26 +51,24 @@ class Block {
     for_each_tile<most>(count, [&](auto rows, int64_t) { add_tile(rows); });
   }
 
-  const Tile& tile(size_t index) const { return tiles_[index]; }
+  const GatherTile& tile(size_t index) const { return tiles_[index]; }
 
-  const Tap* taps(const Tile& tile) const { return taps_.data() + tile.first_tap; }
+  const GatherTap* taps(const GatherTile& tile) const { return taps_.data() + tile.first_tap; }
 
-  // The rows that a tile reads first; the next tile asks for them ahead of time.
-  const std::array<const float*, kMostRows>& first_rows(size_t tile) const {
-    return taps_[tiles_[tile].first_tap].rows;
-  }
-  // Whether tile + 1 is worth asking for: sources that several taps read come by themselves.
-  bool has_next(size_t tile) const {
-    return args_.plan->taps == 1 && tile + 1 < tiles_.size() && tiles_[tile + 1].taps > 0;
+  // The rows that the next tile reads, or null if they are not worth asking for: sources that several taps
+  // read come by themselves.
+  const SourceRows* rows_after(size_t tile) const {
+    if (args_.plan->taps > 1 || tile + 1 == tiles_.size() || tiles_[tile + 1].taps == 0) return nullptr;
+    return &taps_[tiles_[tile + 1].first_tap].rows;
   }
 
  private:
   // The next `rows` targets.
   void add_tile(int rows) {
     const GatherPlan& plan = *args_.plan;
-    std::array<const float*, kMostRows> sources;
+    SourceRows sources;
     std::array<const int32_t*, kMostRows> pixels;
-    Tile tile{taps_.size(), 0, {}};
+    GatherTile tile{taps_.size(), 0, {}};
     for (int m = 0; m < rows; ++m) {
       sources[m] = args_.source.data + sample_ * plan.source_pixels * args_.source.stride;
       pixels[m] = plan.source.data() + place_ * plan.taps;
@@ -75,7 +77,7 @@ class Block {
       if (++place_ == plan.places()) ++sample_, place_ = 0;
     }
     for (int64_t t = 0; t < plan.taps; ++t) {
-      Tap tap{t, 0, {}};
+      GatherTap tap{t, 0, {}};
       tap.rows.fill(zeros_.data());
       for (int m = 0; m < rows; ++m) {
         const int64_t pixel = pixels[m][t];
@@ -93,16 +95,15 @@ class Block {
 
   const DenseGather& args_;
   std::vector<float> zeros_;
-  std::vector<Tap> taps_;
-  std::vector<Tile> tiles_;
+  std::vector<GatherTap> taps_;
+  std::vector<GatherTile> tiles_;
   int64_t sample_ = 0, place_ = 0;  // of the next target
 };
 
 // sums += source rows * panel rows, over one tap; the lines of the rows `ahead` are asked for meanwhile
 template <int rows, int vectors>
-inline void multiply_tap(V (&sums)[rows][vectors], const std::array<const float*, kMostRows>& sources,
-                         const std::array<const float*, kMostRows>& ahead, const float* panel,
-                         int64_t panel_width, int64_t depth) {
+inline void multiply_tap(V (&sums)[rows][vectors], const SourceRows& sources, const SourceRows& ahead,
+                         const float* panel, int64_t panel_width, int64_t depth) {
   const float* source[rows];
   for (int m = 0; m < rows; ++m) source[m] = sources[m];
   for (int64_t from = 0; from < depth; from += kLine) {
@@ -133,15 +134,15 @@ struct TileChannels {
   const float* bias;
   int64_t channel, width;
   bool past_caches, accumulate;
-  bool ask_ahead;  // for the next tile's rows
-  int64_t ahead;   // see DenseGather
+  const SourceRows* next;  // rows to ask for meanwhile, or null
+  int64_t ahead;           // or how far behind its own rows these lie; see DenseGather
   Activation activation;
   Bounds bounds;
 };
 
 // Activations that are more than bounds; row by row, as sums would leave their registers around the calls.
 template <int rows, int vectors>
-inline void store_activated(const Block::Tile& tile, const TileChannels& channels,
+inline void store_activated(const GatherTile& tile, const TileChannels& channels,
                             const V (&sums)[rows][vectors]) {
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
@@ -154,8 +155,8 @@ inline void store_activated(const Block::Tile& tile, const TileChannels& channel
 }
 
 template <int rows, int vectors>
-__attribute__((noinline)) void gather_tile(const Block& block, size_t index, const TileChannels& channels) {
-  const Block::Tile& tile = block.tile(index);
+__attribute__((noinline)) void gather_tile(const GatherTile& tile, const GatherTap* taps,
+                                           const TileChannels& channels) {
   V start[vectors] = {};
   if (channels.bias) load_row(start, channels.bias + channels.channel, channels.width);
   V sums[rows][vectors];
@@ -166,11 +167,10 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
     for (int v = 0; v < vectors; ++v) sums[m][v] = start[v];
   }
   V before[rows][vectors] = {};
-  const Block::Tap* taps = block.taps(tile);
   for (size_t t = 0; t < tile.taps; ++t) {
     const float* rows_of_tap = channels.panel + taps[t].index * channels.depth * channels.panel_width;
-    const auto* ahead = channels.ask_ahead ? &block.first_rows(index + 1) : &taps[t].rows;
-    std::array<const float*, kMostRows> moved;
+    const SourceRows* ahead = channels.next ? channels.next : &taps[t].rows;
+    SourceRows moved;
     if (channels.ahead) {
       for (int m = 0; m < rows; ++m) moved[m] = taps[t].rows[m] + channels.ahead;
       ahead = &moved;
@@ -207,6 +207,17 @@ __attribute__((noinline)) void gather_tile(const Block& block, size_t index, con
   }
 }
 
+// Targets [begin, begin + rows) where each reads the source of its own place.
+template <int rows>
+void place_in_order(const DenseGather& args, int64_t begin, GatherTile& tile, GatherTap& tap) {
+  const float* source = args.source.data + begin * args.source.stride;
+  float* target = args.target + begin * args.target_channels;
+  for (int m = 0; m < rows; ++m) {
+    tap.rows[m] = source + m * args.source.stride;
+    tile.targets[m] = target + m * args.target_channels;
+  }
+}
+
 template <int panel_vectors>
 void gather_range(const DenseGather& args, const PanelRange<const float*>& panels, const float* bias,
                   int64_t begin, int64_t end) {
@@ -215,30 +226,43 @@ void gather_range(const DenseGather& args, const PanelRange<const float*>& panel
   // is not too deep stays in L1 from tile to tile.
   constexpr int64_t kTargets = 48;
   const bool past_caches = args.past_caches && can_pass_caches(args.target, args.target_channels);
+  const bool in_order = args.plan->in_order;
   Block block(args);
+  GatherTile own{0, 1, {}};
+  GatherTap own_tap{0, 0, {}};
   for (; begin < end; begin += kTargets) {
     const int64_t count = std::min(kTargets, end - begin);
-    block.place<kRows>(begin, count);
+    if (!in_order) block.place<kRows>(begin, count);
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       size_t tile = 0;
       const int64_t channel = p * panels.width,
                     width = std::min(panels.width, args.target_channels - channel);
+      const bool is_first = p == panels.begin;  // the others find the sources in the caches
+      TileChannels channels{panels.of(p),
+                            panels.width,
+                            args.source_channels,
+                            bias,
+                            channel,
+                            width,
+                            past_caches,
+                            args.accumulate,
+                            nullptr,
+                            is_first && args.plan->taps == 1 ? args.ahead : 0,
+                            args.activation,
+                            Bounds(args.activation)};
       with_vectors<panel_vectors>(width, [&](auto vectors) {
-        for_each_tile<kRows>(count, [&](auto rows, int64_t) {
-          const TileChannels channels{panels.of(p),
-                                      panels.width,
-                                      args.source_channels,
-                                      bias,
-                                      channel,
-                                      width,
-                                      past_caches,
-                                      args.accumulate,
-                                      p == panels.begin && block.has_next(tile),
-                                      p == panels.begin && args.plan->taps == 1 ? args.ahead : 0,
-                                      args.activation,
-                                      Bounds(args.activation)};
-          gather_tile<decltype(rows)::value, decltype(vectors)::value>(block, tile, channels);
-          ++tile;
+        for_each_tile<kRows>(count, [&](auto rows, int64_t first) {
+          constexpr int kCount = decltype(rows)::value, kWidth = decltype(vectors)::value;
+          if (in_order) {
+            place_in_order<kCount>(args, begin + first, own, own_tap);
+            if (is_first && !args.ahead) channels.ahead = kCount * args.source.stride;
+            gather_tile<kCount, kWidth>(own, &own_tap, channels);
+          } else {
+            const GatherTile& placed = block.tile(tile);
+            channels.next = is_first ? block.rows_after(tile) : nullptr;
+            ++tile;
+            gather_tile<kCount, kWidth>(placed, block.taps(placed), channels);
+          }
         });
       });
     }

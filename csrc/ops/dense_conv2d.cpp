@@ -111,9 +111,7 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
   const Groups groups(view, geometry.batch * plan.places());
   // Where positions of input and output are the same, both gradients are made side by side: the rows of the
   // output's gradient are then read from memory once.
-  const bool same_positions = plan.taps == 1 && plan.source_pixels == plan.places() &&
-                              geometry.height.padding == 0 && geometry.width.padding == 0;
-  const bool side_by_side = need_input && same_positions && groups.slices == 1;
+  const bool side_by_side = need_input && plan.in_order && groups.slices == 1;
   if (need_input && !side_by_side) gather_all(gather, panels, nullptr, geometry.batch);
   const Panels sums = weight_gradient(args, view, groups, [&](int64_t begin, int64_t end) {
     if (side_by_side) KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, begin, end);

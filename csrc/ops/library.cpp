@@ -6,6 +6,12 @@
 
 STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
+      "avg_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding, bool ceil_mode, bool "
+      "count_include_pad, int divisor) -> Tensor");
+  m.def(
+      "avg_pool2d_backward(Tensor grad, SymInt height, SymInt width, int[] kernel_size, int[] stride, int[] "
+      "padding, bool ceil_mode, bool count_include_pad, int divisor) -> Tensor");
+  m.def(
       "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? mean, "
       "Tensor? variance, float eps, int activation) -> (Tensor, Tensor, Tensor)");
   m.def(

@@ -75,8 +75,17 @@ class KShotBatchNorm2d(KShotModule):
     ) -> Tensor:
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
-        code = self.resolve_code(code) if self.affine else None
-        momentum = count_batch(self)
+        if not self.affine:
+            code = None
+        elif code is None:
+            code = self._code
+        if self.affine and (code is None or self.check_code):  # a call that is saved where there is nothing to check
+            code = self.resolve_code(code)
+        momentum = self.momentum
+        if momentum is None or self.num_batches_tracked is None:
+            momentum = count_batch(self)
+        elif self.training and self.track_running_stats:  # as `count_batch`, without the call
+            self.num_batches_tracked.add_(1)
         training = self.training or not self.track_running_stats
         synchronized = training and self.process_group is not None
         where = {"group": self.process_group} if synchronized else {"training": training}

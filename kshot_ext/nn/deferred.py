@@ -8,6 +8,7 @@ and is made in one pass, by `finished`; or never, where a convolution applies th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
@@ -17,6 +18,7 @@ from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
 from kshot_ext.ops.chained_conv2d import serves_chains
 from kshot_ext.ops.window import Window
+from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
 class Pending(NamedTuple):
@@ -104,11 +106,43 @@ class WaitingFold(NamedTuple):
         return KF.folded_conv2d(*self[:4], *self.window, out_channels=self.out_channels, residual=self.residual)
 
 
-Value = Tensor | Pending | WaitingNorm | WaitingFold
-_WAITING = (Pending, WaitingNorm, WaitingFold)
+class SharedImage(NamedTuple):
+    """An image that several modules read: what of it is alike for some of them is made once, and kept here."""
+
+    raw: Tensor
+    made: dict[Hashable, Tensor]
+    activation: str = "identity"
+
+    @classmethod
+    def of(cls, image: Tensor) -> SharedImage:
+        return cls(image, {})
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.raw.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.raw.dtype
+
+    def with_activation(self, activation: str) -> SharedImage:
+        return self._replace(activation=activation)
+
+    def made_once(self, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
+        if key not in self.made:
+            self.made[key] = make(self.raw)
+        return self.made[key]
+
+    def finished(self) -> Tensor:
+        return self.made_once(self.activation, ACTIVATIONS[self.activation])
 
 
-def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold]:
+Value = Tensor | Pending | WaitingNorm | WaitingFold | SharedImage
+_TAKE_RESIDUALS = (Pending, WaitingNorm, WaitingFold)
+_WAITING = (*_TAKE_RESIDUALS, SharedImage)
+
+
+def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold | SharedImage]:
     return isinstance(value, _WAITING)
 
 
@@ -119,10 +153,10 @@ def finished(value: Any) -> Any:
 
 def plus(value: Value, addend: Value) -> Value:
     """The sum of two values, which waits for an activation if one of them waits for an addend."""
-    if not waits(value):
+    if not isinstance(value, _TAKE_RESIDUALS):
         value, addend = addend, value
     addend = finished(addend)
-    if waits(value) and _takes_residual(value, addend):
+    if isinstance(value, _TAKE_RESIDUALS) and _takes_residual(value, addend):
         return value._replace(residual=addend)
     return finished(value) + addend
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kshot_ext.nn.deferred import Value, finished, plus
+from kshot_ext.nn.deferred import SharedImage, Value, finished, plus
 from kshot_ext.nn.flow import in_format_of, linked, pass_through
 from kshot_ext.nn.fused_form import Fused
 from kshot_ext.nn.links import can_link
@@ -33,8 +33,10 @@ class FusedSequence(Fused):
         return value
 
 
-def plus_residual(module: nn.Module, input: Tensor, residual: Tensor) -> Tensor:
-    """`residual + module(input)`, without a tensor in between where the last layer can add it."""
-    if isinstance(module, Fused) and is_free(module):
-        return finished(plus(module.run(input), residual))
-    return residual + module(input)
+def plus_residual(module: nn.Module, input: Tensor | SharedImage, residual: Tensor | None = None) -> Tensor:
+    """`residual + module(input)`, without a tensor in between where the last layer can add it; or the module alone.
+
+    Of an image that is shared, activation and average pool are made once for all modules that begin with them.
+    """
+    output = module.run(input) if isinstance(module, Fused) and is_free(module) else module(finished(input))
+    return finished(output if residual is None else plus(residual, output))

@@ -11,18 +11,22 @@ from kshot_ext.nn.block_program import ends_in_product, program_of
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.fused_block import FusedBlock
 from kshot_ext.nn.fused_form import Fused, fused_kind, plain_kind
+from kshot_ext.nn.fused_pool import FusedAvgPool, is_plain_pool
 from kshot_ext.nn.fused_sequence import FusedSequence
 from kshot_ext.nn.links import is_norm, obstacle
 from kshot_ext.nn.watched import is_free
 
 _HAVE_NO_FORWARD = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_CONTAINERS = (FusedSequence, FusedBlock)
 _OWN_COPIES = ("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__slots__")
 
 
 def fuse_modules(model: nn.Module) -> None:
-    """Give, in place, the containers of `model` that have something to fuse the form that does."""
+    """Give, in place, the containers of `model` that have something to fuse the form that does, and average pools."""
     for module in reversed(list(model.modules())):  # parts come behind what holds them
-        if not isinstance(module, Fused) and _has_parts_to_fuse(module) and _obstacle(module) is None:
+        if is_plain_pool(module):
+            module.__class__ = fused_kind(FusedAvgPool, type(module))
+        elif not isinstance(module, Fused) and _has_parts_to_fuse(module) and _obstacle(module) is None:
             module.__class__ = fused_kind(FusedSequence if _is_sequence(module) else FusedBlock, type(module))
 
 
@@ -33,7 +37,7 @@ def chains_of(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     parents: dict[nn.Module, nn.Module] = {}
     for module in names:
         parents.update(dict.fromkeys((part for part in module._modules.values() if part is not None), module))
-        if isinstance(module, Fused):
+        if isinstance(module, _CONTAINERS):
             follower.update(_pairs(module))
     fused, left = {}, {}
     for conv, name in names.items():
@@ -75,7 +79,7 @@ def _has_parts_to_fuse(module: nn.Module) -> bool:
     if isinstance(module, _HAVE_NO_FORWARD):
         return False
     parts = [part for part in module._modules.values() if part is not None]
-    return any(isinstance(part, Fused) or is_norm(part) for part in parts) or (bool(parts) and _scales(module))
+    return any(isinstance(part, _CONTAINERS) or is_norm(part) for part in parts) or (bool(parts) and _scales(module))
 
 
 def _scales(module: nn.Module) -> bool:

@@ -50,7 +50,10 @@ class KShotLinear(KShotModule):
         gate: Tensor | None = None,
         out_features: int | None = None,
     ) -> Tensor:
-        code = self.resolve_code(code)
+        if code is None:
+            code = self._code
+        if code is None or self.check_code:  # a call that is saved where there is nothing to check
+            code = self.resolve_code(code)
         width = self._width if out_features is None else out_features
         return KF.kshot_linear(input, self.weight, code, self.bias, gate=gate, out_features=width)
 

@@ -14,9 +14,9 @@ def prefers_fused(call: ConvCall) -> bool:
 
     Depthwise convolutions are ours, and per-sample ones but for dense ones of very few input channels, as of a colour
     image, and for some of contiguous images: see `_pays_for_layout`. With one weight for the batch, dense ones are ours
-    at so few positions that calls take longer than products, and 1x1 convolutions of channels_last images with at least
-    16 channels, a vector of AVX-512, on both sides; but not large weights at 16 positions or fewer, where torch's
-    product was measured faster.
+    at so few positions that calls take longer than products, and 1x1 convolutions of channels_last images, of many
+    positions if both sides have at least 16 channels, a vector of AVX-512; but not large weights at 16 positions or
+    fewer, where torch's product was measured faster.
 
     On CUDA depthwise convolutions are ours, and per-sample ones of larger kernels, which the vendor's library would
     take as N small groups. The vendor's product is taken wherever one serves a call: cuDNN with one code for the batch,
@@ -41,7 +41,7 @@ def prefers_fused(call: ConvCall) -> bool:
         return few and positions * taps * inputs * outputs <= 5_000_000
     if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
         return False
-    return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)
+    return channels_last and (min(inputs, outputs) >= 16 or positions <= 16384)
 
 
 def _pays_for_layout(call: ConvCall) -> bool:

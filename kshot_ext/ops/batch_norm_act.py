@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks
-from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
+from kshot_ext.ops import batch_norm_operator, checks, plans
+from kshot_ext.ops.differentiable import is_recorded
 from kshot_ext.ops.effective_weight import leading, mix
-from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.memory_order import has_channels_innermost
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
@@ -66,6 +70,49 @@ def batch_norm_act(
 
     Papers: batch norm, arXiv 1502.03167; K copies of its affine parameters, arXiv 2106.06442.
     """
+    key = plan = None
+    if not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
+        or forward_ad._current_level >= 0
+        or backend.override.reference
+        or torch.jit.is_tracing()
+        or has_torch_function((input,))  # also of modes
+    ):
+        try:
+            traits, wrapped = plans.traits, plans.is_wrapped
+            key = (
+                "batch_norm_act",
+                traits(input), input.stride(), wrapped(input),
+                weight is not None and (traits(weight), wrapped(weight)),
+                bias is not None and (traits(bias), wrapped(bias)),
+                running_mean is not None and (traits(running_mean), wrapped(running_mean)),
+                running_var is not None and (traits(running_var), wrapped(running_var)),
+                code is not None and (traits(code), wrapped(code)),
+                residual is not None and (traits(residual), wrapped(residual)),
+                f"{training!r} {eps!r} {activation!r}",  # as text, which tells 1 from True and 1.0
+                torch.is_grad_enabled(),
+            )  # fmt: skip
+            plan = plans.kept.get(key)
+        except (AttributeError, RuntimeError, TypeError):  # no tensor, or none with strides: the checks say so
+            key = None
+    if plan is None:
+        return _first_call(
+            key, input, weight, bias, running_mean, running_var, code, training, momentum, eps, activation, residual
+        )
+    if plan.fixed:
+        return plan.run(input, weight, bias, code, residual, running_mean, running_var, eps, plan.activation)[0]
+    output, mean, variance = plan.run(input, weight, bias, code, residual, None, None, eps, plan.activation)
+    if running_mean is not None:  # as `record_moments`
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(variance * plan.unbiased, momentum)
+    return output
+
+
+def _first_call(
+    key, input, weight, bias, running_mean, running_var, code, training, momentum, eps, activation, residual
+) -> Tensor:
+    """A call without a plan; keeps one if there is a `key` for it, and nothing to cast, cut or copy."""
     check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual)
     training = training or running_mean is None
     if training and 0 < input.numel() <= input.shape[1]:
@@ -75,6 +122,10 @@ def batch_norm_act(
             input, weight, bias, running_mean, running_var, code=code, training=training, momentum=momentum,
             eps=eps, activation=activation, residual=residual,
         )  # fmt: skip
+    if key is not None:
+        plan = _plan_of(input, weight, bias, running_mean, running_var, code, training, activation, residual)
+        if plan is not None:
+            plans.keep(key, plan)
     channels, dtype = input.shape[1], input.dtype
     if residual is not None and residual.dtype != dtype:  # a half type must not round the residual, or be rounded to it
         sum_dtype = torch.promote_types(dtype, torch.float32)
@@ -92,6 +143,44 @@ def batch_norm_act(
             return _vendor_form(input, *arguments, residual).to(dtype)
     output = _like(_native_form(image, *arguments, _like(residual, image)), input).to(dtype)
     return output if channels_last or output.is_contiguous() else output.contiguous()
+
+
+class _Plan(NamedTuple):
+    """What to run: `run(input, weight, bias, code, residual, mean, variance, eps, activation)`.
+
+    Attributes:
+        run: the operator, which mixes dictionaries by itself.
+        activation: the number of the activation.
+        fixed: whether statistics are given.
+        unbiased: what makes the variance of the batch unbiased.
+    """
+
+    run: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    activation: int
+    fixed: bool
+    unbiased: float
+
+
+def _plan_of(input, weight, bias, running_mean, running_var, code, training, activation, residual) -> _Plan | None:
+    """The plan of calls like this one, or None where operands are to be cast, cut or copied."""
+    running = [] if running_mean is None else [running_mean, running_var]
+    affine = [each for each in (weight, bias) if each is not None]
+    dictionaries = [each for each in affine if each.dim() == 2]
+    channels, sum_dtype = input.shape[1], torch.promote_types(input.dtype, torch.float32)
+    if input.dim() != 4 or input.numel() == 0 or not has_channels_innermost(input):
+        return None
+    if not plans.are_plain(input, *affine, *running, code, residual) or any(each.requires_grad for each in running):
+        return None
+    if any(each.shape[-1] != channels for each in (*affine, *running)):
+        return None
+    if any(each.dtype != sum_dtype for each in (*running, *dictionaries, *([code] if dictionaries else []))):
+        return None
+    if residual is not None and residual.dtype != input.dtype:
+        return None
+    count = input.numel() // channels
+    recorded = is_recorded((input, weight, bias, code, residual))
+    run = batch_norm_operator.recorded if recorded else batch_norm_operator.unrecorded
+    return _Plan(run, list(ACTIVATIONS).index(activation), not training, count / (count - 1) if training else 1.0)
 
 
 def _like(x: Tensor | None, shaped: Tensor) -> Tensor | None:
@@ -124,7 +213,7 @@ def _native_form(image, weight, bias, mean, var, training, momentum, eps, activa
     """
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
-    output, batch_mean, batch_var = _operator.call(image, weight, bias, residual, *fixed, eps, index)
+    output, batch_mean, batch_var = batch_norm_operator.operator.call(image, weight, bias, residual, *fixed, eps, index)
     count = image.numel() // image.shape[1]
     if training and mean is not None:
         record_moments(mean, var, batch_mean, batch_var, count, momentum)
@@ -211,76 +300,3 @@ def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int, 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     """View `[C']` or `[N, C']` so that it broadcasts over `x`, `[N, C', ...]`."""
     return values.reshape(*values.shape, *(1,) * (x.dim() - 2))
-
-
-def _fake(input, weight, bias, residual, mean, variance, eps, activation):
-    sum_dtype = torch.promote_types(input.dtype, torch.float32)
-    statistics = input.new_empty(input.shape[1] if mean is None else 0, dtype=sum_dtype)
-    output = torch.empty_like(input, memory_format=torch.channels_last)
-    return output, statistics, torch.empty_like(statistics)
-
-
-_IDENTITY = list(ACTIVATIONS).index("identity")
-
-
-def _forward(ctx, *inputs, output=None) -> tuple[Tensor, Tensor, Tensor]:
-    if output is None:
-        with below_autograd():
-            output = torch.ops.kshot_ext.batch_norm_act(*inputs)
-    input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation = inputs
-    ctx.training = mean is None
-    if ctx.training:
-        _, mean, variance = output
-    if ctx.activation == _IDENTITY:  # its slope is one wherever it is taken, whatever was added
-        residual = None
-    ctx.save_for_backward(input, weight, bias, residual, mean, variance)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-    return output
-
-
-def _backward(ctx, grad, *_):
-    if grad is None:  # nothing that was made of the output has a gradient
-        return (None,) * 8
-    input, weight, bias, residual, mean, variance = ctx.saved_tensors
-    need_input, need_weight, need_bias, need_residual = ctx.needs_input_grad[:4]
-    linear = ctx.activation == _IDENTITY
-    grad_input, sums, grad_residual = _backward_operator(
-        grad, input, weight, bias, residual, mean, variance, ctx.eps, ctx.activation, ctx.training,
-        need_residual and not linear,
-    )  # fmt: skip
-    if linear:
-        grad_residual = grad
-    grad_bias, grad_weight = sums.view(sums.shape[0], 2, input.shape[1]).unbind(1)  # each [1, C] or [N, C]
-    return (
-        grad_input if need_input else None,
-        _summed_like(grad_weight, weight) if need_weight else None,
-        _summed_like(grad_bias, bias) if need_bias else None,
-        grad_residual if need_residual else None,
-        *(None,) * 4,
-    )
-
-
-def _summed_like(gradient: Tensor, parameter: Tensor) -> Tensor:
-    """Gradient `[1, C]` or `[N, C]` in shape and dtype of the parameter, `[C]` or `[N, C]`."""
-    if parameter.dim() == 1:
-        gradient = gradient[0] if gradient.shape[0] == 1 else gradient.sum(0)
-    return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
-
-
-def _fake_backward(grad, input, weight, bias, residual, mean, variance, eps, activation, training, need_residual):
-    per_sample = any(affine is not None and affine.dim() == 2 for affine in (weight, bias))
-    sum_dtype = torch.promote_types(input.dtype, torch.float32)
-    sums = input.new_empty((input.shape[0] if per_sample else 1, 2 * input.shape[1]), dtype=sum_dtype)
-    grad_input = torch.empty_like(input, memory_format=torch.channels_last)
-    return grad_input, sums, torch.empty_like(grad_input) if need_residual else input.new_empty(0)
-
-
-_operator = differentiable("batch_norm_act", _forward, _backward)
-_backward_operator = not_differentiable("batch_norm_act_backward")
-
-
-@backend.on_load
-def _register() -> None:
-    register_fake("batch_norm_act", _fake)
-    register_fake("batch_norm_act_backward", _fake_backward)

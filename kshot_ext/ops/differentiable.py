@@ -52,10 +52,7 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
     def register() -> None:
         register_rules(name, backward, lambda ctx, inputs, output: forward(ctx, *inputs, output=output))
 
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    formula = type(f"kshot_ext_{name}", (torch.autograd.Function,), methods)
-    # `Function.apply` looks for function transforms and unwraps what they left, which takes as long as the rest of it.
-    recorded = super(torch.autograd.Function, formula).apply
+    formula = formula_of(name, forward, backward)
 
     def unrecorded(*inputs):
         with below_autograd():
@@ -70,7 +67,21 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
                     return formula.apply(*inputs)
         return unrecorded(*inputs)
 
-    return Operator(call, recorded, unrecorded)
+    return Operator(call, recorded_function(formula), unrecorded)
+
+
+def formula_of(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> type[torch.autograd.Function]:
+    """The autograd function of these rules; `recorded_function` calls it."""
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(f"kshot_ext_{name}", (torch.autograd.Function,), methods)
+
+
+def recorded_function(formula: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """A call of the autograd function that autograd records, where no transform is at work.
+
+    `Function.apply` looks for function transforms and unwraps what they left, which takes as long as the rest of it.
+    """
+    return super(torch.autograd.Function, formula).apply
 
 
 def is_recorded(operands: Iterable[Tensor | None]) -> bool:

@@ -141,21 +141,33 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
 
 
 def _backward(ctx, grad: Tensor):
-    weight, code, gate = ctx.saved_tensors
-    need_weight, need_code, need_gate = ctx.needs_input_grad[:3]
-    compact = need_weight and takes_compact_gradient(ctx.owned)
-    grad_weight, grad_code, grad_gate = effective_weight_gradients(
-        grad, weight, code, gate, need_weight and not compact, need_code, need_gate
-    )
+    return *dictionary_gradients(grad, *ctx.saved_tensors, ctx.owned, *ctx.needs_input_grad[:3]), None, None
+
+
+def dictionary_gradients(
+    grad: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    gate: Tensor | None,
+    owned: OwnedParameter | None,
+    need_weight: bool,
+    need_code: bool,
+    need_gate: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of dictionary, code and gate from that of the effective weight; None for those not asked for.
+
+    Args:
+        owned: `weight`, if its gradient may be compact; see `takes_compact_gradient`.
+    """
+    compact = need_weight and takes_compact_gradient(owned)
+    grad_weight = grad_code = grad_gate = None
+    if need_code or need_gate or (need_weight and not compact):
+        grad_weight, grad_code, grad_gate = effective_weight_gradients(
+            grad, weight, code, gate, need_weight and not compact, need_code, need_gate
+        )
     if compact:
         grad_weight = CompactGradient.of_use(weight, code, gate, grad)
-    return (
-        grad_weight if need_weight else None,
-        grad_code if need_code else None,
-        grad_gate if need_gate else None,
-        None,
-        None,
-    )
+    return grad_weight if need_weight else None, grad_code if need_code else None, grad_gate if need_gate else None
 
 
 def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks
-from kshot_ext.ops.effective_weight import effective_bias, mix
+from kshot_ext.ops import checks, plans
+from kshot_ext.ops.differentiable import is_recorded
+from kshot_ext.ops.effective_weight import effective_bias, mix, mixing
 from kshot_ext.ops.per_sample_linear import per_sample_linear, suits_one_product
 
 
@@ -49,6 +55,86 @@ def kshot_linear(
 
     Paper: K-shot NAS, arXiv 2106.06442.
     """
+    key = plan = None
+    if not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
+        or forward_ad._current_level >= 0
+        or backend.override.reference
+        or torch.jit.is_tracing()
+        or has_torch_function((input,))  # also of modes
+    ):
+        try:
+            traits, wrapped = plans.traits, plans.is_wrapped
+            key = (
+                "kshot_linear",
+                traits(input), wrapped(input), traits(weight), wrapped(weight), traits(code), wrapped(code),
+                bias is not None and (traits(bias), wrapped(bias)),
+                gate is not None and (traits(gate), wrapped(gate)),
+                f"{out_features!r}",
+                torch.is_grad_enabled(),
+                torch.is_autocast_enabled(input.device.type),
+            )  # fmt: skip
+            plan = plans.kept.get(key)
+        except (AttributeError, RuntimeError, TypeError):  # no tensor: the checks say so
+            key = None
+    if plan is None:
+        return _first_call(key, input, weight, code, bias, gate, out_features)
+    if plan.of_bias is not None:
+        bias = plan.of_bias(bias, code, gate, out_features or weight.shape[1], 1)
+    return F.linear(input, plan.of_weight(weight, code, gate, out_features or weight.shape[1], input.shape[-1]), bias)
+
+
+class _Plan(NamedTuple):
+    """What mixes weight and bias; without `of_bias` the bias is used as it is."""
+
+    of_weight: Callable[..., Tensor]
+    of_bias: Callable[..., Tensor] | None
+
+
+def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
+    """A call without a plan: checks it and runs it; keeps a plan if there is a `key` for it, and nothing to cast."""
+    out_features = _checked(input, weight, code, bias, gate, out_features)
+    if backend.kernels_for(input.device) is None:
+        return reference.kshot_linear(input, weight, code, bias, gate=gate, out_features=out_features)
+    if key is not None:
+        plan = _plan_of(input, weight, code, bias, gate, out_features)
+        if plan is not None:
+            plans.keep(key, plan)
+    if code.dim() == 2 and input.dim() == 2 and suits_one_product(input):
+        return per_sample_linear(input, weight, code, bias, gate, out_features)
+    mixed = mix(weight, code, gate, out_features, input.shape[-1])
+    mixed_bias = effective_bias(bias, code, gate, out_features)
+    if mixed.dim() == 2:
+        if mixed_bias is None or mixed_bias.dim() == 1:
+            return F.linear(input, mixed, mixed_bias)
+    rows = input.reshape(input.shape[0], input.shape[1:-1].numel(), input.shape[-1])  # [N, R, C_in']
+    output = torch.matmul(rows, mixed.mT)
+    if mixed_bias is not None:
+        output = output + (mixed_bias[:, None, :] if mixed_bias.dim() == 2 else mixed_bias).to(output.dtype)
+    return output.reshape(*input.shape[:-1], out_features)
+
+
+def _plan_of(input, weight, code, bias, gate, out_features) -> _Plan | None:
+    """The plan of calls like this one: with one code for the batch, and nothing to cast or cut."""
+    sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+    shared = code.dim() == 1 and (gate is None or gate.shape == (out_features,))
+    alike = all(each is None or each.dtype == sum_dtype for each in (code, gate))
+    if not (shared and alike and plans.are_plain(input, weight, code, bias, gate)):
+        return None
+    if bias is not None and bias.dim() == 1 and (gate is not None or bias.shape[0] != out_features):
+        return None
+    if bias is not None and bias.dtype != weight.dtype:
+        return None
+
+    def mixing_of(dictionary: Tensor) -> Callable[..., Tensor]:
+        return mixing.recorded if is_recorded((dictionary, code, gate)) else mixing.unrecorded
+
+    return _Plan(mixing_of(weight), mixing_of(bias) if bias is not None and bias.dim() == 2 else None)
+
+
+def _checked(input, weight, code, bias, gate, out_features) -> int:
+    """The output width of a call without a mistake."""
     checks.check_tensor("input", input, "[N, ..., C_in]", range(2, 9))
     checks.check_dictionary(weight, "[K, C_out, C_in]", (3,))
     checks.check_companion("weight", weight, "input", input)
@@ -65,18 +151,4 @@ def kshot_linear(
         checks.check_gate(gate, weight, total_out, out_features, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
-    if backend.kernels_for(input.device) is None:
-        return reference.kshot_linear(input, weight, code, bias, gate=gate, out_features=out_features)
-
-    if code.dim() == 2 and input.dim() == 2 and suits_one_product(input):
-        return per_sample_linear(input, weight, code, bias, gate, out_features)
-    mixed = mix(weight, code, gate, out_features, input.shape[-1])
-    mixed_bias = effective_bias(bias, code, gate, out_features)
-    if mixed.dim() == 2:
-        if mixed_bias is None or mixed_bias.dim() == 1:
-            return F.linear(input, mixed, mixed_bias)
-    rows = input.reshape(input.shape[0], input.shape[1:-1].numel(), input.shape[-1])  # [N, R, C_in']
-    output = torch.matmul(rows, mixed.mT)
-    if mixed_bias is not None:
-        output = output + (mixed_bias[:, None, :] if mixed_bias.dim() == 2 else mixed_bias).to(output.dtype)
-    return output.reshape(*input.shape[:-1], out_features)
+    return out_features

@@ -7,6 +7,7 @@ and never changes. So threads share plans, and nothing that happens outside can 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ _PLAIN = {Tensor, nn.Parameter, OwnedParameter}
 
 # Whether a function transform has wrapped a tensor; some stay wrapped when the transform has ended.
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
+# What of an operand decides besides `is_wrapped`; strides, where they tell forms apart. No function of Python, as it
+# runs in every call.
+traits = attrgetter("__class__", "shape", "dtype", "device", "requires_grad")
 
 kept: dict[tuple, Any] = {}
 

@@ -37,8 +37,8 @@ class Window(NamedTuple):
             ValueError: if one of them is not what torch would take, saying what was expected.
         """
         dims = len(kernel)
-        stride = _spelt_out("stride", stride, dims, 1)
-        dilation = _spelt_out("dilation", dilation, dims, 1)
+        stride = spelt_out("stride", stride, dims, 1)
+        dilation = spelt_out("dilation", dilation, dims, 1)
         if padding == "same":
             if any(step != 1 for step in stride):
                 raise ValueError(f"padding='same' needs stride 1, got stride {stride}")
@@ -47,7 +47,7 @@ class Window(NamedTuple):
         elif isinstance(padding, str) and padding != "valid":
             raise ValueError(f"padding must be ints, 'same' or 'valid', got {padding!r}")
         else:
-            each = _spelt_out("padding", 0 if padding == "valid" else padding, dims, 0)
+            each = spelt_out("padding", 0 if padding == "valid" else padding, dims, 0)
             sides = [side for p in each for side in (p, p)]
         return cls(tuple(kernel), stride, tuple(sides), dilation)
 
@@ -138,7 +138,8 @@ class Window(NamedTuple):
         return list(self.kernel), list(self.stride), list(self.padding), list(self.dilation)
 
 
-def _spelt_out(name: str, sizes: object, dims: int, least: int) -> tuple[int, ...]:
+def spelt_out(name: str, sizes: object, dims: int, least: int) -> tuple[int, ...]:
+    """`sizes`, an int or one for each of `dims` dimensions, as one for each."""
     if type(sizes) is int and least <= sizes <= _MOST:  # by far the most frequent
         return (sizes,) * dims
     values = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)

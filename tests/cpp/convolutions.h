@@ -40,6 +40,13 @@ inline bool plan_is_right(const ConvGeometry& g, bool transposed) {
   const GatherPlan plan = transposed ? transposed_plan(g) : forward_plan(g);
   const int64_t targets = transposed ? g.height.input * g.width.input : g.height.output * g.width.output;
   if (plan.places() != targets || plan.taps != g.taps()) return false;
+  const auto target_at = [&](int64_t place) {
+    return plan.in_order ? static_cast<int32_t>(place) : plan.target[static_cast<size_t>(place)];
+  };
+  const auto source_at = [&](int64_t place, int64_t tap) {
+    return plan.in_order ? static_cast<int32_t>(place)
+                         : plan.source[static_cast<size_t>(place * plan.taps + tap)];
+  };
   std::vector<int32_t> expected(static_cast<size_t>(targets * plan.taps), -1),
       seen(static_cast<size_t>(targets));
   for_each_meeting(g, [&](int64_t output, int64_t tap, int64_t input) {
@@ -47,12 +54,10 @@ inline bool plan_is_right(const ConvGeometry& g, bool transposed) {
     expected[static_cast<size_t>(target * plan.taps + tap)] = static_cast<int32_t>(source);
   });
   for (int64_t place = 0; place < targets; ++place) {
-    const int32_t target = plan.target[static_cast<size_t>(place)];
+    const int32_t target = target_at(place);
     if (target < 0 || target >= targets || seen[static_cast<size_t>(target)]++) return false;
     for (int64_t t = 0; t < plan.taps; ++t) {
-      if (plan.source[static_cast<size_t>(place * plan.taps + t)] !=
-          expected[static_cast<size_t>(target * plan.taps + t)])
-        return false;
+      if (source_at(place, t) != expected[static_cast<size_t>(target * plan.taps + t)]) return false;
     }
   }
   return true;

@@ -338,4 +338,12 @@ MUTANTS = (
         ("tests/ops/test_large_results.py", "-k", "dense"),
         "Dense weight gradients of many positions keep those of the first group.",
     ),
+    Mutant(
+        "in_order_with_padding",
+        "csrc/common/gather_plan.h",
+        "axis.kernel == 1 && axis.stride == 1 && axis.padding == 0 && axis.input == axis.output;",
+        "axis.kernel == 1 && axis.input == axis.output;",
+        ("tests/fuzz/test_corpus.py",),
+        "Padded, strided 1x1 convolutions have as many inputs as outputs, but not at the same places.",
+    ),
 )

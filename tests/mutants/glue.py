@@ -63,16 +63,6 @@ MUTANTS = (
         "Momenta that had to be copied stay as they were.",
     ),
     Mutant(
-        "side_by_side_with_padding",
-        "csrc/ops/dense_conv2d.cpp",
-        "plan.source_pixels == plan.places() &&\n                              geometry.height.padding == 0 && "
-        "geometry.width.padding == 0;",
-        "plan.source_pixels == plan.places();",
-        ("tests/fuzz/test_corpus.py",),
-        "Padded, strided 1x1 convolutions have as many inputs as outputs, but not the same.",
-        equivalent="With as many positions on both sides each is still made once; only neighbours in memory are lost.",
-    ),
-    Mutant(
         "bias_per_sample_of_the_batch",
         "csrc/ops/depthwise_conv2d.cpp",
         "bias && bias->dim() == 2 ? geometry.in_channels : 0;",

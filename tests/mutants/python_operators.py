@@ -112,4 +112,28 @@ MUTANTS = (
         ("tests/ops/test_sgd_update.py",),
         "A backward pass over values that an update has changed goes unnoticed.",
     ),
+    Mutant(
+        "plan_of_other_settings",
+        "kshot_ext/ops/kshot_conv.py",
+        'f"{stride!r} {padding!r} {dilation!r} {groups!r} {out_channels!r} {algorithm!r}"',
+        'f"{stride!r} {padding!r} {dilation!r} {groups!r} {algorithm!r}"',
+        ("tests/ops/test_conv_plans.py",),
+        "A call with fewer output channels finds the plan of the whole width.",
+    ),
+    Mutant(
+        "plan_records_nothing",
+        "kshot_ext/ops/conv_plans.py",
+        "return operator.recorded if is_recorded(operands) else operator.unrecorded",
+        "return operator.unrecorded",
+        ("tests/ops/test_conv_plans.py",),
+        "A planned call has no gradient.",
+    ),
+    Mutant(
+        "plan_of_operands_that_are_cast",
+        "kshot_ext/ops/conv_plans.py",
+        "return all(operand is original for operand, original in zip(operands, given))",
+        "return True",
+        ("tests/ops/test_conv_plans.py",),
+        "A plan hands on operands as they come, though its form cast or cut them.",
+    ),
 )

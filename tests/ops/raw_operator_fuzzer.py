@@ -84,6 +84,19 @@ def mix_weights_backward(rng: random.Random) -> list[Any]:
     return [[w[0].clone() for w in weights], weights, code, [1] * len(weights), True]
 
 
+def avg_pool2d(rng: random.Random) -> list[Any]:
+    window = [rng.randint(1, 4), rng.randint(1, 4)], [rng.randint(1, 3), rng.randint(1, 3)], [0, 0]
+    divisor = rng.choice((0, 0, 3))
+    image = torch.randn(rng.randint(0, 3), rng.randint(1, 20), 5, 4)
+    return [image, *window, rng.random() < 0.5, rng.random() < 0.5, divisor]
+
+
+def avg_pool2d_backward(rng: random.Random) -> list[Any]:
+    image, *settings = avg_pool2d(rng)
+    grad = torch.ops.kshot_ext.avg_pool2d(image, *settings)
+    return [torch.randn_like(grad), 5, 4, *settings]
+
+
 def norm(rng: random.Random) -> dict[str, Any]:
     batch, channels = rng.randint(0, 3), rng.randint(1, 20)
     rows = (batch,) if rng.random() < 0.5 else ()
@@ -192,6 +205,7 @@ def sgd_update(rng: random.Random) -> list[Any]:
 OPERATORS = {
     builder.__name__: builder
     for builder in (
+        avg_pool2d, avg_pool2d_backward,
         fused_conv2d, fused_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
         mix_weights_backward, batch_norm_act, batch_norm_act_backward, chained_conv2d, chained_conv2d_backward,
         chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,

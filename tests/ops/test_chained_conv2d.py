@@ -82,6 +82,7 @@ DENSE = (
     LinkCase("pointwise_strided", (8, 70), size=(7, 9), stride=2),
     LinkCase("pointwise_padded", padding=1),
     LinkCase("dense_3x3", (6, 4), 3, (9, 12), padding=1),
+    LinkCase("dense_3x3_unpadded", (6, 4), 3, (9, 12)),
     LinkCase("dense_3x3_strided", (17, 19), 3, (9, 12), stride=2, padding=1, activation="relu6"),
     LinkCase("dense_3x3_many_strips", (24, 20), 3, (60, 64), padding=1, norm="per_sample", batch=2),
     LinkCase("dense_5x5_many_strips_strided", (16, 40), 5, (65, 68), stride=2, padding=2, batch=2),
@@ -103,6 +104,9 @@ DEPTHWISE = (
     ),
     # Tasks of several samples, whose images have fewer rows than the kernel.
     LinkCase("depthwise_many_samples", (7, 7), 3, (2, 5), padding=1, groups=7, batch=19),
+    LinkCase(
+        "depthwise_many_samples_with_codes", (7, 7), 3, (2, 5), padding=1, groups=7, code_per_sample=True, batch=19
+    ),
     LinkCase("depthwise_many_ranges", (200, 200), 3, (5, 130), padding=1, groups=200, batch=1),
 )  # fmt: skip
 # What no kernel takes goes another way.
@@ -123,7 +127,7 @@ def test_other_dtypes_match_reference(case: LinkCase, dtype: torch.dtype) -> Non
     assert_matches_reference(ours, twin, case.call().to(dtype), MAGNITUDE)
 
 
-@pytest.mark.parametrize("case", [DENSE[1], DENSE[9], DEPTHWISE[1], DEPTHWISE[4]], ids=str)
+@pytest.mark.parametrize("case", [DENSE[1], DENSE[10], DEPTHWISE[1], DEPTHWISE[4]], ids=str)
 def test_every_instruction_set_matches_reference(instruction_set: str, case: LinkCase) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         assert_matches_reference(ours, twin, case.call().to(dtype), MAGNITUDE)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from calls import frames
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +21,6 @@ from kshot_ext import backend, reference
 from kshot_ext import functional as KF
 from kshot_ext.ops import autotune, plans
 
-PACKAGE = str(Path(kshot_ext.__file__).parent)
 CHANNELS_LAST = torch.channels_last
 
 
@@ -31,22 +29,6 @@ def _no_plans() -> Iterator[None]:
     plans.forget()
     yield
     plans.forget()
-
-
-def frames(call: Callable[[], Any]) -> list[str]:
-    """Names of the functions of the package that a call enters."""
-    entered: list[str] = []
-
-    def note(frame, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
-            entered.append(frame.f_code.co_name)
-
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return entered
 
 
 def operands(
@@ -175,6 +157,16 @@ def test_mistakes_are_refused_beside_a_plan(changes: dict[str, Any], error: type
     with pytest.raises(error, match=message):
         call(**changes)
     assert len(plans.kept) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"stride": 2}, {"padding": 1}, {"out_channels": 8}, {"gate": torch.arange(16.0)}, {"bias": torch.arange(16.0)}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_setting_beside_a_plan_counts(changes: dict[str, Any]) -> None:
+    tensors, call = planned()
+    torch.testing.assert_close(call(**changes), reference.kshot_conv2d(**tensors, **changes), check_stride=False)
 
 
 def test_arguments_that_are_no_keys_are_taken() -> None:

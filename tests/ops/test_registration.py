@@ -44,6 +44,12 @@ def sgd_samples() -> Iterator[tuple[Any, ...]]:
 WINDOW = ([2, 1], [1, 1, 0, 2], [1, 2])  # stride, padding on four sides, dilation
 
 
+def pool_samples() -> Iterator[tuple[Any, ...]]:
+    images = random(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
+    yield images, [3, 3], [1, 1], [1, 1], False, False, 0
+    yield images, [2, 3], [3, 2], [1, 0], True, True, 5
+
+
 def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
     """Arguments of batch_norm_act: plain and per-sample affine parameters, in training and with fixed statistics."""
     images = random(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
@@ -97,6 +103,7 @@ def chain_end_samples() -> Iterator[tuple[Any, ...]]:
 
 
 SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
+    "avg_pool2d": pool_samples,
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,

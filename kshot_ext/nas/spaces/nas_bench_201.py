@@ -16,6 +16,7 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero, conv_batch_norm
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
+from kshot_ext.nn.deferred import SharedImage
 from kshot_ext.nn.fused_sequence import plus_residual
 
 _CHANNELS = 16
@@ -81,6 +82,15 @@ class NASBench201(SearchSpace):
             other for other, ends in enumerate(_EDGES) if other != layer and not {*ends}.isdisjoint(_EDGES[layer])
         )
 
+    @property
+    def sums(self) -> tuple[tuple[int, ...], ...]:
+        """The edges into each node."""
+        return tuple(tuple(edge for edge, (_, end) in enumerate(_EDGES) if end == node) for node in range(1, 4))
+
+    @property
+    def no_operation(self) -> str:
+        return "none"
+
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))
         return NetworkShape(stem=stages[0], layers=(stages,) * len(_EDGES), head=stages)
@@ -134,14 +144,15 @@ class _CellNetwork(nn.Module):
         return self.head["classifier"](features)
 
     def _cell(self, operations: Sequence[nn.Module], features: Tensor) -> Tensor:
-        nodes = [features]
+        nodes = [SharedImage.of(features)]
         for node in range(1, 4):
-            first, *others = [(op, nodes[start]) for op, (start, end) in zip(operations, _EDGES) if end == node]
-            total = first[0](first[1])
-            for operation, start in others:
+            edges = [(operation, nodes[start]) for operation, (start, end) in zip(operations, _EDGES) if end == node]
+            connected = [(operation, start) for operation, start in edges if not isinstance(operation, Zero)]
+            total = None
+            for operation, start in connected or edges[:1]:
                 total = plus_residual(operation, start, total)
-            nodes.append(total)
-        return nodes[-1]
+            nodes.append(SharedImage.of(total))
+        return nodes[-1].raw
 
 
 class _Reduction(nn.Module):

@@ -236,6 +236,16 @@ class SearchSpace(ABC):
         """The layers that a layer gets its input from or gives its output to; here those before and after it."""
         return tuple(other for other in (layer - 1, layer + 1) if 0 <= other < self.num_layers)
 
+    @property
+    def sums(self) -> tuple[tuple[int, ...], ...]:
+        """The layers whose outputs are added up, in groups; here each layer by itself."""
+        return tuple((layer,) for layer in range(self.num_layers))
+
+    @property
+    def no_operation(self) -> str | None:
+        """Name of the operation that stands for no connection, whose output is zero; None if layers cannot be cut."""
+        return None
+
     def count_macs(self, architecture: Architecture) -> int:
         """Multiply-accumulates of an architecture for one image; see :func:`kshot_ext.nas.spaces.counting.cost_of`."""
         return self.cost(architecture).macs

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Hashable, Sequence
+from functools import cache, cached_property
+from itertools import combinations
 
 from torch import Tensor, nn
 
@@ -20,8 +21,8 @@ class SubsetSpace(SearchSpace):
     """The networks of a space in which every layer adds up what a set of its operations make of its input.
 
     Of n operations there are 2^n - 1 sets. Each is an operation here, with the name ``"a+b"``, so an architecture
-    stays one choice per layer. Bit i of a choice plus one says whether operation i is in the set: choice 0 is the first
-    operation alone, choice 2 are the first and the second. Cost and weights of a set are those of its operations.
+    stays one choice per layer. Small sets come first: an architecture of the space underneath is one of this space,
+    too, and the same network. Cost and weights of a set are those of its operations.
 
     Args:
         space: whose operations; its widths are searched too.
@@ -34,10 +35,10 @@ class SubsetSpace(SearchSpace):
         >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
         >>> subsets = SubsetSpace(space)
         >>> subsets.operations(0)[:4]
-        ('identity', 'mb3_k3', 'identity+mb3_k3', 'mb6_k5')
+        ('identity', 'mb3_k3', 'mb6_k5', 'identity+mb3_k3')
         >>> both = subsets.of_sets([{0, 1}] + [{0}] * 7)
         >>> both.operations, subsets.sets(both)[0]
-        ((2, 0, 0, 0, 0, 0, 0, 0), (0, 1))
+        ((3, 0, 0, 0, 0, 0, 0, 0), (0, 1))
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -57,7 +58,10 @@ class SubsetSpace(SearchSpace):
             f"subsets of {space.name}",
             image_shape=space.image_shape,
             num_classes=space.num_classes,
-            operations=[_set_names(space.operations(layer)) for layer in range(space.num_layers)],
+            operations=[
+                [_JOIN.join(members) for size in range(1, len(names) + 1) for members in combinations(names, size)]
+                for names in map(space.operations, range(space.num_layers))
+            ],
             width_names=space.width_names,
             widths=space.widths,
         )
@@ -66,7 +70,7 @@ class SubsetSpace(SearchSpace):
     def sets(self, architecture: Architecture) -> tuple[tuple[int, ...], ...]:
         """The operations of each layer, as indices in the space underneath, in their order."""
         self.validate(architecture)
-        return tuple(map(_members, architecture.operations))
+        return tuple(self._sets(layer)[choice] for layer, choice in enumerate(architecture.operations))
 
     def of_sets(self, sets: Sequence[Collection[int]], widths: Sequence[int] | None = None) -> Architecture:
         """The architecture whose :meth:`sets` these are.
@@ -74,18 +78,18 @@ class SubsetSpace(SearchSpace):
         Raises:
             ValueError: naming the layer without an operation, or with one that the space underneath lacks.
         """
+        if len(sets) != self.num_layers:
+            raise ValueError(f"sets: expected one for each of {self.num_layers} layers, got {len(sets)}")
+        choices = []
         for layer, members in enumerate(sets):
-            if not members or min(members) < 0:
-                raise ValueError(f"sets[{layer}]: expected one or more operations, got {sorted(members)}")
-        choices = tuple(sum(1 << member for member in set(members)) - 1 for members in sets)
-        architecture = Architecture(choices, None if widths is None else tuple(widths))
+            wanted, known = tuple(sorted({*members})), self._sets(layer)
+            if wanted not in known:
+                legal = ", ".join(f"{index} ({name})" for index, name in enumerate(self.space.operations(layer)))
+                raise ValueError(f"sets[{layer}]: expected one or more of {legal}, got {wanted}")
+            choices.append(known.index(wanted))
+        architecture = Architecture(tuple(choices), None if widths is None else tuple(widths))
         self.validate(architecture)
         return architecture
-
-    def from_space(self, architecture: Architecture) -> Architecture:
-        """An architecture of the space underneath: one operation in each layer."""
-        self.space.validate(architecture)
-        return self.of_sets([(operation,) for operation in architecture.operations], architecture.widths)
 
     def weights(self, architecture: Architecture, values: Sequence[Sequence[Tensor]]) -> list[list[Tensor | None]]:
         """The weights by which a supernet of the space underneath mixes the operations of an architecture.
@@ -133,27 +137,36 @@ class SubsetSpace(SearchSpace):
     def neighbours(self, layer: int) -> tuple[int, ...]:
         return self.space.neighbours(layer)
 
+    @property
+    def sums(self) -> tuple[tuple[int, ...], ...]:
+        return self.space.sums
+
+    @property
+    def no_operation(self) -> str | None:
+        return self.space.no_operation
+
     @cached_property
     def _costs(self) -> _SetCosts:
-        return _SetCosts(self.space._costs)
+        return _SetCosts(self.space._costs, self._sets)
+
+    def _sets(self, layer: int) -> tuple[tuple[int, ...], ...]:
+        return _all_sets(len(self.space.operations(layer)))
 
 
 class _SetCosts:
     """Costs of the parts of a space of sets: added up, not measured for each of thousands of sets."""
 
-    def __init__(self, costs: CostTable) -> None:
+    def __init__(self, costs: CostTable, sets: Callable[[int], Sequence[tuple[int, ...]]]) -> None:
         self.outer = costs.outer
-        self._layer = costs.layer
+        self._of_one = costs.layer
+        self._sets = sets
 
     def layer(self, layer: int, operation: int, shape: NetworkShape) -> Cost:
-        return sum((self._layer(layer, member, shape) for member in _members(operation)), start=Cost(0, 0))
+        members = self._sets(layer)[operation]
+        return sum((self._of_one(layer, member, shape) for member in members), start=Cost(0, 0))
 
 
-def _members(choice: int) -> tuple[int, ...]:
-    """The operations of a set."""
-    bits = choice + 1
-    return tuple(member for member in range(bits.bit_length()) if bits >> member & 1)
-
-
-def _set_names(names: Sequence[str]) -> list[str]:
-    return [_JOIN.join(names[member] for member in _members(choice)) for choice in range(2 ** len(names) - 1)]
+@cache
+def _all_sets(count: int) -> tuple[tuple[int, ...], ...]:
+    """All sets of so many operations but the empty one, small ones first."""
+    return tuple(chosen for size in range(1, count + 1) for chosen in combinations(range(count), size))

@@ -39,7 +39,15 @@ def test_sets_and_choices_are_the_same():
         sets = space.sets(path)
         assert space.of_sets(sets) == path
         assert space.operations(0)[choice] == "+".join(space.space.operations(0)[member] for member in sets[0])
-    assert space.from_space(Architecture((0, 1, 2, 3, 4, 0))).operations == (0, 1, 3, 7, 15, 0)
+
+
+def test_an_architecture_of_the_space_underneath_is_the_same_here():
+    space = made("nas-bench-201")
+    path = Architecture((0, 1, 2, 3, 4, 0))
+    assert space.sets(path) == ((0,), (1,), (2,), (3,), (4,), (0,))
+    assert space.operation_names(path) == space.space.operation_names(path)
+    assert space.cost(path) == space.space.cost(path)
+    assert (space.sums, space.no_operation) == (((0,), (1, 2), (3, 4, 5)), "none")
 
 
 def test_a_key_names_the_operations_of_each_layer():
@@ -98,10 +106,12 @@ def test_the_largest_uses_all_and_the_cheapest_one():
 
 def test_what_is_no_set_of_the_space_is_refused():
     space = made("nas-bench-macro")
-    with pytest.raises(ValueError, match=r"sets\[1\]: expected one or more operations, got \[\]"):
+    with pytest.raises(ValueError, match=r"sets\[1\]: expected one or more of 0 .identity., 1 .*, got \(\)"):
         space.of_sets([{0}, set()] + [{0}] * 6)
-    with pytest.raises(ValueError, match=r"operations\[0\]: expected one of"):
+    with pytest.raises(ValueError, match=r"sets\[0\]: expected one or more of .*, got \(3,\)"):
         space.of_sets([{3}] + [{0}] * 7)
+    with pytest.raises(ValueError, match="sets: expected one for each of 8 layers, got 1"):
+        space.of_sets([{0}])
     space.space._operations = (("a", "a+b"),)
     with pytest.raises(ValueError, match=r"expected names without '\+'.*got 'a\+b'"):
         SubsetSpace(space.space)
