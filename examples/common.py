@@ -1,7 +1,9 @@
-"""What the examples share: the folder of a run, steps of training under a bar, and what is written at the end."""
+"""What the examples share: the folder of a run, training under a bar, times, and what is written at the end."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +76,16 @@ def train(
             bar.finish_step(step, {"loss": value.item()})
         else:
             bar.move(step)
+
+
+def milliseconds(run: Callable[[Tensor], object], inputs: Tensor) -> float:
+    """Time that a function takes for one sample, the median over the samples of a batch."""
+    times = []
+    for sample in inputs.split(1):
+        start = time.perf_counter()
+        run(sample)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
 
 
 def write_results(folder: Path, metrics: Mapping[str, Any], figure: Figure) -> None:

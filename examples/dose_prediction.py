@@ -19,10 +19,10 @@ docs/examples/dose_prediction.md has the results, and what differs from the pape
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import nesterov_sgd, new_folder, train, write_results
+from common import milliseconds, nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
@@ -42,8 +42,7 @@ from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
 from pictures import draw_doses
 
-DEPTH, CHANNELS = 2, 8
-TEACHERS = 3  # and as many shots
+DEPTH, CHANNELS, TEACHERS = 2, 8, 3  # as many teachers as shots
 SEARCH_RATE, CHOICE_RATE, TRAINING_RATE = 0.05, 0.05, 3e-3
 GRAY = 70.0  # of a dose of 1, which the target is to get
 LEAST_DIFFERENCE, DIVERSITY_WEIGHT = 0.2, 10.0
@@ -65,12 +64,10 @@ class Scale:
 QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
 
 
-def conv(
-    in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
-) -> nn.Sequential:
-    padding = dilation * (kernel_size // 2)
-    layer = nn.Conv3d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
-    return nn.Sequential(layer, nn.GroupNorm(out_channels // 4, out_channels), nn.ReLU())
+def conv(come: int, go: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Convolution, group norm and ReLU."""
+    layer = nn.Conv3d(come, go, kernel_size, stride, dilation * (kernel_size // 2), dilation, bias=False)
+    return nn.Sequential(layer, nn.GroupNorm(go // 4, go), nn.ReLU())
 
 
 OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -118,10 +115,9 @@ class DoseSpace(SearchSpace):
     """Down cells, which are alike, and up cells, which are alike."""
 
     def __init__(self) -> None:
-        cells = [*[DOWN_CELL] * DEPTH, *[UP_CELL] * DEPTH]
-        super().__init__(
-            "dose", image_shape=(INPUTS, *[SIDE] * 3), num_classes=2, operations=list(itertools.chain(*cells))
-        )
+        operations = (*DOWN_CELL * DEPTH, *UP_CELL * DEPTH)
+        # A space wants classes to tell apart; the head does not look at their number.
+        super().__init__("dose", image_shape=(INPUTS, *[SIDE] * 3), num_classes=2, operations=operations)
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         sizes = [CHANNELS * 2**level for level in range(DEPTH + 1)]
@@ -141,9 +137,9 @@ class DoseSpace(SearchSpace):
     def assemble(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> DoseNetwork:
         return DoseNetwork(stem, layers, head)
 
-    def of_cells(self, rows: Sequence[Tensor]) -> list[Tensor]:
+    def of_cells(self, rows: list[Tensor]) -> list[Tensor]:
         """For each layer its row, of those of a down cell and of an up cell."""
-        return [*rows[: len(DOWN_CELL)]] * DEPTH + [*rows[len(DOWN_CELL) :]] * DEPTH
+        return rows[: len(DOWN_CELL)] * DEPTH + rows[len(DOWN_CELL) :] * DEPTH
 
 
 class Trainer:
@@ -194,20 +190,17 @@ class Trainer:
         train(optimizer, self.scale.search_steps, step, self.bar, f"search {len(found) + 1}")
         return Architecture(tuple(int(row.argmax()) for row in space.of_cells(logits)))
 
-    def teach(self, network: nn.Module, title: str, loss: Callable[..., Tensor]) -> nn.Module:
-        """Trains a network by a loss of inputs, true doses and the network's outputs."""
+    def teach(self, network: nn.Module, title: str, distillation: Distillation | None = None) -> nn.Module:
+        """Trains a network by the true doses, or by other networks."""
         draw = self.batches("train", "training")
 
         def step() -> Tensor:
             inputs, doses = draw()
-            return loss(inputs, doses, network(inputs))
+            outputs = network(inputs)
+            return distillation(inputs, outputs) if distillation else masked_l1(outputs[-1], doses, inputs)
 
         train(torch.optim.Adam(network.parameters(), lr=TRAINING_RATE), self.scale.steps, step, self.bar, title)
         return network.eval()
-
-
-def fit(inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
-    return masked_l1(outputs[-1], doses, inputs)
 
 
 def discriminator(channels: int) -> nn.Sequential:
@@ -217,7 +210,7 @@ def discriminator(channels: int) -> nn.Sequential:
 
 
 class Distillation:
-    """The student's loss. In each step the discriminators learn first, by an optimiser of their own."""
+    """The student's loss, which knows no true dose. In each step the discriminators learn first, by their own rule."""
 
     def __init__(self, teachers: Sequence[nn.Module], features: Sequence[Tensor], generator: torch.Generator) -> None:
         self.teachers = teachers
@@ -225,7 +218,7 @@ class Distillation:
             self.discriminators = nn.ModuleList(discriminator(level.shape[1]) for level in features)
         self.optimizer = torch.optim.Adam(self.discriminators.parameters(), lr=1e-3)
 
-    def __call__(self, inputs: Tensor, doses: Tensor, outputs: list[Tensor]) -> Tensor:
+    def __call__(self, inputs: Tensor, outputs: list[Tensor]) -> Tensor:
         with torch.no_grad():
             wanted = mean_outputs(self.teachers, inputs)
         real, student = wanted[:-1], outputs[:-1]
@@ -234,7 +227,7 @@ class Distillation:
         self.optimizer.step()
         match = sum(F.mse_loss(*levels) for levels in zip(student, real)) / len(real)
         deceit = self.deceived(student, 1.0)
-        return fit(inputs, wanted[-1], outputs) + FEATURE_WEIGHT * match + ADVERSARIAL_WEIGHT * deceit
+        return masked_l1(outputs[-1], wanted[-1], inputs) + FEATURE_WEIGHT * match + ADVERSARIAL_WEIGHT * deceit
 
     def deceived(self, features: Sequence[Tensor], answer: float) -> Tensor:
         """Mean cross-entropy of the discriminators' answers with a given one: 1 for the teachers' features."""
@@ -255,18 +248,7 @@ def predicted(networks: Sequence[nn.Module], inputs: Tensor) -> Tensor:
 
 def dose_score(networks: Sequence[nn.Module], data: tuple[Tensor, Tensor]) -> float:
     """Mean error in the body in Gy."""
-    inputs, doses = data
-    return GRAY * float(masked_l1(predicted(networks, inputs), doses, inputs))
-
-
-def milliseconds(networks: Sequence[nn.Module], inputs: Tensor) -> float:
-    """Time for one phantom, the median."""
-    times = []
-    for phantom in inputs.split(1):
-        start = time.perf_counter()
-        predicted(networks, phantom)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+    return GRAY * float(masked_l1(predicted(networks, data[0]), data[1], data[0]))
 
 
 def main(
@@ -282,17 +264,16 @@ def main(
     with ConsoleProgress(Console()) as bar:
         work = Trainer(QUICK if quick else Scale(), seed, bar)
         supernet = Supernet(space, TEACHERS, named_generator(seed, "supernet"))
-        paths: list[Architecture] = []
-        teachers: list[nn.Module] = []
+        paths, teachers = [], []
         for number in range(1, TEACHERS + 1):
             code = torch.full((TEACHERS,), 0.1).index_fill(0, torch.tensor(number - 1), 1.1 - 0.1 * TEACHERS)
             paths.append(work.search(space, supernet, code, teachers, diversity))
             network = space.new_network(paths[-1], named_generator(seed, f"teacher {number}"))
-            teachers.append(work.teach(network, f"teacher {number}", fit))
+            teachers.append(work.teach(network, f"teacher {number}"))
         validation = [dose_score([teacher], work.data["validation"]) for teacher in teachers]
         best = validation.index(min(validation))
         student = space.new_network(paths[best], named_generator(seed, "student"))
-        features = mean_outputs(teachers, work.data["test"][0][:1])[:-1]
+        features = mean_outputs(teachers, work.data["train"][0][:1])[:-1]
         work.teach(student, "student", Distillation(teachers, features, named_generator(seed, "discriminators")))
     test = work.data["test"]
     networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}
@@ -306,7 +287,9 @@ def main(
         "dose_score_gray": scores,
         "student_is_like": f"teacher {best + 1}",
         "macs": {"ensemble": sum(map(space.count_macs, paths)), "student": space.count_macs(paths[best])},
-        "milliseconds": {title: milliseconds(networks[title], test[0]) for title in ("ensemble", "student")},
+        "milliseconds": {
+            name: milliseconds(partial(predicted, several), test[0]) for name, several in networks.items()
+        },
         "relative_differences": [float(relative_difference(*pair, test[0])) for pair in pairs],
         "architectures": [space.operation_names(path) for path in paths],
         "seconds": time.perf_counter() - start,

@@ -28,14 +28,12 @@ import torch
 import typer
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common import nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.calibration import recalibrated
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
@@ -50,15 +48,12 @@ from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
 from pictures import draw_tracks
-from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
+from siamese import KERNEL, Tracker, average_overlap, track, tracking_loss
+from videos import WINDOW, Videos, random_pairs
 
-STRIDE = 4  # of the features, in pixels
-CELLS = WINDOW // STRIDE  # positions of the score map along a side
-KERNEL = TEMPLATE // STRIDE
 STEM, NECK, TOWER = 8, 24, 24  # channels
 BLOCKS = ((8, 24, 2), (24, 24, 1), (24, 24, 1), (24, 24, 1))  # channels in and out, stride
 SHOTS, SUPERNET_RATE, LEARNING_RATE = 2, 0.1, 0.2
-USUAL_SIDE = 0.125  # half a box's side as a part of the window's, about
 
 
 @dataclass(frozen=True)
@@ -80,37 +75,6 @@ class Scale:
 QUICK = Scale(
     8, warm_up=2, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1
 )
-
-
-class Tracker(nn.Module):
-    """One path: a backbone up to its output layer, the correlation, and the two towers of the head."""
-
-    def __init__(self, stem: nn.Module, layers: list[nn.Module], head: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.head = stem, head
-        blocks, (self.output, *towers) = layers[: len(BLOCKS)], layers[len(BLOCKS) :]
-        self.blocks = nn.ModuleList(blocks)
-        self.scoring, self.boxing = nn.Sequential(*towers[:3]), nn.Sequential(*towers[3:])
-
-    def embed(self, images: Tensor, depth: int | None = None) -> Tensor:
-        """Features ``[N, NECK, H / 4, W / 4]`` of the output layer; blocks behind it are run up to ``depth`` only."""
-        features = [self.stem(images)]
-        for block in self.blocks[: depth or self.output.depth]:
-            features.append(block(features[-1]))
-        return self.output(features[self.output.depth])
-
-    def match(self, template: Tensor, window: Tensor) -> Tensor:
-        """Features to the logit of each position and the four logarithmic sides around it, ``[N, 5, CELLS, CELLS]``."""
-        correlation = torch.bmm(template.flatten(2).transpose(1, 2), window.flatten(2))
-        fused = self.head["fusion"](correlation.view(-1, KERNEL**2, CELLS, CELLS))
-        return torch.cat([self.head["score"](self.scoring(fused)), self.head["box"](self.boxing(fused))], dim=1)
-
-    def forward(self, images: tuple[Tensor, Tensor] | Tensor) -> Tensor:
-        if isinstance(images, Tensor):  # as costs are counted: one frame, and every block, to know the cost of each
-            window = self.embed(images, len(BLOCKS))
-            return self.match(window[..., :KERNEL, :KERNEL], window)
-        template, window = images
-        return self.match(self.embed(template), self.embed(window))
 
 
 class OutputLayer(nn.Sequential):
@@ -183,62 +147,14 @@ class TrackerSpace(SearchSpace):
         unused = [self.layer_cost(i, architecture.operations[i]) for i in range(self.depth(architecture), len(BLOCKS))]
         return Cost(whole.macs - sum(c.macs for c in unused), whole.parameters - sum(c.parameters for c in unused))
 
-    def cheapest(self) -> Architecture:
-        return self.from_genes([0] * len(self.num_choices))
-
     def largest(self) -> Architecture:
+        """By the order of choices: output layers cost the same, but for the blocks in front."""
         return self.from_genes([count - 1 for count in self.num_choices])
 
     def hand_made(self) -> Architecture:
         """What one would draw: kernels of 3 everywhere, the deepest features, full towers."""
         names = ("block 3 4",) * len(BLOCKS) + ("output 4",) + ("separable 3",) * 6
         return Architecture(tuple(self.operations(i).index(name) for i, name in enumerate(names)), widths=(2, 2))
-
-
-def cells_and_boxes(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres of the positions ``[CELLS^2, 2]``, and the box at each as corners ``[N, CELLS^2, 4]``, in the window."""
-    line = (torch.arange(CELLS) + 0.5) / CELLS
-    cells = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=2).flatten(0, 1)
-    sides = USUAL_SIDE * output[:, 1:].flatten(2).movedim(1, 2).clamp(-3, 3).exp()
-    return cells, torch.cat([cells - sides[..., :2], cells + sides[..., 2:]], dim=2)
-
-
-def tracking_loss(output: Tensor, boxes: Tensor) -> Tensor:
-    """Cross-entropy of the scores, both kinds of positions weighing the same, and -log overlap where the object is."""
-    cells, found = cells_and_boxes(output)
-    truth = boxes.unsqueeze(1)
-    away = (cells - truth[..., :2]).abs()
-    inside = (away < (truth[..., 2:] / 4).clamp_min(0.51 / CELLS)).all(dim=2)
-    outside = (away > truth[..., 2:] / 2).any(dim=2) & ~inside
-    entropy = F.binary_cross_entropy_with_logits(output[:, 0].flatten(1), inside.float(), reduction="none")
-    fit = overlap(found, corners(truth))[inside].clamp_min(1e-3).log()
-    return (entropy[inside].mean() + entropy[outside].mean()) / 2 - fit.mean()
-
-
-@torch.no_grad()
-def track(network: Tracker, videos: Videos) -> Tensor:
-    """Boxes ``[N, T, 4]`` by centre and size; the first is the true one, of the template."""
-    box = videos.boxes[:, 0]
-    template = network.embed(videos.view(0, box[:, :2], window_side(box) / 2, TEMPLATE))
-    hann = torch.hann_window(CELLS + 2, periodic=False)[1:-1]
-    near = (hann.view(-1, 1) * hann).flatten()
-    path = [box]
-    for frame in range(1, videos.centres.shape[1]):
-        side = window_side(box)
-        output = network.match(template, network.embed(videos.view(frame, box[:, :2], side, WINDOW)))
-        merit = 0.7 * output[:, 0].flatten(1).sigmoid() + 0.3 * near
-        _, found = cells_and_boxes(output)
-        low, high = found[torch.arange(len(box)), merit.argmax(dim=1)].split(2, dim=1)
-        centre = box[:, :2] + ((low + high) / 2 - 0.5) * side.unsqueeze(1)
-        box = torch.cat([centre, torch.lerp(box[:, 2:], (high - low) * side.unsqueeze(1), 0.4)], dim=1)
-        path.append(box)
-    return torch.stack(path, dim=1)
-
-
-def average_overlap(network: Tracker, videos: Videos) -> float:
-    """Mean overlap over all frames but the first."""
-    with evaluation_mode(network):
-        return float(overlap(corners(track(network, videos)), corners(videos.boxes))[:, 1:].mean())
 
 
 def train_supernet(space: TrackerSpace, scale: Scale, seed: int, bar: ConsoleProgress) -> CodedSupernet:

@@ -11,8 +11,8 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 import dose_prediction
-from dose_prediction import CONNECTION, DEPTH, Distillation, DoseSpace, masked_l1, relative_difference
-from phantoms import random_phantoms
+from dose_prediction import CONNECTION, DEPTH, Distillation, DoseSpace
+from phantoms import masked_l1, random_phantoms, relative_difference
 
 SPACE = DoseSpace()
 
@@ -70,24 +70,24 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
     distillation = Distillation(teachers, [student.features], torch.Generator().manual_seed(0))
     fakes = [student.features.detach().clone()]
     for _ in range(40):
-        distillation(inputs, doses, student(inputs))
+        distillation(inputs, student(inputs))
     real = [torch.ones_like(fakes[0])]
     assert distillation.deceived(real, 1.0) < 0.3
     assert distillation.deceived(fakes, 0.0) < 0.3
     before = distillation.deceived(fakes, 1.0)
-    distillation(inputs, doses, [student.features, torch.ones_like(doses)]).backward()  # the dose is the teachers'
+    distillation(inputs, [student.features, torch.ones_like(doses)]).backward()  # the dose is the teachers'
     assert distillation.deceived([fakes[0] - 1e3 * student.features.grad], 1.0) < before
     assert all(network.features.grad is None for network in teachers)
 
 
 def test_the_student_is_taught_the_mean_of_the_teachers(phantoms) -> None:
-    inputs, doses = phantoms
+    inputs, _ = phantoms
     distillation = Distillation(
         [Constant(0.5), Constant(1.5)], [Constant(0).features], torch.Generator().manual_seed(0)
     )
     losses = {}
     for value in (0.5, 1.0, 1.5):
-        losses[value] = float(distillation(inputs, doses, Constant(value)(inputs)).detach())
+        losses[value] = float(distillation(inputs, Constant(value)(inputs)).detach())
     assert losses[1.0] < 0.01 + min(losses[0.5], losses[1.5]) - 0.5  # L1 alone parts them by 0.5
 
 
