@@ -6,9 +6,8 @@ From density, targets and organs x a network f gives the dose of each voxel; M a
     + 10 sum_r max(0, 0.2 - 2 sum_M |f - r| / sum_M (f + r)),  r the networks found before     the search of one
     L1_M(s, mean_n f_n) + 0.05 mean_i |F_i(s) - mean_n F_i(f_n)|^2 + 0.01 mean_i BCE(D_i(F_i(s)), real)    the student s
 
-A supernet mixes all operations by softmax weights, which are learnt on held-out volumes; one dictionary of K copies
-(`kshot_conv3d`) serves all searches, each under a code that leans on a copy of its own. F_i are features, D_i small
-discriminators that learn to tell the student's from the networks'.
+A supernet mixes operations by softmax weights, which learn on held-out volumes; one dictionary of K copies (`kshot_conv3d`)
+serves all searches, each under a code that leans on a copy of its own. F_i are features, D_i discriminators of them.
 
     python examples/dose_prediction.py --out dose --seed 0
 
@@ -42,7 +41,8 @@ from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
 from pictures import draw_doses
 
-DEPTH, CHANNELS, TEACHERS = 2, 8, 3  # as many teachers as shots
+SIZES = (8, 16, 32)  # channels of each level
+DEPTH, TEACHERS = len(SIZES) - 1, 3  # as many teachers as shots
 SEARCH_RATE, CHOICE_RATE, TRAINING_RATE = 0.05, 0.05, 3e-3
 GRAY = 70.0  # of a dose of 1, which the target is to get
 LEAST_DIFFERENCE, DIVERSITY_WEIGHT = 0.2, 10.0
@@ -116,14 +116,14 @@ class DoseSpace(SearchSpace):
 
     def __init__(self) -> None:
         operations = (*DOWN_CELL * DEPTH, *UP_CELL * DEPTH)
-        # A space wants classes to tell apart; the head does not look at their number.
-        super().__init__("dose", image_shape=(INPUTS, *[SIDE] * 3), num_classes=2, operations=operations)
+        shape = (INPUTS, *[SIDE] * 3)
+        super().__init__("dose", image_shape=shape, num_classes=2, operations=operations)  # the head knows no classes
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
-        sizes = [CHANNELS * 2**level for level in range(DEPTH + 1)]
-        down = [shape for c, below in itertools.pairwise(sizes) for shape in [(c, c)] * 3 + [(c, below)]]
-        up = [shape for c, below in list(itertools.pairwise(sizes))[::-1] for shape in [(below, c)] + [(c, c)] * 3]
-        return NetworkShape(stem=CHANNELS, layers=(*down, *up), head=CHANNELS)
+        levels = list(itertools.pairwise(SIZES))
+        down = [shape for c, below in levels for shape in [(c, c)] * 3 + [(c, below)]]
+        up = [shape for c, below in levels[::-1] for shape in [(below, c)] + [(c, c)] * 3]
+        return NetworkShape(stem=SIZES[0], layers=(*down, *up), head=SIZES[0])
 
     def stem(self, shape: int) -> nn.Module:
         return conv(INPUTS, shape)
@@ -190,16 +190,16 @@ class Trainer:
         train(optimizer, self.scale.search_steps, step, self.bar, f"search {len(found) + 1}")
         return Architecture(tuple(int(row.argmax()) for row in space.of_cells(logits)))
 
-    def teach(self, network: nn.Module, title: str, distillation: Distillation | None = None) -> nn.Module:
+    def teach(self, network: nn.Module, title: str, steps: int, loss: Distillation | None = None) -> nn.Module:
         """Trains a network by the true doses, or by other networks."""
         draw = self.batches("train", "training")
 
         def step() -> Tensor:
             inputs, doses = draw()
             outputs = network(inputs)
-            return distillation(inputs, outputs) if distillation else masked_l1(outputs[-1], doses, inputs)
+            return loss(inputs, outputs) if loss else masked_l1(outputs[-1], doses, inputs)
 
-        train(torch.optim.Adam(network.parameters(), lr=TRAINING_RATE), self.scale.steps, step, self.bar, title)
+        train(torch.optim.Adam(network.parameters(), lr=TRAINING_RATE), steps, step, self.bar, title)
         return network.eval()
 
 
@@ -212,10 +212,10 @@ def discriminator(channels: int) -> nn.Sequential:
 class Distillation:
     """The student's loss, which knows no true dose. In each step the discriminators learn first, by their own rule."""
 
-    def __init__(self, teachers: Sequence[nn.Module], features: Sequence[Tensor], generator: torch.Generator) -> None:
+    def __init__(self, teachers: Sequence[nn.Module], channels: Sequence[int], generator: torch.Generator) -> None:
         self.teachers = teachers
         with seeded_by(generator):
-            self.discriminators = nn.ModuleList(discriminator(level.shape[1]) for level in features)
+            self.discriminators = nn.ModuleList(discriminator(count) for count in channels)
         self.optimizer = torch.optim.Adam(self.discriminators.parameters(), lr=1e-3)
 
     def __call__(self, inputs: Tensor, outputs: list[Tensor]) -> Tensor:
@@ -260,24 +260,24 @@ def main(
     """Searches diverse dose networks, distils their ensemble, and writes metrics.json and picture.png."""
     new_folder(out)
     start = time.perf_counter()
-    space = DoseSpace()
+    scale, space = QUICK if quick else Scale(), DoseSpace()
     with ConsoleProgress(Console()) as bar:
-        work = Trainer(QUICK if quick else Scale(), seed, bar)
+        work = Trainer(scale, seed, bar)
         supernet = Supernet(space, TEACHERS, named_generator(seed, "supernet"))
         paths, teachers = [], []
         for number in range(1, TEACHERS + 1):
             code = torch.full((TEACHERS,), 0.1).index_fill(0, torch.tensor(number - 1), 1.1 - 0.1 * TEACHERS)
             paths.append(work.search(space, supernet, code, teachers, diversity))
             network = space.new_network(paths[-1], named_generator(seed, f"teacher {number}"))
-            teachers.append(work.teach(network, f"teacher {number}"))
-        validation = [dose_score([teacher], work.data["validation"]) for teacher in teachers]
-        best = validation.index(min(validation))
-        student = space.new_network(paths[best], named_generator(seed, "student"))
-        features = mean_outputs(teachers, work.data["train"][0][:1])[:-1]
-        work.teach(student, "student", Distillation(teachers, features, named_generator(seed, "discriminators")))
+            teachers.append(work.teach(network, f"teacher {number}", scale.steps))
+        best = min(range(TEACHERS), key=lambda number: dose_score([teachers[number]], work.data["validation"]))
+        alone, student = (space.new_network(paths[best], named_generator(seed, "student")) for _ in range(2))
+        work.teach(alone, "student without teachers", 2 * scale.steps)
+        distillation = Distillation(teachers, (*SIZES[1:], *SIZES[-2::-1]), named_generator(seed, "discriminators"))
+        work.teach(student, "student", 2 * scale.steps, distillation)
     test = work.data["test"]
     networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}
-    networks |= {"ensemble": teachers, "student": [student]}
+    networks |= {"ensemble": teachers, "student": [student], "student without teachers": [alone]}
     scores = {title: dose_score(several, test) for title, several in networks.items()}
     pairs = itertools.combinations([predicted([teacher], test[0]) for teacher in teachers], 2)
     metrics = {
@@ -287,9 +287,7 @@ def main(
         "dose_score_gray": scores,
         "student_is_like": f"teacher {best + 1}",
         "macs": {"ensemble": sum(map(space.count_macs, paths)), "student": space.count_macs(paths[best])},
-        "milliseconds": {
-            name: milliseconds(partial(predicted, several), test[0]) for name, several in networks.items()
-        },
+        "milliseconds": {name: milliseconds(partial(predicted, them), test[0]) for name, them in networks.items()},
         "relative_differences": [float(relative_difference(*pair, test[0])) for pair in pairs],
         "architectures": [space.operation_names(path) for path in paths],
         "seconds": time.perf_counter() - start,

@@ -67,7 +67,7 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
     monkeypatch.setattr(dose_prediction, "FEATURE_WEIGHT", 0.0)
     inputs, doses = phantoms
     teachers, student = [Constant(0.8), Constant(1.2)], Constant(0.0)
-    distillation = Distillation(teachers, [student.features], torch.Generator().manual_seed(0))
+    distillation = Distillation(teachers, [8], torch.Generator().manual_seed(0))
     fakes = [student.features.detach().clone()]
     for _ in range(40):
         distillation(inputs, student(inputs))
@@ -82,9 +82,7 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
 
 def test_the_student_is_taught_the_mean_of_the_teachers(phantoms) -> None:
     inputs, _ = phantoms
-    distillation = Distillation(
-        [Constant(0.5), Constant(1.5)], [Constant(0).features], torch.Generator().manual_seed(0)
-    )
+    distillation = Distillation([Constant(0.5), Constant(1.5)], [8], torch.Generator().manual_seed(0))
     losses = {}
     for value in (0.5, 1.0, 1.5):
         losses[value] = float(distillation(inputs, Constant(value)(inputs)).detach())
@@ -101,7 +99,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_quick_run_writes_its_numbers_and_a_picture(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     scores = metrics["dose_score_gray"]
-    assert list(scores) == ["teacher 1", "teacher 2", "teacher 3", "ensemble", "student"]
+    assert list(scores) == ["teacher 1", "teacher 2", "teacher 3", "ensemble", "student", "student without teachers"]
     # The error of a mean is at most the mean of the errors.
     assert 0 < scores["ensemble"] <= sum(scores[f"teacher {number}"] for number in (1, 2, 3)) / 3 + 1e-6
     assert len(metrics["relative_differences"]) == 3
