@@ -6,7 +6,7 @@ From density, targets and organs x a network f gives the dose of each voxel; M a
     + 10 sum_r max(0, 0.2 - 2 sum_M |f - r| / sum_M (f + r)),  r the networks found before     the search of one
     L1_M(s, mean_n f_n) + 0.05 mean_i |F_i(s) - mean_n F_i(f_n)|^2 + 0.01 mean_i BCE(D_i(F_i(s)), real)    the student s
 
-A supernet mixes operations by softmax weights, which learn on held-out volumes; K copies of its weights (`kshot_conv3d`)
+A supernet mixes operations by softmax weights, which learn on held-out volumes. K copies of the rest (`kshot_conv3d`)
 serve all searches, each under a code that leans on a copy of its own. F_i are features, D_i discriminators of them.
 
     python examples/dose_prediction.py --out dose --seed 0
