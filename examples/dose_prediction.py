@@ -58,7 +58,7 @@ class Scale:
     validation: int = 40
     test: int = 60
     search_steps: int = 80
-    steps: int = 400  # of each network that is trained anew
+    steps: int = 800  # of each network that is trained anew
 
 
 QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
@@ -272,9 +272,9 @@ def main(
             teachers.append(work.teach(network, f"teacher {number}", scale.steps))
         best = min(range(TEACHERS), key=lambda number: dose_score([teachers[number]], work.data["validation"]))
         alone, student = (space.new_network(paths[best], named_generator(seed, "student")) for _ in range(2))
-        work.teach(alone, "student without teachers", 2 * scale.steps)
+        work.teach(alone, "student without teachers", scale.steps)
         distillation = Distillation(teachers, (*SIZES[1:], *SIZES[-2::-1]), named_generator(seed, "discriminators"))
-        work.teach(student, "student", 2 * scale.steps, distillation)
+        work.teach(student, "student", scale.steps, distillation)
     test = work.data["test"]
     networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}
     networks |= {"ensemble": teachers, "student": [student], "student without teachers": [alone]}

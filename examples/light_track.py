@@ -17,7 +17,6 @@ CVPR 2021. docs/examples/light_track.md has the results, and what differs from t
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ from videos import WINDOW, Videos, random_pairs
 STEM, NECK, TOWER = 8, 24, 24  # channels
 BLOCKS = ((8, 24, 2), (24, 24, 1), (24, 24, 1), (24, 24, 1))  # channels in and out, stride
 SHOTS, SUPERNET_RATE, LEARNING_RATE = 2, 0.1, 0.2
+RISE = (-0.3, 1.4)  # of the chance that a choice is random, over the supernet's training; cut to 0 to 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Scale:
     """How much is computed."""
 
     batch: int = 16
-    warm_up: int = 100  # of the steps
-    supernet_steps: int = 350
+    supernet_steps: int = 800
     population: int = 12
     generations: int = 5
     steps: int = 300  # of each network that is trained anew
@@ -72,9 +71,7 @@ class Scale:
     rivals: int = 2  # random trackers
 
 
-QUICK = Scale(
-    8, warm_up=2, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1
-)
+QUICK = Scale(8, supernet_steps=6, population=3, generations=2, steps=4, videos=2, test_videos=2, frames=4, rivals=1)
 
 
 class OutputLayer(nn.Sequential):
@@ -95,7 +92,7 @@ class TrackerSpace(SearchSpace):
             image_shape=(3, WINDOW, WINDOW),
             num_classes=5,  # what the head puts out for each position
             operations=[
-                *[tuple(f"block {k} {e}" for e in (2, 4) for k in (3, 7))] * len(BLOCKS),
+                *[("block 3 2", "block 7 2", "block 3 4")] * len(BLOCKS),
                 tuple(f"output {depth}" for depth in (2, 3, 4)),
                 *(tower * 2),
             ],
@@ -160,18 +157,18 @@ class TrackerSpace(SearchSpace):
 def train_supernet(space: TrackerSpace, scale: Scale, seed: int, bar: ConsoleProgress) -> CodedSupernet:
     """All trackers at once: a path a step, under the code that its cost gives it.
 
-    The largest path goes first: random ones alone hardly learn what the correlations are good for.
+    A path of random operations learns nothing where all around it are new as well. So the largest path goes first; then
+    choices of it are drawn anew, with a chance that rises to 1.
     """
     supernet = Supernet(space, SHOTS, named_generator(seed, "supernet"))
     codes = SimplexNet(space, SHOTS, named_generator(seed, "codes"), settings=CodeSettings(start="cost"))
     generator = named_generator(seed, "training of the supernet")
-
-    paths = itertools.chain(
-        itertools.repeat(space.largest(), scale.warm_up), iter(lambda: space.sample(generator), None)
-    )
+    rise = iter(torch.linspace(*RISE, scale.supernet_steps).clamp(0, 1).tolist())
 
     def next_path(images: tuple[Tensor, Tensor]) -> Tensor:
-        path = next(paths)
+        choices = zip(*(space.genes(path) for path in (space.largest(), space.sample(generator))))
+        anew = (torch.rand(len(space.num_choices), generator=generator) < next(rise)).tolist()
+        path = space.from_genes([pair[new] for pair, new in zip(choices, anew)])
         return supernet(images, path, codes.code(path))
 
     losses = pair_losses(next_path, scale, generator)
