@@ -4,7 +4,7 @@ From density, targets and organs x a network f gives the dose of each voxel; M a
 
     L1_M(f, y) = sum_M |f(x) - y| / sum M                                                     every network
     + 10 sum_r max(0, 0.2 - 2 sum_M |f - r| / sum_M (f + r)),  r the networks found before     the search of one
-    L1_M(s, mean_n f_n) + 0.05 mean_i |F_i(s) - mean_n F_i(f_n)|^2 + 0.01 mean_i BCE(D_i(F_i(s)), real)    the student s
+    L1_M(s, mean_n f_n) + a mean_i |F_i(s) - mean_n F_i(f_n)|^2 + b mean_i BCE(D_i(F_i(s)), real)        the student s
 
 A supernet mixes operations by softmax weights, which learn on held-out volumes. K copies of the rest (`kshot_conv3d`)
 serve all searches, each under a code that leans on a copy of its own. F_i are features, D_i discriminators of them.
@@ -46,7 +46,7 @@ DEPTH, TEACHERS = len(SIZES) - 1, 3  # as many teachers as shots
 SEARCH_RATE, CHOICE_RATE, TRAINING_RATE = 0.05, 0.05, 3e-3
 GRAY = 70.0  # of a dose of 1, which the target is to get
 LEAST_DIFFERENCE, DIVERSITY_WEIGHT = 0.2, 10.0
-FEATURE_WEIGHT, ADVERSARIAL_WEIGHT = 0.05, 0.01
+FEATURE_WEIGHT, ADVERSARIAL_WEIGHT = 0.005, 0.001  # at first; they fall to zero
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,10 @@ def discriminator(channels: int) -> nn.Sequential:
 class Distillation:
     """The student's loss, which knows no true dose. In each step the discriminators learn first, by their own rule."""
 
-    def __init__(self, teachers: Sequence[nn.Module], channels: Sequence[int], generator: torch.Generator) -> None:
-        self.teachers = teachers
+    def __init__(self, teachers: Sequence[nn.Module], steps: int, generator: torch.Generator) -> None:
+        self.teachers, self.shares = teachers, iter(torch.linspace(1, 0, steps).tolist())
         with seeded_by(generator):
-            self.discriminators = nn.ModuleList(discriminator(count) for count in channels)
+            self.discriminators = nn.ModuleList(map(discriminator, (*SIZES[1:], *SIZES[-2::-1])))
         self.optimizer = torch.optim.Adam(self.discriminators.parameters(), lr=1e-3)
 
     def __call__(self, inputs: Tensor, outputs: list[Tensor]) -> Tensor:
@@ -226,8 +226,8 @@ class Distillation:
         (self.deceived(real, 1.0) + self.deceived([level.detach() for level in student], 0.0)).backward()
         self.optimizer.step()
         match = sum(F.mse_loss(*levels) for levels in zip(student, real)) / len(real)
-        deceit = self.deceived(student, 1.0)
-        return masked_l1(outputs[-1], wanted[-1], inputs) + FEATURE_WEIGHT * match + ADVERSARIAL_WEIGHT * deceit
+        likeness = FEATURE_WEIGHT * match + ADVERSARIAL_WEIGHT * self.deceived(student, 1.0)
+        return masked_l1(outputs[-1], wanted[-1], inputs) + next(self.shares) * likeness
 
     def deceived(self, features: Sequence[Tensor], answer: float) -> Tensor:
         """Mean cross-entropy of the discriminators' answers with a given one: 1 for the teachers' features."""
@@ -273,7 +273,7 @@ def main(
         best = min(range(TEACHERS), key=lambda number: dose_score([teachers[number]], work.data["validation"]))
         alone, student = (space.new_network(paths[best], named_generator(seed, "student")) for _ in range(2))
         work.teach(alone, "student without teachers", scale.steps)
-        distillation = Distillation(teachers, (*SIZES[1:], *SIZES[-2::-1]), named_generator(seed, "discriminators"))
+        distillation = Distillation(teachers, scale.steps, named_generator(seed, "discriminators"))
         work.teach(student, "student", scale.steps, distillation)
     test = work.data["test"]
     networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}

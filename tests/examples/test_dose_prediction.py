@@ -57,7 +57,7 @@ class Constant(torch.nn.Module):
 
     def __init__(self, value: float) -> None:
         super().__init__()
-        self.features = torch.nn.Parameter(torch.full((2, 8, 4, 4, 4), value))
+        self.features = torch.nn.Parameter(torch.full((2, 16, 4, 4, 4), value))
 
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         return [self.features, self.features[:, :1].mean().expand_as(inputs[:, :1])]
@@ -67,7 +67,7 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
     monkeypatch.setattr(dose_prediction, "FEATURE_WEIGHT", 0.0)
     inputs, doses = phantoms
     teachers, student = [Constant(0.8), Constant(1.2)], Constant(0.0)
-    distillation = Distillation(teachers, [8], torch.Generator().manual_seed(0))
+    distillation = Distillation(teachers, 100, torch.Generator().manual_seed(0))
     fakes = [student.features.detach().clone()]
     for _ in range(40):
         distillation(inputs, student(inputs))
@@ -82,7 +82,7 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
 
 def test_the_student_is_taught_the_mean_of_the_teachers(phantoms) -> None:
     inputs, _ = phantoms
-    distillation = Distillation([Constant(0.5), Constant(1.5)], [8], torch.Generator().manual_seed(0))
+    distillation = Distillation([Constant(0.5), Constant(1.5)], 100, torch.Generator().manual_seed(0))
     losses = {}
     for value in (0.5, 1.0, 1.5):
         losses[value] = float(distillation(inputs, Constant(value)(inputs)).detach())
