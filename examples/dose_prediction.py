@@ -54,14 +54,15 @@ class Scale:
     """How much is computed."""
 
     batch: int = 4
-    train: int = 160  # phantoms
+    train: int = 40  # phantoms
+    unplanned: int = 320  # whose dose only the ensemble knows
     validation: int = 40
     test: int = 60
-    search_steps: int = 80
-    steps: int = 800  # of each network that is trained anew
+    search_steps: int = 60
+    steps: int = 500  # of each network that is trained anew
 
 
-QUICK = Scale(batch=2, train=4, validation=2, test=2, search_steps=2, steps=3)
+QUICK = Scale(batch=2, train=4, unplanned=4, validation=2, test=2, search_steps=2, steps=3)
 
 
 def conv(come: int, go: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -147,7 +148,7 @@ class Trainer:
 
     def __init__(self, scale: Scale, seed: int, bar: ConsoleProgress) -> None:
         self.scale, self.seed, self.bar = scale, seed, bar
-        parts = ("train", "validation", "test")
+        parts = ("train", "unplanned", "validation", "test")
         self.data = {part: random_phantoms(getattr(scale, part), named_generator(seed, part)) for part in parts}
 
     def batches(self, part: str, purpose: str) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -173,12 +174,10 @@ class Trainer:
             mixture = space.of_cells([row.softmax(dim=0) for row in logits])
             with supernet.coded_mixture(mixture, code) as network:
                 dose = network(inputs)[-1]
-            total = masked_l1(dose, doses, inputs)
-            for reference in found:
-                with torch.no_grad():
-                    other = reference(inputs)[-1]
-                total = total + weight * (LEAST_DIFFERENCE - relative_difference(dose, other, inputs)).clamp_min(0)
-            return total
+            with torch.no_grad():
+                others = [reference(inputs)[-1] for reference in found]
+            near = sum((LEAST_DIFFERENCE - relative_difference(dose, other, inputs)).clamp_min(0) for other in others)
+            return masked_l1(dose, doses, inputs) + weight * near
 
         def step() -> Tensor:
             for row, gradient in zip(logits, torch.autograd.grad(loss("validation"), logits)):
@@ -192,7 +191,7 @@ class Trainer:
 
     def teach(self, network: nn.Module, title: str, steps: int, loss: Distillation | None = None) -> nn.Module:
         """Trains a network by the true doses, or by other networks."""
-        draw = self.batches("train", "training")
+        draw = self.batches("unplanned" if loss else "train", "training")
 
         def step() -> Tensor:
             inputs, doses = draw()

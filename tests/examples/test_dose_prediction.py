@@ -66,10 +66,10 @@ class Constant(torch.nn.Module):
 def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dose_prediction, "FEATURE_WEIGHT", 0.0)
     inputs, doses = phantoms
-    teachers, student = [Constant(0.8), Constant(1.2)], Constant(0.0)
+    teachers, student = [Constant(0.8), Constant(1.2)], Constant(-1.0)
     distillation = Distillation(teachers, 100, torch.Generator().manual_seed(0))
     fakes = [student.features.detach().clone()]
-    for _ in range(40):
+    for _ in range(90):
         distillation(inputs, student(inputs))
     real = [torch.ones_like(fakes[0])]
     assert distillation.deceived(real, 1.0) < 0.3
