@@ -58,8 +58,8 @@ class Scale:
     unplanned: int = 320  # whose dose only the ensemble knows
     validation: int = 40
     test: int = 60
-    search_steps: int = 60
-    steps: int = 500  # of each network that is trained anew
+    search_steps: int = 40
+    steps: int = 300  # of each network that is trained anew
 
 
 QUICK = Scale(batch=2, train=4, unplanned=4, validation=2, test=2, search_steps=2, steps=3)
