@@ -61,13 +61,13 @@ class Scale:
     """How much is computed."""
 
     batch: int = 16
-    supernet_steps: int = 800
-    population: int = 12
-    generations: int = 5
-    steps: int = 300  # of each network that is trained anew
-    videos: int = 24
+    supernet_steps: int = 500
+    population: int = 10
+    generations: int = 4
+    steps: int = 200  # of each network that is trained anew
+    videos: int = 20
     test_videos: int = 120
-    frames: int = 20
+    frames: int = 16
     rivals: int = 2  # random trackers
 
 
