@@ -34,9 +34,13 @@ def dose(metrics: dict[str, Any]) -> list[str]:
     return [*(f"{error:.2f}" for error in errors), f"{macs['student'] / macs['ensemble']:.2f}"]
 
 
-@pytest.mark.parametrize(("name", "row"), [("light_track", tracker), ("dose_prediction", dose)])
-def test_the_table_is_that_of_the_committed_runs(name: str, row: Callable[[dict[str, Any]], list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "row", "seeds"), [("light_track", tracker, [4, 5, 6]), ("dose_prediction", dose, [1, 2, 3])]
+)
+def test_the_table_is_that_of_the_committed_runs(
+    name: str, row: Callable[[dict[str, Any]], list[str]], seeds: list[int]
+) -> None:
     runs = json.loads((DOCS / f"{name}.json").read_text())
-    assert [run["seed"] for run in runs] == [1, 2, 3]
+    assert [run["seed"] for run in runs] == seeds
     assert not any(run["quick"] for run in runs)
     assert rows(f"{name}.md") == [row(run) for run in runs]
