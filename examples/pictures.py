@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from kshot_ext.nas.extras import require
 from videos import Videos, corners
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
 _GREY = "#8A8F98"
@@ -16,7 +20,7 @@ _GREY = "#8A8F98"
 
 def draw_tracks(videos: Videos, tracks: Mapping[str, Tensor], overlaps: Mapping[str, float]) -> Figure:
     """Frames of the first video with the true box and those of trackers, and the average overlaps."""
-    figure = Figure(figsize=(15, 2.9), layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=(15, 2.9), layout="constrained")
     *axes, last = figure.subplots(1, 6)
     count, frames = videos.centres.shape[:2]
     everything = torch.zeros(count, 2), torch.full((count,), 2.0)
@@ -43,7 +47,7 @@ def draw_doses(inputs: Tensor, doses: Mapping[str, Tensor], scores: Mapping[str,
     """
     depth = int(inputs[0, 1].sum(dim=(1, 2)).argmax())
     truth, *others = doses
-    figure = Figure(figsize=(17, 2.6), layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=(17, 2.6), layout="constrained")
     *axes, last = figure.subplots(1, 3 + 2 * len(others))
     axes[0].imshow(inputs[0, 0, depth].numpy(), cmap="gray")
     axes[0].set_title("density")
