@@ -54,12 +54,12 @@ class Scale:
     """How much is computed."""
 
     batch: int = 4
-    train: int = 40  # phantoms
+    train: int = 12  # phantoms
     unplanned: int = 320  # whose dose only the ensemble knows
-    validation: int = 40
+    validation: int = 12
     test: int = 60
     search_steps: int = 40
-    steps: int = 300  # of each network that is trained anew
+    steps: int = 300  # of each network that is trained anew; a student takes twice as many
 
 
 QUICK = Scale(batch=2, train=4, unplanned=4, validation=2, test=2, search_steps=2, steps=3)
@@ -271,9 +271,9 @@ def main(
             teachers.append(work.teach(network, f"teacher {number}", scale.steps))
         best = min(range(TEACHERS), key=lambda number: dose_score([teachers[number]], work.data["validation"]))
         alone, student = (space.new_network(paths[best], named_generator(seed, "student")) for _ in range(2))
-        work.teach(alone, "student without teachers", scale.steps)
-        distillation = Distillation(teachers, scale.steps, named_generator(seed, "discriminators"))
-        work.teach(student, "student", scale.steps, distillation)
+        work.teach(alone, "student without teachers", 2 * scale.steps)
+        distillation = Distillation(teachers, 2 * scale.steps, named_generator(seed, "discriminators"))
+        work.teach(student, "student", 2 * scale.steps, distillation)
     test = work.data["test"]
     networks = {f"teacher {number}": [teacher] for number, teacher in enumerate(teachers, start=1)}
     networks |= {"ensemble": teachers, "student": [student], "student without teachers": [alone]}
