@@ -41,7 +41,7 @@ def check_space(space: SearchSpace, generator: torch.Generator, *, num_random: i
     code = torch.tensor([0.4, 0.6])
     for architecture in (space.cheapest(), space.largest(), *(space.sample(generator) for _ in range(num_random))):
         images = torch.randn(batch_size, *space.image_shape, generator=generator)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=space.memory_format)
         counted = space.cost(architecture)
         actual = _run_and_count(space, architecture, generator, counted.bit_operations)
         if counted != actual:

@@ -76,7 +76,7 @@ class Supernet(nn.Module):
                     "head": space.head(space.full_shape.head),
                 }
             )
-        plain.to(memory_format=torch.channels_last)  # as the image batches are
+        plain.to(memory_format=space.memory_format)
         converted = convert(plain, num_shots, perturbation=perturbation, generator=generator)
         for role, kshot in converted.named_children():
             self.add_module(role, kshot)

@@ -50,7 +50,7 @@ class SearchSpace(ABC):
 
     Args:
         name: the space's name, for messages and run folders.
-        image_shape: ``(channels, height, width)`` of the images.
+        image_shape: ``(channels, height, width)`` of the images, or ``(channels, depth, height, width)`` of volumes.
         num_classes: number of classes, at least 2.
         operations: names of the operations that each layer offers, one sequence per layer.
         width_names: what can be narrowed; in a chain of layers usually each layer.
@@ -64,14 +64,17 @@ class SearchSpace(ABC):
         self,
         name: str,
         *,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         num_classes: int,
         operations: Sequence[Sequence[str]],
         width_names: Sequence[str] = (),
         widths: Sequence[float] | None = None,
     ) -> None:
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape: expected (channels, height, width), each >= 1, got {image_shape}")
+        if len(image_shape) not in (3, 4) or min(image_shape) < 1:
+            raise ValueError(
+                "image_shape: expected (channels, height, width), or (channels, depth, height, width), each >= 1, "
+                f"got {image_shape}"
+            )
         check_at_least("num_classes", num_classes, 2)
         if not operations or not all(operations):
             raise ValueError(f"operations: expected one or more names for every layer, got {operations!r}")
@@ -115,6 +118,11 @@ class SearchSpace(ABC):
             weights: a tensor of a single number for each; None to add them up as they are.
         """
         return Mixture(candidates, weights)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The memory format of networks, which is that of their batches: channels last."""
+        return torch.channels_last if len(self.image_shape) == 3 else torch.channels_last_3d
 
     @property
     def num_layers(self) -> int:
@@ -301,12 +309,21 @@ class SearchSpace(ABC):
         Returns:
             A network from ``[N, *image_shape]`` to ``[N, num_classes]`` that needs only torch to be loaded.
         """
+        return to_plain_network(self.new_network(architecture, generator))
+
+    def new_network(self, architecture: Architecture, generator: torch.Generator) -> nn.Module:
+        """As :meth:`build`, but of this space's own classes: what :meth:`assemble` makes may have methods.
+
+        Args:
+            architecture: a member of this space.
+            generator: source of the initial weights.
+        """
         self.validate(architecture)
         shape = self.shape_of(architecture)
         with seeded_by(generator):
             layers = [self.candidate(*chosen) for chosen in zip(self.operation_names(architecture), shape.layers)]
-            network = to_plain_network(self.assemble(self.stem(shape.stem), layers, self.head(shape.head)))
-        return network.to(memory_format=torch.channels_last)  # as the image batches are
+            network = self.assemble(self.stem(shape.stem), layers, self.head(shape.head))
+        return network.to(memory_format=self.memory_format)
 
     def shape_of(self, architecture: Architecture) -> NetworkShape:
         """What the parts of an architecture's network are built from."""

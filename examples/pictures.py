@@ -1,0 +1,66 @@
+"""The pictures of the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kshot_ext.nas.extras import require
+from videos import Videos, corners
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
+_GREY = "#8A8F98"
+
+
+def draw_tracks(videos: Videos, tracks: Mapping[str, Tensor], overlaps: Mapping[str, float]) -> Figure:
+    """Frames of the first video with the true box and those of trackers, and the average overlaps."""
+    figure = require("matplotlib.figure").Figure(figsize=(15, 2.9), layout="constrained")
+    *axes, last = figure.subplots(1, 6)
+    count, frames = videos.centres.shape[:2]
+    everything = torch.zeros(count, 2), torch.full((count,), 2.0)
+    for place, frame in zip(axes, torch.linspace(0, frames - 1, len(axes)).int().tolist()):
+        image = videos.view(frame, *everything, 96)[0]
+        place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2).numpy(), extent=(-1, 1, 1, -1))
+        for title, boxes in {"truth": videos.boxes, **tracks}.items():
+            left, top, right, bottom = corners(boxes[0, frame]).tolist()
+            place.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=_COLOURS[title])
+        place.set_title(f"frame {frame}")
+        place.set_axis_off()
+    last.barh(list(overlaps), list(overlaps.values()), color=[_COLOURS.get(title, _GREY) for title in overlaps])
+    last.set_xlabel("average overlap (white: true boxes)")
+    return figure
+
+
+def draw_doses(inputs: Tensor, doses: Mapping[str, Tensor], scores: Mapping[str, float]) -> Figure:
+    """A slice through the first phantom's target: its density, doses in Gy and their errors; and the dose scores.
+
+    Args:
+        inputs: density first, then the target, ``[N, C, D, H, W]``.
+        doses: the true one first.
+        scores: of networks.
+    """
+    depth = int(inputs[0, 1].sum(dim=(1, 2)).argmax())
+    truth, *others = doses
+    figure = require("matplotlib.figure").Figure(figsize=(17, 2.6), layout="constrained")
+    *axes, last = figure.subplots(1, 3 + 2 * len(others))
+    axes[0].imshow(inputs[0, 0, depth].numpy(), cmap="gray")
+    axes[0].set_title("density")
+    most = float(doses[truth][0].max())
+    errors = {f"error of {title}": (doses[title] - doses[truth]).abs() for title in others}
+    for place, (title, volume) in zip(axes[1:], {**doses, **errors}.items()):
+        image = place.imshow(
+            volume[0, 0, depth].numpy(), cmap="turbo", vmin=0, vmax=most if title in doses else most / 5
+        )
+        figure.colorbar(image, ax=place, shrink=0.8)
+        place.set_title(title)
+    for place in axes:
+        place.set_axis_off()
+    last.barh(list(scores), list(scores.values()), color=_GREY)
+    last.set_xlabel("dose score (Gy)")
+    return figure

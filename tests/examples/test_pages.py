@@ -1,0 +1,42 @@
+"""The pages about the examples say what the committed runs found."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs" / "examples"
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of the table of results, without its head."""
+    table = (DOCS / page).read_text().split("## Results")[1]
+    found = re.findall(r"^\| (.+) \|$", table, flags=re.MULTILINE)
+    return [row.split(" | ") for row in found[2:]]
+
+
+def tracker(metrics: dict[str, Any]) -> list[str]:
+    overlaps, macs = metrics["average_overlap"], metrics["macs"]
+    block = metrics["output_block"]["found"]
+    shares = [f"{overlaps[name]:.3f}" for name in ("found", "random", "hand-made")]
+    return [*shares, f"{macs['found'] / 1e6:.2f}", f"{macs['hand-made'] / 1e6:.2f}", str(block)]
+
+
+def dose(metrics: dict[str, Any]) -> list[str]:
+    scores, macs = metrics["dose_score_gray"], metrics["macs"]
+    teachers = [scores[f"teacher {number}"] for number in (1, 2, 3)]
+    errors = [sum(teachers) / 3, *(scores[name] for name in ("ensemble", "student", "student without teachers"))]
+    return [*(f"{error:.2f}" for error in errors), f"{macs['student'] / macs['ensemble']:.2f}"]
+
+
+@pytest.mark.parametrize(("name", "row"), [("light_track", tracker), ("dose_prediction", dose)])
+def test_the_table_is_that_of_the_committed_runs(name: str, row: Callable[[dict[str, Any]], list[str]]) -> None:
+    runs = json.loads((DOCS / f"{name}.json").read_text())
+    assert runs
+    assert not any(run["quick"] for run in runs)
+    assert rows(f"{name}.md") == [[str(run["seed"]), *row(run)] for run in runs]
