@@ -10,13 +10,14 @@ import statistics
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks import peers
 from benchmarks.forms import Form, in_layout
@@ -29,6 +30,7 @@ from benchmarks.place import CPU
 from benchmarks.reporting.results import write_json
 from benchmarks.works.conv_operands import conv_operands
 from benchmarks.works.shared_code import kshot_conv
+from kshot_ext import functional as KF
 
 RESULTS = Path(__file__).resolve().parent / "results" / "calls.json"
 LAYOUT = "channels_last"
@@ -48,6 +50,7 @@ LAYERS = (
 # Of "auto" against one weight; against the product it is 1 for all.
 AIMS = {"3x3 8->8 at 4x4": 1.15, "1x1 16->16 at 4x4": 1.3, "1x1 64->64 at 7x7": 1.3}
 
+FORMS = ("one weight", "product", "auto", "fused", "mix_then_conv")  # the last two of convolutions
 Function = Callable[..., Tensor]
 
 
@@ -70,6 +73,71 @@ def functions(layer: ConvLayer) -> dict[str, tuple[Function, tuple[Tensor, ...]]
     return {name: (partial(function, layer=layer), operands) for name, (function, operands) in forms.items()}
 
 
+def norm_functions(channels: int, size: int) -> dict[str, tuple[Function, tuple[Tensor, ...]]]:
+    """Batch norm with ReLU in training."""
+    generator = torch.Generator().manual_seed(0)
+    images, code = CPU.normal(generator, BATCH, channels, size, size), CPU.normal(generator, SHOTS)
+    weight, bias = CPU.normal(generator, SHOTS, channels), CPU.normal(generator, SHOTS, channels)
+    images, statistics = in_layout(images, LAYOUT), (torch.zeros(channels), torch.ones(channels))
+
+    def plain(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.relu(F.batch_norm(images, *statistics, weight, bias, training=True))
+
+    def product(images: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        return plain(images, code @ weight, code @ bias)
+
+    def ours(images: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        return KF.batch_norm_act(images, weight, bias, *statistics, code=code)
+
+    operands = images, weight, bias, code
+    mixed = images, code @ weight, code @ bias
+    return {"one weight": (plain, mixed), "product": (product, operands), "auto": (ours, operands)}
+
+
+def linear_functions(inputs: int, outputs: int) -> dict[str, tuple[Function, tuple[Tensor, ...]]]:
+    """A linear map with a bias."""
+    generator = torch.Generator().manual_seed(0)
+    rows, code = CPU.normal(generator, BATCH, inputs), CPU.normal(generator, SHOTS)
+    weight, bias = CPU.normal(generator, SHOTS, outputs, inputs), CPU.normal(generator, SHOTS, outputs)
+
+    def product(rows: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        return F.linear(rows, (code @ weight.flatten(1)).view(weight.shape[1:]), code @ bias)
+
+    def ours(rows: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        return KF.kshot_linear(rows, weight, code, bias)
+
+    operands = rows, weight, bias, code
+    mixed = rows, torch.einsum("k,koi->oi", code, weight), code @ bias
+    return {"one weight": (F.linear, mixed), "product": (product, operands), "auto": (ours, operands)}
+
+
+def link_functions(channels: int, size: int) -> dict[str, tuple[Function, tuple[Tensor, ...]]]:
+    """A link of a chain: norm and ReLU of known moments, 1x1 convolution, moments of what it puts out."""
+    generator = torch.Generator().manual_seed(0)
+    images = in_layout(CPU.normal(generator, BATCH, channels, size, size), LAYOUT)
+    dictionary, code = CPU.normal(generator, SHOTS, channels, channels, 1, 1), CPU.normal(generator, SHOTS)
+    weight, bias = CPU.normal(generator, channels), CPU.normal(generator, channels)
+    mean, variance = torch.zeros(channels), torch.ones(channels)
+
+    def plain(images: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        normalised = torch.relu(F.batch_norm(images, mean, variance, weight, bias))
+        output = F.conv2d(normalised, kernel)
+        torch.var_mean(output.detach(), (0, 2, 3), correction=0)
+        return output
+
+    def product(images: Tensor, dictionary: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        kernel = (code @ dictionary.flatten(1)).view(dictionary.shape[1:])
+        return plain(images, kernel, weight, bias)
+
+    def ours(images: Tensor, dictionary: Tensor, weight: Tensor, bias: Tensor, code: Tensor) -> Tensor:
+        norm = KF.ChannelNorm(mean, variance, weight, bias, activation="relu")
+        return KF.chained_conv2d(images, dictionary, code, norm=norm).raw
+
+    operands = images, dictionary, weight, bias, code
+    mixed = images, peers.mix_by_matmul(dictionary, code), weight, bias
+    return {"one weight": (plain, mixed), "product": (product, operands), "auto": (ours, operands)}
+
+
 def passes(function: Function, operands: Iterable[Tensor]) -> dict[str, Callable[[], Any]]:
     """The ways to run a form: without a graph, forward, and forward and backward."""
     plain = tuple(operands)
@@ -87,13 +155,32 @@ def passes(function: Function, operands: Iterable[Tensor]) -> dict[str, Callable
     }
 
 
-def row(layer: ConvLayer, pairs: int) -> dict[str, dict[str, float]]:
-    """Median microseconds of each form of a layer, by pass.
+class Call(NamedTuple):
+    """What is called: a convolution of `LAYERS`, or another operator."""
+
+    name: str
+    geometry: str
+    functions: Callable[[], dict[str, tuple[Function, tuple[Tensor, ...]]]]
+
+
+CALLS = (
+    *(Call(layer.name, layer.geometry, partial(functions, layer)) for layer in LAYERS),
+    Call("batch norm, ReLU", "16 at 4x4", partial(norm_functions, 16, 4)),
+    Call("batch norm, ReLU", "64 at 7x7", partial(norm_functions, 64, 7)),
+    Call("linear", "16->16", partial(linear_functions, 16, 16)),
+    Call("linear", "256->10", partial(linear_functions, 256, 10)),
+    Call("link, 1x1", "16->16 at 4x4", partial(link_functions, 16, 4)),
+    Call("link, 1x1", "64->64 at 7x7", partial(link_functions, 64, 7)),
+)
+
+
+def row(call: Call, pairs: int) -> dict[str, dict[str, float]]:
+    """Median microseconds of each form of a call, by pass.
 
     Raises:
         WrongValuesError: a form computes something else than the plain weight does.
     """
-    runs = {name: passes(*form) for name, form in functions(layer).items()}
+    runs = {name: passes(*form) for name, form in call.functions().items()}
     clock, found = Host().clock, {}
     for way in runs["one weight"]:
         forms = [Form(name, runs[name][way]) for name in runs]
@@ -114,13 +201,13 @@ def main(
     torch.set_num_threads(1)
     spread = noise(pairs, CPU, Host().clock).spread
     rows = []
-    table = Table("layer", "pass", "one weight", "product", "auto", "fused", "mix_then_conv", "auto / one", "aim")
-    for layer in LAYERS:
-        for way, times in row(layer, pairs).items():
-            rows.append({"layer": layer.name, "geometry": layer.geometry, "pass": way, "microseconds": times})
-            shown = [f"{time:.1f}" for time in times.values()]
-            ratio, aim = times["auto"] / times["one weight"], AIMS.get(layer.geometry, "")
-            table.add_row(f"{layer.name} {layer.geometry}", way, *shown, f"{ratio:.2f}", str(aim))
+    table = Table("layer", "pass", *FORMS, "auto / one", "aim")
+    for call in CALLS:
+        for way, times in row(call, pairs).items():
+            rows.append({"layer": call.name, "geometry": call.geometry, "pass": way, "microseconds": times})
+            shown = [f"{times[form]:.1f}" if form in times else "" for form in FORMS]
+            ratio, aim = times["auto"] / times["one weight"], AIMS.get(call.geometry, "")
+            table.add_row(f"{call.name} {call.geometry}", way, *shown, f"{ratio:.2f}", str(aim))
     console = Console(width=140)
     console.print(table)
     console.print(f"a workload against itself: quartiles {spread:.0%} apart")

@@ -57,7 +57,7 @@ Space = Annotated[
     str | None,
     typer.Option(
         help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
-        "or FILE.py:CLASS, one of your own."
+        "groupable, or FILE.py:CLASS, one of your own."
     ),
 ]
 Method = Annotated[
@@ -101,6 +101,13 @@ def search(
         str | None,
         typer.Option(help="Search channel widths too: shares such as 0.5,0.75,1, or tenths such as 0.2-1."),
     ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="Search bits of weights and activations too: numbers such as 2,4,8 for all pairs, "
+            "or pairs such as w2a4,w4a8."
+        ),
+    ] = None,
     method: Method = None,
     shots: Shots = None,
     epochs: Epochs = None,
@@ -110,6 +117,10 @@ def search(
         typer.Option(
             help="Most multiply-accumulates for one image: 1.5e6, 1.5M, or 60% of the largest network's; default 60%."
         ),
+    ] = None,
+    bit_budget: Annotated[
+        str | None,
+        typer.Option(help="With --bits: most bit operations for one image, such as 2e9, 2G or 25%; default: no limit."),
     ] = None,
     truth: Annotated[
         Path | None,
@@ -134,11 +145,13 @@ def search(
         "data": _text(data),
         "space": space,
         "widths": widths,
+        "bits": bits,
         "method": method,
         "shots": shots,
         "epochs": epochs,
         "retrain_epochs": retrain_epochs,
         "budget": budget,
+        "bit_budget": bit_budget,
         "truth": _text(truth),
         "seed": seed,
         "device": device,

@@ -77,7 +77,8 @@ def convert(
 ) -> nn.Module:
     """Copy a model with K-shot layers in the place of its plain ones.
 
-    Swaps `Conv1d`, `Conv2d`, `Conv3d`, `Linear` and `BatchNorm2d`. The first copy of every weight is the model's own,
+    Swaps `Conv1d`, `Conv2d`, `Conv3d`, `Linear` and `BatchNorm2d`, and layers with bits (`nn.QuantisedConv2d`,
+    `nn.QuantisedLinear`), which then quantise the mixed weight. The first copy of every weight is the model's own,
     the others
 
         weight[k] = weight + perturbation * rms(weight) * noise,   noise ~ N(0, 1),

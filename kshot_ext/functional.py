@@ -14,6 +14,8 @@ from kshot_ext.ops.avg_pool2d import avg_pool2d
 from kshot_ext.ops.batch_norm_act import batch_norm_act
 from kshot_ext.ops.chained_conv2d import chained_conv2d
 from kshot_ext.ops.chained_norm_act import chained_norm_act
+from kshot_ext.ops.dynamic_group_conv2d import dynamic_group_conv2d
+from kshot_ext.ops.dynamic_group_weight import dynamic_group_weight
 from kshot_ext.ops.effective_weight import effective_weight
 from kshot_ext.ops.folded_conv2d import folded_conv2d
 from kshot_ext.ops.gated_conv2d import gated_conv2d
@@ -29,6 +31,8 @@ __all__ = [
     "batch_norm_act",
     "chained_conv2d",
     "chained_norm_act",
+    "dynamic_group_conv2d",
+    "dynamic_group_weight",
     "effective_weight",
     "folded_conv2d",
     "gated_conv2d",

@@ -45,7 +45,8 @@ def fuse(model: nn.Module) -> FusionReport:
     ReLU6, SiLU and hard-swish are taken along, as are sums behind a norm. The first and other dense convolutions stay
     the vendor's; norm and activation behind them run as one operation.
 
-    Parameters, buffers, their names, hooks, modes and optimisers stay as they are: only containers change their class.
+    Parameters, buffers, their names, hooks, modes and optimisers stay as they are: only containers, and average pools,
+    which a kernel of ours makes, change their class.
     Each call looks at the model as it is then: a layer with a hook, in evaluation mode, replaced or parametrised runs
     as it should. Results differ from the plain model's by rounding, in evaluation too. Links are made on the CPU, in
     channels_last; elsewhere, in float64 and under function transforms layers run one by one, and under
@@ -53,7 +54,7 @@ def fuse(model: nn.Module) -> FusionReport:
     copy for each outermost container: so `model.to(memory_format=torch.channels_last)` is faster where there are many.
 
     Args:
-        model: any module; its containers are changed. Call it after `convert`, before wrappers as
+        model: any module; its containers and average pools are changed. Call it after `convert`, before wrappers as
             `DistributedDataParallel`.
 
     Returns:

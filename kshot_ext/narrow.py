@@ -8,6 +8,7 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
+from kshot_ext.nn.forms import with_bits_of
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import HOOK_TABLES
@@ -21,7 +22,8 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         weight[k, :C_out', :C_in', ...],   C_out' and C_in' those of the plain layer,
 
     through the operators' own widths: nothing is copied, and what the narrow model learns, the wide one has learnt.
-    `kshot_ext.merge` makes truly narrow layers of it.
+    `kshot_ext.merge` makes truly narrow layers of it. Where a plain layer has bits (`nn.QuantisedConv2d`), the
+    narrow one computes with as many, whether the wide one has others or none.
 
     Args:
         model: a module with K-shot layers; left untouched.
@@ -60,7 +62,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
             )
         if isinstance(layer, KShotModule):
             try:
-                return layer.narrowed(wanted)
+                return with_bits_of(wanted, layer.narrowed(wanted))
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
         if layer is None or plain_kind(layer) is not plain_kind(wanted) or _own_shapes(layer) != shapes:

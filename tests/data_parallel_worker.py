@@ -1,4 +1,4 @@
-"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT PORT`.
+"""One of the processes of test_data_parallel.py: `data_parallel_worker.py FOLDER PORT PORT PORT PORT PORT PORT`.
 
 It does all works in one go, since to start it takes longer than any of them; each work has connections of its own.
 """
@@ -17,15 +17,16 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.methods import begin_training
+from kshot_ext.nas.methods.cream import CreamSettings
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.supernet import Supernet
-from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -76,7 +77,7 @@ def make_trainer(processes: DataParallel, seed: int = 0, objective: str = "loss"
 
 def search(folder: Path) -> None:
     """What `torchrun -m kshot_ext search` does, but for the drawing, which takes as long as all else."""
-    plots.to_png = lambda figure: b""
+    drawing.to_png = lambda figure: b""
     assert search_command({"out": str(folder / "run")}, folder / "settings.toml", None) == EXIT_DONE
 
 
@@ -120,6 +121,32 @@ def take_simplex_gradients(folder: Path) -> None:
     if processes.leads:
         torch.save(found, folder / "simplex.pt")
     processes.close(failed=True)  # the other does not listen for more
+
+
+def make_board_trainer(processes: DataParallel, seed: int = 0) -> TrainingLoop:
+    """A training with a board of paths, on noise and in float64 as above."""
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4)
+    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
+    moments = torch.tensor([0.5], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
+    splits = DataSplits(*[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), *moments)
+    training = TrainingSettings(epochs=2, batch_size=7, learning_rate=0.01, held_out_share=0.25)
+    settings = CreamSettings(board_size=3, board_after=0.0, matching_images=3, matching_every=2)
+    loop = begin_training(settings, space, splits, training, seed=seed, processes=processes)
+    loop.method.supernet.double()
+    loop.method.matching.double()
+    code = loop.method.simplex_net.code
+    loop.method.simplex_net.code = lambda path: code(path).double()
+    return loop
+
+
+def train_with_a_board(folder: Path) -> None:
+    processes = join()
+    trainer = make_board_trainer(processes, seed=processes.rank)
+    while processes.leads and not trainer.finished:
+        trainer.train_epoch()
+    processes.close() if processes.leads else processes.follow(trainer)
+    state = trainer.state_dict()
+    torch.save({name: state[name] for name in ("method", "matching")}, folder / f"board-{processes.rank}.pt")
 
 
 def diverge(folder: Path) -> None:
@@ -184,7 +211,6 @@ def one_step(folder: Path) -> None:
 if __name__ == "__main__":
     folder, *ports = sys.argv[1:]
     torch.set_num_threads(1)
-    for work, os.environ["MASTER_PORT"] in zip(
-        (one_step, take_simplex_gradients, diverge, search, train_and_lose_a_process), ports, strict=True
-    ):
+    works = (one_step, take_simplex_gradients, train_with_a_board, diverge, search, train_and_lose_a_process)
+    for work, os.environ["MASTER_PORT"] in zip(works, ports, strict=True):
         work(Path(folder))

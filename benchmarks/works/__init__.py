@@ -11,6 +11,7 @@ from benchmarks.place import PRECISIONS
 from benchmarks.works.batch_norm import batch_norm_rows
 from benchmarks.works.chain import chain_rows
 from benchmarks.works.chain_evaluation import chain_evaluation_rows
+from benchmarks.works.dynamic_groups import dynamic_group_rows
 from benchmarks.works.fuse import fuse_rows
 from benchmarks.works.own_supernets import own_supernet_rows
 from benchmarks.works.per_sample_code import per_sample_code_rows
@@ -49,6 +50,7 @@ WORKS = {
         Work("batch_norm", batch_norm_rows, SHARED_SETS),
         Work("chain", chain_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16", "float16")),
         Work("chain_evaluation", chain_evaluation_rows, ("nas_bench_macro",), ("float32", "bfloat16", "float16")),
+        Work("dynamic_groups", dynamic_group_rows, ("nas_bench_macro",), ("float32", "bfloat16", "float16")),
         Work("sgd", sgd_rows, ("nas_bench_macro",), ("float32", "tf32")),  # weights to be trained stay in float32
         Work("training_step", training_step_rows, ("nas_bench_macro",)),
         Work("supernet_training", supernet_training_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16")),

@@ -16,13 +16,10 @@
 
 #include <algorithm>
 
-#include "cpu/simd.h"
+#include "cpu/mix_chunks.h"
 
 namespace kshot::cpu::KSHOT_ISA {
 namespace {
-
-constexpr int64_t kChunk = 512;  // elements: 16 copies of float fill 32 KiB
-constexpr int64_t kShotBlock = 4;
 
 template <class T>
 struct Typed {
@@ -43,92 +40,9 @@ inline void for_each_chunk(const MixGeometry& geometry, int64_t begin, int64_t e
   for (int64_t row = begin; row < end; ++row) {
     const int64_t length = geometry.length_in(row);
     for (int64_t run = 0; run < geometry.runs; ++run) {
-      for (int64_t i = 0; i < length; i += kChunk) {
+      for (int64_t i = 0; i < length; i += kMixChunk) {
         body(row, geometry.weight_offset(row, run) + i, geometry.packed_offset(row, run) + i,
-             std::min(kChunk, length - i));
-      }
-    }
-  }
-}
-
-// output[i] = scale * sum_k code[k] * weight[k * shot_stride + i]
-template <class T>
-inline void mix_chunk(T* output, const T* weight, int64_t shot_stride, const Sum<T>* code, int64_t shots,
-                      Sum<T> scale, int64_t length) {
-  using C = Sum<T>;
-  constexpr int64_t lanes = kLanes<C>;
-  int64_t i = 0;
-  for (; i + 4 * lanes <= length; i += 4 * lanes) {
-    Vec<C> sum[4] = {};
-    for (int64_t k = 0; k < shots; ++k) {
-      const T* copy = weight + k * shot_stride + i;
-      for (int64_t v = 0; v < 4; ++v) sum[v] += code[k] * load(copy + v * lanes);
-    }
-    for (int64_t v = 0; v < 4; ++v) store(output + i + v * lanes, scale * sum[v]);
-  }
-  for (; i < length; i += lanes) {
-    const int64_t count = std::min(lanes, length - i);
-    Vec<C> sum = {};
-    for (int64_t k = 0; k < shots; ++k) {
-      const T* copy = weight + k * shot_stride + i;
-      sum += code[k] * (count == lanes ? load(copy) : load_first(copy, count));
-    }
-    if (count == lanes) {
-      store(output + i, scale * sum);
-    } else {
-      store_first(output + i, scale * sum, count);
-    }
-  }
-}
-
-// dots[k] += <grad, weight[k]> over one chunk, a block of copies at a time so that their sums stay in
-// registers.
-template <class T>
-inline void dot_chunk(Sum<T>* dots, const T* grad, const T* weight, int64_t shot_stride, int64_t shots,
-                      int64_t length) {
-  using C = Sum<T>;
-  constexpr int64_t lanes = kLanes<C>;
-  for (int64_t k = 0; k < shots; k += kShotBlock) {
-    const int64_t block = std::min(kShotBlock, shots - k);
-    Vec<C> sum[kShotBlock] = {};
-    for (int64_t i = 0; i < length; i += lanes) {
-      const int64_t count = std::min(lanes, length - i);
-      const Vec<C> g = count == lanes ? load(grad + i) : load_first(grad + i, count);
-      for (int64_t b = 0; b < block; ++b) {
-        const T* copy = weight + (k + b) * shot_stride + i;
-        sum[b] += g * (count == lanes ? load(copy) : load_first(copy, count));
-      }
-    }
-    for (int64_t b = 0; b < block; ++b) dots[k + b] += sum_of_lanes<C>(sum[b]);
-  }
-}
-
-// grad_weight[k] = sum_n code[n, k] * gate[n, row] * grad[n] over one chunk
-template <class T>
-inline void grad_weight_chunk(const Typed<T>& typed, T* grad_weight, const T* grad, int64_t row,
-                              int64_t length, bool past_caches) {
-  using C = Sum<T>;
-  constexpr int64_t lanes = kLanes<C>;
-  const MixGeometry& geometry = typed.geometry;
-  for (int64_t k = 0; k < geometry.shots; k += kShotBlock) {
-    const int64_t block = std::min(kShotBlock, geometry.shots - k);
-    for (int64_t i = 0; i < length; i += lanes) {
-      const int64_t count = std::min(lanes, length - i);
-      Vec<C> sum[kShotBlock] = {};
-      for (int64_t n = 0; n < geometry.samples; ++n) {
-        const T* grad_n = grad + n * geometry.sample_size + i;
-        const Vec<C> g = typed.gate(n, row) * (count == lanes ? load(grad_n) : load_first(grad_n, count));
-        for (int64_t b = 0; b < block; ++b) sum[b] += typed.code(n)[k + b] * g;
-      }
-      for (int64_t b = 0; b < block; ++b) {
-        T* target = grad_weight + (k + b) * geometry.shot_stride + i;
-        if (count < lanes) {
-          store_first(target, sum[b], count);
-        } else if (past_caches) {
-          store_past_caches(target, sum[b]);
-        } else {
-          store(target, sum[b]);
-        }
+             std::min(kMixChunk, length - i));
       }
     }
   }
@@ -174,7 +88,8 @@ void backward(const EffectiveWeightBackward& args, int64_t begin, int64_t end) {
         if (grad_weight) {
           T* target = grad_weight + weight_at;
           const bool past_caches = args.past_caches && can_pass_caches(target, geometry.shot_stride);
-          grad_weight_chunk(typed, target, grad + packed_at, row, length, past_caches);
+          const auto gate = [&](int64_t n) { return typed.gate(n, row); };
+          grad_weight_chunk(target, grad + packed_at, geometry, typed.code(0), gate, length, past_caches);
         }
       });
   if (args.past_caches) finish_stores();

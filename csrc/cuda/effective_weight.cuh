@@ -31,16 +31,6 @@ constexpr int kSamplesAtOnce = 4;
 static_assert(kStashedCopies * kMixPerSampleThreads * kVectorBytes <= 32 << 10,
               "four blocks fit a multiprocessor");
 
-// to += code * copy
-template <class T>
-__device__ __forceinline__ void add_copy(Sum<T> (&to)[kVectorLanes<T>], const Words<kVectorBytes>& copy,
-                                         Sum<T> code) {
-  Sum<T> values[kVectorLanes<T>];
-  unpack<T, kVectorLanes<T>>(values, copy);
-#pragma unroll
-  for (int i = 0; i < kVectorLanes<T>; ++i) to[i] += code * values[i];
-}
-
 // output = gate * sum
 template <class T, class Elements>
 __device__ __forceinline__ void store_gated(const MixJob& job, const Elements& elements, int sample,

@@ -146,4 +146,14 @@ class TileElements {
   int packed_[kAccesses], copy_[kAccesses];
 };
 
+// to += code * copy
+template <class T>
+__device__ __forceinline__ void add_copy(Sum<T> (&to)[kVectorLanes<T>], const Words<kVectorBytes>& copy,
+                                         Sum<T> code) {
+  Sum<T> values[kVectorLanes<T>];
+  unpack<T, kVectorLanes<T>>(values, copy);
+#pragma unroll
+  for (int i = 0; i < kVectorLanes<T>; ++i) to[i] += code * values[i];
+}
+
 }  // namespace kshot::cuda

@@ -39,12 +39,18 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "norm_weight, Tensor? norm_bias, Tensor? residual, float eps, int activation, bool need_residual) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("cpu_isa() -> str");
+  m.def("dynamic_group_weight(Tensor weight, Tensor code, Tensor group_gates) -> Tensor");
+  m.def(
+      "dynamic_group_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor group_gates, bool "
+      "need_weight, bool need_code, bool need_gates) -> (Tensor, Tensor, Tensor)");
   m.def(
       "effective_weight(Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, SymInt "
       "in_channels) -> Tensor");
   m.def(
       "effective_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor? gate, bool "
       "need_weight, bool need_code, bool need_gate) -> (Tensor, Tensor, Tensor)");
+  m.def("even_and_odd_channels(Tensor input) -> (Tensor, Tensor)");
+  m.def("even_and_odd_channels_backward(Tensor grad_even, Tensor grad_odd) -> Tensor");
   m.def(
       "folded_conv2d(Tensor input, Tensor weight, Tensor code, Tensor mean, Tensor variance, Tensor? "
       "norm_weight, Tensor? norm_bias, float eps, int activation, SymInt out_channels, int[] stride, int[] "

@@ -12,10 +12,14 @@ from kshot_ext.nn.batch_norm import KShotBatchNorm2d
 from kshot_ext.nn.code import KShotModule, set_code
 from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
 from kshot_ext.nn.conv_norm_act import KShotChain, KShotConvNormAct
+from kshot_ext.nn.dynamic_group_conv import ChannelPermutation, DynamicGroupConv2d, export_dynamic_groups
 from kshot_ext.nn.gated_conv import GatedConv2d
 from kshot_ext.nn.linear import KShotLinear
+from kshot_ext.nn.quantised import KShotQuantisedConv2d, KShotQuantisedLinear, QuantisedConv2d, QuantisedLinear
 
 __all__ = [
+    "ChannelPermutation",
+    "DynamicGroupConv2d",
     "GatedConv2d",
     "KShotBatchNorm2d",
     "KShotChain",
@@ -25,5 +29,10 @@ __all__ = [
     "KShotConvNormAct",
     "KShotLinear",
     "KShotModule",
+    "KShotQuantisedConv2d",
+    "KShotQuantisedLinear",
+    "QuantisedConv2d",
+    "QuantisedLinear",
+    "export_dynamic_groups",
     "set_code",
 ]

@@ -247,9 +247,16 @@ def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activa
     return ACTIVATIONS[activation](output, inplace=True)  # nobody else has this tensor
 
 
-def _vendor_batch_norm(*arguments) -> Tensor:
-    """`torch.nn.functional.batch_norm` without its own checks, which in torch 2.11 refuse `eps` = 0."""
-    return torch.batch_norm(*arguments, torch.backends.cudnn.enabled)
+def _vendor_batch_norm(input, weight, bias, mean, var, training, momentum, eps) -> Tensor:
+    """`torch.nn.functional.batch_norm` without its own checks, which in torch 2.11 refuse `eps` = 0.
+
+    In training its gradient reads no running statistics. It keeps them all the same, and would take offence if another
+    call of the layer, in another memory format, moved them before the backward pass; so it gets them without their
+    version.
+    """
+    if training and mean is not None:
+        mean, var = mean.data, var.data
+    return torch.batch_norm(input, weight, bias, mean, var, training, momentum, eps, torch.backends.cudnn.enabled)
 
 
 def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual) -> None:

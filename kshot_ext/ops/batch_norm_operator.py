@@ -132,7 +132,7 @@ def _mixing_backward(ctx, grad, *_):
         gradient = _summed_like(gradient, mixed)
         if dictionary:
             gradient, grad_code, _ = dictionary_gradients(
-                gradient, parameter, code, None, owned, need, need_code, False
+                gradient, parameter, code, None, owned, ctx, need, need_code, False
             )
             of_code.append(grad_code)
         affine.append(gradient)

@@ -7,19 +7,20 @@ passes: `csrc/cpu/chained_rows.h`, `benchmarks/NOTES.md`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks, conv_forms
-from kshot_ext.ops.chained_norm_act import chained_norm_act, check_norm, gradient_like, operator_arguments
-from kshot_ext.ops.compact_gradient import CompactGradient
-from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
-from kshot_ext.ops.effective_weight import fake_effective_weight, leading
-from kshot_ext.ops.fakes import register_fake
-from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops import checks, conv_forms, plans
+from kshot_ext.ops.chained_norm_act import chained_norm_act, check_norm, operator_arguments
+from kshot_ext.ops.chained_operator import operator
+from kshot_ext.ops.differentiable import is_recorded
+from kshot_ext.ops.effective_weight import leading
 from kshot_ext.ops.kshot_conv import kshot_conv2d
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, moments_of
@@ -87,6 +88,58 @@ def chained_conv2d(
 
     Paper: batch norm, arXiv 1502.03167; cuDNN fuses scale, bias, activation, convolution and statistics likewise.
     """
+    key = plan = None
+    if not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
+        or forward_ad._current_level >= 0
+        or backend.override.reference
+        or torch.jit.is_tracing()
+        or has_torch_function((input,))  # also of modes
+    ):
+        try:
+            traits, wrapped, kind = plans.traits, plans.is_wrapped, input.device.type
+            key = (
+                "chained_conv2d",
+                traits(input), wrapped(input), traits(weight), wrapped(weight), traits(code), wrapped(code),
+                norm is not None
+                and (
+                    traits(norm.mean), wrapped(norm.mean), traits(norm.variance), wrapped(norm.variance),
+                    norm.weight is not None and (traits(norm.weight), wrapped(norm.weight)),
+                    norm.bias is not None and (traits(norm.bias), wrapped(norm.bias)),
+                    norm.activation,
+                ),
+                gate is None,
+                f"{stride!r} {padding!r} {dilation!r} {groups!r} {out_channels!r} {moments!r}",
+                torch.is_grad_enabled(),
+                torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+                torch.backends.cudnn.allow_tf32,
+            )  # fmt: skip
+            plan = plans.kept.get(key)
+        except (AttributeError, RuntimeError, TypeError):  # no tensor, or no norm: the checks say so
+            key = None
+    if plan is None:
+        return _first_call(
+            key, input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments
+        )
+    before = (None, None, None, None, 0.0) if norm is None else norm[:5]
+    raw, mean, variance = plan.run(input, *before, plan.activation, weight, code, None, *plan.settings)
+    return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
+
+
+class _Plan(NamedTuple):
+    """What to run: `run(input, mean, variance, weight, bias, eps, activation, weight, code, gate, *settings)`."""
+
+    run: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    activation: int
+    settings: tuple[Any, ...]
+
+
+def _first_call(
+    key, input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments
+) -> RawOutput:
+    """A call without a plan; keeps one if there is a `key` for it, no gate, and nothing to cast or cut."""
+    given = input, weight, code
     checks.check_tensor("input", input, "[N, C_in, H, W]", (4,))
     checks.check_dictionary(weight, "[K, C_out, C_in/groups, KH, KW]", (5,))
     checks.check_companion("weight", weight, "input", input)
@@ -116,10 +169,14 @@ def chained_conv2d(
     gate = None if gate is None else leading(gate, widths.out_channels).float()
     depthwise = conv_forms.is_depthwise(weight, widths)
     _, *lists = window.as_lists()
-    raw, mean, variance = _operator.call(
-        input, *operator_arguments(norm), weight, code, gate, widths.out_channels, *lists, depthwise, moments,
-        torch.backends.cudnn.allow_tf32,
-    )  # fmt: skip
+    settings = widths.out_channels, *lists, depthwise, moments, torch.backends.cudnn.allow_tf32
+    *of_norm, activation = operator_arguments(norm)
+    tensors = input, *of_norm[:4], weight, code
+    unchanged = all(used is original for used, original in zip((input, weight, code), given))
+    if key is not None and gate is None and unchanged and plans.are_plain(*tensors):
+        run = operator.recorded if is_recorded(tensors) else operator.unrecorded
+        plans.keep(key, _Plan(run, activation, settings))
+    raw, mean, variance = operator.call(input, *of_norm, activation, weight, code, gate, *settings)
     return RawOutput(raw, mean, variance) if moments else RawOutput(raw, None, None)
 
 
@@ -178,94 +235,3 @@ def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, o
         z, weight.to(z.dtype), code, None, stride, padding, dilation, groups, gate=gate, out_channels=out_channels
     )
     return RawOutput(raw.to(input.dtype), *(moments_of(raw) if moments else (None, None)))
-
-
-def _fake(
-    input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate, out_channels, stride, padding,
-    dilation, depthwise, moments, allow_tf32=False,
-):  # fmt: skip
-    size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
-    shape = (input.shape[0], out_channels, *size)
-    raw = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
-    statistics = [input.new_empty(out_channels if moments else 0, dtype=torch.float32) for _ in range(2)]
-    return raw, *statistics
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    input, mean, variance, norm_weight, norm_bias, ctx.eps, ctx.activation, weight, code, gate, _, *rest = inputs
-    *ctx.window_and_form, moments, ctx.allow_tf32 = rest
-    raw, out_mean, out_variance = output
-    ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
-    ctx.save_for_backward(input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean)
-    ctx.set_materialize_grads(False)
-    if not moments:
-        ctx.mark_non_differentiable(out_mean, out_variance)
-
-
-def _forward(ctx, *inputs, output=None):
-    if output is None:
-        with below_autograd():
-            output = torch.ops.kshot_ext.chained_conv2d(*inputs)
-    _setup_context(ctx, inputs, output)
-    return output
-
-
-def _backward(ctx, grad, grad_mean, grad_variance):
-    if grad is None and grad_mean is None and grad_variance is None:
-        return (None,) * 17
-    input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean = ctx.saved_tensors
-    if grad is None:  # only the moments are used
-        grad = torch.zeros_like(raw)
-    needs = ctx.needs_input_grad
-    need_weight, need_code, need_gate = needs[7:10]
-    compact = need_weight and takes_compact_gradient(ctx.owned)
-    norm = mean, variance, norm_weight, norm_bias
-    results = _backward_operator(
-        grad, grad_mean, grad_variance, input, *norm, ctx.eps, ctx.activation, weight, code, gate, raw, out_mean,
-        *ctx.window_and_form, any(needs[:5]), compact, need_weight and not compact, need_code, need_gate,
-        ctx.allow_tf32,
-    )  # fmt: skip
-    grad_input, *of_norm, effective, grad_weight, grad_code, grad_gate = results
-    return (
-        grad_input if needs[0] else None,
-        *(gradient_like(g, p) if need else None for g, p, need in zip(of_norm, norm, needs[1:5])),
-        None,
-        None,
-        (CompactGradient.of_use(weight, code, gate, effective) if compact else grad_weight) if need_weight else None,
-        grad_code if need_code else None,
-        grad_gate if need_gate else None,
-        *(None,) * 7,
-    )
-
-
-def _fake_backward(
-    grad, grad_mean, grad_variance, input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate,
-    output, out_mean, stride, padding, dilation, depthwise,
-    need_input, need_effective, need_weight, need_code, need_gate, allow_tf32=False,
-):  # fmt: skip
-    def none(like: Tensor = code):  # a tensor of its own each time: results share no memory
-        return like.new_empty(0)
-
-    channels = input.shape[1]
-    rows = input.shape[0] if any(p is not None and p.dim() == 2 for p in (norm_weight, norm_bias)) else 1
-    has_norm = need_input and mean is not None
-    widths = (grad.shape[1], 1 if depthwise else channels)
-    return (
-        torch.empty_like(input, memory_format=torch.channels_last) if need_input else none(input),
-        *(code.new_empty(channels) if has_norm else none(input) for _ in range(2)),
-        *(code.new_empty(rows, channels) if has_norm else none(input) for _ in range(2)),
-        fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
-        torch.empty_like(weight) if need_weight else none(),
-        torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none(),
-        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else none(),
-    )
-
-
-_operator = differentiable("chained_conv2d", _forward, _backward)
-_backward_operator = not_differentiable("chained_conv2d_backward")
-
-
-@backend.on_load
-def _register() -> None:
-    register_fake("chained_conv2d", _fake)
-    register_fake("chained_conv2d_backward", _fake_backward)

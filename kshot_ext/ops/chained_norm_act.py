@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 
 from kshot_ext import backend, reference
-from kshot_ext.ops import checks
-from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
+from kshot_ext.ops import checks, plans
+from kshot_ext.ops.differentiable import below_autograd, differentiable, is_recorded, not_differentiable
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 from kshot_ext.reference.chained_conv2d import ChannelNorm
@@ -41,6 +46,44 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
         >>> chained_norm_act(raw, norm).flatten()
         tensor([0., 2.])
     """
+    key = plan = None
+    if not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
+        or forward_ad._current_level >= 0
+        or backend.override.reference
+        or torch.jit.is_tracing()
+        or has_torch_function((input,))  # also of modes
+    ):
+        try:
+            traits, wrapped = plans.traits, plans.is_wrapped
+            key = (
+                "chained_norm_act",
+                traits(input), wrapped(input),
+                traits(norm.mean), wrapped(norm.mean), traits(norm.variance), wrapped(norm.variance),
+                norm.weight is not None and (traits(norm.weight), wrapped(norm.weight)),
+                norm.bias is not None and (traits(norm.bias), wrapped(norm.bias)),
+                norm.activation,
+                residual is not None and (traits(residual), wrapped(residual)),
+                torch.is_grad_enabled(),
+            )  # fmt: skip
+            plan = plans.kept.get(key)
+        except (AttributeError, RuntimeError, TypeError):  # no tensor, or no norm: the checks say so
+            key = None
+    if plan is None:
+        return _first_call(key, input, norm, residual)
+    return plan.run(input, *norm[:4], residual, norm.eps, plan.activation)
+
+
+class _Plan(NamedTuple):
+    """What to run: `run(input, mean, variance, weight, bias, residual, eps, activation)`."""
+
+    run: Callable[..., Tensor]
+    activation: int
+
+
+def _first_call(key, input: Tensor, norm: ChannelNorm, residual: Tensor | None) -> Tensor:
+    """A call without a plan; keeps one if there is a `key` for it, and nothing to cast."""
     checks.check_tensor("input", input, "[N, C, H, W]", (4,))
     check_norm(norm, input)
     if residual is not None:
@@ -52,7 +95,11 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
         return reference.chained_norm_act(input, norm, residual)
     if residual is not None and residual.dtype != input.dtype:  # neither may be rounded to the other's type
         return _operator.call(*_operands(input.float(), norm, residual.float())).to(input.dtype)
-    return _operator.call(*_operands(input, norm, residual))
+    operands = _operands(input, norm, residual)
+    if key is not None and plans.are_plain(*operands[:-2]):
+        run = _operator.recorded if is_recorded(operands[:-2]) else _operator.unrecorded
+        plans.keep(key, _Plan(run, operands[-1]))
+    return _operator.call(*operands)
 
 
 def check_norm(norm: ChannelNorm, input: Tensor, channels: int | None = None, subject: str = "input") -> None:
@@ -98,16 +145,12 @@ def _fake(input, mean, variance, weight, bias, residual, eps, activation) -> Ten
     return torch.empty_like(input, memory_format=torch.channels_last)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.eps, ctx.activation = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _forward(ctx, *inputs, output=None):
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.chained_norm_act(*inputs)
-    _setup_context(ctx, inputs, output)
+    *tensors, ctx.eps, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
     return output
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import backend
+from kshot_ext.ops.dynamic_group_weight import mix_groups
 from kshot_ext.ops.effective_weight import effective_bias, leading, mix
 from kshot_ext.ops.fused_conv2d import fused_conv2d
 from kshot_ext.ops.memory_order import has_channels_innermost
@@ -44,6 +45,13 @@ class ConvCall(NamedTuple):
     gate: Tensor | None
     widths: ActiveWidths
     window: Window
+    group_gates: Tensor | None = None  # of a dynamic grouping, which only the forms that mix first serve
+
+    def effective_weight(self) -> Tensor:
+        """The weight that a form uses which leaves the product to the vendor's library."""
+        if self.group_gates is not None:
+            return mix_groups(self.weight, self.code, self.group_gates)
+        return mix(self.weight, self.code, self.gate, self.widths.out_channels, self.widths.weight_in_channels)
 
     @property
     def per_sample(self) -> bool:
@@ -210,7 +218,7 @@ def mix_then_conv_form(call: ConvCall) -> Tensor:
     widths, gate = call.widths, call.gate
     if gate is not None and gate.dim() == 2:
         return _scaled_by_gate(mix_then_conv_form, call)
-    mixed = mix(call.weight, call.code, gate, widths.out_channels, widths.weight_in_channels)
+    mixed = call.effective_weight()
     mixed = call.in_format_of_input(mixed)
     mixed_bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
     return _convolve(call, call.input, mixed, mixed_bias, widths.groups)
@@ -219,7 +227,7 @@ def mix_then_conv_form(call: ConvCall) -> Tensor:
 def grouped_form(call: ConvCall) -> Tensor:
     """One code per sample: the samples become groups of one wide convolution."""
     widths, batch = call.widths, call.input.shape[0]
-    mixed = mix(call.weight, call.code, call.gate, widths.out_channels, widths.weight_in_channels)
+    mixed = call.effective_weight()
     mixed_bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
     if batch == 0:  # a convolution of no groups does not exist; the sums over no samples keep the graph whole
         bias_sum = None if mixed_bias is None else mixed_bias.reshape(-1, widths.out_channels).sum(0)
@@ -249,7 +257,7 @@ def batched_form(call: ConvCall) -> Tensor:
     In float32 it rounds as matrix products do (`torch.backends.cuda.matmul.allow_tf32`), not as convolutions.
     """
     widths = call.widths
-    mixed = mix(call.weight, call.code, call.gate, widths.out_channels, widths.weight_in_channels).flatten(2)
+    mixed = call.effective_weight().flatten(2)
     bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
     every = tuple(slice(None, None, step) for step in call.window.stride)
     image = call.input[(..., *every)]

@@ -141,7 +141,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
 
 
 def _backward(ctx, grad: Tensor):
-    return *dictionary_gradients(grad, *ctx.saved_tensors, ctx.owned, *ctx.needs_input_grad[:3]), None, None
+    return *dictionary_gradients(grad, *ctx.saved_tensors, ctx.owned, ctx, *ctx.needs_input_grad[:3]), None, None
 
 
 def dictionary_gradients(
@@ -150,6 +150,7 @@ def dictionary_gradients(
     code: Tensor,
     gate: Tensor | None,
     owned: OwnedParameter | None,
+    node: torch.autograd.graph.Node,
     need_weight: bool,
     need_code: bool,
     need_gate: bool,
@@ -157,9 +158,10 @@ def dictionary_gradients(
     """Gradients of dictionary, code and gate from that of the effective weight; None for those not asked for.
 
     Args:
-        owned: `weight`, if its gradient may be compact; see `takes_compact_gradient`.
+        owned: `weight`, if its gradient may be compact.
+        node: the autograd function that runs; see `takes_compact_gradient`.
     """
-    compact = need_weight and takes_compact_gradient(owned)
+    compact = need_weight and takes_compact_gradient(owned, node)
     grad_weight = grad_code = grad_gate = None
     if need_code or need_gate or (need_weight and not compact):
         grad_weight, grad_code, grad_gate = effective_weight_gradients(
@@ -170,7 +172,7 @@ def dictionary_gradients(
     return grad_weight if need_weight else None, grad_code if need_code else None, grad_gate if need_gate else None
 
 
-def _fake_backward(grad, weight, code, gate, need_weight, need_code, need_gate):
+def fake_mixing_gradients(grad, weight, code, gate, need_weight, need_code, need_gate):
     none = code.new_empty(0)
     return (
         torch.empty_like(weight) if need_weight else weight.new_empty(0),
@@ -187,4 +189,4 @@ effective_weight_gradients = not_differentiable("effective_weight_backward")
 @backend.on_load
 def _register() -> None:
     register_fake("effective_weight", fake_effective_weight)
-    register_fake("effective_weight_backward", _fake_backward)
+    register_fake("effective_weight_backward", fake_mixing_gradients)

@@ -94,7 +94,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
 def _backward(ctx, grad: Tensor):
     input, weight, code, gate = ctx.saved_tensors
     need_input, need_weight, need_code, need_gate, need_bias = ctx.needs_input_grad[:5]
-    compact = need_weight and takes_compact_gradient(ctx.owned)
+    compact = need_weight and takes_compact_gradient(ctx.owned, ctx)
     needs = need_input, compact, need_weight and not compact, need_code, need_gate
     grad_input, effective, grad_weight, grad_code, grad_gate = _backward_operator(
         grad, input, weight, code, gate, *ctx.window_and_form, *needs

@@ -193,7 +193,7 @@ def _first_call(
     key, dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
 ) -> Tensor:
     """A call without a plan: checks it, chooses its form, runs that; and keeps the plan if there is a `key` for it."""
-    widths, window = _checked(
+    widths, window = checked(
         dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
     )
     kernels = backend.kernels_for(input.device)
@@ -212,7 +212,7 @@ def _first_call(
     return output
 
 
-def _checked(
+def checked(
     dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
 ) -> tuple[ActiveWidths, Window]:
     """The widths and the window of a call without a mistake."""

@@ -74,7 +74,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grads: list[Tensor]):
     code, *weights = ctx.saved_tensors
     need_weights, need_code = ctx.needs_input_grad[:2]
-    compacts = [need and takes_compact_gradient(weight) for need, weight in zip(need_weights, ctx.owned)]
+    compacts = [need and takes_compact_gradient(weight, ctx) for need, weight in zip(need_weights, ctx.owned)]
     need_dense = [need and not compact for need, compact in zip(need_weights, compacts)]
     dense, grad_code = _backward_operator(grads, weights, code, need_dense, need_code)
     grad_weights = [

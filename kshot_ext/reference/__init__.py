@@ -7,6 +7,7 @@ the hardware; gradients, second derivatives included, are autograd's own.
 from kshot_ext.reference.avg_pool2d import avg_pool2d
 from kshot_ext.reference.batch_norm_act import batch_norm_act
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_conv2d, chained_norm_act, folded_conv2d
+from kshot_ext.reference.dynamic_group_conv2d import dynamic_group_conv2d, dynamic_group_weight
 from kshot_ext.reference.effective_weight import effective_weight
 from kshot_ext.reference.gated_conv2d import gated_conv2d
 from kshot_ext.reference.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
@@ -21,6 +22,8 @@ __all__ = [
     "batch_norm_act",
     "chained_conv2d",
     "chained_norm_act",
+    "dynamic_group_conv2d",
+    "dynamic_group_weight",
     "effective_weight",
     "folded_conv2d",
     "gated_conv2d",

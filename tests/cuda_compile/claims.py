@@ -44,6 +44,7 @@ class Claim:
 CLAIMS = [
     Claim(r"mix(_per_sample)?_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"mix_backward_kernel<.*>", vector_loads=True, vector_stores=True),
+    Claim(r"group_weight(_backward)?_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"gate_sum_kernel<.*>"),
     Claim(r"column_sum_kernel<.*>"),
     Claim(r"sgd_kernel<.*>", vector_loads=True, vector_stores=True),

@@ -12,6 +12,7 @@ from cuda_emulation.workloads import (
     Workload,
     batch_norm,
     batch_norm_backward,
+    grouping,
     mixing,
     mixing_backward,
     random_dictionary,
@@ -59,6 +60,16 @@ def test_mixing(layer: str, dtype: torch.dtype, gated: bool, samples: int | None
     d = dictionary(layer, dtype)
     check(mixing(d, samples=samples, gated=gated), margins(d))
     check(mixing_backward(d, samples=samples, gated=gated), margins(d))
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("gates", [(1, 1, 1), (0, 1, 1), (0, 0, 1)], ids=str)
+def test_grouping(gates: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Blocks of 8 channels and 9 taps. Of 8 copies four gradients are made at a time, so g is read two times more."""
+    d = dictionary("3x3", dtype)
+    check(grouping(d, gates))
+    counted = grouping(d, gates, backward=True).count()
+    assert counted.moved <= MOST * (counted.least + 2 * dtype.itemsize * d.active[0].numel())
 
 
 @pytest.mark.parametrize("uses", [0, 1, 2])

@@ -115,6 +115,29 @@ def mixing_backward(dictionary: Dictionary, *, samples: int | None = None, gated
     return Workload("effective_weight", lambda module: module.effective_weight_backward([job], False), least)
 
 
+def grouping(dictionary: Dictionary, gates: tuple[int, ...], backward: bool = False) -> Workload:
+    """Mixing under a dynamic grouping: of the dictionary only what the gates leave is read.
+
+    Backward also what a single gate of zero leaves out, for the gates; gradients are written whole.
+    """
+    d, blocks = dictionary, 1 << len(gates)
+    geometry = d.geometry(1, d.out_channels, d.in_channels, True)
+    code = random(d.shots, of=sum_dtype(d.dtype))
+    values = memory(torch.tensor(gates, dtype=torch.float64), sum_dtype(d.dtype))
+    job = (DTYPES[d.dtype], geometry, d.stored(d.weight), code, values, d.out_channels // blocks, geometry[4] // blocks)
+    copy, closed = d.active[0].numel(), gates.count(0)
+    in_use = copy >> closed
+    if not backward:
+        least = d.dtype.itemsize * (d.shots * in_use + copy)
+        return Workload("dynamic_group_weight", lambda module: module.dynamic_group_weight(job), least)
+    grad = random(copy, of=d.dtype)
+    least = d.dtype.itemsize * ((d.shots + 1) * (1 + closed) * in_use + d.shots * copy)
+    needs = True, True, True
+    return Workload(
+        "dynamic_group_weight", lambda module: module.dynamic_group_weight_backward(job, grad, *needs), least
+    )
+
+
 def sgd(dictionary: Dictionary, uses: int) -> Workload:
     """The update of all copies from so many compact gradients, or from a dense one if there is none."""
     d, sums = dictionary, sum_dtype(dictionary.dtype)

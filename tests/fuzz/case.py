@@ -98,6 +98,7 @@ _VALUES = {
     "normal": lambda values, generator, dtype: values,
     "simplex": lambda values, generator, dtype: values.softmax(-1) if values.numel() else values,
     "one_hot": _one_hot,
+    "binary": lambda values, generator, dtype: (values > 0).to(values.dtype),
     "zero": lambda values, generator, dtype: torch.zeros_like(values),
     "negative": lambda values, generator, dtype: -values.abs(),
     "positive": lambda values, generator, dtype: values.abs() + 0.125,

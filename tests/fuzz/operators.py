@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,12 +18,12 @@ from kshot_ext.ops.window import Window
 from .case import DTYPES, Case
 
 Shapes = dict[str, tuple[int, ...]]
-OF_PARAMETERS = ("code", "gate")  # tensors in `parameter_dtype`
+OF_PARAMETERS = ("code", "gate", "group_gates")  # tensors in `parameter_dtype`
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator that is linear in each of its tensors.
+    """An operator that is linear in each of its tensors, and in each gate of a grouping.
 
     Args:
         function, twin: ours and the reference.
@@ -129,6 +129,41 @@ def _mix_depths(case: Case) -> dict[str, int]:
     }
 
 
+def _group_arguments(case: Case) -> tuple[Shapes, dict[str, Any]]:
+    s = case.sizes
+    shapes = {"weight": tuple(s["weight"]), "code": (s["weight"][0],), "group_gates": (s["gates"],)}
+    if s["code_per_sample"]:
+        shapes["code"] = (s["samples"], *shapes["code"])
+    return shapes, {}
+
+
+def _group_depths(case: Case) -> dict[str, int]:
+    shots, *rest = case.sizes["weight"]
+    mixing, samples, copy = shots + case.sizes["gates"] + 4, case.sizes["samples"], math.prod(rest)
+    return {
+        "output 0": mixing,
+        "gradient of weight": mixing + samples,
+        "gradient of code": mixing + samples + copy,
+        "gradient of group_gates": mixing + samples + copy,
+    }
+
+
+def _group_conv_arguments(case: Case) -> tuple[Shapes, dict[str, Any]]:
+    shapes, options = _conv_arguments(_without_gates(case))
+    window = {name: options[name] for name in ("stride", "padding", "dilation")}
+    return {**shapes, "group_gates": (case.sizes["gates"],)}, window
+
+
+def _group_conv_depths(case: Case) -> dict[str, int]:
+    depths = _conv_depths(_without_gates(case))
+    conv = {name: n + case.sizes["gates"] for name, n in depths.items()}
+    return {**conv, "gradient of group_gates": conv["gradient of code"]}
+
+
+def _without_gates(case: Case) -> Case:
+    return replace(case, sizes={name: size for name, size in case.sizes.items() if name != "gates"})
+
+
 def _many_arguments(case: Case) -> tuple[Shapes, dict[str, Any]]:
     s = case.sizes
     per_sample = (s.get("samples", 1),) if s.get("code_per_sample") else ()
@@ -157,6 +192,12 @@ MULTILINEAR = {
     **{name: _conv(name) for name in ("kshot_conv1d", "kshot_conv2d", "kshot_conv3d", "gated_conv2d")},
     "kshot_linear": Operator(KF.kshot_linear, reference.kshot_linear, _linear_arguments, _linear_depths),
     "effective_weight": Operator(KF.effective_weight, reference.effective_weight, _mix_arguments, _mix_depths),
+    "dynamic_group_weight": Operator(
+        KF.dynamic_group_weight, reference.dynamic_group_weight, _group_arguments, _group_depths
+    ),
+    "dynamic_group_conv2d": Operator(
+        KF.dynamic_group_conv2d, reference.dynamic_group_conv2d, _group_conv_arguments, _group_conv_depths
+    ),
     "mix_weights": Operator(
         _mix_weights(KF.mix_weights), _mix_weights(reference.mix_weights), _many_arguments, _many_depths
     ),

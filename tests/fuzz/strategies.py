@@ -39,7 +39,9 @@ def cases(operator: str) -> st.SearchStrategy[Case]:
     return _STRATEGIES[operator]()
 
 
-def _case(pick: Any, operator: str, sizes: dict[str, Any], names: list[str], **more: Any) -> Case:
+def _case(
+    pick: Any, operator: str, sizes: dict[str, Any], names: list[str], special: tuple[str, ...] = _SPECIAL, **more: Any
+) -> Case:
     """A case of these sizes: dtypes, values, layouts, threads and the rest are drawn here."""
     values, layouts = {}, {}
     for name in [*names, "cotangent"]:
@@ -48,7 +50,7 @@ def _case(pick: Any, operator: str, sizes: dict[str, Any], names: list[str], **m
             values[name] = kind
         layouts[name] = pick(st.sampled_from(more.pop(f"{name}_layouts", LAYOUTS)))
     if pick(integers(0, 3)) == 0:
-        values[pick(st.sampled_from([*names, "cotangent"]))] = pick(st.sampled_from(_SPECIAL))
+        values[pick(st.sampled_from([*names, "cotangent"]))] = pick(st.sampled_from(special))
     dtype = pick(st.sampled_from(["float32", "float32", "float32", *DTYPES]))
     return Case(
         operator,
@@ -175,6 +177,52 @@ def _mixtures(pick: Any) -> Case:
     return _case(pick, "effective_weight", sizes, ["weight", "code", *(["gate"] if sizes["gate"] else [])])
 
 
+def _gates(pick: Any, case: Case) -> Case:
+    """The case with its gates closed and open, most of the time."""
+    if pick(integers(0, 3)):
+        case.values["group_gates"] = "binary"
+    return case
+
+
+# What is left out may be infinite; a gate of zero then has a derivative that is not finite, or zero in the reference.
+_OF_GROUPS = ("huge", "denormal")
+
+
+@st.composite
+def _groupings(pick: Any) -> Case:
+    gates = pick(integers(0, 4))
+    shots, *rest = _dictionary(pick)
+    channels = [pick(integers(1, 3)) << gates for _ in range(2)]
+    sizes = {
+        "weight": [min(shots, 8) if gates > 2 else shots, *channels, *(min(size, 3) for size in rest[2:4])],
+        "gates": gates,
+        "samples": pick(st.sampled_from([0, 1, 2, 3, 5])),
+        "code_per_sample": pick(st.booleans()),
+    }
+    names = ["weight", "code", "group_gates"]
+    return _gates(pick, _case(pick, "dynamic_group_weight", sizes, names, _OF_GROUPS))
+
+
+@st.composite
+def _grouped_convolutions(pick: Any) -> Case:
+    gates, kernel = pick(integers(0, 3)), [pick(integers(1, 3)) for _ in range(2)]
+    sizes = {
+        "spatial": [size + pick(integers(0, 4)) for size in kernel],
+        "kernel": kernel,
+        "batch": pick(integers(0, 4)),
+        "shots": pick(integers(1, 5)),
+        "in_channels": pick(integers(1, 3)) << gates,
+        "out_channels": pick(integers(1, 3)) << gates,
+        "stride": pick(integers(1, 3)),
+        "padding": pick(integers(0, 1)),
+        "bias": pick(st.sampled_from([None, "shared", "dictionary"])),
+        "code_per_sample": pick(st.booleans()),
+        "gates": gates,
+    }
+    names = ["input", "weight", "code", "group_gates", *(["bias"] if sizes["bias"] else [])]
+    return _gates(pick, _case(pick, "dynamic_group_conv2d", sizes, names, _OF_GROUPS))
+
+
 @st.composite
 def _many_mixtures(pick: Any) -> Case:
     weights = [_dictionary(pick)[1:] for _ in range(pick(integers(1, 4)))]
@@ -248,6 +296,8 @@ _STRATEGIES = {
     "gated_conv2d": lambda: _convolutions("gated_conv2d"),
     "kshot_linear": _linear_maps,
     "effective_weight": _mixtures,
+    "dynamic_group_weight": _groupings,
+    "dynamic_group_conv2d": _grouped_convolutions,
     "mix_weights": _many_mixtures,
     "batch_norm_act": _norms,
     "sgd_update": _updates,

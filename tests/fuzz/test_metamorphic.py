@@ -20,9 +20,22 @@ from kshot_ext import functional as KF
 
 pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
 
-CODED = ("kshot_conv1d", "kshot_conv2d", "kshot_conv3d", "kshot_linear", "effective_weight")
+CODED = (
+    "kshot_conv1d",
+    "kshot_conv2d",
+    "kshot_conv3d",
+    "kshot_linear",
+    "effective_weight",
+    "dynamic_group_weight",
+    "dynamic_group_conv2d",
+)
 CONVOLUTIONS = (*CODED[:3], "gated_conv2d")
-OURS = ("kshot_conv2d", "gated_conv2d", "effective_weight")  # with kernels of ours throughout, if those are asked for
+OURS = (
+    "kshot_conv2d",
+    "gated_conv2d",
+    "effective_weight",
+    "dynamic_group_weight",
+)  # with kernels of ours throughout, if those are asked for
 EXAMPLES = 25
 _HEALTH = [
     HealthCheck.too_slow,
@@ -81,8 +94,8 @@ def assert_equal_to_rounding(one: Tensor, other: Tensor, size: Tensor, count: in
 @pytest.mark.parametrize("name", ["input", "weight", "code"])
 @pytest.mark.parametrize("operator", CODED)
 def test_linear_in_each_tensor(operator: str, name: str) -> None:
-    if name == "input" and operator == "effective_weight":
-        name = "gate"
+    if name == "input" and operator.endswith("weight"):
+        name = "gate" if operator == "effective_weight" else "code"
 
     @for_calls(operator)
     def check(call: Call) -> None:
@@ -123,7 +136,7 @@ def test_equal_copies_under_a_simplex_code_are_that_copy(operator: str) -> None:
         assert_equal_to_rounding(call(**expanded, code=code), call(code=first), size, call.count())
 
 
-@pytest.mark.parametrize("operator", CODED)
+@pytest.mark.parametrize("operator", CODED[:5])
 def test_a_gate_of_zeros_is_an_absent_channel(operator: str) -> None:
     @for_calls(operator)
     def check(call: Call) -> None:

@@ -17,8 +17,15 @@ from hypothesis import HealthCheck, given, seed, settings
 
 pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
 
-SHARES = {"kshot_conv2d": 600, "batch_norm_act": 300, "kshot_linear": 200, "effective_weight": 200, "sgd_update": 200}
-OTHERS = 125  # of each of the others
+SHARES = {
+    "kshot_conv2d": 500,
+    "batch_norm_act": 250,
+    "kshot_linear": 200,
+    "effective_weight": 200,
+    "sgd_update": 200,
+    "mix_weights": 120,
+}
+OTHERS = 106  # of each of the others
 LONG = 10
 _HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 SETTINGS = settings(deadline=None, database=None, suppress_health_check=_HEALTH)

@@ -7,13 +7,40 @@ from .mutant import Mutant
 CONV = ("tests/ops/test_kshot_conv.py", "-k", "not compile")
 MANY = ("tests/ops/test_many_samples.py", "tests/fuzz/test_corpus.py")
 MIX = ("tests/ops/test_effective_weight.py", "tests/ops/test_instruction_sets.py", "-k", "not compile")
+GROUPS = ("tests/ops/test_dynamic_group_weight.py", "-k", "not compile")
 SGD = ("tests/ops/test_sgd_update.py",)
 NORM = ("tests/ops/test_batch_norm_act.py", "-k", "not compile")
 SETS = ("tests/ops/test_instruction_sets.py",)
 LARGE = ("tests/ops/test_large_results.py",)
 PER_SAMPLE = ("tests/ops/test_per_sample_conv2d.py", "tests/ops/test_per_sample_linear.py")
 
+POOL = ("tests/ops/test_avg_pool2d.py", "-k", "not compile")
+
 MUTANTS = (
+    Mutant(
+        "pool_factors_of_the_wrong_side",
+        "csrc/common/pool_axis.h",
+        "result.of_source.push_back(static_cast<C>(axis.factor(o)))",
+        "result.of_source.push_back(static_cast<C>(axis.factor(0)))",
+        POOL,
+        "Backward, all windows count as many positions as the first.",
+    ),
+    Mutant(
+        "pool_gradient_without_the_first_window",
+        "csrc/common/pool_axis.h",
+        "const int64_t first = std::min(past / axis.stride, outputs);",
+        "const int64_t first = std::min((past + axis.stride - 1) / axis.stride, outputs);",
+        POOL,
+        "An input does not see the first of the windows that hold it.",
+    ),
+    Mutant(
+        "odd_channels_of_rests_lost",
+        "csrc/cpu/channel_split.cpp",
+        "    odd[begin] = source[2 * begin + 1];\n",
+        "    odd[begin] = source[2 * begin];\n",
+        ("tests/ops/test_channel_split.py",),
+        "Behind the last whole vector, odd channels are the even ones.",
+    ),
     Mutant(
         "depthwise_ring_kept_between_samples",
         "csrc/cpu/depthwise_rows.h",
@@ -96,7 +123,7 @@ MUTANTS = (
     ),
     Mutant(
         "dots_of_too_many_copies",
-        "csrc/cpu/effective_weight.cpp",
+        "csrc/cpu/mix_chunks.h",
         "const int64_t block = std::min(kShotBlock, shots - k);",
         "const int64_t block = kShotBlock;",
         MIX,
@@ -104,7 +131,7 @@ MUTANTS = (
     ),
     Mutant(
         "gate_left_out_of_whole_vectors",
-        "csrc/cpu/effective_weight.cpp",
+        "csrc/cpu/mix_chunks.h",
         "for (int64_t v = 0; v < 4; ++v) store(output + i + v * lanes, scale * sum[v]);",
         "for (int64_t v = 0; v < 4; ++v) store(output + i + v * lanes, sum[v]);",
         MIX,
@@ -112,8 +139,8 @@ MUTANTS = (
     ),
     Mutant(
         "gate_left_out_of_the_weight_gradient",
-        "csrc/cpu/effective_weight.cpp",
-        "const Vec<C> g = typed.gate(n, row) * (count",
+        "csrc/cpu/mix_chunks.h",
+        "const Vec<C> g = scale(n) * (count",
         "const Vec<C> g = C(1) * (count",
         MIX,
         "The dictionary's gradient has no gate.",
@@ -136,13 +163,45 @@ MUTANTS = (
     ),
     Mutant(
         "copy_offset_in_32_bits",
-        "csrc/cpu/effective_weight.cpp",
+        "csrc/cpu/mix_chunks.h",
         "    Vec<C> sum = {};\n    for (int64_t k = 0; k < shots; ++k) {\n"
         "      const T* copy = weight + k * shot_stride + i;",
         "    Vec<C> sum = {};\n    for (int64_t k = 0; k < shots; ++k) {\n"
         "      const T* copy = weight + static_cast<int32_t>(k * shot_stride) + i;",
         ("tests/ops/test_far_offsets.py",),
         "Copies that begin beyond 2^31 elements are read from elsewhere.",
+    ),
+    Mutant(
+        "stretches_joined_for_gates",
+        "csrc/cpu/dynamic_group_weight.cpp",
+        "for_each_stretch(typed, begin, end, block_sums != nullptr, differentiate);",
+        "for_each_stretch(typed, begin, end, false, differentiate);",
+        GROUPS,
+        "Blocks that differ in other bits add to the same gate.",
+    ),
+    Mutant(
+        "gate_told_of_nothing_closed",
+        "csrc/cpu/dynamic_group_weight.cpp",
+        "for (char& count : closed) count = count < 2;",
+        "for (char& count : closed) count = count < 1;",
+        GROUPS,
+        "A gate of zero has no gradient, and could never open.",
+    ),
+    Mutant(
+        "first_gate_owns_the_lowest_bit",
+        "csrc/common/group_relation.h",
+        "return int64_t{1} << (gates - 1 - j);",
+        "return int64_t{1} << j;",
+        GROUPS,
+        "Groups are interleaved where they should lie side by side.",
+    ),
+    Mutant(
+        "mask_left_out_of_the_weight_gradient",
+        "csrc/cpu/dynamic_group_weight.cpp",
+        "typed.code(0), [&](int64_t) { return relation; },",
+        "typed.code(0), [&](int64_t) { return C(1); },",
+        GROUPS,
+        "Real gates do not scale the dictionary's gradient.",
     ),
     Mutant(
         "packed_offset_of_runs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 MIX = ("tests/cuda_emulation/test_effective_weight.py",)
+GROUPS = ("tests/cuda_emulation/test_dynamic_group_weight.py",)
 SGD = ("tests/cuda_emulation/test_sgd_update.py",)
 NORM = ("tests/cuda_emulation/test_batch_norm_act.py",)
 DEPTHWISE = ("tests/cuda_emulation/test_depthwise_conv2d.py",)
@@ -44,6 +45,22 @@ MUTANTS = (
         "static_cast<const Sum<T>*>(job.gate);",
         MIX,
         "All samples take the gate of the first.",
+    ),
+    Mutant(
+        "gate_counts_itself",
+        "csrc/cuda/dynamic_group_weight_backward.cuh",
+        "gates.relation(own.bits[i] & ~gates.bit(j))",
+        "gates.relation(own.bits[i])",
+        GROUPS,
+        "A gate's gradient is scaled by the gate, so that a gate of zero has none.",
+    ),
+    Mutant(
+        "dots_of_the_next_copies_too_early",
+        "csrc/cuda/dynamic_group_weight_backward.cuh",
+        "          __syncthreads();  // the next copies' dots come to the same place\n",
+        "",
+        GROUPS,
+        "With more than eight copies a warp overwrites sums that another one has not read.",
     ),
     Mutant(
         "vectors_of_unaligned_copies",

@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         "auto_never_fuses_few_pixels",
         "kshot_ext/ops/auto_rule.py",
-        "return channels_last and (min(inputs, outputs) >= 16 or positions <= 1024)",
+        "return channels_last and (min(inputs, outputs) >= 16 or positions <= 16384)",
         "return channels_last and min(inputs, outputs) >= 16",
         FORMS,
         "The rule of `auto` leaves out calls that take longer than their products.",
@@ -79,6 +79,22 @@ MUTANTS = (
         "running_var.lerp_((variance)",
         NORM,
         "The running variance is the biased one.",
+    ),
+    Mutant(
+        "planned_running_variance_biased",
+        "kshot_ext/ops/batch_norm_act.py",
+        "running_var.lerp_(variance * plan.unbiased, momentum)",
+        "running_var.lerp_(variance, momentum)",
+        ("tests/ops/test_plans.py",),
+        "Planned calls record the biased variance.",
+    ),
+    Mutant(
+        "planned_norm_forgets_the_code",
+        "kshot_ext/ops/batch_norm_operator.py",
+        "sum(of_code[1:], of_code[0])",
+        "of_code[0]",
+        ("tests/ops/test_plans.py",),
+        "The code has no gradient from the offsets.",
     ),
     Mutant(
         "same_padding_on_the_wrong_side",

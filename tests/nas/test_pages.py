@@ -13,7 +13,7 @@ from kshot_ext.cli import app
 from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = get_command(app).commands
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import kshot_ext
 from kshot_ext.nn import KShotBatchNorm2d, KShotChain, KShotConv2d, KShotConvNormAct
@@ -99,6 +100,47 @@ def test_compact_gradients_train_a_chain_as_dense_ones() -> None:
             optimizer.zero_grad()
     for ours, theirs in zip(compact.parameters(), dense.parameters()):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("code", [CODE, CODE.expand(4, -1)], ids=["shared", "per_sample"])
+def test_a_checkpointed_chain_has_the_same_gradients(code: Tensor) -> None:
+    """Raw outputs are kept where checkpointing sees them, and made again by it."""
+    chain = KShotChain(*links())
+    image, residual = inputs()
+    code = code.clone().requires_grad_()
+    leaves, kept = [image, residual, code, *chain.parameters()], []
+
+    def gradients(output: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((output * output.detach().cos()).sum(), leaves)
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        expected = gradients(chain(image, code, residual))
+    assert torch.Size((4, 18, 7, 8)) in kept
+    for ours, theirs in zip(gradients(checkpoint(chain, image, code, residual, use_reentrant=False)), expected):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("code", [CODE, CODE.expand(4, -1)], ids=["shared", "per_sample"])
+def test_a_chain_under_autocast(code: Tensor) -> None:
+    """Stored in the half type, statistics and gradients of parameters in float32; errors are those of its layers."""
+    made = links()
+    exact, apart, chain = (copy.deepcopy(made) for _ in range(3))
+    chain = KShotChain(*chain)
+    image, residual = inputs()
+    grad = torch.randn(4, 6, 4, 4)
+
+    def outcome(output: Tensor, owner: nn.Module) -> list[Tensor]:
+        return [output.detach(), *torch.autograd.grad(output, [image, *owner.parameters()], grad.to(output.dtype))]
+
+    expected = outcome(one_after_the_other(exact, image, code, residual), nn.ModuleList(exact))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = chain(image, code, residual), one_after_the_other(apart, image, code, residual)
+    assert ours.dtype == torch.bfloat16
+    assert all(buffer.dtype in (torch.float32, torch.int64) for buffer in chain.buffers())
+    for mine, other, right in zip(outcome(ours, chain), outcome(theirs, nn.ModuleList(apart)), expected):
+        error, bound = (mine.float() - right).abs().max(), (other.float() - right).abs().max()
+        assert error <= 2 * bound + 4 * torch.finfo(torch.bfloat16).eps * right.abs().max()
+    assert all(parameter.dtype == torch.float32 for parameter in chain.parameters())
 
 
 def test_a_link_alone_gives_its_output() -> None:

@@ -74,6 +74,19 @@ def effective_weight_backward(rng: random.Random) -> list[Any]:
     return [torch.randn(size), weight, code, gate, True, rng.random() < 0.5, rng.random() < 0.5]
 
 
+def dynamic_group_weight(rng: random.Random) -> list[Any]:
+    gates, kernel = rng.randint(0, 3), [2, 2][: rng.randint(0, 2)]
+    channels = [rng.randint(1, 3) << gates for _ in range(2)]
+    code = torch.randn(*([3] if rng.random() < 0.5 else []), rng.randint(1, 5))
+    return [torch.randn(code.shape[-1], *channels, *kernel), code, torch.randint(0, 2, (gates,)).float()]
+
+
+def dynamic_group_weight_backward(rng: random.Random) -> list[Any]:
+    weight, code, gates = dynamic_group_weight(rng)
+    needs = [rng.random() < 0.7 for _ in range(3)]
+    return [torch.randn(*code.shape[:-1], *weight.shape[1:]), weight, code, gates, *needs]
+
+
 def mix_weights(rng: random.Random) -> list[Any]:
     shots = rng.randint(1, 5)
     return [[torch.randn(shots, rng.randint(1, 9), 3) for _ in range(rng.randint(0, 3))], torch.randn(shots)]
@@ -95,6 +108,14 @@ def avg_pool2d_backward(rng: random.Random) -> list[Any]:
     image, *settings = avg_pool2d(rng)
     grad = torch.ops.kshot_ext.avg_pool2d(image, *settings)
     return [torch.randn_like(grad), 5, 4, *settings]
+
+
+def even_and_odd_channels(rng: random.Random) -> list[Any]:
+    return [torch.randn(rng.randint(0, 3), 2 * rng.randint(1, 20), 5, 4)]
+
+
+def even_and_odd_channels_backward(rng: random.Random) -> list[Any]:
+    return [torch.randn(2, 7, 5, 4), torch.randn(2, 7, 5, 4)]
 
 
 def norm(rng: random.Random) -> dict[str, Any]:
@@ -205,10 +226,10 @@ def sgd_update(rng: random.Random) -> list[Any]:
 OPERATORS = {
     builder.__name__: builder
     for builder in (
-        avg_pool2d, avg_pool2d_backward,
-        fused_conv2d, fused_conv2d_backward, effective_weight, effective_weight_backward, mix_weights,
-        mix_weights_backward, batch_norm_act, batch_norm_act_backward, chained_conv2d, chained_conv2d_backward,
-        chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,
+        avg_pool2d, avg_pool2d_backward, even_and_odd_channels, even_and_odd_channels_backward,
+        fused_conv2d, fused_conv2d_backward, dynamic_group_weight, dynamic_group_weight_backward, effective_weight,
+        effective_weight_backward, mix_weights, mix_weights_backward, batch_norm_act, batch_norm_act_backward,
+        chained_conv2d, chained_conv2d_backward, chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,
     )
 }  # fmt: skip
 

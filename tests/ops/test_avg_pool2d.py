@@ -80,13 +80,9 @@ def test_large_images_are_cut_among_threads() -> None:
     """Beyond four megabytes, where results are stored past the caches."""
     x = torch.randn(9, 16, 96, 101).contiguous(memory_format=torch.channels_last).requires_grad_()
     settings = 3, 1, 1, False, False
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        output = KF.avg_pool2d(x, *settings)
-        gradient = torch.autograd.grad(output, x, output.detach())[0]
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(3)
+    output = KF.avg_pool2d(x, *settings)
+    gradient = torch.autograd.grad(output, x, output.detach())[0]
     expected = F.avg_pool2d(x, *settings)
     torch.testing.assert_close(output, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, x, expected.detach())[0])

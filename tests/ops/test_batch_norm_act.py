@@ -238,3 +238,25 @@ REJECTIONS: dict[str, tuple[dict[str, Any], type, str]] = {
 @pytest.mark.parametrize(("changes", "error", "message"), REJECTIONS.values(), ids=REJECTIONS)
 def test_rejects(changes: dict[str, Any], error: type, message: str) -> None:
     assert_rejects(KF.batch_norm_act, {**GOOD, **changes}, error, message)
+
+
+@pytest.mark.parametrize("second", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("first", [torch.contiguous_format, torch.channels_last])
+def test_other_calls_may_move_the_statistics_before_the_backward_pass(
+    first: torch.memory_format, second: torch.memory_format
+) -> None:
+    """As with torch's layers; what each format is normalised by keeps its own moments of the batch."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(4, 16, 8, 8, generator=generator).contiguous(memory_format=f) for f in (first, second)]
+    mean, var = torch.zeros(16), torch.ones(16)
+    expected = torch.autograd.functional.vjp(
+        lambda x: KF.batch_norm_act(x, None, None, mean.clone(), var.clone()), images[0], torch.ones(4, 16, 8, 8)
+    )
+    image = images[0].requires_grad_()
+    output = KF.batch_norm_act(image, None, None, mean, var)
+    moved = mean.clone()
+    KF.batch_norm_act(images[1], None, None, mean, var)
+    output.sum().backward()
+    torch.testing.assert_close(image.grad, expected[1])
+    torch.testing.assert_close(moved, 0.1 * images[0].detach().mean((0, 2, 3)))
+    torch.testing.assert_close(mean, 0.9 * moved + 0.1 * images[1].mean((0, 2, 3)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from calls import DTYPES
 from torch import Tensor
 
 from kshot_ext.ops.channel_split import even_and_odd_channels
@@ -27,6 +28,45 @@ def test_even_and_odd_channels(image: Tensor) -> None:
     expected = torch.where(torch.arange(6).reshape(1, 6, 1, 1) % 2 == 0, 2.0, 2 * image.detach())
     assert torch.equal(image.grad, expected)
     assert image.grad.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 6, 3, 5), (1, 2, 1, 3), (3, 74, 5, 2), (0, 4, 2, 2)], ids=str)
+def test_channels_of_every_type_and_instruction_set(
+    instruction_set: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """By our kernel, exactly, with rests of every vector width."""
+    image = torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype)
+    image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
+    even, odd = even_and_odd_channels(image)
+    assert type(even.grad_fn).__name__ == "kshot_ext_even_and_odd_channelsBackward"
+    assert torch.equal(even, image[:, ::2])
+    assert torch.equal(odd, image[:, 1::2])
+    of_even, of_odd = image.detach()[:, 1::2], -image.detach()[:, ::2]  # one laid out otherwise
+    gradient = torch.autograd.grad((even, odd), image, (of_even, of_odd.contiguous()))[0]
+    assert torch.equal(gradient[:, ::2], of_even)
+    assert torch.equal(gradient[:, 1::2], of_odd)
+
+
+def test_large_images_are_cut_among_threads() -> None:
+    torch.set_num_threads(3)
+    image = torch.randn(5, 48, 41, 33).contiguous(memory_format=torch.channels_last).requires_grad_()
+    even, odd = even_and_odd_channels(image)
+    assert torch.equal(even, image[:, ::2])
+    assert torch.equal(odd, image[:, 1::2])
+    assert torch.equal(torch.autograd.grad((even, odd), image, (even.detach(), odd.detach()))[0], image)
+
+
+def test_second_derivatives_in_channels_last() -> None:
+    image = IN_CHANNELS_LAST.double().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: even_and_odd_channels(x**3), image)
+
+
+def test_raw_operators_check_what_they_are_given() -> None:
+    with pytest.raises(RuntimeError, match="even number of channels"):
+        torch.ops.kshot_ext.even_and_odd_channels(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="alike in device, dtype and shape"):
+        torch.ops.kshot_ext.even_and_odd_channels_backward(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 5))
 
 
 def test_even_and_odd_channels_under_transforms() -> None:

@@ -34,6 +34,15 @@ def mixing_samples() -> Iterator[tuple[Tensor, Tensor, Tensor | None, int, int]]
         yield weight, random(2, 3), random(2, 5), 5, 2
 
 
+def grouping_samples() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Arguments of dynamic_group_weight: shared and per-sample codes, closed and open gates, and none; both layouts."""
+    yield random(3, 5, 7), random(3), random(0)
+    for channels_last in (False, True):
+        weight = random(3, 4, 12, 2, 3, channels_last=channels_last)
+        yield weight, random(3), torch.tensor([0.0, 1.0])
+        yield weight, random(2, 3), torch.tensor([0.0, 0.5])
+
+
 def sgd_samples() -> Iterator[tuple[Any, ...]]:
     weight, uses = random(3, 5, 4, 2, 3), ([random(3)], [random(4)], [random(4, 2, 2, 3)])
     weights, buffers = [weight, random(4)], [torch.zeros_like(weight), torch.zeros(4)]
@@ -107,8 +116,10 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
+    "even_and_odd_channels": lambda: [(random(2, 6, 5, 4).contiguous(memory_format=torch.channels_last),)],
     "folded_conv2d": folded_samples,
     "fused_conv2d": convolution_samples,
+    "dynamic_group_weight": grouping_samples,
     "effective_weight": mixing_samples,
     "mix_weights": lambda: (
         ([random(3, 5, 4, 2, 3), random(3, 5), random(3, 2, 4, 3, 3, channels_last=True)], random(*code))
@@ -187,6 +198,14 @@ def test_reference_has_the_same_signature(name: str) -> None:
         ("effective_weight", (torch.zeros(3, 4), torch.zeros(3), None, 5, 1), r"widths must lie in 1..4 and 1..1"),
         ("effective_weight", (torch.zeros(3, 4), torch.zeros(3), None, 4, 0), "widths must lie in"),
         ("effective_weight", (torch.zeros(3, 4), torch.zeros(3), torch.zeros(3), 4, 1), "gate must be .* C_out' = 4"),
+        ("dynamic_group_weight", (torch.zeros(3, 4, 6), torch.zeros(3), torch.zeros(2)), "2.n must divide .*C_in = 6"),
+        ("dynamic_group_weight", (torch.zeros(3, 4, 4), torch.zeros(3), torch.zeros(70)), "got n = 70"),
+        ("dynamic_group_weight", (torch.zeros(3, 4, 4), torch.zeros(3), torch.zeros(1, 2)), "group_gates must be .n."),
+        (
+            "dynamic_group_weight",
+            (torch.zeros(3, 4, 4), torch.zeros(3), torch.zeros(2).double()),
+            "group_gates must be",
+        ),
         ("effective_weight", (torch.zeros(3, 4).int(), torch.zeros(3), None, 4, 1), "expected float32, float64"),
     ],
 )

@@ -14,6 +14,7 @@ from kshot_ext import functional as KF
 
 WEIGHT = (2, 3, 2, 1, 2)
 OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "dynamic_group_weight": lambda weight, code: KF.dynamic_group_weight(weight[:, :2], code, weight.new_zeros(1)),
     "effective_weight": KF.effective_weight,
     "mix_weights": lambda weight, code: KF.mix_weights([weight, weight], code)[0],
     "kshot_conv2d": lambda weight, code: KF.kshot_conv2d(weight.new_ones(2, 2, 2, 3), weight, code),

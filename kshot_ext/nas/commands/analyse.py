@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from torch import Tensor
 
-from kshot_ext.nas.commands.frame import CommandError, exit_status, print_facts, tell, tell_verdict, users_errors
+from kshot_ext.nas import drawing
+from kshot_ext.nas.commands.frame import CommandError, exit_status, print_facts, tell, tell_findings, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_errors, write_text
 from kshot_ext.nas.methods import allow_own_method
+from kshot_ext.nas.methods.parts.code_findings import (
+    DISTANCE_LABEL,
+    LEAST_OF_K_SHOT,
+    code_facts,
+    code_findings,
+    plot_codes,
+)
 from kshot_ext.nas.networks.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
 from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport
 from kshot_ext.nas.own_classes import with_absolute_path
 from kshot_ext.nas.randomness import named_generator
-from kshot_ext.nas.reporting import page, plots
-from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
+from kshot_ext.nas.reporting import method_parts, page, plots
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.trained import load_trained
@@ -69,7 +76,7 @@ def analyse_command(run: Path, space: str | None = None, method: str | None = No
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
         report = _write(record, analysis, shown, codes)
         print_facts(console, f"{record.name}, K = {record.settings.shots}", _summary(analysis))
-        tell_verdict(console, analysis.codes)
+        tell_findings(console, code_findings(analysis.codes))
         tell(console, f"report: {report}")
 
     return exit_status(body, lambda: "nothing of the run was changed; analyse it again then")
@@ -131,7 +138,7 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
     write_text(folder / "analysis.json", _to_json(analysis))
 
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
+        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     values = analysis.codes.spectrum.singular_values
     spectrum_curve = {"all layers": [(index, value / values[0]) for index, value in enumerate(values, start=1)]}
@@ -144,16 +151,14 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
     pictures = [
         picture(
             "spectrum",
-            plots.plot_curves(spectrum_curve, "number", "singular value, as a share of the first"),
+            drawing.plot_curves(spectrum_curve, "number", "singular value, as a share of the first"),
             "What the weights span",
             f"Singular values of the weights of {PATHS_FOR_SPECTRUM} random paths: only one if all share a weight.",
         ),
-        picture(
-            "codes", plots.plot_codes(codes, labels), "Simplex codes", "Random architectures; digits are their choices."
-        ),
+        picture("codes", plot_codes(codes, labels), "Simplex codes", "Random architectures; digits are their choices."),
         picture(
             "distances",
-            plots.plot_code_distances(distance_curves, "choices that differ"),
+            drawing.plot_curves(distance_curves, "choices that differ", DISTANCE_LABEL, LEAST_OF_K_SHOT),
             "Codes follow architectures",
             "Random pairs that differ in so many choices of operations, or of widths, and in nothing else.",
         ),
@@ -161,7 +166,7 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
     heads = ("layer", "rank", "effective rank")
     rows = [(name, str(layer.rank), f"{layer.effective_rank:.3f}") for name, layer in analysis.layers.items()]
     parts = [
-        *code_banner(analysis.codes, f"After {analysis.epoch} of {analysis.epochs} epochs"),
+        *method_parts.banner(code_findings(analysis.codes), f"After {analysis.epoch} of {analysis.epochs} epochs"),
         page.tiles(_summary(analysis)),
         page.figures(pictures),
         page.heading("Layers"),

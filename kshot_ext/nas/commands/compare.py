@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_text
+from kshot_ext.nas.findings import Curve
 from kshot_ext.nas.messages import file_name, visible
-from kshot_ext.nas.reporting import page, plots
-from kshot_ext.nas.reporting.comparison import CODE_DISTANCES, Comparison, compare_runs
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.comparison import Comparison, compare_runs
 from kshot_ext.nas.reporting.page import Picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
@@ -49,7 +47,7 @@ def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
 
 
 def _page(comparison: Comparison) -> str:
-    pictures = [Picture(plots.to_png(_draw(heading, runs)), heading, "") for heading, runs in comparison.curves.items()]
+    pictures = [Picture(_drawn(curve, runs), curve.heading, "") for curve, runs in comparison.curves.items()]
     first, second = comparison.names
     tables = {"Settings that differ": comparison.settings, "Results": comparison.results}
     parts = []
@@ -59,11 +57,8 @@ def _page(comparison: Comparison) -> str:
     return page.render_page(f"{first} and {second}", "two runs side by side", [*parts, page.figures(pictures)])
 
 
-def _draw(heading: str, runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    x_label = "epoch or generation"
-    if heading == CODE_DISTANCES:
-        return plots.plot_code_distances(runs, x_label)
-    return plots.plot_curves(runs, x_label, heading.lower())
+def _drawn(curve: Curve, runs: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+    return drawing.to_png(drawing.plot_curves(runs, "epoch or generation", curve.label, curve.least))
 
 
 def _print(console: Console, title: str, names: tuple[str, str], values: Mapping[str, tuple[str, str]]) -> None:

@@ -22,15 +22,14 @@ from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
+from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
 from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.networks.code_report import CodeReport
-from kshot_ext.nas.reporting.code_facts import verdict_sentence
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
 from kshot_ext.nas.runs.settings import (
     AnySettings,
-    check_codes_can_part,
+    check_method_begins,
     check_same,
     gather_settings,
     method_asked_for,
@@ -77,11 +76,11 @@ class Run:
 
         Raises:
             RunFolderError: if the folder to go on with cannot be used.
-            SettingsError: if the settings are unusable, leave K copies no way to part, or are others than the run's.
+            SettingsError: if the settings are unusable, are refused by the method, or are others than the run's.
         """
         if self.resume is None:
             settings = gather_settings(defaults, config, options)
-            check_codes_can_part(settings)
+            check_method_begins(settings)
             return settings
         allow_own_method(method_asked_for(options))
         self.folder = RunFolder(self.resume, self.command)
@@ -251,12 +250,12 @@ def print_facts(console: Console, title: str, facts: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def tell_verdict(console: Console, codes: CodeReport | None) -> None:
-    """Print whether a supernet is a K-shot one, and if not, what to change; nothing of a method without copies."""
-    if codes is None:
+def tell_findings(console: Console, findings: Findings | None) -> None:
+    """Print what the findings of a method amount to; nothing of a method without."""
+    if findings is None or not findings.sentence:
         return
-    style = "bold yellow" if codes.shortfalls else ""
-    console.print(Text(verdict_sentence(codes), style=style), soft_wrap=True)
+    style = "bold yellow" if findings.warnings else ""
+    console.print(Text(findings.sentence, style=style), soft_wrap=True)
 
 
 @contextmanager

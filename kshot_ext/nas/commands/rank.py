@@ -18,13 +18,13 @@ from kshot_ext.nas.commands.frame import (
     print_facts,
     suitable_threads,
     tell,
-    tell_verdict,
+    tell_findings,
     users_errors,
 )
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
-from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, correlations, rehearse_outputs, summary, write_ranking
+from kshot_ext.nas.reporting.rank_outputs import correlations, outputs, rehearse_outputs, summary, write_ranking
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import ResultsFileError
@@ -66,7 +66,7 @@ def rank_command(
                 data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
                 job = RankJob(settings, splits, apply_to_all)
                 rehearse_outputs()
-                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
+                folder = run.open_folder(settings, data_name, splits, outputs(job))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with suitable_threads(splits.image_shape):
@@ -78,7 +78,7 @@ def rank_command(
             metrics.close()
         _print_correlations(console, f"ranking, K = {settings.shots}, seed {settings.seed}", result)
         print_facts(console, "run", summary(result))
-        tell_verdict(console, result.codes)
+        tell_findings(console, result.findings)
         tell(console, f"report: {report}")
 
     return exit_status(body, run.how_to_go_on)

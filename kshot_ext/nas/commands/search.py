@@ -18,18 +18,18 @@ from kshot_ext.nas.commands.frame import (
     print_facts,
     suitable_threads,
     tell,
-    tell_verdict,
+    tell_findings,
     users_errors,
 )
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting.code_facts import code_facts
-from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
+from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
@@ -77,13 +77,13 @@ def search_command(
                 data_name, splits = load_data(settings, progress)
                 job = SearchJob(settings, splits, processes, apply_to_all)
                 rehearse_outputs(job)
-                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
+                folder = run.open_folder(settings, data_name, splits, outputs(job))
             processes.from_leader(json.dumps(str(folder.path)))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with suitable_threads(splits.image_shape):
-                result, network = job.run(folder, metrics, progress)
-            report = write_outputs(folder, data_name, job, result, network, metrics.records)
+                result, networks = job.run(folder, metrics, progress)
+            report = write_outputs(folder, data_name, job, result, networks, metrics.records)
             metrics.close()
         _print_result(console, result, report)
 
@@ -106,13 +106,16 @@ def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> Non
 def _print_result(console: Console, result: RunResult, report: Path) -> None:
     table = Table(title="trained from scratch")
     table.add_column("network")
-    for column in ("test accuracy", "multiply-accumulates", "parameters"):
+    costs = ("macs", "parameters", *(["bit_operations"] if result.winner.bit_operations else []))
+    for column in ("test accuracy", *(COST_TITLES[cost] for cost in costs)):
         table.add_column(column, justify="right")
-    for network in result.networks:
-        numbers = (f"{network.test_accuracy:.2%}", f"{network.macs:,}", f"{network.parameters:,}")
-        table.add_row(network.title, *numbers)
+    for network in result.compared:
+        numbers = (f"{getattr(network, cost):,}" for cost in costs)
+        table.add_row(network.title, f"{network.test_accuracy:.2%}", *numbers)
     console.print(table)
-    if result.codes is not None:
-        print_facts(console, "weight copies", code_facts(result.codes))
-    tell_verdict(console, result.codes)
+    if result.ensemble_accuracy is not None:
+        tell(console, f"test accuracy of the ensemble of all that were selected: {result.ensemble_accuracy:.2%}")
+    if result.findings is not None:
+        print_facts(console, result.findings.heading.lower(), result.findings.facts)
+    tell_findings(console, result.findings)
     tell(console, f"report: {report}")

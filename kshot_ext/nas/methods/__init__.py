@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.cream import Cream
+from kshot_ext.nas.methods.darts_pt import DartsPT
+from kshot_ext.nas.methods.dgconv import DynamicGroups
+from kshot_ext.nas.methods.few_shot import FewShot
+from kshot_ext.nas.methods.fp_nas import FPNAS
+from kshot_ext.nas.methods.gold_nas import GoldNAS
 from kshot_ext.nas.methods.kshot import KShot
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.spos import SinglePathOneShot
@@ -13,7 +19,16 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.loop import TrainingLoop, training_steps_in_epoch
 from kshot_ext.nas.training.settings import TrainingSettings
 
-METHODS: dict[str, type[Method]] = {"kshot": KShot, "spos": SinglePathOneShot}
+METHODS: dict[str, type[Method]] = {
+    "kshot": KShot,
+    "spos": SinglePathOneShot,
+    "cream": Cream,
+    "few-shot": FewShot,
+    "dgconv": DynamicGroups,
+    "fp-nas": FPNAS,
+    "darts-pt": DartsPT,
+    "gold": GoldNAS,
+}
 """The methods by the names that settings use."""
 
 _own: dict[str, type[Method]] = {}

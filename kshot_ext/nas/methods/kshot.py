@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kshot_ext.nas.methods.method import MethodSettings, Setup
-from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.parts.path_method import WARM_UP, PathMethod
 from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.simplex_training import SimplexSettings, SimplexTraining
 
@@ -49,6 +49,10 @@ class KShot(PathMethod[KShotSettings]):
             setup.training.label_smoothing,
         )
         self._simplex_losses: list[float] = []  # of the epoch
+
+    @classmethod
+    def warm_up(cls, settings: MethodSettings) -> object:
+        return WARM_UP
 
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         done = super().step(images, labels, do)

@@ -7,7 +7,7 @@ then; the loop, scores, search, run folders and pages are the same for all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -15,13 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kshot_ext.nas.findings import Curve, Findings, MethodFigure, Number
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet, InheritedNetworks
+from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.randomness import draw_seed, named_generator
+from kshot_ext.nas.search.search_stage import SearchStage
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nas.training.simplex_training import SimplexSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +90,16 @@ class Method(ABC, Generic[OwnSettings]):
         summary: one line on what the method does.
         paper: authors, title, where and when.
         Settings: class of its options.
+        takes_copies: whether K > 1 copies of the weights, mixed by codes, are of use to it.
+        searches_widths: whether it can choose channel widths, in a space that searches them.
+        figure_names: of all figures that :meth:`figures` may give.
+        numbers, curves: which of its own numbers in files of results and metrics are compared between runs.
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
         needs_held_out: whether a step ever asks for held-out batches.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
+        own_seed: of :meth:`own_stream`.
 
     Raises:
         ValueError: if the method cannot do what it is made for: the space, its widths, or so many copies.
@@ -97,18 +108,30 @@ class Method(ABC, Generic[OwnSettings]):
     summary: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    takes_copies: ClassVar[bool] = True
+    searches_widths: ClassVar[bool] = True
+    figure_names: ClassVar[Sequence[str]] = ()
+    numbers: ClassVar[Sequence[Number]] = ()
+    curves: ClassVar[Sequence[Curve]] = ()
 
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool = False
 
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
+        if (reason := self._why_no_copies(settings, setup.shots)) is not None:
+            raise ValueError(reason)
+        if setup.space.widths is not None and not self.searches_widths:
+            raise ValueError(
+                f"widths: {settings.name} chooses operations only, expected none, got {setup.space.widths}; fix the "
+                f"network's width by channels instead"
+            )
         self.setup = setup
         self.settings = settings
         self.space = setup.space
         self.training = setup.training
         self.generator = setup.generator("training")
-        self._own_seed = draw_seed(self.generator)
+        self.own_seed = draw_seed(self.generator)
         self.own_generator = self.own_stream()
 
     @abstractmethod
@@ -135,9 +158,62 @@ class Method(ABC, Generic[OwnSettings]):
         return None
 
     @classmethod
-    def simplex_settings(cls, settings: MethodSettings) -> SimplexSettings | None:
-        """How the method trains a simplex-net; None if it leaves codes as they start."""
-        return settings if isinstance(settings, SimplexSettings) else None
+    def refusal(
+        cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
+    ) -> str | None:
+        """Why a run with these settings must not begin, told before any image is read; None if it may."""
+        return cls._why_no_copies(settings, shots)
+
+    @classmethod
+    def warm_up(cls, settings: MethodSettings) -> object:
+        """What the warm-up of a run depends on besides the settings that all methods have.
+
+        Runs of methods that say the same here may share a warm-up.
+        """
+        return settings
+
+    @property
+    def result_space(self) -> SearchSpace:
+        """The space of the architectures that are selected."""
+        return self.space
+
+    @property
+    def score_network(self) -> Callable[[nn.Module, Batches], Scores]:
+        """What scores a network on batches of validation images; it can be sent to other processes."""
+        return evaluate_network
+
+    def selection(self, tools: SelectionTools) -> Stage:
+        """The stage that selects architectures once training has ended.
+
+        It is asked for before training, so that what it lacks is found out then; it looks at the weights when it steps.
+        """
+        return SearchStage(tools.archive, tools.settings)
+
+    def selected(self, stage: Stage) -> Selection:
+        """What the stage that :meth:`selection` made has found, when it has ended."""
+        archive = stage.work.archive
+        return Selection(architectures=(archive.best.architecture,), considered=archive.history)
+
+    @property
+    def notes_before_training(self) -> Sequence[str]:
+        """What the user is to be told before training."""
+        return ()
+
+    @property
+    def findings(self) -> Findings | None:
+        """What there is to tell of the method's own when training has ended."""
+        return None
+
+    def figures(
+        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
+    ) -> Iterable[MethodFigure]:
+        """Figures of the method's own.
+
+        Args:
+            architectures: some of those evaluated, evenly by cost, cheapest first.
+            records: lines of ``metrics.jsonl``.
+        """
+        return ()
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Called after each epoch: what is to be recorded of it, by name."""
@@ -150,6 +226,12 @@ class Method(ABC, Generic[OwnSettings]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a method made with the same arguments."""
 
+    @classmethod
+    def _why_no_copies(cls, settings: MethodSettings, shots: int) -> str | None:
+        if shots == 1 or cls.takes_copies:
+            return None
+        return f"shots: {settings.name} has one weight for each operation, expected 1, got {shots}"
+
     def own_stream(self) -> torch.Generator:
         """Random numbers for one purpose of this method, always the same."""
-        return torch.Generator().manual_seed(self._own_seed)
+        return torch.Generator().manual_seed(self.own_seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kshot_ext.nas.methods.method import MethodSettings
-from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.parts.path_method import WARM_UP, PathMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,3 +28,7 @@ class SinglePathOneShot(PathMethod[SinglePathSettings]):
     summary = "one shared weight for each operation, trained by uniform single paths"
     paper = "Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, ECCV 2020"
     Settings = SinglePathSettings
+
+    @classmethod
+    def warm_up(cls, settings: MethodSettings) -> object:
+        return WARM_UP

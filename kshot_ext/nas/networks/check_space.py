@@ -42,7 +42,8 @@ def check_space(space: SearchSpace, generator: torch.Generator, *, num_random: i
     for architecture in (space.cheapest(), space.largest(), *(space.sample(generator) for _ in range(num_random))):
         images = torch.randn(batch_size, *space.image_shape, generator=generator)
         images = images.contiguous(memory_format=space.memory_format)
-        counted, actual = space.cost(architecture), _run_and_count(space, architecture, generator)
+        counted = space.cost(architecture)
+        actual = _run_and_count(space, architecture, generator, counted.bit_operations)
         if counted != actual:
             raise ValueError(f"{architecture} of space {space.name}: counted {counted}, but its network has {actual}")
         supernet.train()(images, architecture, code)  # running statistics that are not the initial ones
@@ -60,12 +61,15 @@ def check_space(space: SearchSpace, generator: torch.Generator, *, num_random: i
             )
 
 
-def _run_and_count(space: SearchSpace, architecture: Architecture, generator: torch.Generator) -> Cost:
+def _run_and_count(
+    space: SearchSpace, architecture: Architecture, generator: torch.Generator, bit_operations: int
+) -> Cost:
+    """The cost of a network that is built and run; the counter knows no bits."""
     network = space.build(architecture, generator).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *space.image_shape))
     # The counter counts a multiply-accumulate as two operations.
-    return Cost(counter.get_total_flops() // 2, _count_parameters(network))
+    return Cost(counter.get_total_flops() // 2, _count_parameters(network), bit_operations)
 
 
 def _count_parameters(network: nn.Module) -> int:

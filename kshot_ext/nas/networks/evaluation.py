@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 
 import torch
@@ -118,6 +118,7 @@ def evaluate_architecture(
     architecture: Architecture,
     calibration: Batches | None,
     validation: Batches,
+    score_network: Callable[[nn.Module, Batches], Scores] = evaluate_network,
 ) -> Scores:
     """Scores of one network with inherited weights and its own batch-norm statistics.
 
@@ -129,11 +130,12 @@ def evaluate_architecture(
         calibration: batches of training images that the statistics are measured on; None to normalise each batch of
             ``validation`` by its own.
         validation: batches that are classified.
+        score_network: what scores a network on batches.
     """
     with networks.network(architecture) as network:
         statistics = batch_statistics(network) if calibration is None else recalibrated(network, calibration)
         with statistics:
-            return evaluate_network(network, validation)
+            return score_network(network, validation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,7 @@ class InheritedEvaluation:
         validation: images that are classified.
         mean, std: float32 ``[C]``, of the images.
         statistics: as in :class:`EvaluationSettings`.
+        score_network: what scores a network on batches; can be sent to other processes, too.
     """
 
     networks: InheritedNetworks
@@ -154,6 +157,7 @@ class InheritedEvaluation:
     mean: Tensor
     std: Tensor
     statistics: str = "recalibrated"
+    score_network: Callable[[nn.Module, Batches], Scores] = evaluate_network
 
     def __call__(self, architecture: Architecture) -> Scores:
         """Scores of the architecture on the validation images."""
@@ -163,6 +167,7 @@ class InheritedEvaluation:
             architecture,
             self._batches(self.calibration) if recalibrated else None,
             self._batches(self.validation) if recalibrated else self._mixed_batches(self.validation),
+            self.score_network,
         )
 
     def _batches(self, images: ImageSet, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:

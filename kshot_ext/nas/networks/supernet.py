@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,8 @@ class Supernet(nn.Module):
 
     Every layer starts as one plain layer and K - 1 slightly perturbed copies of it. K independent starts
     would shrink the mixed weights by 1/sqrt(K), and equal ones would never part. A narrower network uses the leading
-    channels of the full one's layers, through the operators' widths: nothing is copied.
+    channels of the full one's layers, through the operators' widths: nothing is copied. Operations that share weights,
+    see :meth:`SearchSpace.weights_of`, are views in the same way.
     Su et al., "K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets", ICML 2021.
 
     Args:
@@ -65,6 +65,8 @@ class Supernet(nn.Module):
         self.num_shots = num_shots
         self.mixed_batch_norm = mixed_batch_norm
         self._views: dict[tuple[nn.Module, Hashable], nn.Module] = {}
+        kept = map(space.own_weights, range(space.num_layers))
+        self._positions = [{name: position for position, name in enumerate(names)} for names in kept]
         with seeded_by(generator):
             plain = nn.ModuleDict(
                 {
@@ -217,25 +219,38 @@ class Supernet(nn.Module):
         return self._stem(shape), layers, self._head(shape)
 
     def _stem(self, shape: NetworkShape) -> nn.Module:
-        return self._view(self.stem, self.space.full_shape.stem, shape.stem, self.space.stem)
+        return self._view(self.stem, (self.space.full_shape.stem,), (shape.stem,), self.space.stem)
 
     def _candidate(self, layer: int, choice: int, shape: NetworkShape) -> nn.Module:
-        build = partial(self.space.candidate, self.space.operations(layer)[choice])
-        return self._view(self.layers[layer][choice], self.space.full_shape.layers[layer], shape.layers[layer], build)
+        name = self.space.operations(layer)[choice]
+        kept = self.space.weights_of(name)
+        part = self.layers[layer][self._positions[layer][kept]]
+        full, wanted = (kept, self.space.full_shape.layers[layer]), (name, shape.layers[layer])
+        return self._view(part, full, wanted, self.space.candidate)
 
     def _head(self, shape: NetworkShape) -> nn.Module:
-        return self._view(self.head, self.space.full_shape.head, shape.head, self.space.head)
+        return self._view(self.head, (self.space.full_shape.head,), (shape.head,), self.space.head)
 
     def _view(
-        self, part: nn.Module, full: Hashable, wanted: Hashable, build: Callable[[Hashable], nn.Module]
+        self,
+        part: nn.Module,
+        full: tuple[Hashable, ...],
+        wanted: tuple[Hashable, ...],
+        build: Callable[..., nn.Module],
     ) -> nn.Module:
-        """A part of the network at the wanted shape: itself, or a view on its leading channels."""
+        """A part of the network as it is wanted: itself, or a view on its leading channels, with bits of its own.
+
+        Args:
+            part: as it is kept.
+            full, wanted: what ``build`` makes it of, and what it is to be made of.
+            build: makes it.
+        """
         if wanted == full:
             return part
         key = part, wanted
         if key not in self._views:
             with outlines():
-                plain = build(wanted)
+                plain = build(*wanted)
             if len(self._views) >= _MOST_VIEWS:
                 self._views.pop(next(iter(self._views)))
             self._views[key] = narrow(part, plain)
@@ -252,7 +267,7 @@ def path_loss(
 
 def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:
     shape = space.full_shape.layers[layer]
-    return nn.ModuleList(space.candidate(operation, shape) for operation in space.operations(layer))
+    return nn.ModuleList(space.candidate(operation, shape) for operation in space.own_weights(layer))
 
 
 def _check_mixture(space: SearchSpace, weights: Sequence[Sequence[Tensor | None]]) -> None:

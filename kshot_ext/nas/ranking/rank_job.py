@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line
-from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
@@ -42,7 +42,7 @@ class RankedArchitecture:
 
 @dataclass(frozen=True)
 class RankPoint:
-    """The ranking at one point of training, after ``epoch`` epochs and ``steps`` dictionary steps.
+    """The ranking at one point of training, after ``epoch`` epochs and ``steps`` steps.
 
     Args:
         by_accuracy, by_loss: of networks with the supernet's weights on the held-out images.
@@ -70,14 +70,14 @@ class RankResult:
     Args:
         points: rankings over training, the last one at its end.
         architectures: all that were evaluated.
-        codes: what codes and copies amount to, at the end; None for a method without.
+        findings: what the method tells of its own at the end; None if nothing.
         score: which ranking is meant where one is asked for, ``"loss"`` or ``"accuracy"``.
         seconds: time of each stage.
     """
 
     points: tuple[RankPoint, ...]
     architectures: tuple[RankedArchitecture, ...]
-    codes: CodeReport | None
+    findings: Findings | None
     score: str
     seconds: dict[str, float]
 
@@ -134,7 +134,7 @@ class RankJob(SupernetJob[RankSettings]):
             RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
             OSError: if a file cannot be written.
         """
-        self.tell_if_codes_start_alike(progress)
+        self.tell_before_training(progress)
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
@@ -157,7 +157,7 @@ class RankJob(SupernetJob[RankSettings]):
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
-        return RankResult(tuple(points), tuple(ranked), self.code_report(), self.settings.evaluation.score, seconds)
+        return RankResult(tuple(points), tuple(ranked), self.method.findings, self.settings.evaluation.score, seconds)
 
     def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
         """Take over the warm-up of another run, unless this one has begun."""
@@ -202,7 +202,7 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
-        **_code_entry(result.codes),
+        **({} if result.findings is None else result.findings.ranking),
         "seconds": round(sum(result.seconds.values()), 1),
         "space": job.space.name,
         "image_shape": job.space.image_shape,
@@ -211,15 +211,4 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "batch_size": settings.training.batch_size,
         "validation_images": len(job.evaluation.validation),
         "curve": [point.numbers() for point in result.points],
-    }
-
-
-def _code_entry(codes: CodeReport | None) -> dict[str, Any]:
-    if codes is None:
-        return {}
-    return {
-        "verdict": codes.verdict,
-        "code_distance": codes.distance,
-        "min_entry_share": codes.least_share,
-        "effective_rank": codes.spectrum.effective_rank,
     }

@@ -10,9 +10,9 @@ import torch
 
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
-from kshot_ext.nas.runs.stages import Stage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.divergence import DivergedError
 
 _ARCHITECTURES_PER_STEP = 10

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kshot_ext.nas.drawing import is_finite
 from kshot_ext.nas.files import is_there, read_json
+from kshot_ext.nas.findings import Curve, Number
 from kshot_ext.nas.messages import in_shell, notice, one_line, visible
-from kshot_ext.nas.networks.code_report import VERDICTS
-from kshot_ext.nas.reporting.plots import is_finite
+from kshot_ext.nas.methods import METHODS
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
-
-CODE_DISTANCES = "Distance of codes"
-"""Heading of these curves."""
 
 _ABSENT = "-"
 _RESULTS = {
@@ -29,33 +27,27 @@ _RESULTS = {
         "winner.parameters": "its parameters",
         "random.test_accuracy": "test accuracy of the random rival",
         "max_macs": "budget",
-        "codes.verdict": "K-shot or one-shot",
-        "codes.distance": "distance of codes",
-        "codes.least_share": "least share of a copy",
-        "codes.effective_rank": "effective rank of the weights",
     },
     "ranking.json": {
         **{f"{name}_by_loss": f"{title}, by loss" for name, title in CORRELATION_TITLES.items()},
         **{name: f"{title}, by accuracy" for name, title in CORRELATION_TITLES.items()},
         "architectures": "architectures ranked",
-        "steps": "dictionary steps",
-        "verdict": "K-shot or one-shot",
-        "code_distance": "distance of codes",
-        "min_entry_share": "least share of a copy",
-        "effective_rank": "effective rank of the weights",
+        "steps": "training steps",
         "seconds": "seconds",
     },
 }
-_CURVES = {
-    ("supernet", "loss"): "Training loss of the supernet",
-    ("supernet", "code_distance"): CODE_DISTANCES,
-    ("search", "best_loss"): "Loss of the best of the search",
-    ("search", "best_accuracy"): "Accuracy of the best of the search",
-    ("ranking", "kendall_tau_by_loss"): "Kendall's tau by loss",
-    ("ranking", "kendall_tau_better_half_by_loss"): "Kendall's tau by loss among the better half",
-    ("ranking", "kendall_tau"): "Kendall's tau by accuracy",
-    ("retrain-winner", "loss"): "Training loss of the winner",
-}
+_CURVES = tuple(
+    Curve(stage, name, heading, heading.lower())
+    for stage, name, heading in (
+        ("supernet", "loss", "Training loss of the supernet"),
+        ("search", "best_loss", "Loss of the best of the search"),
+        ("search", "best_accuracy", "Accuracy of the best of the search"),
+        ("ranking", "kendall_tau_by_loss", "Kendall's tau by loss"),
+        ("ranking", "kendall_tau_better_half_by_loss", "Kendall's tau by loss among the better half"),
+        ("ranking", "kendall_tau", "Kendall's tau by accuracy"),
+        ("retrain-winner", "loss", "Training loss of the winner"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -66,13 +58,13 @@ class Comparison:
         names: of the runs, never equal.
         settings: those that differ, with the value in each run; "-" where it is not set.
         results: the runs' main numbers likewise; "-" where a run has none (yet).
-        curves: by heading, ``(step, value)`` pairs of each run by its name.
+        curves: what was recorded over time, and ``(step, value)`` pairs of each run by its name.
     """
 
     names: tuple[str, str]
     settings: Mapping[str, tuple[str, str]]
     results: Mapping[str, tuple[str, str]]
-    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+    curves: Mapping[Curve, Mapping[str, Sequence[tuple[float, float]]]]
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
@@ -125,7 +117,9 @@ def _results(record: RunRecord) -> dict[str, Any]:
                 if content.get("run", record.card.run) != record.card.run:
                     raise ValueError("of another run")
                 numbers = flatten(content)
-                results |= {title: _checked(numbers.get(name), name) for name, title in names.items()}
+                results |= {title: _checked(numbers.get(name), Number(name, title)) for name, title in names.items()}
+                told = (number for number in _told_by_methods() if number.name in numbers)
+                results |= {number.title: _checked(numbers[number.name], number) for number in told}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: damaged results ({one_line(error)}); the command that made them makes them again: "
@@ -134,17 +128,25 @@ def _results(record: RunRecord) -> dict[str, Any]:
     return results
 
 
-def _checked(value: Any, name: str) -> int | float | str | None:
-    if name.endswith("verdict"):
-        if value not in (None, *VERDICTS):
-            raise ValueError(f"{name}: expected one of {', '.join(VERDICTS)}, got {value!r:.40}")
+def _told_by_methods() -> tuple[Number, ...]:
+    """What methods tell of their own; a file knows which of it is there, whatever method its run names."""
+    return tuple(dict.fromkeys(number for method in METHODS.values() for number in method.numbers))
+
+
+def _checked(value: Any, number: Number) -> int | float | str | None:
+    if number.words:
+        if value not in (None, *number.words):
+            raise ValueError(f"{number.name}: expected one of {', '.join(number.words)}, got {value!r:.40}")
     elif value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise ValueError(f"{name}: expected a number, got {value!r:.40}")
+        raise ValueError(f"{number.name}: expected a number, got {value!r:.40}")
     return value
 
 
-def _curves(records: Mapping[str, RunRecord]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {heading: {} for heading in _CURVES.values()}
+def _curves(records: Mapping[str, RunRecord]) -> dict[Curve, dict[str, list[tuple[float, float]]]]:
+    of_methods = (curve for method in METHODS.values() for curve in method.curves)
+    curves: dict[Curve, dict[str, list[tuple[float, float]]]] = {
+        curve: {} for curve in dict.fromkeys([_CURVES[0], *of_methods, *_CURVES[1:]])
+    }
     for run, record in records.items():
         path = record.path / "metrics.jsonl"
         try:
@@ -153,12 +155,12 @@ def _curves(records: Mapping[str, RunRecord]) -> dict[str, dict[str, list[tuple[
             raise RunFolderError(f"{path}: cannot be read ({error.strerror})") from error
         if content.damaged:
             notice(f"{path}: {content.damage}; left out")
-        for (stage, value), heading in _CURVES.items():
+        for curve, runs in curves.items():
             points = [
-                (line["step"], line[value])
+                (line["step"], line[curve.name])
                 for line in content.records
-                if line["stage"] == stage and is_finite(line.get(value))
+                if line["stage"] == curve.stage and is_finite(line.get(curve.name))
             ]
             if points:
-                curves[heading][run] = points
-    return {heading: runs for heading, runs in curves.items() if runs}
+                runs[run] = points
+    return {curve: runs for curve, runs in curves.items() if runs}

@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.files import write_text
 from kshot_ext.nas.networks.evaluation import SCORES
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
-from kshot_ext.nas.reporting import page, plots
-from kshot_ext.nas.reporting.code_facts import code_banner, code_facts
-from kshot_ext.nas.reporting.code_pictures import CODE_ROWS, draw_codes
+from kshot_ext.nas.reporting import method_parts, page, plots
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES, correlation_facts, seconds_by_stage, shown_correlation
 from kshot_ext.nas.runs.results_file import add_result
@@ -24,11 +23,7 @@ from kshot_ext.nas.tables import as_table, flatten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OUTPUTS = (
-    *("evaluated.json", "ranking.json", "report.html"),
-    *("ranking.png", "correlation.png", "loss.png", "codes.png"),
-)
-"""Names of the files that `write_ranking` leaves in the run folder."""
+_OUTPUTS = ("evaluated.json", "ranking.json", "report.html", "ranking.png", "correlation.png", "loss.png")
 
 _HEADLINE = ("Kendall's tau", "Kendall's tau among the better half", "best truth of its ten favourites")
 _CURVES = {
@@ -36,6 +31,11 @@ _CURVES = {
     "the same among the better half": "kendall_tau_better_half_by_loss",
     "Kendall's tau by accuracy": "kendall_tau",
 }
+
+
+def outputs(job: RankJob) -> tuple[str, ...]:
+    """Names of the files that `write_ranking` leaves in the run folder."""
+    return (*_OUTPUTS, *(f"{name}.png" for name in job.method.figure_names))
 
 
 def rehearse_outputs() -> None:
@@ -85,16 +85,17 @@ def summary(result: RankResult) -> dict[str, str]:
     """What else there is to know of a ranking run, for people."""
     return {
         "architectures": f"{len(result.architectures):,}",
-        "dictionary steps": f"{result.final.steps:,}",
-        **code_facts(result.codes),
+        "training steps": f"{result.final.steps:,}",
+        **({} if result.findings is None else result.findings.facts),
     }
 
 
 def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
+        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
 
     truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
+    some = sorted(job.architectures[: method_parts.MOST_ARCHITECTURES], key=job.space.count_macs)
     tau = shown_correlation(result.final.by(result.score).kendall_tau)
     pictures = [
         picture(
@@ -107,16 +108,16 @@ def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapp
             "loss",
             plots.plot_losses(records, {"supernet": "supernet"}),
             "Training",
-            "Loss of the supernet's sampled paths.",
+            "Loss of the supernet.",
         ),
-        *draw_codes(folder, job.method.coded, sorted(job.architectures[:CODE_ROWS], key=job.space.count_macs)),
+        *method_parts.save_figures(folder, job.method.figures(some, records)),
     ]
     curves = {
         name: [(point.steps, value) for point in result.points if (value := point.numbers()[field]) is not None]
         for name, field in _CURVES.items()
     }
     if all(len(points) > 1 for points in curves.values()):
-        figure = plots.plot_curves(curves, "dictionary steps", "rank correlation")
+        figure = drawing.plot_curves(curves, "training steps", "rank correlation")
         pictures.insert(1, picture("correlation", figure, "Correlation over training", "At each point of training."))
     return pictures
 
@@ -142,7 +143,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
         "; ".join(facts.values()),
         [
-            *code_banner(result.codes),
+            *method_parts.banner(result.findings),
             page.tiles(headline | summary(result)),
             page.figures(pictures),
             page.heading("Details"),

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
-from kshot_ext.nas.reporting import page
-from kshot_ext.nas.reporting.code_facts import code_banner, code_section
+from kshot_ext.nas.reporting import method_parts, page
 from kshot_ext.nas.reporting.page import Picture
-from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.spaces.counting import COST_TITLES
 
 CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",
@@ -46,7 +46,7 @@ def render_report(
         title: heading.
         facts: what was run, one row each.
         result: what was found.
-        front: the Pareto front of the search, cheapest first.
+        front: the Pareto front of what was considered, cheapest first; empty if nothing was.
         pictures: figures, in order.
         settings: settings by dotted name.
         correlation: how the search's ranking compares with a table of results; None without one.
@@ -55,18 +55,17 @@ def render_report(
         title,
         "; ".join(facts.values()),
         [
-            *code_banner(result.codes),
+            *method_parts.banner(result.findings),
             _tiles(result),
             page.heading("Winner against random"),
             _comparison(result),
-            page.heading("Pareto front"),
-            _front(front),
+            *([page.heading("Pareto front"), _front(front)] if front else []),
             *(
                 []
                 if correlation is None
                 else [page.heading("Rank correlation"), page.facts(correlation_facts(correlation))]
             ),
-            *code_section(result.codes),
+            *method_parts.section(result.findings),
             page.figures(pictures),
             page.heading("Use the network"),
             page.code(_LOADING),
@@ -98,50 +97,63 @@ def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:
 
 
 def _tiles(result: RunResult) -> str:
-    winner = result.winner
+    winner, ensemble = result.winner, result.ensemble_accuracy
     return page.tiles(
         {
             "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
+            **({} if ensemble is None else {"test accuracy of the ensemble": f"{ensemble:.2%}"}),
             "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
             "parameters": f"{winner.parameters:,}",
             "seconds in all": f"{sum(result.seconds.values()):,.0f}",
-            **({} if result.codes is None else {"K-shot or one-shot": result.codes.verdict}),
+            **method_parts.tiles(result.findings),
         }
     )
 
 
 def _comparison(result: RunResult) -> str:
-    heads = ("network", "test accuracy", *_SCORE_HEADS, "multiply-accumulates", "parameters")
+    heads = ("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks))
     rows = [
         (
             network.title,
             f"{network.test_accuracy:.2%}",
             f"{network.supernet_loss:.4f}",
             f"{network.supernet_accuracy:.2%}",
-            f"{network.macs:,}",
-            f"{network.parameters:,}",
+            *_costs(network),
         )
-        for network in result.networks
+        for network in result.compared
     ]
     note = (
-        "Both were trained from scratch in the same way and tested on images that no stage had seen. "
-        f"The winner has the best {result.score} in the supernet of all that the search evaluated. "
-        f"The budget was {result.max_macs:,} multiply-accumulates for one image."
+        "All were trained from scratch in the same way and tested on images that no stage had seen; "
+        "the random one costs about as much as the winner. "
+        + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
+        + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
+    if result.max_bit_operations is not None:
+        note += f" That of bit operations was {result.max_bit_operations:,}."
     return page.table(heads, rows) + page.note(note)
 
 
 def _front(front: Sequence[Evaluated]) -> str:
-    heads = ("architecture", *_SCORE_HEADS, "multiply-accumulates", "parameters")
+    heads = ("architecture", *_SCORE_HEADS, *_cost_heads(front))
     rows = [
         (
             item.architecture.short(),
             f"{item.scores.loss:.4f}",
             f"{item.scores.accuracy:.2%}",
-            f"{item.macs:,}",
-            f"{item.parameters:,}",
+            *_costs(item),
         )
         for item in front
     ]
     legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
     return page.table(heads, rows) + page.note(legend)
+
+
+def _cost_heads(networks: Sequence[RetrainedNetwork | Evaluated]) -> list[str]:
+    names = ["macs", "parameters", *(["bit_operations"] if any(one.bit_operations for one in networks) else [])]
+    return [COST_TITLES[name] for name in names]
+
+
+def _costs(network: RetrainedNetwork | Evaluated) -> list[str]:
+    """The costs of a network, bit operations only if it has bits, as all of its space then have."""
+    costs = network.macs, network.parameters, network.bit_operations
+    return [f"{cost:,}" for cost in (costs if network.bit_operations else costs[:2])]

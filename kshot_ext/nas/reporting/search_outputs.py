@@ -5,41 +5,43 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import atomic_path, write_bytes, write_text
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
-from kshot_ext.nas.reporting import plots
-from kshot_ext.nas.reporting.code_pictures import CODE_ROWS, draw_codes
+from kshot_ext.nas.reporting import method_parts, plots
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import render_report, shown_correlation
-from kshot_ext.nas.runs.results import RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OUTPUTS = (
+_OUTPUTS = (
     *("architecture.json", "results.json", "model.pt", "model.safetensors", "report.html"),
-    *("architecture.png", "search.png", "loss.png", "codes.png", "ranking.png"),
+    *("architecture.png", "search.png", "loss.png", "ranking.png"),
 )
-"""Names of the files that `write_outputs` leaves in the run folder."""
-
 _TIMED = 12
-_TRAINED = {"supernet": "supernet", "retrain-winner": "winner", "retrain-random": "random"}
+
+
+def outputs(job: SearchJob) -> tuple[str, ...]:
+    """Names of the files that `write_outputs` leaves in the run folder; for each network after the first, some more."""
+    return (*_OUTPUTS, *(f"{name}.png" for name in job.method.figure_names))
 
 
 def rehearse_outputs(job: SearchJob) -> None:
@@ -67,41 +69,38 @@ def write_outputs(
     data_name: str,
     job: SearchJob,
     result: RunResult,
-    network: nn.Module,
+    networks: Sequence[nn.Module],
     records: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the found network, the results, the figures and the report.
+    """Write the found networks, the results, the figures and the report.
 
     Args:
         folder: the run folder.
         data_name: what the images are called.
         job: the finished job.
         result: what it found.
-        network: the winner, trained from scratch.
+        networks: those selected, trained from scratch.
         records: lines of ``metrics.jsonl``.
 
     Returns:
         Path of ``report.html``.
     """
     path = folder.path
-    write_text(path / "architecture.json", _to_json(_network_card(data_name, job, result)))
-    results = {
-        "run": folder.card.run,
-        **asdict(result),
-        "codes": None if result.codes is None else result.codes.numbers(),
-    }
-    write_text(path / "results.json", _to_json(results))
-    _save_network(network, path)
+    for number, (described, network) in enumerate(zip(result.networks, networks, strict=True), start=1):
+        suffix = "" if number == 1 else f"-{number}"
+        write_text(path / f"architecture{suffix}.json", _to_json(_network_card(data_name, job, described)))
+        _save_network(network, path, suffix)
+    write_text(path / "results.json", _to_json({"run": folder.card.run, **result.to_json()}))
     pictures = _draw(path, job, result, records)
     correlation = None
     if job.truth is not None:
-        correlation, picture = _compare_with_truth(path, job)
+        correlation, picture = _compare_with_truth(path, job, result.considered)
         pictures += picture
     page = render_report(
         f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
-        job.search.pareto_front,
+        _front(job, result),
         pictures,
         flatten(as_table(job.settings)),
         correlation,
@@ -110,12 +109,16 @@ def write_outputs(
     return path / "report.html"
 
 
-def _save_network(network: nn.Module, folder: Path) -> None:
+def _front(job: SearchJob, result: RunResult) -> tuple[Evaluated, ...]:
+    return pareto_front(result.considered, job.settings.search.costs)
+
+
+def _save_network(network: nn.Module, folder: Path, suffix: str = "") -> None:
     network = network.cpu().eval()
     file = io.BytesIO()  # torch writes files itself, with errors of its own when a disk is full
     torch.save(network, file)
-    write_bytes(folder / "model.pt", file.getvalue())
-    with atomic_path(folder / "model.safetensors") as temporary, safetensors_errors():
+    write_bytes(folder / f"model{suffix}.pt", file.getvalue())
+    with atomic_path(folder / f"model{suffix}.safetensors") as temporary, safetensors_errors():
         require("safetensors.torch").save_model(network, temporary)
 
 
@@ -123,19 +126,20 @@ def _to_json(values: Mapping[str, Any]) -> str:
     return strict_json(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str, Any]:
-    """Describe the network so that it can be built again, and fed with new images."""
-    winner, splits = result.winner, job.splits
+def _network_card(data_name: str, job: SearchJob, network: RetrainedNetwork) -> dict[str, Any]:
+    """Describe a network so that it can be built again, and fed with new images."""
+    splits = job.splits
     return {
-        "space": job.space.name,
+        "space": job.method.result_space.name,
         "channels": job.settings.channels,
-        "operations": winner.architecture.operations,
-        "operation_names": winner.operations,
-        "widths": winner.architecture.widths,
-        "width_ratios": winner.widths,
-        "macs": winner.macs,
-        "parameters": winner.parameters,
-        "test_accuracy": winner.test_accuracy,
+        "operations": network.architecture.operations,
+        "operation_names": network.operations,
+        "widths": network.architecture.widths,
+        "width_ratios": network.widths,
+        "macs": network.macs,
+        "parameters": network.parameters,
+        **_bits_card(job, network),
+        "test_accuracy": network.test_accuracy,
         "data": data_name,
         "class_names": splits.class_names,
         "input": {
@@ -147,37 +151,55 @@ def _network_card(data_name: str, job: SearchJob, result: RunResult) -> dict[str
     }
 
 
+def _bits_card(job: SearchJob, network: RetrainedNetwork) -> dict[str, Any]:
+    """Which bits a network has, and what its files hold; nothing of a network without."""
+    space = job.method.result_space
+    if not isinstance(space, BitWidthSpace):
+        return {}
+    return {
+        "bit_operations": network.bit_operations,
+        "bits": [bits and str(bits) for bits in space.bit_widths(network.architecture)],
+        "bits_of_stem_and_head": str(OUTER_BITS),
+        "quantisation": "simulated: weights are saved in float32 before they are rounded, and the network in model.pt "
+        "rounds them, and each layer's input, to the levels of so many bits when it runs",
+    }
+
+
 def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(plots.save_png(figure, folder / f"{name}.png"), heading, caption)
+        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
 
-    operation_names = dict.fromkeys(name for i in range(job.space.num_layers) for name in job.space.operations(i))
-    return [
+    space, considered = job.method.result_space, result.considered
+    names = (name for layer in range(space.num_layers) for name in space.operations(layer))
+    trained = {"supernet": "supernet"} | {f"retrain-{network.title}": network.title for network in result.compared}
+    architectures = [item.architecture for item in _evenly_by_cost(considered)]
+    pictures = [
         picture(
             "architecture",
-            plots.draw_architectures(result.networks, list(operation_names)),
+            plots.draw_architectures(result.compared, {name: space.weights_of(name) for name in names}),
             "Architectures",
             "Operation of each searched layer, from the image on the left to the classes on the right.",
         ),
         picture(
-            "search",
-            plots.plot_search(job.archive.history, job.search.pareto_front, result),
-            "Search",
-            "Every architecture that the search evaluated with the supernet's weights.",
-        ),
-        picture(
             "loss",
-            plots.plot_losses(records, _TRAINED),
+            plots.plot_losses(records, trained),
             "Training",
-            "Loss of the supernet's sampled paths, and of both networks trained from scratch.",
+            "Loss of the supernet, and of the networks trained from scratch.",
         ),
-        *draw_codes(folder, job.method.coded, [item.architecture for item in _evenly_by_cost(job.archive.history)]),
+        *method_parts.save_figures(folder, job.method.figures(architectures, records)),
     ]
+    if considered:
+        figure = plots.plot_search(_front(job, result), result)
+        caption = "Every architecture that was evaluated with the supernet's weights."
+        pictures.insert(1, picture("search", figure, "Search", caption))
+    return pictures
 
 
-def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation | None, list[Picture]]:
-    """How the search's scores rank the architectures that the table knows; nothing if it knows fewer than two."""
-    known = [item for item in job.archive.history if item.architecture in job.truth]
+def _compare_with_truth(
+    folder: Path, job: SearchJob, considered: Sequence[Evaluated]
+) -> tuple[RankCorrelation | None, list[Picture]]:
+    """How the scores rank the architectures that the table knows; nothing if it knows fewer than two."""
+    known = [item for item in considered if item.architecture in job.truth]
     if len(known) < 2:
         return None, []
     truth, score = [job.truth[item.architecture] for item in known], job.settings.evaluation.score
@@ -185,14 +207,18 @@ def _compare_with_truth(folder: Path, job: SearchJob) -> tuple[RankCorrelation |
     tau = shown_correlation(correlation.kendall_tau)
     legend = f"{len(known)} architectures, Kendall's tau {tau}"
     figure = plots.plot_ranking(truth, [item.scores for item in known], score, legend)
-    png = plots.save_png(figure, folder / "ranking.png")
+    png = drawing.save_png(figure, folder / "ranking.png")
     caption = "The architectures of the search that the table of results knows; a search's choice, no random sample."
     return correlation, [Picture(png, "Ranking", caption)]
 
 
-def _evenly_by_cost(history: Sequence[Evaluated], count: int = CODE_ROWS) -> list[Evaluated]:
+def _bit_budget(job: SearchJob) -> str:
+    return f"bit budget {job.settings.bit_budget} = {job.max_bit_operations:,} bit operations for one image"
+
+
+def _evenly_by_cost(history: Sequence[Evaluated], count: int = method_parts.MOST_ARCHITECTURES) -> list[Evaluated]:
     ordered = sorted(history, key=lambda item: item.macs)
-    picks = torch.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().long()
+    picks = torch.linspace(0, max(len(ordered) - 1, 0), min(count, len(ordered))).round().long()
     return [ordered[index] for index in picks.tolist()]
 
 
@@ -207,12 +233,13 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "method": f"method {settings.method.name}",
         "shots": f"{settings.shots} weight copies",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
+        **({} if job.max_bit_operations is None else {"bit budget": _bit_budget(job)}),
         "score": f"chosen by {settings.evaluation.score} on validation images",
         "seed": f"seed {settings.seed}",
     }
     if splits.notes:
         facts["notes on the data"] = "; ".join(splits.notes)
-    if job.latency_table is not None:
+    if job.latency_table is not None and len(job.archive) > 0:
         error = job.latency_table.error([item.architecture for item in _evenly_by_cost(job.archive.history, _TIMED)])
         facts["latency"] = (
             f"latency predicted from timed parts, {error.mean:.1%} off on average "

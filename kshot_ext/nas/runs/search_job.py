@@ -1,4 +1,4 @@
-"""The main job: train a supernet, search it, train the winner and a random rival from scratch, compare."""
+"""The main job: train a supernet, select, train what is selected and a random rival from scratch, compare."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from contextlib import suppress
 
 from torch import nn
 
+from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits
-from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.methods.selection import SelectionTools
+from kshot_ext.nas.networks.ensemble import Ensemble
+from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RunSettings
-from kshot_ext.nas.runs.stages import RetrainStage, SearchStage, Stage, SupernetStage, run_stage
+from kshot_ext.nas.runs.stages import RetrainStage, SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
 from kshot_ext.nas.search.archive import Archive, Evaluate
 from kshot_ext.nas.search.latency_table import LatencyTable
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
-from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget, random_architectures
+from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import NetworkTrainer
 
@@ -50,23 +54,31 @@ class SearchJob(SupernetJob[RunSettings]):
     ) -> None:
         super().__init__(settings, splits, processes)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
+        bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
+        self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.space, device=self.splits.mean.device) if timed else None
-        limits = SearchLimits(self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table)
+        limits = SearchLimits(
+            self.max_macs, settings.max_parameters, settings.max_latency, self.latency_table, self.max_bit_operations
+        )
         self._supernet_stage = SupernetStage(self.loop)
         self.archive = Archive(
             self.evaluation,
-            self.space,
+            self.method.result_space,
             limits,
             self.generator("search"),
             apply_to_all,
             settings.evaluation.score,
         )
-        self._search_stage = SearchStage(self.archive, settings.search)
-        self.search = self._search_stage.work
-        self._rehearse(limits)
+        tools = SelectionTools(archive=self.archive, settings=settings.search, loop=self.loop)
+        self._selection_stage = self.method.selection(tools)
+        self._retraining(
+            "rehearsal", self.method.result_space.cheapest()
+        )  # brings to light now what would stop it later
 
-    def run(self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> tuple[RunResult, nn.Module]:
+    def run(
+        self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress
+    ) -> tuple[RunResult, list[nn.Module]]:
         """Do all stages, or what is left of them; a checkpoint follows every step.
 
         Args:
@@ -75,31 +87,44 @@ class SearchJob(SupernetJob[RunSettings]):
             progress: where they are shown.
 
         Returns:
-            What was found, and the winner, trained from scratch.
+            What was found, and the networks selected, trained from scratch.
         """
         seconds = {}
 
         def run(stage: Stage) -> None:
             seconds[stage.name] = run_stage(stage, folder, metrics, progress)
 
-        self.tell_if_codes_start_alike(progress)
+        self.tell_before_training(progress)
         run(self._supernet_stage)
         self.processes.close()
-        codes = self.code_report()
-        for shortfall in () if codes is None else codes.shortfalls:
-            progress.tell(f"supernet: this is a one-shot run, as {shortfall}")
-        run(self._search_stage)
+        trained = self.method.findings
+        for warning in () if trained is None else trained.warnings:
+            progress.tell(f"supernet: {warning}")
+        run(self._selection_stage)
+        selection = self.method.selected(self._selection_stage)
 
         def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
             trainer = self._retraining(title, architecture)
             run(RetrainStage(title, trainer))
             return trainer.network, self._describe(title, architecture, trainer)
 
-        best = self.archive.best.architecture
-        network, winner = retrain("winner", best)
+        best, *others = selection.architectures
+        titled = [("winner", best), *((f"winner-{number}", other) for number, other in enumerate(others, start=2))]
+        retrained = [retrain(title, architecture) for title, architecture in titled]
+        networks = [network for network, _ in retrained]
         _, random = retrain("random", self._rival(best))
-        score = self.settings.evaluation.score
-        return RunResult(winner, random, self.max_macs, score=score, codes=codes, seconds=seconds), network
+        result = RunResult(
+            networks=tuple(described for _, described in retrained),
+            random=random,
+            ensemble_accuracy=self._ensemble_accuracy(networks) if selection.ensemble else None,
+            considered=selection.considered,
+            max_macs=self.max_macs,
+            max_bit_operations=self.max_bit_operations,
+            score=self.settings.evaluation.score,
+            findings=self.method.findings,  # a selection may have trained on
+            seconds=seconds,
+        )
+        return result, networks
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.
@@ -109,37 +134,40 @@ class SearchJob(SupernetJob[RunSettings]):
         """
         self.processes.follow(self.loop)
 
-    def _rehearse(self, limits: SearchLimits) -> None:
-        """Bring to light now what would otherwise stop a later stage."""
-        generator = self.generator("rehearsal")
-        random_architectures(self.space, limits, self.settings.search.population, generator)
-        self._retraining("rehearsal", self.space.cheapest())
-
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""
-        macs = self.space.count_macs(winner)
+        space = self.method.result_space
+        costs = space.cost(winner)
+        cost = "bit_operations" if costs.bit_operations else "macs"
+        amount = getattr(costs, cost)
         generator = self.generator("rival")
         *near, widest = _RIVAL_TOLERANCES
         for tolerance in near:
             with suppress(ValueError):  # Nothing so near; look further away.
-                return random_architecture_of_equal_budget(self.space, macs, tolerance, generator, {winner})
-        return random_architecture_of_equal_budget(self.space, macs, widest, generator, {winner})
+                return random_architecture_of_equal_budget(space, amount, tolerance, generator, {winner}, cost)
+        return random_architecture_of_equal_budget(space, amount, widest, generator, {winner}, cost)
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
         generator = self.generator(f"retraining of {title}")
-        network = self.space.build(architecture, generator).to(self.splits.mean.device)
+        network = self.method.result_space.build(architecture, generator).to(self.splits.mean.device)
         return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
 
+    def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
+        test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
+        return evaluate_network(Ensemble(networks), test).accuracy
+
     def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
-        cost, scores = self.space.cost(architecture), self.evaluation(architecture)
+        space, scores = self.method.result_space, self.evaluation(architecture)
+        cost = space.cost(architecture)
         return RetrainedNetwork(
             title=title,
             architecture=architecture,
-            operations=self.space.operation_names(architecture),
-            widths=None if architecture.widths is None else self.space.ratios(architecture),
+            operations=space.operation_names(architecture),
+            widths=None if architecture.widths is None else space.ratios(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
             supernet_accuracy=scores.accuracy,
             supernet_loss=scores.loss,
             test_accuracy=trainer.test_accuracy(),
+            bit_operations=cost.bit_operations,
         )

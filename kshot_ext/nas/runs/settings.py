@@ -17,10 +17,10 @@ from kshot_ext.nas.networks.evaluation import EvaluationSettings
 from kshot_ext.nas.own_classes import is_own, with_absolute_path
 from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
+from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
-from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -61,6 +61,7 @@ class SupernetSettings:
         channels: width of the network's first layer; None for what suits the image size.
         cells: cells of each stage, in a space made of cells; None for what is published.
         widths: shares of the full width to search over, such as ``0.5,0.75,1`` or ``0.2-1``; None for none.
+        bits: bits of weights and activations to search over, such as ``2,4,8`` or ``w2a4,w4a8``; None for none.
         shots: number K of weight copies, at most 4096.
         truth: JSON table of stand-alone accuracies to compare the supernet's with, see `read_truth`; None for none.
         seed: decides everything random.
@@ -83,6 +84,7 @@ class SupernetSettings:
     channels: int | None = None
     cells: int | None = None
     widths: str | None = None
+    bits: str | None = None
     shots: int = 4
     truth: str | None = None
     seed: int = 0
@@ -107,11 +109,18 @@ class SupernetSettings:
         check_device_name(self.device)
         if self.widths is not None:
             parse_ratios(self.widths)
+        if self.bits is not None:
+            parse_bits(self.bits)
 
     @property
     def width_ratios(self) -> tuple[float, ...] | None:
         """The widths as numbers; None to search operations only."""
         return None if self.widths is None else parse_ratios(self.widths)
+
+    @property
+    def bit_choices(self) -> tuple[BitWidths, ...] | None:
+        """The bits as numbers; None to compute in floating point."""
+        return None if self.bits is None else parse_bits(self.bits)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,7 @@ class RunSettings(SupernetSettings):
 
     Args:
         budget: most multiply-accumulates; see `Budget`.
+        bit_budget: most bit operations, where there are bits; None for no limit.
         max_parameters: most parameters; None for no limit.
         max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
         search, retrain: settings of these kinds of stage, tables in a file.
@@ -129,6 +139,7 @@ class RunSettings(SupernetSettings):
     """
 
     budget: str | int | float = "60%"
+    bit_budget: str | int | float | None = None
     max_parameters: int | None = None
     max_latency: float | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -137,11 +148,17 @@ class RunSettings(SupernetSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         Budget.parse(self.budget)
+        if self.bit_budget is not None:
+            Budget.parse(self.bit_budget, "bit_budget", "bit_operations")
+        if self.bits is None and (self.bit_budget is not None or "bit_operations" in self.search.costs):
+            raise ValueError(
+                "bits: expected some, such as 2,4,8, as bit operations are to be limited or lowered, got none"
+            )
 
 
 @dataclass(frozen=True)
 class RankSettings(SupernetSettings):
-    """What ``kshot-ext rank`` does; ``truth`` must be given, and there are no widths, as tables have none.
+    """What ``kshot-ext rank`` does; ``truth`` must be given, and there are no widths and bits, as tables have none.
 
     Args:
         architectures: how many architectures of the table are evaluated.
@@ -168,6 +185,8 @@ class RankSettings(SupernetSettings):
         check_between("held_out", self.held_out, 0.001, 1)
         if self.widths is not None:
             raise ValueError(f"widths: a table of results has none, so expected none here, got {self.widths!r}")
+        if self.bits is not None:
+            raise ValueError(f"bits: a table of results has none, so expected none here, got {self.bits!r}")
 
 
 def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
@@ -269,12 +288,12 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
         raise SettingsError(f"{place}: a run is resumed with its own settings, but {'; '.join(differences)}")
 
 
-def check_codes_can_part(settings: SupernetSettings) -> None:
-    """Raise `SettingsError` if K > 1 copies would end as one, which a run must not begin without a word."""
-    simplex = method_class(settings.method.name).simplex_settings(settings.method)
-    alike = why_codes_stay_alike(settings.shots, settings.training, settings.codes, simplex)
-    if alike is not None:
-        raise SettingsError(f"{alike}; a one-shot run is shots = 1")
+def check_method_begins(settings: SupernetSettings) -> None:
+    """Raise `SettingsError` if the method says that a run with these settings must not begin."""
+    kind = method_class(settings.method.name)
+    refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
+    if refusal is not None:
+        raise SettingsError(refusal)
 
 
 def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:

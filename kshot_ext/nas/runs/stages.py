@@ -1,63 +1,19 @@
-"""The stages of a run: pieces of work that advance step by step and can be stopped after any step."""
+"""The stages of a run that train, and how any stage is done with its state on disk."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from itertools import count
-from typing import Any
 
 from kshot_ext.nas.messages import notice, one_line
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.divergence import DivergedError
 from kshot_ext.nas.training.epoch_trainer import OnStep
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.retrain import NetworkTrainer
-
-
-class Stage(ABC):
-    """Work of ``total`` steps.
-
-    Args:
-        name: identifies it in the run folder.
-        title: names it for people.
-        work: what does the steps; keeps all state.
-        total: number of steps.
-
-    Attributes:
-        unit: what a step is called in messages.
-        headline: which of a step's numbers are shown while it runs.
-    """
-
-    unit: str
-    headline: tuple[str, ...] = ("loss", "accuracy")
-
-    def __init__(self, name: str, title: str, work: Any, total: int) -> None:
-        self.name = name
-        self.title = title
-        self.work = work
-        self.total = total
-
-    @property
-    @abstractmethod
-    def done(self) -> int:
-        """Number of steps done."""
-
-    @abstractmethod
-    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
-        """Do one step.
-
-        Args:
-            on_move: called with the position within the stage, in steps, fractions included.
-
-        Returns:
-            Numbers to record.
-        """
 
 
 class SupernetStage(Stage):
@@ -81,40 +37,6 @@ class SupernetStage(Stage):
         report = self.work.train_epoch(_epoch_position(self.done, on_move))
         values = {"loss": report.loss, "accuracy": report.accuracy, "learning_rate": report.learning_rate}
         return values | report.numbers | {f"share_{name}": share for name, share in report.operation_shares.items()}
-
-
-class SearchStage(Stage):
-    """A search; a step is a generation.
-
-    Args:
-        archive: evaluates, and keeps what is found.
-        settings: of the search.
-    """
-
-    unit = "generation"
-
-    def __init__(self, archive: Archive, settings: SearchSettings) -> None:
-        super().__init__("search", "search", Generations(archive, settings), settings.generations)
-        self.headline = (f"best_{archive.score}", f"mean_{archive.score}")
-
-    @property
-    def done(self) -> int:
-        return self.work.generation
-
-    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
-        evaluated = count(1)
-        size = self.work.settings.population
-        self.work.archive.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / size, 1))
-        report = self.work.step()
-        values = {
-            "best_loss": report.best.scores.loss,
-            "best_accuracy": report.best.scores.accuracy,
-            "best_macs": report.best.macs,
-            "mean_loss": report.mean.loss,
-            "mean_accuracy": report.mean.accuracy,
-            "evaluated": len(report.evaluated),
-        }
-        return values | {f"share_{name}": share for name, share in report.operation_shares.items()}
 
 
 class RetrainStage(Stage):

@@ -16,7 +16,6 @@ from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.methods import begin_training
-from kshot_ext.nas.networks.code_report import CodeReport
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
@@ -75,6 +74,7 @@ def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], n
         channels=settings.channels,
         widths=settings.width_ratios,
         cells=settings.cells,
+        bits=settings.bit_choices,
     )
 
 
@@ -142,23 +142,13 @@ class SupernetJob(Generic[AnySettings]):
             self.splits.mean,
             self.splits.std,
             settings.evaluation.statistics,
+            self.method.score_network,
         )
 
-    def code_report(self) -> CodeReport | None:
-        """What codes and copies amount to as they are now; None for a method without."""
-        coded = self.method.coded
-        return None if coded is None else coded.report(self.settings.seed)
-
-    def tell_if_codes_start_alike(self, progress: ConsoleProgress) -> None:
-        """Say, before training, what keeps the codes that it starts from below the bar in the form that they end in.
-
-        Then only the training of the simplex-net can make this a K-shot run.
-        """
-        coded = self.method.coded
-        if coded is None or (coded.simplex_net.start is not None and coded.simplex_net.start.settles):
-            return  # some settle when warm-up has ended
-        for shortfall in self.code_report().shortfalls:
-            progress.tell(f"before training {shortfall}")
+    def tell_before_training(self, progress: ConsoleProgress) -> None:
+        """Say what the method has to say before training."""
+        for note in self.method.notes_before_training:
+            progress.tell(note)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""

@@ -1,9 +1,10 @@
-"""The warm-up of one run as the beginning of others that differ in their codes only."""
+"""The warm-up of one run as the beginning of others that would have warmed up alike."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from kshot_ext.nas.methods import MethodSettings, method_class
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import SupernetSettings
@@ -20,6 +21,7 @@ _DECIDES_THE_WARM_UP = (
     "channels",
     "cells",
     "widths",
+    "bits",
     "seed",
     "device",
     "held_out",
@@ -59,4 +61,16 @@ def _deciding(settings: SupernetSettings) -> dict[str, object]:
     """All settings that have a part in the warm-up."""
     named = {name: getattr(settings, name, None) for name in _DECIDES_THE_WARM_UP}
     training = flatten(as_table(settings.training))
-    return named | {f"training.{n}": value for n, value in training.items() if n not in _MAY_DIFFER}
+    return {
+        **named,
+        "method": _warm_up_of(settings.method),
+        **{f"training.{n}": value for n, value in training.items() if n not in _MAY_DIFFER},
+    }
+
+
+def _warm_up_of(settings: MethodSettings) -> object:
+    """What the method says that its warm-up depends on; its settings, where nobody has allowed to run its file."""
+    try:
+        return method_class(settings.name).warm_up(settings)
+    except ValueError:
+        return settings

@@ -84,7 +84,7 @@ class Archive:
 
     @property
     def best(self) -> Evaluated:
-        """The best architecture so far; of equals, the one with the fewest multiply-accumulates.
+        """The best architecture so far; of equals, the one with the fewest multiply-accumulates and bit operations.
 
         Raises:
             RuntimeError: if nothing has been evaluated.
@@ -92,14 +92,14 @@ class Archive:
         return self.best_first()[0]
 
     def best_first(self) -> list[Evaluated]:
-        """Everything evaluated, by its merit; of equals, what has the fewest multiply-accumulates comes first.
+        """Everything evaluated, by its merit; of equals, what :attr:`best` says comes first.
 
         Raises:
             RuntimeError: if nothing has been evaluated.
         """
         if not self._results:
             raise RuntimeError("archive: nothing has been evaluated yet; expected an evaluation first")
-        return sorted(self.history, key=lambda result: (-result.merit, result.macs))
+        return sorted(self.history, key=lambda result: (-result.merit, result.macs, result.bit_operations))
 
     def front(self, costs: Sequence[str] = ("macs",)) -> tuple[Evaluated, ...]:
         """The evaluated architectures that no other beats at equal or lower costs, cheapest first."""
@@ -186,5 +186,5 @@ class Archive:
     def _record(self, architecture: Architecture, scores: Scores, latency: float | None) -> None:
         cost = self.space.cost(architecture)
         self._results[architecture] = Evaluated(
-            architecture, scores, cost.macs, cost.parameters, latency, score=self.score
+            architecture, scores, cost.macs, cost.parameters, latency, self.score, cost.bit_operations
         )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
@@ -20,7 +22,7 @@ from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import operation_shares
 from kshot_ext.nas.training.divergence import DivergedError
 
-_COSTS = ("macs", "parameters", "latency")
+_COSTS = ("macs", "parameters", "latency", "bit_operations")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class SearchSettings:
         method: a searcher, see :data:`SEARCHERS`: ``"nsga2"``, which weighs costs too; of the score alone plain
             ``"evolution"``, ``"tpe"``, which models good and bad choices (for which ``pip install
             'kshot_ext[tpe]'``), or ``"random"`` search.
-        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``.
+        objectives: what NSGA-II weighs against the score, separated by commas: ``macs``, ``parameters``, ``latency``,
+            ``bit_operations``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -93,26 +96,32 @@ class GenerationReport:
 
 
 class Generations:
-    """A searcher's generations, the random first one included, a step each.
+    """A searcher's generations, a step each.
 
     Args:
         archive: evaluates within its limits, and keeps what is found; what it holds already counts.
         settings: population, generations, and the searcher.
+        searcher: chooses the architectures of all generations, the first one, too; None for the one that settings
+            name, after random ones.
 
     Attributes:
         generation: how many have been done.
-        searcher: chooses the architectures of all generations but the first.
 
     Raises:
-        ValueError: if latency is an objective, and the archive's limits cannot tell it.
+        ValueError: if latency is an objective, and the archive's limits cannot tell it; or if fewer architectures than
+            a population meet the limits.
     """
 
-    def __init__(self, archive: Archive, settings: SearchSettings) -> None:
+    def __init__(self, archive: Archive, settings: SearchSettings, searcher: Searcher | None = None) -> None:
         if "latency" in settings.costs and archive.limits.latency is None:
             raise ValueError("objectives: latency needs limits.latency, which tells an architecture's milliseconds")
+        # Now, and not when a supernet has been trained; the archive's own random numbers stay as they are.
+        rehearsal = torch.Generator().manual_seed(0)
+        random_architectures(archive.space, archive.limits, settings.population, rehearsal)
         self.archive = archive
         self.settings = settings
-        self.searcher = settings.searcher()
+        self.searcher = searcher or settings.searcher()
+        self._begins_at_random = searcher is None
         self.generation = 0
         self._population: list[Architecture] = []
 
@@ -121,23 +130,17 @@ class Generations:
         """Whether all generations are done."""
         return self.generation >= self.settings.generations
 
-    @property
-    def pareto_front(self) -> tuple[Evaluated, ...]:
-        """The evaluated architectures that no other beats at equal or lower costs, cheapest first."""
-        return self.archive.front(self.settings.costs)
-
     def step(self) -> GenerationReport:
         """Runs one generation.
 
         Raises:
             RuntimeError: if the search has finished.
-            ValueError: if fewer architectures than a population meet the limits.
             DivergedError: if no network of the first generation gives numbers.
         """
         if self.finished:
             raise RuntimeError(f"step: the search has finished its {self.settings.generations} generations")
         archive, size = self.archive, self.settings.population
-        if self.generation == 0:
+        if self.generation == 0 and self._begins_at_random:
             asked = random_architectures(archive.space, archive.limits, size, archive.generator)
         else:
             asked = self.searcher.ask(archive, size)

@@ -81,6 +81,9 @@ class LatencyTable:
     part's time begins where the part before it ended, so that what happens between them counts too. Networks are plain
     ``torch.nn``, in evaluation mode, with as many threads as torch uses.
 
+    Of a space with bits it is the time of the same network without: this machine computes with floating-point numbers,
+    and to simulate few bits takes longer than to have many.
+
     A machine's pace changes from minute to minute, by more than networks differ. So a reference network of the space
     runs before every run that is timed, and times are taken relative to its own, then multiplied by what it took first.
 
@@ -107,7 +110,8 @@ class LatencyTable:
     def __init__(
         self, space: SearchSpace, *, batch_size: int = 1, device: torch.device | str = "cpu", seconds: float = 0.02
     ) -> None:
-        self.space = space
+        self.space = space.floating_point
+        self._without_bits = space.without_bits
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.seconds = seconds
@@ -116,6 +120,7 @@ class LatencyTable:
 
     def __call__(self, architecture: Architecture) -> float:
         """Predicted milliseconds."""
+        architecture = self._without_bits(architecture)
         parts = self._parts(architecture)
         if any(part.key not in self.times for part in parts.values()):
             self._time(architecture, parts)
@@ -132,7 +137,7 @@ class LatencyTable:
 
     def measure(self, architecture: Architecture) -> float:
         """Milliseconds of the whole network."""
-        network = self._build(architecture)
+        network = self._build(self._without_bits(architecture))
         return median((run.end - run.begin) * run.pace for run in self._runs(network, self.seconds))
 
     def error(self, architectures: Sequence[Architecture]) -> LatencyError:

@@ -20,6 +20,7 @@ class Evaluated:
         parameters: trainable numbers of its plain network.
         latency: its milliseconds, as predicted; None if no latency is known.
         score: which of the scores ranks it, ``"loss"`` or ``"accuracy"``.
+        bit_operations: for one image, of its quantised layers.
     """
 
     architecture: Architecture
@@ -28,6 +29,7 @@ class Evaluated:
     parameters: int
     latency: float | None = None
     score: str = "loss"
+    bit_operations: int = 0
 
     @property
     def merit(self) -> float:

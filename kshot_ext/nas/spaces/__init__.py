@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
+from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
+from kshot_ext.nas.spaces.bit_widths import BitWidths
+from kshot_ext.nas.spaces.groupable import Groupable
 from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
 from kshot_ext.nas.spaces.shufflenet_v2 import ShuffleNetV2
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.spaces.split_attention import SplitAttentionSpace
 
 _SPACES = {
     "nas-bench-macro": NASBenchMacro,
     "mobilenet-v2-se": MobileNetV2SE,
     "shufflenet-v2": ShuffleNetV2,
     "nas-bench-201": NASBench201,
+    "groupable": Groupable,
+    "split-attention": SplitAttentionSpace,
 }
 _SPACES_OF_CELLS = ("nas-bench-201",)
 
@@ -43,6 +49,7 @@ def create_space(
     channels: int | None = None,
     widths: Sequence[float] | None = None,
     cells: int | None = None,
+    bits: Sequence[BitWidths] | None = None,
 ) -> SearchSpace:
     """A search space by name.
 
@@ -53,6 +60,8 @@ def create_space(
         channels: width of the whole network; None for the width that suits the image size.
         widths: shares of the full width to search over, rising to 1; None to search operations only.
         cells: cells of each stage, in a space that has cells (nas-bench-201); None for what is published.
+        bits: bits of weights and activations that each layer chooses from; None for floating point. See
+            :class:`kshot_ext.nas.spaces.bit_width_space.BitWidthSpace`.
 
     Raises:
         ValueError: if the name is unknown, a size is out of range, or the space has no cells.
@@ -72,4 +81,5 @@ def create_space(
         arguments["cells"] = cells
     kind = load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
     with own_errors(name, "space"):
-        return kind(**arguments)
+        space = kind(**arguments)
+        return space if bits is None else BitWidthSpace(space, bits)

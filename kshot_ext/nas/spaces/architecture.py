@@ -48,14 +48,19 @@ class Architecture:
         return replace(self, widths=(*self.widths[:position], width, *self.widths[position + 1 :]))
 
     def short(self) -> str:
-        """All choices as digits (a is ten): the operations, then the widths.
+        """All choices as digits (a is ten): the operations, then the widths; numbers between points, if one needs two.
 
         Example:
             >>> Architecture((0, 2, 10), widths=(1, 0)).short()
             '02a 10'
+            >>> Architecture((0, 26)).short()
+            '0.26'
         """
         parts = (self.operations, self.widths or ())
-        return " ".join("".join(f"{choice:x}" for choice in part) for part in parts).strip()
+        return " ".join(
+            ".".join(map(str, part)) if max(part, default=0) > 15 else "".join(f"{choice:x}" for choice in part)
+            for part in parts
+        ).strip()
 
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""

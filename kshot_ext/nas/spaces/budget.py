@@ -1,20 +1,21 @@
-"""The budget of a search in multiply-accumulates, as a user writes it."""
+"""The budget of a search in multiply-accumulates or bit operations, as a user writes it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.spaces.space import SearchSpace
 
 _FORM = re.compile(r"(?P<number>\d+(\.\d*)?(e[+-]?\d+)?)\s*(?P<unit>[%kMG]?)", re.ASCII)
-_MOST_MACS = 2.0**62  # a share or unit may take a number beyond all integers of 64 bits
+_MOST = 2.0**62  # a share or unit may take a number beyond all integers of 64 bits
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Most multiply-accumulates for one image: a number, or a share of the space's largest network.
+    """Most operations for one image: a number, or a share of the space's largest network.
 
     Args:
         amount: the number, or the share.
@@ -31,8 +32,13 @@ class Budget:
     relative: bool
 
     @classmethod
-    def parse(cls, budget: str | int | float) -> Budget:
+    def parse(cls, budget: str | int | float, name: str = "budget", cost: str = "macs") -> Budget:
         """Read a budget such as ``1500000``, ``1.5e6``, ``1.5M`` or ``60%``.
+
+        Args:
+            budget: the text, or a number.
+            name: of the setting, for messages.
+            cost: what it is about, a field of :class:`kshot_ext.nas.spaces.counting.Cost`.
 
         Raises:
             ValueError: if it has another form or the budget is zero.
@@ -41,7 +47,7 @@ class Budget:
         number = float(match["number"]) if match else 0.0
         if match is None or not 0 < number < float("inf"):
             raise ValueError(
-                f"budget: expected multiply-accumulates such as 1.5e6 or 1.5M (units k, M, G), "
+                f"{name}: expected {COST_TITLES[cost]} such as 1.5e6 or 1.5M (units k, M, G), "
                 f"or a share of the largest network such as 60%, got {budget!r}"
             )
         if match["unit"] == "%":
@@ -50,5 +56,12 @@ class Budget:
 
     def max_macs(self, space: SearchSpace) -> int:
         """Return the limit for one space, in multiply-accumulates, at least 1."""
-        whole = space.count_macs(space.largest()) if self.relative else 1
-        return max(1, int(min(self.amount * whole, _MOST_MACS)))
+        return self._most(space, "macs")
+
+    def max_bit_operations(self, space: SearchSpace) -> int:
+        """Return the limit for one space with bits, in bit operations, at least 1."""
+        return self._most(space, "bit_operations")
+
+    def _most(self, space: SearchSpace, cost: str) -> int:
+        whole = getattr(space.cost(space.largest()), cost) if self.relative else 1
+        return max(1, int(min(self.amount * whole, _MOST)))

@@ -14,7 +14,7 @@ from kshot_ext.nas.spaces.outline import outlines
 if TYPE_CHECKING:
     from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 
-_Part = Hashable  # "stem", "head", or (layer, operation)
+_Part = Hashable  # "stem", "head", or (layer, name of an operation)
 
 
 class CostTable:
@@ -35,7 +35,7 @@ class CostTable:
         self._positions: dict[_Part, dict[str, int]] = {}
         self._costs: dict[tuple[_Part, Hashable], Cost] = {}
         output_shapes: dict[int, tuple[int, ...]] = {}
-        most = max(len(space.operations(layer)) for layer in range(space.num_layers))
+        most = max(len(space.own_weights(layer)) for layer in range(space.num_layers))
         for choice in range(most):
             self._measure_positions(choice, output_shapes)
 
@@ -45,13 +45,15 @@ class CostTable:
 
     def layer(self, layer: int, operation: int, shape: NetworkShape) -> Cost:
         """Cost of one operation of one layer."""
-        return self._cost((layer, operation), shape.layers[layer])
+        name = self._space.operations(layer)[operation]
+        return self._cost((layer, name), shape.layers[layer], (layer, self._space.weights_of(name)))
 
-    def _cost(self, part: _Part, shape: Hashable) -> Cost:
+    def _cost(self, part: _Part, shape: Hashable, measured: _Part | None = None) -> Cost:
+        """Cost of a part, whose layers work at the positions of those of the same names in a part that was measured."""
         if (part, shape) not in self._costs:
             with outlines():
                 module = self._build(part, shape)
-            self._costs[part, shape] = cost_of(module, self._positions[part])
+            self._costs[part, shape] = cost_of(module, self._positions[measured or part])
         return self._costs[part, shape]
 
     def _build(self, part: _Part, shape: Hashable) -> nn.Module:
@@ -59,13 +61,14 @@ class CostTable:
             return self._space.stem(shape)
         if part == "head":
             return self._space.head(shape)
-        layer, operation = part
-        return self._space.candidate(self._space.operations(layer)[operation], shape)
+        _, operation = part
+        return self._space.candidate(operation, shape)
 
     def _measure_positions(self, choice: int, output_shapes: dict[int, tuple[int, ...]]) -> None:
         """Runs the full network whose layers all use one choice, or their last one if they offer fewer."""
         space, shape = self._space, self._space.full_shape
-        choices = [min(choice, len(space.operations(layer)) - 1) for layer in range(space.num_layers)]
+        offered = map(space.own_weights, range(space.num_layers))
+        choices = [names[min(choice, len(names) - 1)] for names in offered]
         with outlines():
             stem, head = self._build("stem", shape.stem), self._build("head", shape.head)
             layers = [self._build(part, shape.layers[part[0]]) for part in enumerate(choices)]

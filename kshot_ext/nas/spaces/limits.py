@@ -10,7 +10,11 @@ import torch
 
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.spaces.space import SearchSpace
+
+_COSTS = {"max_macs": "macs", "max_parameters": "parameters", "max_bit_operations": "bit_operations"}
+"""Names of limits, and what they limit of :class:`kshot_ext.nas.spaces.counting.Cost`."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class SearchLimits:
     Args:
         max_macs: most multiply-accumulates for one image, or None for no limit.
         max_parameters: most trainable numbers of the plain network, or None.
+        max_bit_operations: most bit operations for one image, in a space with bits, or None.
         max_latency: most milliseconds, or None.
         latency: milliseconds of an architecture, such as a :class:`kshot_ext.nas.search.latency_table.LatencyTable`.
 
@@ -31,9 +36,10 @@ class SearchLimits:
     max_parameters: int | None = None
     max_latency: float | None = None
     latency: Callable[[Architecture], float] | None = None
+    max_bit_operations: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_macs", 1), ("max_parameters", 1), ("max_latency", 0)):
+        for name, least in {**dict.fromkeys(_COSTS, 1), "max_latency": 0}.items():
             if getattr(self, name) is not None:
                 check_at_least(name, getattr(self, name), least, math.inf)
         if self.max_latency is not None and self.latency is None:
@@ -42,11 +48,7 @@ class SearchLimits:
     def excess(self, space: SearchSpace, architecture: Architecture) -> float:
         """By how much the architecture exceeds the limits: ``sum_i max(0, cost_i / limit_i - 1)``; 0 within them."""
         cost = space.cost(architecture)
-        ratios = []
-        if self.max_macs is not None:
-            ratios.append(cost.macs / self.max_macs)
-        if self.max_parameters is not None:
-            ratios.append(cost.parameters / self.max_parameters)
+        ratios = [getattr(cost, _COSTS[name]) / most for name, most in self._most_costs().items()]
         if self.max_latency is not None:
             ratios.append(self.latency(architecture) / self.max_latency if self.max_latency else float("inf"))
         return sum(max(0.0, ratio - 1) for ratio in ratios)
@@ -64,12 +66,13 @@ class SearchLimits:
         repair(space.cheapest(), space, self, torch.Generator().manual_seed(0))
 
     def __str__(self) -> str:
-        limits = {
-            "multiply-accumulates": self.max_macs,
-            "parameters": self.max_parameters,
-            "milliseconds": self.max_latency,
-        }
+        limits = {COST_TITLES[_COSTS[name]]: most for name, most in self._most_costs().items()}
+        limits["milliseconds"] = self.max_latency
         return ", ".join(f"at most {most:,} {name}" for name, most in limits.items() if most is not None) or "no limit"
+
+    def _most_costs(self) -> dict[str, int]:
+        """The limits on what a space counts, by name."""
+        return {name: getattr(self, name) for name in _COSTS if getattr(self, name) is not None}
 
 
 def repair(
@@ -102,10 +105,11 @@ def repair(
             f"to {space.count_macs(space.largest()):,}"
         )
     cost = space.cost(nearest)
+    bits = f", {cost.bit_operations:,} bit operations" if cost.bit_operations else ""
     time = "" if limits.latency is None else f" and {limits.latency(nearest):.3g} milliseconds"
     raise ValueError(
         f"limits: found no architecture of space {space.name} with {limits}; the nearest has "
-        f"{cost.macs:,} multiply-accumulates, {cost.parameters:,} parameters{time}"
+        f"{cost.macs:,} multiply-accumulates, {cost.parameters:,} parameters{bits}{time}"
     )
 
 

@@ -76,6 +76,13 @@ class MobileNetV2SE(StagedSpace):
         )
         self.channels = channels
 
+    def values(self, operation: str) -> tuple[str, ...]:
+        """Expansion, kernel and whether there is squeeze-excite; an identity has neither."""
+        if operation == "identity":
+            return (operation,)
+        expansion, kernel_size, squeeze = _BLOCKS[operation]
+        return f"expansion {expansion}", f"kernel {kernel_size}", f"squeeze {squeeze}"
+
     def stem(self, shape: int) -> nn.Module:
         stride = 2 if self.is_large else 1
         return nn.Sequential(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -42,7 +43,11 @@ class NASBench201(SearchSpace):
         channels: channels of the first stage; None for the published 16.
         widths: shares of the full width that each stage chooses from; None for none.
         cells: cells of each stage; None for the published 5.
+
+    A space of other operations sets :attr:`edge_operations`, and makes what is not in the list here in :meth:`edge`.
     """
+
+    edge_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
 
     def __init__(
         self,
@@ -57,7 +62,7 @@ class NASBench201(SearchSpace):
             "nas-bench-201",
             image_shape=image_shape,
             num_classes=num_classes,
-            operations=[_OPERATIONS] * len(_EDGES),
+            operations=[self.edge_operations] * len(_EDGES),
             width_names=[f"stage {stage}" for stage in range(len(_STAGE_FACTORS))],
             widths=widths,
         )
@@ -70,9 +75,9 @@ class NASBench201(SearchSpace):
         """The architecture of a key in the form ``|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|``."""
         edges = [edge for node in key.split("+") for edge in node.strip("|").split("|")]
         names, starts = zip(*(edge.rpartition("~")[::2] for edge in edges))
-        if starts != tuple(str(start) for start, _ in _EDGES) or not set(names) <= set(_OPERATIONS):
+        if starts != tuple(str(start) for start, _ in _EDGES) or not set(names) <= set(self.edge_operations):
             raise ValueError(f"key {key!r}: expected the form |nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|")
-        architecture = Architecture(tuple(map(_OPERATIONS.index, names)))
+        architecture = Architecture(tuple(map(self.edge_operations.index, names)))
         self.validate(architecture)
         return architecture
 
@@ -88,8 +93,8 @@ class NASBench201(SearchSpace):
         return tuple(tuple(edge for edge, (_, end) in enumerate(_EDGES) if end == node) for node in range(1, 4))
 
     @property
-    def no_operation(self) -> str:
-        return "none"
+    def no_operation(self) -> str | None:
+        return "none" if "none" in self.edge_operations else None
 
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         stages = tuple(scaled(factor * self.channels, ratio) for factor, ratio in zip(_STAGE_FACTORS, ratios))
@@ -100,7 +105,13 @@ class NASBench201(SearchSpace):
 
     def candidate(self, operation: str, shape: tuple[int, ...]) -> nn.Module:
         """The edge of every cell: a list by stage and cell."""
-        return nn.ModuleList(nn.ModuleList(_edge(operation, channels) for _ in range(self.cells)) for channels in shape)
+        return nn.ModuleList(
+            nn.ModuleList(self.edge(operation, channels) for _ in range(self.cells)) for channels in shape
+        )
+
+    def edge(self, operation: str, channels: int) -> nn.Module:
+        """A new module for one edge of one cell, from ``[N, channels, H, W]`` to the same shape."""
+        return _edge(operation, channels)
 
     def mixed(self, candidates: Sequence[nn.Module], weights: Sequence[Tensor] | None = None) -> nn.Module:
         """Mixes the edge in every cell by the same weights."""
@@ -147,7 +158,8 @@ class _CellNetwork(nn.Module):
         nodes = [SharedImage.of(features)]
         for node in range(1, 4):
             edges = [(operation, nodes[start]) for operation, (start, end) in zip(operations, _EDGES) if end == node]
-            connected = [(operation, start) for operation, start in edges if not isinstance(operation, Zero)]
+            connected = [edge for edge in edges if not isinstance(edge[0], Zero)]
+            connected.sort(key=lambda edge: isinstance(edge[0], nn.Sequential))  # their norms add the sum so far
             total = None
             for operation, start in connected or edges[:1]:
                 total = plus_residual(operation, start, total)

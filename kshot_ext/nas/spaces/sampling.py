@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.spaces.limits import SearchLimits, repair
 from kshot_ext.nas.spaces.space import SearchSpace
 
@@ -43,19 +44,21 @@ def random_architectures(
 
 def random_architecture_of_equal_budget(
     space: SearchSpace,
-    macs: int,
+    amount: int,
     tolerance: float,
     generator: torch.Generator,
     exclude: Collection[Architecture] = (),
+    cost: str = "macs",
 ) -> Architecture:
     """A random architecture that costs about as much as another one, to compare a search result with.
 
     Args:
         space: the space to draw from.
-        macs: multiply-accumulates to come near to.
-        tolerance: largest accepted difference, as a share of ``macs``, e.g. 0.05.
+        amount: cost to come near to.
+        tolerance: largest accepted difference, as a share of ``amount``, e.g. 0.05.
         generator: source of the random choices.
         exclude: architectures not wanted, such as the search result itself.
+        cost: which cost, a field of :class:`kshot_ext.nas.spaces.counting.Cost`.
 
     Raises:
         ValueError: if no such architecture turned up; the message tells the nearest count that did.
@@ -65,13 +68,13 @@ def random_architecture_of_equal_budget(
         architecture = space.sample(generator)
         if architecture in exclude:
             continue
-        count = space.count_macs(architecture)
-        if abs(count - macs) <= tolerance * macs:
+        count = getattr(space.cost(architecture), cost)
+        if abs(count - amount) <= tolerance * amount:
             return architecture
-        if nearest is None or abs(count - macs) < abs(nearest - macs):
+        if nearest is None or abs(count - amount) < abs(nearest - amount):
             nearest = count
     raise ValueError(
-        f"found no architecture of space {space.name} with {macs:,} multiply-accumulates give or take "
+        f"found no architecture of space {space.name} with {amount:,} {COST_TITLES[cost]} give or take "
         f"{tolerance:.1%} in {_TRIES_FOR_EQUAL_BUDGET} random tries; the nearest has "
         f"{'none' if nearest is None else f'{nearest:,}'}: raise the tolerance"
     )

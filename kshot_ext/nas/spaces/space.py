@@ -142,6 +142,30 @@ class SearchSpace(ABC):
         """Names of the operations that a layer offers."""
         return self._operations[layer]
 
+    def weights_of(self, operation: str) -> str:
+        """The operation whose weights another one has in a supernet; itself, unless a space lets some share theirs.
+
+        Those that share must have layers of the same names and shapes, and :meth:`candidate` must know this one too.
+        """
+        return operation
+
+    def own_weights(self, layer: int) -> tuple[str, ...]:
+        """The operations that a supernet keeps weights of, for all that a layer offers."""
+        return tuple(dict.fromkeys(map(self.weights_of, self._operations[layer])))
+
+    @property
+    def floating_point(self) -> SearchSpace:
+        """The space of the same networks without bits: itself, if it has none."""
+        return self
+
+    def without_bits(self, architecture: Architecture) -> Architecture:
+        """The architecture of :attr:`floating_point` that a member of this space quantises; itself, if nothing does."""
+        return architecture
+
+    def values(self, operation: str) -> tuple[str, ...]:
+        """The values of variables, such as a kernel size, that an operation combines; by default its name alone."""
+        return (operation,)
+
     def operation_names(self, architecture: Architecture) -> tuple[str, ...]:
         """Name of the operation chosen in each layer."""
         return tuple(names[choice] for names, choice in zip(self._operations, architecture.operations))
@@ -255,12 +279,12 @@ class SearchSpace(ABC):
         return self.cost(architecture).parameters
 
     def cheapest(self) -> Architecture:
-        """The architecture with the fewest multiply-accumulates."""
-        return self._pick_by_macs(min)
+        """The architecture with the fewest multiply-accumulates, and of those with the fewest bit operations."""
+        return self._pick_by_cost(min)
 
     def largest(self) -> Architecture:
-        """The architecture with the most multiply-accumulates."""
-        return self._pick_by_macs(max)
+        """The architecture with the most multiply-accumulates, and of those with the most bit operations."""
+        return self._pick_by_cost(max)
 
     def build(self, architecture: Architecture, generator: torch.Generator) -> torch.fx.GraphModule:
         """The network of one architecture with new weights, in plain ``torch.nn`` layers.
@@ -297,16 +321,15 @@ class SearchSpace(ABC):
         """What the parts of the full network are built from, the one that narrower ones are cut from."""
         return self.network_shape((1.0,) * len(self.width_names))
 
-    def _pick_by_macs(self, pick: Callable[..., int]) -> Architecture:
+    def _pick_by_cost(self, pick: Callable[..., int]) -> Architecture:
         widths = None if self.widths is None else (pick(range(len(self.widths))),) * self.num_widths
         shape = self.shape_of(Architecture((0,) * self.num_layers, widths))
-        return Architecture(
-            tuple(
-                pick(range(len(names)), key=lambda choice, layer=layer: self._costs.layer(layer, choice, shape).macs)
-                for layer, names in enumerate(self._operations)
-            ),
-            widths,
-        )
+
+        def picked(layer: int) -> int:
+            costs = [self._costs.layer(layer, choice, shape) for choice in range(len(self._operations[layer]))]
+            return pick(range(len(costs)), key=lambda choice: (costs[choice].macs, costs[choice].bit_operations))
+
+        return Architecture(tuple(map(picked, range(self.num_layers))), widths)
 
     @cached_property
     def _costs(self) -> CostTable:

@@ -147,6 +147,7 @@ class Trained(Protocol):
     training: TrainingSettings
     generator: torch.Generator
     own_generator: torch.Generator
+    own_seed: int
     modules: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
     needs_held_out: bool
@@ -239,12 +240,14 @@ class TrainingLoop(EpochTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         """As of any training by epochs, and the random numbers that only this method draws."""
-        return super().state_dict() | {"own_generator": self.method.own_generator.get_state()}
+        own = {"own_generator": self.method.own_generator.get_state(), "own_seed": self.method.own_seed}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a loop made with the same arguments."""
         super().load_state_dict(state)
         self.method.own_generator.set_state(state["own_generator"])
+        self.method.own_seed = state["own_seed"]
 
     def averaged(self) -> AbstractContextManager[None]:
         """The context in which networks are to be evaluated before training has finished.

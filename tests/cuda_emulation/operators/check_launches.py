@@ -36,6 +36,11 @@ def mixing(per_sample: bool) -> Tensor:
     return functional.effective_weight(torch.randn(3, 8, 4, 3, 3).requires_grad_(), code).sum()
 
 
+def grouping() -> Tensor:
+    operands = torch.randn(3, 8, 4, 3, 3), torch.rand(3), torch.tensor([0.0, 1.0])
+    return functional.dynamic_group_weight(*(tensor.requires_grad_() for tensor in operands)).sum()
+
+
 def update() -> Tensor:
     weight = torch.nn.Parameter(torch.randn(3, 8, 4))
     optimizer = KShotSGD([weight], lr=0.1)
@@ -66,6 +71,8 @@ def update() -> Tensor:
         ("mix_per_sample_kernel", lambda: mixing(True)),
         ("mix_backward_kernel", lambda: mixing(False).backward()),
         ("column_sum_kernel", lambda: mixing(False).backward()),
+        ("group_weight_kernel", grouping),
+        ("group_weight_backward_kernel", lambda: grouping().backward()),
         ("sgd_kernel", update),
     ],
 )

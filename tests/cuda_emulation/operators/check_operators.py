@@ -156,6 +156,28 @@ def test_effective_weight(per_sample: bool, seed: int) -> None:
     check("effective_weight", tensors, {"out_channels": draw.choice([None, 4]), "in_channels": draw.choice([None, 3])})
 
 
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_dynamic_group_conv2d(per_sample: bool, seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype = draw.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16])
+    code_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    gates, shots = draw.randint(1, 3), draw.choice([1, 3, 9])
+    out, inner = draw.choice([1, 3]) << gates, draw.choice([1, 2]) << gates
+    weight = leaf(shots, out, inner, 3, 3, dtype=dtype)
+    if draw.random() < 0.5:
+        weight = inner_channels_last(weight)
+    tensors = {
+        "input": leaf(3, inner, 5, 4, dtype=dtype, channels_last=draw.random() < 0.5),
+        "weight": weight,
+        "code": leaf(*((3,) if per_sample else ()), shots, dtype=code_dtype),
+        "group_gates": (torch.rand(gates) < 0.5).to(code_dtype).requires_grad_(),
+        "bias": draw.choice([None, leaf(shots, out, dtype=dtype)]),
+    }
+    check("dynamic_group_conv2d", tensors, {"padding": 1})
+
+
 def test_mix_weights_of_many_layers() -> None:
     torch.manual_seed(0)
     weights = [leaf(4, 3 + i, 5, 3, 3) for i in range(40)]

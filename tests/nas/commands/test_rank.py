@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from kshot_ext.nas.commands import evaluators
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
+from kshot_ext.nas.methods import METHODS, MethodSettings, allow_own_method
 from kshot_ext.nas.ranking import ranking
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.reporting import rank_outputs
+from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.runs.state_file import load_state
+from kshot_ext.nas.runs.warm_up import load_warm_up
 from kshot_ext.nas.training.loop import TrainingLoop
 
 SETTINGS = """
@@ -447,6 +450,22 @@ def test_refuses_a_warm_up_that_it_would_not_have_done(
     options = {"truth": str(table), "shots": 2, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
     assert rank_command({**options, **_FROM_WARM_UP, **changed}, config, None) == EXIT_ERROR
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_methods_that_warm_up_alike_share_one(warmed_up, config, table, tmp_path, capsys) -> None:
+    """`kshot` has kept it; single paths begin alike, and a method of one's own does not unless it says so."""
+    card = RunRecord(warmed_up).card
+    settings = RunRecord(warmed_up).settings
+    single = replace(settings, method=METHODS["spos"].Settings())
+    assert load_warm_up(warmed_up, single, card).state["epoch"] == 1
+    (tmp_path / "mine.py").write_text(
+        "from kshot_ext.nas.methods.parts.path_method import PathMethod\n"
+        "class Mine(PathMethod):\n    summary = paper = 'none'"
+    )
+    allow_own_method(f"{tmp_path}/mine.py:Mine")
+    other = replace(settings, method=MethodSettings(name=f"{tmp_path}/mine.py:Mine"))
+    with pytest.raises(RunFolderError, match=r"method is .*paths as training.path_sampling.* there, .*mine.py:Mine"):
+        load_warm_up(warmed_up, other, card)
 
 
 def test_refuses_a_run_that_kept_no_warm_up(finished, config, table, tmp_path, capsys) -> None:

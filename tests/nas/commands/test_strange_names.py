@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
-from kshot_ext.nas.reporting import plots
+from kshot_ext.nas.methods.parts.code_findings import plot_codes
 from kshot_ext.nas.runs.settings import RunSettings
 
 CLASSES = [b"caf\xe9", b"[red]x[bold]:smile:", b"<b>&\"'\n$x_{$", b"\xff" * 200, "長い".encode() * 30]
@@ -129,7 +130,7 @@ def test_runs_of_one_second_get_folders_of_their_own(
 
 @pytest.mark.parametrize("title", ["_hidden", "$x_{$", "a\nb", os.fsdecode(b"\xe9"), "[b]", "x" * 500])
 def test_figures_take_any_name(title: str) -> None:
-    figure = plots.plot_curves({title: [(1, 2.0)], "other": [(1, 1.0)]}, "x", "y")
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    figure = drawing.plot_curves({title: [(1, 2.0)], "other": [(1, 1.0)]}, "x", "y")
+    assert drawing.to_png(figure).startswith(b"\x89PNG")
     assert len(figure.axes[0].get_legend().get_texts()) == 2
-    assert plots.to_png(plots.plot_codes(torch.eye(2), [title[:9], "b"]))
+    assert drawing.to_png(plot_codes(torch.eye(2), [title[:9], "b"]))

@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from kshot_ext.nas.training.settings import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=1, held_out_share=0.25, average_decay=0.9)
 SPACES = {"nas-bench-macro": {}, "nas-bench-201": {"cells": 1}}
+OWN_SPACES = {"dgconv": "groupable"}  # of methods that search no other; they train one copy
 PAGE = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
 OWN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 MINIATURE = """
@@ -50,15 +52,20 @@ generations = 2
 """
 
 
-@pytest.fixture(params=[(name, space) for name in METHODS for space in SPACES], ids="-".join)
+@pytest.fixture(
+    params=[(name, space) for name in METHODS for space in ([OWN_SPACES[name]] if name in OWN_SPACES else SPACES)],
+    ids="-".join,
+)
 def begin(request, tiny_splits):
     """Makes trainings of a method in a space; with two copies, if it can have them."""
     name, space = request.param
-    space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES[space])
+    space = create_space(space, image_shape=(1, 8, 8), num_classes=3, channels=2, **SPACES.get(space, {}))
     codes = CodeSettings(start="count", free_share_at_start=0.0)
+    shots = 2 if METHODS[name].takes_copies else 1
 
     def make(seed=0):
-        return begin_training(METHODS[name].Settings(), space, tiny_splits, TRAINING, shots=2, codes=codes, seed=seed)
+        settings = METHODS[name].Settings()
+        return begin_training(settings, space, tiny_splits, TRAINING, shots=shots, codes=codes, seed=seed)
 
     return make
 
@@ -114,6 +121,7 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
 def test_the_command_searches_with_it(name, tmp_path):
     (tmp_path / "settings.toml").write_text(MINIATURE)
     options = {"method": name, "out": str(tmp_path / "run")}
+    options |= {"space": OWN_SPACES[name], "channels": 4} if name in OWN_SPACES else {}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"method {name}" in page
@@ -144,6 +152,23 @@ def test_single_paths_train_no_simplex_net(tiny_space, tiny_splits):
     assert losses["spos"][0] == losses["kshot"][0]  # warm-up is the same
     with pytest.warns(UserWarning, match=r"codes\.start: expected another than equal"):
         begin_training(METHODS["spos"].Settings(), tiny_space, tiny_splits, TRAINING, shots=2)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.takes_copies])
+def test_a_method_of_one_copy_refuses_more(name, tiny_space, tiny_splits):
+    with pytest.raises(ValueError, match=f"shots: {name} has one weight for each operation, expected 1, got 2"):
+        begin_training(METHODS[name].Settings(), tiny_space, tiny_splits, TRAINING, shots=2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_searches_widths_or_refuses_them(name, tiny_splits):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
+    begin = partial(begin_training, METHODS[name].Settings(), space, tiny_splits, TRAINING)
+    if METHODS[name].searches_widths:
+        assert begin().train_epoch().loss > 0
+        return
+    with pytest.raises(ValueError, match=rf"widths: {name} chooses operations only, expected none, got \(0.5, 1.0\)"):
+        begin()
 
 
 def test_an_unknown_method_lists_the_known_ones(tmp_path, capsys):

@@ -197,9 +197,16 @@ def test_a_width_may_be_the_decision(seeded):
     assert start.groups([space.largest(), narrow]).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(("kind", "shots"), [(Decision, 6), (TwoDecisions, 7), (TwoDecisions, 36)])
-def test_a_decision_has_as_many_choices_as_copies(kind, shots, cells, seeded):
-    with pytest.raises(ValueError, match=rf"shots: expected a product of .* which are at most 5, got {shots}"):
+@pytest.mark.parametrize(
+    ("kind", "shots", "expected"),
+    [
+        (Decision, 6, "at most 5, the most choices that a decision of space nas-bench-201 has"),
+        (TwoDecisions, 7, "a product of 2 numbers of choices of space nas-bench-201, at most 5 each"),
+        (TwoDecisions, 36, "a product of 2 numbers of choices of space nas-bench-201, at most 5 each"),
+    ],
+)
+def test_a_decision_has_as_many_choices_as_copies(kind, shots, expected, cells, seeded):
+    with pytest.raises(ValueError, match=rf"shots: expected {expected}, got {shots}"):
         kind(cells, shots, None, seeded(0))
 
 

@@ -50,8 +50,8 @@ def test_what_differs_is_shown_and_what_agrees_is_not(ranked: tuple[Path, Path])
     assert comparison.results["Spearman's rho, by accuracy"] == ("-", "-")
     assert comparison.results["K-shot or one-shot"] == ("one copy", "-")
     assert comparison.results["effective rank of the weights"] == ("1", "-")
-    assert comparison.results["dictionary steps"] == ("1,875", "-")
-    assert comparison.curves == {
+    assert comparison.results["training steps"] == ("1,875", "-")
+    assert {curve.heading: points for curve, points in comparison.curves.items()} == {
         "Training loss of the supernet": {"shots1": [(1, 2.0), (2, 1.0)], "shots8": [(1, 2.0)]}
     }
 

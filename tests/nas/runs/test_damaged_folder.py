@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands import search
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
@@ -26,7 +27,6 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, RunRecord
 from kshot_ext.nas.runs.search_job import SearchJob
@@ -64,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, progress = tmp_path_factory.mktemp("runs"), ConsoleProgress(Console(quiet=True))
     (folder / "config.toml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "to_png", lambda figure: b"")
+        patch.setattr(drawing, "to_png", lambda figure: b"")
 
         @functools.cache
         def loaded(seed: int) -> tuple[str, DataSplits]:

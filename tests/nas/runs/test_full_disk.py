@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas import files
+from kshot_ext.nas import drawing, files
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
-from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.state_file import load_state, save_state
 
@@ -46,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("config") / "config.toml"
     path.write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "to_png", lambda figure: b"")
+        patch.setattr(drawing, "to_png", lambda figure: b"")
         yield path
 
 

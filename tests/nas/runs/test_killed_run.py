@@ -32,10 +32,10 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 import kshot_ext.nas.search.nsga2_generation, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
-from kshot_ext.nas.reporting import plots
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.search import search_command
 
-plots.to_png = lambda figure: b""  # drawing takes long and has no state
+drawing.to_png = lambda figure: b""  # drawing takes long and has no state
 torch.set_num_threads(1)
 folder, config, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 moments = random.Random(seed)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
-from kshot_ext.nas.runs.settings import RunSettings, check_codes_can_part, check_same, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, check_method_begins, check_same, gather_settings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.tables import SettingsError, as_table, to_toml
 
@@ -137,9 +137,9 @@ def test_the_codes_of_a_run_that_says_nothing_part(tmp_path: Path) -> None:
 def test_settings_that_leave_copies_no_way_to_part_are_refused(tmp_path: Path) -> None:
     file = "epochs = 5\n[training]\nwarmup_epochs = 5"
     with pytest.raises(SettingsError, match=r"warmup_epochs: expected fewer than the 5 epochs .*, got 5: .* shots = 1"):
-        check_codes_can_part(_gather(tmp_path, file, shots=4))
-    check_codes_can_part(_gather(tmp_path, file, shots=1))
-    check_codes_can_part(_gather(tmp_path, file, shots=4, epochs=6))
+        check_method_begins(_gather(tmp_path, file, shots=4))
+    check_method_begins(_gather(tmp_path, file, shots=1))
+    check_method_begins(_gather(tmp_path, file, shots=4, epochs=6))
 
 
 @pytest.mark.parametrize(

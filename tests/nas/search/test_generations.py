@@ -195,9 +195,9 @@ def test_every_searcher_ends_when_the_space_is_used_up(method, tiny_space, seede
 
 def test_front_of_a_search_is_not_dominated(tiny_space, limits, seeded):
     search = finished(make_search(evaluate, tiny_space, limits, SETTINGS, seeded(7)))
-    for result in search.pareto_front:
+    for result in search.archive.front(search.settings.costs):
         assert not any(value(other) > value(result) and other.macs <= result.macs for other in search.archive.history)
-    assert search.pareto_front[-1].scores == search.archive.best.scores
+    assert search.archive.front(search.settings.costs)[-1].scores == search.archive.best.scores
 
 
 def test_best_of_equals_is_the_cheapest(tiny_space, limits, seeded):
@@ -251,8 +251,8 @@ def test_a_network_without_numbers_ranks_last(method, score, tiny_space, limits,
     if method == "nsga2":  # the others keep no population
         population = [Architecture.from_json(text) for text in search.state_dict()["population"]]
         assert all(diverging(architecture).finite for architecture in population)
-    assert [result.scores for result in search.pareto_front] == [worst]
-    assert search.pareto_front[0] == search.archive.best
+    assert [result.scores for result in search.archive.front(search.settings.costs)] == [worst]
+    assert search.archive.front(search.settings.costs)[0] == search.archive.best
     file = io.BytesIO()
     torch.save(search.state_dict(), file)
     file.seek(0)
@@ -271,7 +271,7 @@ def test_the_score_asked_for_decides(method, tiny_space, limits, seeded):
         found[score] = search.archive.best
         values = [value(result) for result in search.archive.history]
         assert value(search.archive.best) == (max(values) if score == "loss" else min(values))
-        front = [result.merit for result in search.pareto_front]
+        front = [result.merit for result in search.archive.front(search.settings.costs)]
         assert front == sorted(front)
     assert value(found["loss"]) > value(found["accuracy"]) + 0.3
     with pytest.raises(ValueError, match="score: expected one of loss, accuracy, got 'luck'"):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.search.latency_table import LatencyTable
 from kshot_ext.nas.spaces import create_space, space_names
+from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
+from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.space import SearchSpace
 
 
@@ -49,7 +51,8 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", space_names())
 @pytest.mark.usefixtures("one_thread")
 def test_parts_add_up_to_the_whole_network(name, seeded) -> None:
-    space = create_space(name, image_shape=(3, 16, 16), num_classes=3, channels=4, widths=(0.5, 1.0))
+    widths = None if name == "groupable" else (0.5, 1.0)
+    space = create_space(name, image_shape=(3, 16, 16), num_classes=3, channels=4, widths=widths)
     table = CountedTable(space)
     error = table.error([space.cheapest(), space.sample(seeded(0)), space.largest()])
     assert (error.mean, error.worst, error.networks) == (pytest.approx(0), pytest.approx(0), 3)
@@ -107,3 +110,13 @@ def test_a_real_clock_leaves_global_randomness_alone(tiny_space, one_thread: Non
     assert table(tiny_space.cheapest()) > 0
     assert table.measure(tiny_space.cheapest()) > 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bits_do_not_change_the_latency_which_is_that_of_floating_point(tiny_space, seeded) -> None:
+    space = BitWidthSpace(tiny_space, parse_bits("w2a2,w8a8"))
+    table, plain = CountedTable(space), CountedTable(tiny_space)
+    path = tiny_space.sample(seeded(0))
+    few, many = (space.with_bits(path, bits) for bits in space.bits)
+    assert table(few) == table(many) == plain(path) > 0
+    assert table.times.keys() == plain.times.keys()
+    assert table.measure(few) == plain.measure(path)

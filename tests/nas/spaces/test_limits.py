@@ -6,6 +6,7 @@ from repeatable import integers
 
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.limits import SearchLimits, repair
 
 SPACE = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
@@ -94,3 +95,22 @@ def test_rejects_a_budget_below_one():
         SearchLimits(max_parameters=0)
     with pytest.raises(ValueError, match="max_latency: expected latency too"):
         SearchLimits(max_latency=3)
+
+
+def test_bit_operations_are_limited_beside_multiply_accumulates():
+    space = create_space(
+        "nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, bits=parse_bits("w2a2,w8a8")
+    )
+    largest, generator = space.largest(), torch.Generator().manual_seed(0)
+    most = space.cost(largest).bit_operations // 4
+    limits = SearchLimits(max_bit_operations=most)
+    assert limits.excess(space, largest) == pytest.approx(3, abs=0.01)
+    assert space.cost(repair(largest, space, limits, generator)).bit_operations <= most
+    least = space.cost(space.cheapest()).bit_operations
+    SearchLimits(max_bit_operations=least).check_reachable(space)
+    with pytest.raises(
+        ValueError, match=f"at most {least - 1:,} bit operations; the nearest .* {least:,} bit operations"
+    ):
+        SearchLimits(max_bit_operations=least - 1).check_reachable(space)
+    with pytest.raises(ValueError, match=r"max_bit_operations.*got 0"):
+        SearchLimits(max_bit_operations=0)

@@ -1,5 +1,7 @@
 import pytest
 
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget, random_architectures
 
@@ -31,3 +33,12 @@ def test_impossible_budget_names_the_nearest(tiny_space, seeded, monkeypatch):
     monkeypatch.setattr("kshot_ext.nas.spaces.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
     with pytest.raises(ValueError, match=r"in 50 random tries; the nearest has \d"):
         random_architecture_of_equal_budget(tiny_space, 10**9, 0.01, seeded(0))
+
+
+def test_equal_budget_may_be_one_of_bit_operations(seeded):
+    space = create_space(
+        "nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, bits=parse_bits("w2a2,w8a8")
+    )
+    amount = space.cost(space.sample(seeded(1))).bit_operations
+    other = random_architecture_of_equal_budget(space, amount, 0.05, seeded(0), cost="bit_operations")
+    assert abs(space.cost(other).bit_operations - amount) <= 0.05 * amount

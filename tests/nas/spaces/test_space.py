@@ -97,7 +97,14 @@ def test_rejects_foreign_widths(widths, message):
 def test_unknown_space_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"nas-bench-macro.*got 'darts'"):
         create_space("darts", image_shape=(1, 8, 8), num_classes=10)
-    assert space_names() == ("nas-bench-macro", "mobilenet-v2-se", "shufflenet-v2", "nas-bench-201")
+    assert space_names() == (
+        "nas-bench-macro",
+        "mobilenet-v2-se",
+        "shufflenet-v2",
+        "nas-bench-201",
+        "groupable",
+        "split-attention",
+    )
 
 
 @pytest.mark.parametrize(

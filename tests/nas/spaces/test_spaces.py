@@ -14,7 +14,15 @@ from kshot_ext.nas.spaces.mobilenet_v2_se import MobileNetV2SE
 from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
 
 TENTHS = tuple(tenths / 10 for tenths in range(2, 11))
-TINY_CHANNELS = {"nas-bench-macro": 3, "mobilenet-v2-se": 5, "shufflenet-v2": 3, "nas-bench-201": 3}
+TINY_CHANNELS = {
+    "nas-bench-macro": 3,
+    "mobilenet-v2-se": 5,
+    "shufflenet-v2": 3,
+    "nas-bench-201": 3,
+    "groupable": 6,
+    "split-attention": 3,
+}
+WITH_WIDTHS = [name for name in space_names() if name != "groupable"]
 
 
 def named(space, *names):
@@ -29,6 +37,7 @@ def named(space, *names):
         ("mobilenet-v2-se", 13**21, 21),
         ("shufflenet-v2", 4**20, 20),
         ("nas-bench-201", 5**6, 3),
+        ("split-attention", 12**8, 8),
     ],
 )
 def test_sizes_of_the_spaces(name, num_architectures, widths_searched):
@@ -123,8 +132,11 @@ def test_cells_of_nas_bench_201_are_wired_as_published(seeded):
     torch.testing.assert_close(broken(images)[0], broken(images)[1])
 
 
-@pytest.mark.parametrize("widths", [None, TENTHS], ids=["operations", "widths"])
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [*((name, None) for name in space_names()), *((name, TENTHS) for name in WITH_WIDTHS)],
+    ids=[*space_names(), *(f"{name} widths" for name in WITH_WIDTHS)],
+)
 @pytest.mark.usefixtures("native_backend", "one_thread")
 def test_networks_cost_and_compute_what_space_and_supernet_say(name, widths, seeded):
     space = create_space(name, image_shape=(3, 32, 32), num_classes=10, channels=TINY_CHANNELS[name], widths=widths)
@@ -160,7 +172,7 @@ def test_shuffle_stages_hand_on_all_their_channels():
     assert (narrow.layers[0].inner(32), wide.layers[0].inner(32)) == (6, 32)
 
 
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("name", WITH_WIDTHS)
 def test_more_width_costs_more(name, seeded):
     space = create_space(name, image_shape=(3, 32, 32), num_classes=10, widths=(0.5, 1.0))
     assert space.count_macs(space.cheapest()) < space.count_macs(space.largest())

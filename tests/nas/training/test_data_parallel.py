@@ -26,7 +26,7 @@ from kshot_ext.nas.training.data_parallel import DataParallel
 WORKER = Path(worker.__file__)
 
 
-WORKS = 5
+WORKS = 6
 SETTINGS = """
 shots = 2
 channels = 2
@@ -140,6 +140,25 @@ def test_every_objective_gets_the_joined_batchs_gradient(folder: Path, ended: li
         if name != "balance":
             for ours, whole in zip(together[name][1], gradients, strict=True):
                 torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_boards_of_all_processes_are_that_of_the_joined_batch(folder: Path, ended: list[Ended]) -> None:
+    """And their matching networks; equal to the bit among the processes, which choose teachers by them."""
+    leader, other = (result(folder, f"board-{rank}.pt", ended) for rank in range(2))
+    alone = worker.make_board_trainer(DataParallel())
+    start = copy.deepcopy(alone.method.matching.state_dict())
+    while not alone.finished:
+        alone.train_epoch()
+    entries = leader["method"]["board"]["entries"]
+    assert len(entries) == 3
+    for ours, theirs in zip(entries, other["method"]["board"]["entries"], strict=True):
+        assert ours[:3] == theirs[:3]
+        assert torch.equal(ours[3], theirs[3])
+        assert torch.equal(ours[4], theirs[4])
+    for name, tensor in leader["matching"].items():
+        assert torch.equal(tensor, other["matching"][name])
+        assert not torch.equal(tensor, start[name])
+    assert_close(leader, {"method": alone.method.state_dict(), "matching": dict(alone.method.matching.state_dict())})
 
 
 def test_all_processes_stop_where_the_part_of_one_diverges(folder: Path, ended: list[Ended]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.methods.method import Method, OwnSettings, Setup
-from kshot_ext.nas.networks.code_settings import CodeForm
+from kshot_ext.nas.findings import Findings, MethodFigure
+from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
+from kshot_ext.nas.methods.parts.code_findings import CODE_CURVES, CODE_NUMBERS, code_findings, codes_figure
+from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
@@ -24,9 +27,14 @@ from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.path_steps import PathSteps
+from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_training import SimplexSettings
 from kshot_ext.optim import KShotSGD
 
 _BATCHES_TO_SETTLE = 8
+
+WARM_UP = "paths as training.path_sampling draws them, under equal codes"
+"""What :meth:`Method.warm_up` says of a method whose first epochs are no more than that."""
 
 
 class PathMethod(Method[OwnSettings]):
@@ -44,6 +52,10 @@ class PathMethod(Method[OwnSettings]):
         supernet, simplex_net: what is trained, and what gives the codes.
     """
 
+    figure_names = ("codes",)
+    numbers = CODE_NUMBERS
+    curves = CODE_CURVES
+
     def __init__(self, setup: Setup, settings: OwnSettings) -> None:
         super().__init__(setup, settings)
         training, shots = setup.training, setup.shots
@@ -52,14 +64,7 @@ class PathMethod(Method[OwnSettings]):
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
         self.supernet, self.simplex_net = (network.to(setup.device) for network in build_networks(setup))
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
-        optimizer = KShotSGD(
-            decay_groups(self.supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
-            # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
-            lr=shots * training.learning_rate,
-            momentum=training.momentum,
-            nesterov=True,
-        )
-        self.optimizers = {"supernet": optimizer}
+        self.optimizers = {"supernet": weight_optimizer(self.supernet, training)}
         # And the gradient of K copies is shorter by the square root of that.
         self._clip_norm = training.clip_norm / math.sqrt(shots)
         self._warm_up_steps = training.warm_up * setup.steps_per_epoch
@@ -75,6 +80,41 @@ class PathMethod(Method[OwnSettings]):
     def coded(self) -> CodedSupernet:
         return CodedSupernet(self.supernet, self.simplex_net)
 
+    @classmethod
+    def refusal(
+        cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
+    ) -> str | None:
+        """K > 1 copies that would end as one; a run must not begin so without a word."""
+        alike = why_codes_stay_alike(shots, training, codes, cls.simplex_settings(settings))
+        return None if alike is None else f"{alike}; a one-shot run is shots = 1"
+
+    @classmethod
+    def simplex_settings(cls, settings: MethodSettings) -> SimplexSettings | None:
+        """How the method trains a simplex-net; None if it leaves codes as they start."""
+        return settings if isinstance(settings, SimplexSettings) else None
+
+    @property
+    def notes_before_training(self) -> Sequence[str]:
+        """What keeps the codes that it starts from below the bar in the form that they end in.
+
+        Then only the training of the simplex-net can make this a K-shot run.
+        """
+        start = self.simplex_net.start
+        if start is not None and start.settles:  # when warm-up has ended
+            return ()
+        return [f"before training {shortfall}" for shortfall in self.coded.report(self.setup.seed).shortfalls]
+
+    @property
+    def findings(self) -> Findings:
+        """What codes and copies amount to."""
+        return code_findings(self.coded.report(self.setup.seed))
+
+    def figures(
+        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
+    ) -> Iterable[MethodFigure]:
+        """The codes of the architectures, where there are any."""
+        return [codes_figure(self.coded, architectures)] if architectures else []
+
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """One step of the dictionaries."""
         if do.number == self._warm_up_steps:
@@ -86,19 +126,33 @@ class PathMethod(Method[OwnSettings]):
         """The paths of a step; the same in all processes."""
         return PATH_SAMPLINGS[self.training.path_sampling](self.space, do.generator)
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(
+        self,
+        paths: list[Architecture],
+        images: Tensor,
+        labels: Tensor,
+        do: Stepper,
+        *,
+        shares: Sequence[float] | None = None,
+    ) -> Step:
         """Moves the weights of some paths by the sum of their gradients.
+
+        Args:
+            paths: the same in all processes.
+            images, labels: this process's part of a batch.
+            do: what a step may use.
+            shares: what each gradient is multiplied with; None for 1.
 
         Raises:
             DivergedError: if the loss of one is not finite; in all processes.
         """
         losses, codes, tally = [], [], Tally()
         rate = do.learning_rate_factor
-        for path in paths:
+        for path, share in zip(paths, shares or itertools.repeat(1.0)):
             code = self.simplex_net.code(path)
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
-            do.backward(self._path_steps.factor(path, code, rate) * loss)
+            do.backward(share * self._path_steps.factor(path, code, rate) * loss)
             losses.append(do.share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = do.processes.summed(losses)
@@ -135,6 +189,18 @@ class PathMethod(Method[OwnSettings]):
         start.settle(
             choice_similarities(self.supernet, equal, images, generator, do.gradient_steps, do.processes, smoothing)
         )
+
+
+def weight_optimizer(supernet: Supernet, training: TrainingSettings) -> KShotSGD:
+    """What trains the weights of a supernet, as the settings say for the mixed weight under equal codes."""
+    shots = supernet.num_shots
+    return KShotSGD(
+        decay_groups(supernet, training.weight_decay / shots, decay_norms=training.decay_norms),
+        # Under equal codes the mixed weight moves by sum_k code_k^2 = 1/K of this rate.
+        lr=shots * training.learning_rate,
+        momentum=training.momentum,
+        nesterov=True,
+    )
 
 
 def build_networks(setup: Setup) -> tuple[Supernet, SimplexNet]:

@@ -48,10 +48,12 @@ class Decision(GroupStart):
         most = max(space.num_choices)
         enough = [sum(count >= factor for count in space.num_choices) for factor in self.factors]
         if any(count <= rank for rank, count in enumerate(enough)):
-            raise ValueError(
-                f"shots: expected a product of {self.num_decisions} numbers of choices of space {space.name}, which "
-                f"are at most {most}, got {num_shots}"
-            )
+            wanted = f"at most {most}, the most choices that a decision of space {space.name} has"
+            if self.num_decisions > 1:
+                wanted = (
+                    f"a product of {self.num_decisions} numbers of choices of space {space.name}, at most {most} each"
+                )
+            raise ValueError(f"shots: expected {wanted}, got {num_shots}")
         self.register_buffer("genes", torch.full((self.num_decisions,), -1))
         self.register_buffer("choice_groups", torch.zeros(self.num_decisions, most, dtype=torch.int64))
 

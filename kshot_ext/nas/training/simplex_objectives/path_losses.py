@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice, repeat
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.training.frozen import frozen
 from kshot_ext.nas.training.simplex_objectives.objective import Batch, PathLosses, SimplexObjective, StepTools
 
 
@@ -48,7 +48,7 @@ class WeighedLosses(SimplexObjective):
         losses = PathLosses(tools)
         codes = [tools.simplex_net([path])[0] for path in paths]
         leaves = [code.detach().requires_grad_() for code in codes]
-        with _frozen(tools.supernet):
+        with frozen(tools.supernet):
             for path, leaf, batch in zip(paths, leaves, self._batches(batches, len(paths))):
                 tools.gradient_steps.backward(losses.add(path, leaf, batch) / len(paths))
         values = torch.tensor(losses.whole(), dtype=torch.float64)
@@ -82,13 +82,3 @@ class MeanLoss(WeighedLosses):
 def log_macs(paths: Sequence[Architecture], space: SearchSpace) -> Tensor:
     """Logarithms of the paths' multiply-accumulates, float64 ``[n]``."""
     return torch.tensor([space.count_macs(path) for path in paths], dtype=torch.float64).clamp(min=1).log()
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient is computed for the module's parameters; gradients still flow through it."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Planned batch norms and linear maps: what a second call enters, and that it gives what the first gave."""
+"""Planned norms, linear maps and links: what a second call enters, and that it gives what the first gave."""
 
 from __future__ import annotations
 
@@ -59,6 +59,62 @@ def test_a_call_of_a_linear_layer_enters_one_function_more_for_its_bias() -> Non
         kshot_ext.set_code(layer, code_of())
         layer(x)
         assert frames(lambda layer=layer: layer(x)) == ["forward", "kshot_linear", *["_forward"] * mixings]
+
+
+def test_calls_of_a_chain_enter_two_functions_each() -> None:
+    x, dictionary, code = images().requires_grad_(), torch.randn(3, 6, 5, 1, 1), code_of()
+    norm = KF.ChannelNorm(torch.zeros(6), torch.ones(6), torch.ones(6), activation="relu")
+
+    def link() -> Tensor:
+        return KF.chained_conv2d(x, dictionary, code).raw
+
+    raw = link()
+    assert frames(link) == ["chained_conv2d", "_forward"]
+    KF.chained_norm_act(raw, norm, raw)
+    assert frames(lambda: KF.chained_norm_act(raw, norm, raw)) == ["chained_norm_act", "_forward"]
+
+
+LINKS: dict[str, dict[str, Any]] = {
+    "pointwise": {"weight": (3, 6, 5, 1, 1)},
+    "depthwise": {"weight": (3, 5, 1, 3, 3), "groups": 5, "padding": 1},
+    "per_sample": {"weight": (3, 5, 1, 3, 3), "code": (4, 3), "groups": 5, "padding": 1},
+}
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_planned_chains_are_those_of_the_reference(link: dict[str, Any], waits: bool) -> None:
+    """A link with and without a norm before it, and the end of the chain, which takes its moments."""
+    generator = torch.Generator().manual_seed(1)
+    window = {name: link[name] for name in ("groups", "padding") if name in link}
+    tensors = {"input": images(), "weight": draw(generator, *link["weight"]).float()}
+    tensors |= {"code": draw(generator, *link.get("code", (3,))).float(), "scale": draw(generator, 5).float()}
+    tensors["offset"] = draw(generator, link["weight"][1]).float()
+
+    def chain(module: Any) -> Callable[..., Tensor]:
+        def run(input: Tensor, weight: Tensor, code: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+            norm = KF.ChannelNorm(torch.zeros(5), torch.ones(5), scale, None, 1e-3, "silu") if waits else None
+            raw, mean, variance = module.chained_conv2d(input, weight, code, norm=norm, **window)
+            end = KF.ChannelNorm(mean, variance, None, offset, 1e-3, "silu")
+            output = module.chained_norm_act(raw, end, raw)
+            return output if waits else output + scale.sum()
+
+        return run
+
+    call = Call(tensors)
+    results(chain(KF), call)
+    assert len(plans.kept) == 2
+    planned, expected = results(chain(KF), call), results(chain(reference), call)
+    assert len(plans.kept) == 2
+    for name, value in expected.items():
+        torch.testing.assert_close(planned[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_links_are_planned_anew_for_another_autocast_type() -> None:
+    x, dictionary = images().bfloat16(), torch.randn(3, 6, 5, 1, 1)
+    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            assert KF.chained_conv2d(x, dictionary, code_of()).raw.dtype == dtype
 
 
 NORMS: dict[str, dict[str, Any]] = {

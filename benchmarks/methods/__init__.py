@@ -1,0 +1,1 @@
+"""What each search method should show, measured: one module a method, with a function `run`."""
