@@ -14,10 +14,10 @@ DOCS = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def rows(page: str) -> list[list[str]]:
-    """The cells of the table of results, without its head and the name of each row."""
+    """The cells of the table of results, without its head."""
     table = (DOCS / page).read_text().split("## Results")[1]
     found = re.findall(r"^\| (.+) \|$", table, flags=re.MULTILINE)
-    return [row.split(" | ")[1:] for row in found[2:]]
+    return [row.split(" | ") for row in found[2:]]
 
 
 def tracker(metrics: dict[str, Any]) -> list[str]:
@@ -34,13 +34,9 @@ def dose(metrics: dict[str, Any]) -> list[str]:
     return [*(f"{error:.2f}" for error in errors), f"{macs['student'] / macs['ensemble']:.2f}"]
 
 
-@pytest.mark.parametrize(
-    ("name", "row", "seeds"), [("light_track", tracker, [4, 5, 6]), ("dose_prediction", dose, [2, 3, 4])]
-)
-def test_the_table_is_that_of_the_committed_runs(
-    name: str, row: Callable[[dict[str, Any]], list[str]], seeds: list[int]
-) -> None:
+@pytest.mark.parametrize(("name", "row"), [("light_track", tracker), ("dose_prediction", dose)])
+def test_the_table_is_that_of_the_committed_runs(name: str, row: Callable[[dict[str, Any]], list[str]]) -> None:
     runs = json.loads((DOCS / f"{name}.json").read_text())
-    assert [run["seed"] for run in runs] == seeds
+    assert runs
     assert not any(run["quick"] for run in runs)
-    assert rows(f"{name}.md") == [row(run) for run in runs]
+    assert rows(f"{name}.md") == [[str(run["seed"]), *row(run)] for run in runs]
