@@ -12,9 +12,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from kshot_ext.nas.drawing import save_png
 from kshot_ext.nas.files import write_text
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting.plots import save_png
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.gradient_steps import GradientSteps

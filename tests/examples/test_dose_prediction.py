@@ -74,9 +74,9 @@ def test_discriminators_learn_and_the_student_learns_to_deceive_them(phantoms, m
     real = [torch.ones_like(fakes[0])]
     assert distillation.deceived(real, 1.0) < 0.3
     assert distillation.deceived(fakes, 0.0) < 0.3
-    before = distillation.deceived(fakes, 1.0)
     distillation(inputs, [student.features, torch.ones_like(doses)]).backward()  # the dose is the teachers'
-    assert distillation.deceived([fakes[0] - 1e3 * student.features.grad], 1.0) < before
+    before = distillation.deceived(fakes, 1.0)  # after the call, in which the discriminators learn too
+    assert distillation.deceived([fakes[0] - 1e5 * student.features.grad], 1.0) < before - 0.1
     assert all(network.features.grad is None for network in teachers)
 
 
