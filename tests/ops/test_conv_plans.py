@@ -161,7 +161,13 @@ def test_mistakes_are_refused_beside_a_plan(changes: dict[str, Any], error: type
 
 @pytest.mark.parametrize(
     "changes",
-    [{"stride": 2}, {"padding": 1}, {"out_channels": 8}, {"gate": torch.linspace(0.5, 1.5, 16)}, {"bias": torch.ones(16)}],
+    [
+        {"stride": 2},
+        {"padding": 1},
+        {"out_channels": 8},
+        {"gate": torch.linspace(0.5, 1.5, 16)},
+        {"bias": torch.ones(16)},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_another_setting_beside_a_plan_counts(changes: dict[str, Any]) -> None:
