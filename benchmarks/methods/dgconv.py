@@ -92,7 +92,8 @@ def recovered(groups: int, seed: int, steps: int) -> tuple[int, float]:
 def trained(seeds: Sequence[int], quick: bool, penalty: float, groups: int | None) -> dict[str, Any]:
     """Networks on digits at equal steps: with gates that are trained, or that stand at a number of groups."""
     found: dict[str, list[Any]] = {"groups of layers": [], "share of dense MACs": [], "accuracy": []}
-    splits = load_splits(open_source(None), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    splits = load_splits(open_source(None), generator=generator, max_images=200 if quick else None)
     space = create_space("groupable", image_shape=splits.image_shape, num_classes=splits.num_classes, channels=CHANNELS)
     training = TrainingSettings(epochs=1 if quick else 8, batch_size=64, learning_rate=0.05, held_out_share=0.05)
     for seed in seeds:

@@ -115,7 +115,7 @@ def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
         run(variant, order, seed, dtype)
 
 
-def test_what_is_left_out_is_not_read() -> None:
+def test_numbers_that_are_left_out_do_not_matter() -> None:
     """NaN in place of all connections between the groups, and of all that two gates of zero leave out."""
     module, gates = load("dynamic_group_weight"), torch.tensor([0.0, 1.0, 0.0])
     case = Case(0, torch.float32)

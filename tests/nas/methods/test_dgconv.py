@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -116,9 +117,13 @@ def test_the_network_is_exported_in_groups(tiny_splits):
 
 
 def test_interleaved_groups_are_sorted_by_the_layers_around_them(tiny_splits):
-    """Every pattern of gates somewhere, and batch norms that differ from channel to channel."""
-    method, images = begin(tiny_splits).method, torch.randn(4, 1, 8, 8)
-    patterns = [(1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, 1.0), (1.0, -1.0), (1.0, -1.0)]
+    """Patterns of gates that permute in ways which are not their own inverse, and norms that differ by channel."""
+    space = create_space("groupable", image_shape=(1, 8, 8), num_classes=3, channels=8)
+    method, images = (
+        begin_training(DynamicGroupSettings(), space, tiny_splits, TRAINING).method,
+        torch.randn(4, 1, 8, 8),
+    )
+    patterns = itertools.product((1.0, -1.0), repeat=3)
     for layer, pattern in zip(method.layers, patterns):
         layer.group_gates.data.copy_(torch.tensor(pattern))
     for norm in (layer for layer in method.network.modules() if isinstance(layer, nn.BatchNorm2d)):
