@@ -81,7 +81,7 @@ def test_the_settings_of_all_runs_are_legal():
     for space, method in product(("nas-bench-201", "nas-bench-macro"), command.known_methods("")):
         settings = gather_settings(RankSettings(), None, comparison.options_of(config, space, method))
         assert (settings.space, settings.method.name) == (space, method)
-        assert settings.shots == (4 if method == "kshot" else 1)
+        assert settings.shots == {"kshot": 4, "few-shot": 3}.get(method, 1)
         assert settings.cells == (1 if space == "nas-bench-201" else None)
 
 

@@ -98,12 +98,16 @@ def test_a_network_that_tells_nothing_apart_scores_like_chance(tiny_splits):
         ContrastiveScore(Views(), 0.07)(constant, [])
 
 
-def test_training_learns_to_recognise_images(begin):
-    loop = begin(training=TrainingSettings(epochs=16, batch_size=12, held_out_share=0.05, learning_rate=0.05))
+def test_training_learns_to_recognise_images(begin, tiny_splits, seeded):
+    """Of images that differ: those of one class in the usual ones are much the same."""
+    squares = torch.randint(256, (48, 1, 2, 2), generator=seeded(0)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    splits = replace(tiny_splits, train=ImageSet(squares.to(torch.uint8), tiny_splits.train.labels))
+    training = TrainingSettings(epochs=16, batch_size=12, held_out_share=0.05, learning_rate=0.05)
+    loop = begin(splits=splits, training=training)
     reports = [loop.train_epoch() for _ in range(16)]
     chance = math.log(23)
-    assert reports[-1].loss < chance - 0.3
-    assert reports[-1].accuracy > 3 / 23
+    assert reports[-1].loss < chance - 0.15
+    assert reports[-1].accuracy > 5 / 23
 
 
 def test_labels_are_not_there(begin, tiny_splits):
@@ -131,8 +135,8 @@ def test_a_method_that_reads_labels_it_said_it_needs_not_fails(tiny_space, tiny_
 
 
 def test_what_it_cannot_do_is_refused_before_training(begin):
-    codes = CodeSettings(start="decisions", per_layer=True, free_share_at_start=0.0)
-    with pytest.raises(ValueError, match=r"codes.start: expected one that reads no labels, .* got 'decisions'"):
+    codes = CodeSettings(start="decision", per_layer=True, free_share_at_start=0.0)
+    with pytest.raises(ValueError, match=r"codes.start: expected one that reads no labels, .* got 'decision'"):
         begin(shots=2, codes=codes)
     with pytest.raises(ValueError, match="search: expected one of nsga2, evolution, tpe, random, got 'luck'"):
         ContrastiveSettings(search="luck")

@@ -89,7 +89,8 @@ def test_operations_are_drawn_as_without_bits_and_bits_uniformly(seeded):
 def test_every_space_takes_bits_and_widths(name, seeded):
     """The supernet's modules, quantised, give what a plain network of its mixed weights gives."""
     sizes = {"cells": 1} if name == "nas-bench-201" else {}
-    shape = {"image_shape": (3, 8, 8), "num_classes": 3, "channels": 4, "widths": (0.5, 1.0)}
+    widths = None if name == "groupable" else (0.5, 1.0)
+    shape = {"image_shape": (3, 8, 8), "num_classes": 3, "channels": 4, "widths": widths}
     space = create_space(name, **shape, **sizes, bits=BITS)
     supernet = Supernet(space, 2, seeded(0)).double().eval()
     code = torch.tensor([0.4, 0.6], dtype=torch.float64)
