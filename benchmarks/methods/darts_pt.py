@@ -1,6 +1,6 @@
 """What selection by perturbation picks where the largest logit picks poorly: beside skips, and beside noise.
 
-python -m benchmarks.methods.darts_pt --data cifar10_train.zip
+python -m benchmarks.methods observable darts-pt --data cifar10_train.zip
 
 Two spaces of cells, whose six edges offer a 3x3 convolution, and beside it a skip, or noise of the input's shape, as S2
 and S4 of Zela et al., "Understanding and Robustifying Differentiable Architecture Search", ICLR 2020.
@@ -10,22 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-import typer
 from torch import Tensor, nn
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import over_seeds, trained_anew
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.darts_pt import DartsPTSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.nas_bench_201 import NASBench201
-from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 _CONV = "nor_conv_3x3"
@@ -104,33 +100,11 @@ def _compare(
         agreement.append(sum(map(int.__eq__, *picked.values())) / len(decisions))
         for way, choices in picked.items():
             convolutions[way].append(sum(choices) / len(choices))
-            accuracies[way].append(_trained(space, Architecture(tuple(choices)), splits, training, seed))
+            accuracies[way].append(
+                trained_anew(space, Architecture(tuple(choices)), splits, training.epochs, training.batch_size, seed)
+            )
     return {
         "share of convolutions": {way: over_seeds(values) for way, values in convolutions.items()},
         "accuracy trained anew": {way: over_seeds(values) for way, values in accuracies.items()},
         "agreement": over_seeds(agreement),
     }
-
-
-def _trained(
-    space: NASBench201, architecture: Architecture, splits: DataSplits, training: TrainingSettings, seed: int
-) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    settings = RetrainSettings(epochs=training.epochs, batch_size=training.batch_size)
-    trainer = NetworkTrainer(space.build(architecture, generator), splits, settings, generator)
-    while not trainer.finished:
-        trainer.train_epoch()
-    return trainer.test_accuracy()
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "darts_pt.json",
-) -> None:
-    """Select by both ways in both spaces."""
-    save(out, run(seeds_of(seeds), data=data))
-
-
-if __name__ == "__main__":
-    typer.run(main)

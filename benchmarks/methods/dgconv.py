@@ -1,6 +1,6 @@
 """What gates learn: the groups of a teacher, and those of a network's layers; and what export of them saves.
 
-python -m benchmarks.methods.dgconv
+python -m benchmarks.methods observable dgconv
 """
 
 from __future__ import annotations
@@ -10,23 +10,17 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.compare import RESULTS
-from benchmarks.ranking_nb201 import seeds_of
 from kshot_ext.nas.datasets import load_splits, open_source
-from kshot_ext.nas.files import write_text
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.dgconv import DynamicGroupSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.spaces import create_space
-from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nn import DynamicGroupConv2d
 
@@ -145,16 +139,3 @@ def milliseconds(rounds: int) -> dict[str, float]:
             form(images)
             taken[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values[2:]) for name, values in taken.items()}
-
-
-def main(
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "dgconv.json",
-) -> None:
-    """Measure all of it, and write the numbers."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, strict_json(run(seeds_of(seeds)), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)

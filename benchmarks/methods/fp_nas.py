@@ -1,6 +1,6 @@
 """What fewer samples cost, and what the hand-over from factors to a joint distribution gives.
 
-python -m benchmarks.methods.fp_nas --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
+python -m benchmarks.methods observable fp-nas --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
 
 A bandit of known likelihoods, in which two variables of a layer matter together only; and supernets of NAS-Bench-Macro.
 """
@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.fp_nas import FPNASSettings, path_shares
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
@@ -118,17 +115,3 @@ def _supernets(task: Task, own: FPNASSettings, training: TrainingSettings, seeds
         if best in task.truth:
             found["true accuracy"].append(task.truth[best])
     return {name: over_seeds(values) for name, values in found.items() if values}
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    truth: Annotated[Path, typer.Option(help="NAS-Bench-Macro's table.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "fp_nas.json",
-) -> None:
-    """Run the bandits and the supernets."""
-    save(out, run(seeds_of(seeds), data=data, truth=truth))
-
-
-if __name__ == "__main__":
-    typer.run(main)

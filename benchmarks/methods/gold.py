@@ -1,6 +1,6 @@
 """The series of networks that gradual pruning leaves, against random ones of equal cost, each trained anew.
 
-python -m benchmarks.methods.gold --data cifar10_train.zip
+python -m benchmarks.methods observable gold --data cifar10_train.zip
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
-from benchmarks.compare import RESULTS
-from benchmarks.methods.task import over_seeds, save
-from benchmarks.ranking_nb201 import seeds_of
+from benchmarks.methods.task import over_seeds, trained_anew
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import begin_training
@@ -24,7 +21,6 @@ from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.spaces.space import SearchSpace
-from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 _MOST_TRAINED = 4  # of the results of a run, evenly by cost
@@ -82,9 +78,9 @@ def _run_of(
         networks.append(
             {
                 "macs": macs,
-                "accuracy": _trained(sets, architecture, splits, training, seed),
+                "accuracy": trained_anew(sets, architecture, splits, training.epochs // 2, training.batch_size, seed),
                 "random macs": sets.count_macs(random),
-                "random accuracy": _trained(sets, random, splits, training, seed),
+                "random accuracy": trained_anew(sets, random, splits, training.epochs // 2, training.batch_size, seed),
                 "operations": sets.operation_names(architecture),
             }
         )
@@ -102,27 +98,3 @@ def _run_of(
 def _evenly(architectures: Sequence[Architecture]) -> list[Architecture]:
     last = len(architectures) - 1
     return [architectures[round(index * last / (_MOST_TRAINED - 1))] for index in range(_MOST_TRAINED)]
-
-
-def _trained(
-    space: SearchSpace, architecture: Architecture, splits: DataSplits, training: TrainingSettings, seed: int
-) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    settings = RetrainSettings(epochs=training.epochs // 2, batch_size=training.batch_size)
-    trainer = NetworkTrainer(space.build(architecture, generator), splits, settings, generator)
-    while not trainer.finished:
-        trainer.train_epoch()
-    return trainer.test_accuracy()
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="CIFAR-10's training images: an image folder or a zip of one.")],
-    seeds: Annotated[str, typer.Option(help="Such as 0-2 or 0,3.")] = "0-2",
-    out: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods" / "gold.json",
-) -> None:
-    """Prune, then train results and random networks."""
-    save(out, run(seeds_of(seeds), data=data))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -17,7 +17,6 @@ from benchmarks.ranking import mean_and_error
 from kshot_ext.nas.datasets import load_splits, open_source
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
-from kshot_ext.nas.files import write_text
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.method import MethodSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores
@@ -28,8 +27,8 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import SearchSpace
-from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.loop import TrainingLoop
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 _CHANNELS = 8
@@ -99,7 +98,13 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "standard_error": error, "values": list(values)}
 
 
-def save(path: Path, numbers: Mapping[str, Any]) -> None:
-    """The numbers of a measurement into a file of results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, strict_json(numbers, indent=1) + "\n")
+def trained_anew(
+    space: SearchSpace, architecture: Architecture, splits: DataSplits, epochs: int, batch_size: int, seed: int
+) -> float:
+    """Test accuracy of an architecture trained from scratch."""
+    generator = _seeded(seed)
+    settings = RetrainSettings(epochs=epochs, batch_size=batch_size)
+    trainer = NetworkTrainer(space.build(architecture, generator), splits, settings, generator)
+    while not trainer.finished:
+        trainer.train_epoch()
+    return trainer.test_accuracy()
