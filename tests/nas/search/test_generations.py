@@ -206,6 +206,17 @@ def test_best_of_equals_is_the_cheapest(tiny_space, limits, seeded):
     assert search.archive.best.macs == min(result.macs for result in search.archive.history)
 
 
+def test_a_population_that_the_limits_do_not_allow_is_refused_before_anything_is_drawn(tiny_space, seeded):
+    """As long as a supernet is not trained in vain."""
+    lightest = tiny_space.count_macs(tiny_space.cheapest())
+    generator = seeded(0)
+    before = generator.get_state()
+    make_search(evaluate, tiny_space, SearchLimits(), SETTINGS, generator)
+    with pytest.raises(ValueError, match=r"expected 16 different architectures .* found only 1 in"):
+        make_search(evaluate, tiny_space, SearchLimits(lightest), SETTINGS, generator)
+    assert torch.equal(generator.get_state(), before)
+
+
 def test_misuse_is_refused(tiny_space, limits, seeded):
     with pytest.raises(ValueError, match="no architecture of space"):
         make_search(evaluate, tiny_space, SearchLimits(1), SETTINGS, seeded(0))
