@@ -39,7 +39,7 @@ def prefers_fused(call: ConvCall) -> bool:
     if taps > 1:
         few = positions <= (1024 if channels_last else 512)
         return few and positions * taps * inputs * outputs <= 5_000_000
-    if positions <= 16 and outputs > inputs and inputs * outputs > 2**15:
+    if positions <= 16 and outputs > inputs and inputs * outputs > 2**17:
         return False
     return channels_last and (min(inputs, outputs) >= 16 or positions <= 16384)
 
