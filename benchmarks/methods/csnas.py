@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
+from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.csnas import ContrastiveSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
@@ -49,8 +49,8 @@ def run(
         loop = task.train(ContrastiveSettings(), training, seed)
         evaluation = _evaluation(task, loop)
         for method in ("tpe", "random"):
-            _add(found[method], _search(task, evaluation, method, seed, GENERATIONS if full else 2))
-        _add(found["scores"], _ranking(task, evaluation))
+            add_numbers(found[method], _search(task, evaluation, method, seed, GENERATIONS if full else 2))
+        add_numbers(found["scores"], _ranking(task, evaluation))
     steps = {"steps": training.epochs * loop.steps_per_epoch}
     arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
     return {"space": SPACE, "evaluations": POPULATION * GENERATIONS, "arms": arms}
@@ -86,8 +86,3 @@ def _ranking(task: Task, evaluation: InheritedEvaluation) -> dict[str, float]:
         "kendall_tau": correlation.kendall_tau,
         "mean share recognised": statistics.fmean(one.accuracy for one in scores),
     }
-
-
-def _add(found: dict[str, list[float]], numbers: dict[str, float]) -> None:
-    for name, value in numbers.items():
-        found.setdefault(name, []).append(value)

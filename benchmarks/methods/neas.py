@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
+from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import ImageSet
 from kshot_ext.nas.methods import METHODS
@@ -55,8 +55,7 @@ def run(
     for seed in seeds:
         for arm, settings in {"one path": METHODS["spos"].Settings(), **_ARMS}.items():
             loop = task.train(settings, training, seed)
-            for name, value in _measure(task, loop, seed, EVALUATIONS if full else 3).items():
-                found.setdefault(arm, {}).setdefault(name, []).append(value)
+            add_numbers(found.setdefault(arm, {}), _measure(task, loop, seed, EVALUATIONS if full else 3))
     steps = {"steps": training.epochs * loop.steps_per_epoch}
     arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
     return {

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.methods.task import Task, cifar_task, digits_task, over_seeds
+from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.search.archive import Archive
@@ -44,8 +44,7 @@ def run(
     for seed in seeds:
         loop = task.train(TemplateSettings(), training, seed)
         for arm, numbers in _arms(task, loop, seed, CANDIDATES if full else 2).items():
-            for name, value in numbers.items():
-                found.setdefault(arm, {}).setdefault(name, []).append(value)
+            add_numbers(found.setdefault(arm, {}), numbers)
     steps = {"steps": training.epochs * loop.steps_per_epoch}
     arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
     return {"space": SPACE, "candidates": CANDIDATES, "arms": arms}

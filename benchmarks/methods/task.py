@@ -92,6 +92,12 @@ def digits_task(space_name: str, *, images: int | None = 240, count: int = 6, ch
     return Task(splits, space, paths, {path: float(space.count_macs(path)) for path in paths})
 
 
+def add_numbers(found: dict[str, list[float]], numbers: Mapping[str, float]) -> None:
+    """Puts what one seed gave behind what the seeds before gave, by name; `over_seeds` then tells of each."""
+    for name, value in numbers.items():
+        found.setdefault(name, []).append(value)
+
+
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     """Values of several seeds, their mean and its standard error, None of a single one."""
     mean, error = mean_and_error(values)
