@@ -18,13 +18,16 @@ from kshot_ext.nas.methods.csnas import ContrastiveSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.search.random_search import RandomSearch
+from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.search.tpe import TreeStructuredParzenEstimator
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
 SPACE = "nas-bench-201"
-POPULATION, GENERATIONS = 10, 4
+POPULATION, GENERATIONS = 10, 12  # 120 architectures, as the authors look at
+_TOLD_AFTER = 20, 40, 80  # of them, besides the end
 
 
 def run(
@@ -40,7 +43,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=10_000, count=40) if full else digits_task(SPACE)
+    task = cifar_task(data, truth, SPACE, side=16, images=10_000, count=100) if full else digits_task(SPACE)
     training = TrainingSettings(
         epochs=4 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.05
     )
@@ -48,8 +51,8 @@ def run(
     for seed in seeds:
         loop = task.train(ContrastiveSettings(), training, seed)
         evaluation = _evaluation(task, loop)
-        for method in ("tpe", "random"):
-            add_numbers(found[method], _search(task, evaluation, method, seed, GENERATIONS if full else 2))
+        for arm, searcher in {"tpe": TreeStructuredParzenEstimator(), "random": RandomSearch()}.items():
+            add_numbers(found[arm], _search(task, evaluation, searcher, seed, GENERATIONS if full else 2))
         add_numbers(found["scores"], _ranking(task, evaluation))
     steps = {"steps": training.epochs * loop.steps_per_epoch}
     arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
@@ -62,16 +65,23 @@ def _evaluation(task: Task, loop: TrainingLoop) -> InheritedEvaluation:
     return InheritedEvaluation(loop.method.networks, *images, "batch", loop.method.score_network)
 
 
-def _search(task: Task, evaluation: InheritedEvaluation, method: str, seed: int, generations: int) -> dict[str, float]:
-    """The best loss at the end, the mean over all evaluations of the best so far, and the mean loss looked at."""
+def _search(
+    task: Task, evaluation: InheritedEvaluation, searcher: Searcher, seed: int, generations: int
+) -> dict[str, float]:
+    """The best loss on the way and at the end, the mean over the way, and the mean loss looked at.
+
+    Each searcher goes on from the same random architectures.
+    """
     archive = Archive(evaluation, task.space, SearchLimits(), torch.Generator().manual_seed(seed))
-    search = Generations(archive, SearchSettings(population=POPULATION, generations=generations, method=method))
-    while not search.finished:
-        search.step()
+    archive.evaluate(archive.random(POPULATION))
+    for _ in range(1, generations):
+        archive.evaluate(searcher.ask(archive, POPULATION))
     losses = [result.scores.loss for result in archive.history]
-    return {
-        "best loss": min(losses),
-        "mean best so far": statistics.fmean(itertools.accumulate(losses, min)),
+    best_so_far = list(itertools.accumulate(losses, min))
+    on_the_way = {f"best loss of {count}": best_so_far[count - 1] for count in _TOLD_AFTER if count < len(losses)}
+    return on_the_way | {
+        "best loss": best_so_far[-1],
+        "mean best so far": statistics.fmean(best_so_far),
         "mean loss after the first generation": statistics.fmean(losses[POPULATION:]),
     }
 
