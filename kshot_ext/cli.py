@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,11 @@ from rich.text import Text
 
 from kshot_ext import backend
 
-app = typer.Typer(help="K-shot neural architecture search.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="K-shot neural architecture search.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _whole_number(text: str) -> int:
@@ -25,8 +30,18 @@ def _whole_number(text: str) -> int:
 _NUMBER = {"parser": _whole_number, "metavar": "NUMBER"}
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kshot_ext {version('kshot_ext')}, torch {version('torch')}")
+        raise typer.Exit
+
+
 @app.callback()
-def options() -> None:
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version, and torch's.")
+    ] = False,
+) -> None:
     """K-shot neural architecture search."""
 
 
@@ -66,6 +81,24 @@ Method = Annotated[
 ]
 Shots = Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Images of a step, of the supernet and of networks trained from scratch.", **_NUMBER),
+]
+LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of the supernet.")]
+Precision = Annotated[
+    str | None, typer.Option(help="Of all training: float32 (default), bfloat16, or on CUDA float16.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads of this process; default: one for small images, else one for each core.", min=1),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON; the rest goes to standard error.")]
+PrintConfig = Annotated[
+    bool,
+    typer.Option("--print-config", help="Print all settings as a commented file for --config, and do nothing else."),
+]
 Seed = Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)]
 Device = Annotated[str | None, typer.Option(help="cpu (default), cuda or cuda:N.")]
 Channels = Annotated[
@@ -111,6 +144,9 @@ def search(
     method: Method = None,
     shots: Shots = None,
     epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    precision: Precision = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
     budget: Annotated[
         str | None,
@@ -137,8 +173,14 @@ def search(
     out: Out = None,
     config: Config = None,
     resume: Resume = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
+    from kshot_ext.nas.commands.frame import Output
+    from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.search import search_command
 
     options = {
@@ -149,6 +191,9 @@ def search(
         "method": method,
         "shots": shots,
         "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
         "retrain_epochs": retrain_epochs,
         "budget": budget,
         "bit_budget": bit_budget,
@@ -161,7 +206,10 @@ def search(
         "max_images": max_images,
         "out": _text(out),
     }
-    raise typer.Exit(search_command(options, config, resume, workers, ray_address))
+    if print_config:
+        raise typer.Exit(print_settings("search", options, config, resume))
+    output = Output(quiet=quiet, json=json)
+    raise typer.Exit(search_command(options, config, resume, workers, ray_address, threads, output))
 
 
 @app.command()
@@ -175,6 +223,9 @@ def rank(
     method: Method = None,
     shots: Shots = None,
     epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    precision: Precision = None,
     seed: Seed = None,
     architectures: Annotated[
         int | None, typer.Option(help="How many architectures of the table to evaluate; default 300.", **_NUMBER)
@@ -204,8 +255,14 @@ def rank(
     out: Out = None,
     config: Config = None,
     resume: Resume = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train a supernet and compare how it ranks architectures with a table of their stand-alone accuracies."""
+    from kshot_ext.nas.commands.frame import Output
+    from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.rank import rank_command
 
     options = {
@@ -215,6 +272,9 @@ def rank(
         "method": method,
         "shots": shots,
         "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
         "seed": seed,
         "architectures": architectures,
         "checkpoints": checkpoints,
@@ -228,7 +288,10 @@ def rank(
         "results": _text(results),
         "out": _text(out),
     }
-    raise typer.Exit(rank_command(options, config, resume, workers, ray_address))
+    if print_config:
+        raise typer.Exit(print_settings("rank", options, config, resume))
+    output = Output(quiet=quiet, json=json)
+    raise typer.Exit(rank_command(options, config, resume, workers, ray_address, threads, output))
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,37 @@ def test_a_signal_ends_the_run_with_the_command_that_resumes_it(tmp_path: Path, 
     assert process.returncode == 130
     assert "stopped; what was saved before is safe; go on with: kshot-ext search --resume run" in errors
     assert (tmp_path / "run" / "checkpoints" / "supernet.safetensors").exists()
+
+
+def test_the_version_is_told() -> None:
+    text = CliRunner().invoke(app, ["--version"]).stdout
+    assert text == f"kshot_ext {metadata.version('kshot_ext')}, torch {metadata.version('torch')}\n"
+
+
+def test_the_config_that_is_printed_begins_a_run_like_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["search", "--shots", "3", "--batch-size", "16", "--learning-rate", "0.05", "--precision", "bfloat16"]
+    text = CliRunner().invoke(app, [*asked, "--print-config"]).stdout
+    for line in ("shots = 3", "batch_size = 16", "learning_rate = 0.05", 'precision = "bfloat16"'):
+        assert f"\n{line}\n" in text
+    Path("mine.toml").write_text(text)
+    again = CliRunner().invoke(app, ["search", "--config", "mine.toml", "--print-config", "--seed", "4"]).stdout
+    assert again == text.replace("seed = 0", "seed = 4")
+    refused = CliRunner().invoke(app, ["rank", "--print-config", "--epochs", "0"])
+    assert refused.exit_code == 2
+    assert "training.epochs: expected at least 1, got 0" in refused.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.toml"]
+
+
+def test_the_result_is_printed_for_programs_and_nothing_else(tmp_path: Path) -> None:
+    """In a process of its own, as what it prints is the point, and it sets its threads."""
+    arguments = ["--epochs", "1", "--retrain-epochs", "1", "--channels", "4", "--max-images", "300", "--seed", "2"]
+    arguments += ["--config", "few.toml", "--out", "run", "--threads", "1", "--json", "--quiet"]
+    (tmp_path / "few.toml").write_text("[search]\npopulation = 2\ngenerations = 1\n")
+    ended = subprocess.run(COMMAND + arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    result = json.loads(ended.stdout)
+    assert result.pop("folder") == "run"
+    assert (tmp_path / result.pop("report")).exists()
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert result == {name: value for name, value in kept.items() if name != "run"}

@@ -59,16 +59,29 @@ def override(settings: Settings, changes: Mapping[str, Any], origin: str, prefix
         raise SettingsError(f"{origin}: {prefix}{error}") from error
 
 
+def type_names(hint: Any) -> str:
+    """The types of a setting, for people; that it may be left out is not among them.
+
+    Example:
+        >>> type_names(int | float | None)
+        'a whole number or a number'
+    """
+    return " or ".join(_TYPE_NAMES[kind] for kind in _legal_types(hint) if kind is not NoneType)
+
+
+def _legal_types(hint: Any) -> tuple[type, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _checked(value: Any, hint: Any, place: str) -> Any:
-    legal = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    legal = _legal_types(hint)
     if type(value) is int and not -(2**63) <= value < 2**63:  # nor can it be kept, or be made a float
         raise SettingsError(f"{place}: expected a number that 64 bits hold, as all whole numbers of TOML, got more")
     if type(value) in legal:
         return value
     if type(value) is int and float in legal:
         return float(value)
-    expected = " or ".join(_TYPE_NAMES[kind] for kind in legal if kind is not NoneType)
-    raise SettingsError(f"{place}: expected {expected}, got {value!r}")
+    raise SettingsError(f"{place}: expected {type_names(hint)}, got {value!r}")
 
 
 def as_table(settings: Any) -> dict[str, Any]:

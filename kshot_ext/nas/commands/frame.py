@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,6 +35,7 @@ from kshot_ext.nas.runs.settings import (
     method_asked_for,
     own_classes,
 )
+from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -48,6 +49,30 @@ _CURES = {
 
 class CommandError(Exception):
     """Something that the user can mend; the message says what."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command prints besides errors, which always go to standard error.
+
+    Args:
+        quiet: whether it says nothing on the way, and no result for people either.
+        json: whether it ends with its result as one JSON object on standard output; what it says on the way goes to
+            standard error then.
+    """
+
+    quiet: bool = False
+    json: bool = False
+
+    def console(self) -> Console:
+        """Where it says what it does."""
+        stream = (sys.stderr, "standard error") if self.json else (sys.stdout, "standard output")
+        return Console(file=_StandardStream(*stream), quiet=self.quiet)
+
+    def result(self, values: Mapping[str, Any]) -> None:
+        """Print the result for programs, if that is asked for."""
+        if self.json:
+            _StandardStream(sys.stdout, "standard output").write(strict_json(values, indent=2) + "\n")
 
 
 class Run:
@@ -139,12 +164,16 @@ class Run:
         return f"what was saved before is safe; go on with: {command}"
 
 
-def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]) -> int:
+FOR_PEOPLE = Output()
+
+
+def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str], output: Output = FOR_PEOPLE) -> int:
     """Do what a command does; print errors that the user can mend.
 
     Args:
         body: does it, and prints its result.
         how_to_go_on: what to tell who interrupts it.
+        output: what it prints.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -154,7 +183,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
             stream.reconfigure(errors="backslashreplace")
     try:
         with _termination_as_interrupt():
-            body(Console(file=_StandardStream(sys.stdout, "standard output")))
+            body(output.console())
     except KeyboardInterrupt:
         _complain("\n", f"stopped; {how_to_go_on()}")
         return EXIT_INTERRUPTED
@@ -259,10 +288,13 @@ def tell_findings(console: Console, findings: Findings | None) -> None:
 
 
 @contextmanager
-def suitable_threads(image_shape: tuple[int, int, int]) -> Iterator[None]:
-    """One thread for images so small that threads would spend their time waiting for each other."""
+def suitable_threads(image_shape: tuple[int, int, int], asked: int | None = None) -> Iterator[None]:
+    """As many threads as asked for; else one for images so small that threads would spend their time waiting for each
+    other."""
     before = torch.get_num_threads()
-    if image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
         torch.set_num_threads(1)
     try:
         yield

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from kshot_ext.nas.commands.evaluators import evaluators
 from kshot_ext.nas.commands.frame import (
+    FOR_PEOPLE,
     CommandError,
+    Output,
     Run,
     exit_status,
     print_facts,
@@ -23,7 +25,7 @@ from kshot_ext.nas.commands.frame import (
 )
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
+from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting.rank_outputs import correlations, outputs, rehearse_outputs, summary, write_ranking
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import MetricsLog
@@ -41,6 +43,8 @@ def rank_command(
     resume: Path | None,
     workers: int | None = None,
     ray_address: str | None = None,
+    threads: int | None = None,
+    output: Output = FOR_PEOPLE,
 ) -> int:
     """Run or resume a ranking, and print its result.
 
@@ -50,6 +54,8 @@ def rank_command(
         resume: run folder to go on with, or None to begin a new one.
         workers: processes of Ray that evaluate architectures; None for this process without Ray.
         ray_address: of a running cluster that has them; None for this machine.
+        threads: of this process; None for what suits the images.
+        output: what is printed.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -69,7 +75,7 @@ def rank_command(
                 folder = run.open_folder(settings, data_name, splits, outputs(job))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-            with suitable_threads(splits.image_shape):
+            with suitable_threads(splits.image_shape, threads):
                 result = job.run(folder, metrics, progress)
             try:
                 report = write_ranking(folder, job, result, metrics.records)
@@ -80,8 +86,10 @@ def rank_command(
         print_facts(console, "run", summary(result))
         tell_findings(console, result.findings)
         tell(console, f"report: {report}")
+        places = {"folder": str(folder.path), "report": str(report)}
+        output.result({**places, **ranking_entry(folder.card.run, job, result)})
 
-    return exit_status(body, run.how_to_go_on)
+    return exit_status(body, run.how_to_go_on, output)
 
 
 def _print_correlations(console: Console, title: str, result: RankResult) -> None:

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from kshot_ext.nas.commands.evaluators import evaluators
 from kshot_ext.nas.commands.frame import (
+    FOR_PEOPLE,
+    Output,
     Run,
     exit_status,
     print_facts,
@@ -42,6 +44,8 @@ def search_command(
     resume: Path | None,
     workers: int | None = None,
     ray_address: str | None = None,
+    threads: int | None = None,
+    output: Output = FOR_PEOPLE,
 ) -> int:
     """Run or resume the main job, and print its result; under ``torchrun`` the supernet is trained by all processes.
 
@@ -51,6 +55,8 @@ def search_command(
         resume: run folder to go on with, or None to begin a new one.
         workers: processes of Ray that evaluate populations; None for this process without Ray.
         ray_address: of a running cluster that has them; None for this machine.
+        threads: of this process; None for what suits the images.
+        output: what is printed.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -68,7 +74,7 @@ def search_command(
             resources.callback(run.close)
             run.follows = not processes.leads
             if run.follows:
-                _follow(processes, progress, run)
+                _follow(processes, progress, run, threads)
                 return
             with users_errors(*_LIBRARIES):
                 apply_to_all = resources.enter_context(evaluators(workers, ray_address))
@@ -81,16 +87,17 @@ def search_command(
             processes.from_leader(json.dumps(str(folder.path)))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-            with suitable_threads(splits.image_shape):
+            with suitable_threads(splits.image_shape, threads):
                 result, networks = job.run(folder, metrics, progress)
             report = write_outputs(folder, data_name, job, result, networks, metrics.records)
             metrics.close()
         _print_result(console, result, report)
+        output.result({"folder": str(folder.path), "report": str(report), **result.to_json()})
 
-    return exit_status(body, run.how_to_go_on)
+    return exit_status(body, run.how_to_go_on, output)
 
 
-def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> None:
+def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run, threads: int | None) -> None:
     """Do what a process has to do that ``torchrun`` started beside the one that does the run."""
     with users_errors():
         table = json.loads(processes.from_leader(""))
@@ -99,7 +106,7 @@ def _follow(processes: DataParallel, progress: ConsoleProgress, run: Run) -> Non
         _, splits = load_data(settings, progress)
         job = SearchJob(settings, splits, processes)
     run.path, run.own_classes = Path(json.loads(processes.from_leader(""))), own_classes(settings)
-    with suitable_threads(splits.image_shape):
+    with suitable_threads(splits.image_shape, threads):
         job.follow()
 
 

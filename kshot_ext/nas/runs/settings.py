@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,15 @@ from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, rea
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
-_SHORT_NAMES = {"epochs": ("training", "epochs"), "retrain_epochs": ("retrain", "epochs")}
+_SHORT_NAMES = {
+    "epochs": (("training", "epochs"),),
+    "retrain_epochs": (("retrain", "epochs"),),
+    "batch_size": (("training", "batch_size"), ("retrain", "batch_size")),
+    "learning_rate": (("training", "learning_rate"),),
+    "precision": (("training", "precision"), ("retrain", "precision")),
+}
+"""What one may write instead, on the command line and in files; a short name may set what several stages have."""
+
 _FORMER_PLACES = {"training": ("simplex_", "paths_per_simplex_step")}
 """Beginnings of names that a table had before they moved to ``[method]``."""
 _LEAST = {
@@ -189,11 +197,36 @@ class RankSettings(SupernetSettings):
             raise ValueError(f"bits: a table of results has none, so expected none here, got {self.bits!r}")
 
 
-def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
-    """Merge settings: options win over the file, the file over the base.
+SETTINGS_BY_COMMAND: dict[str, type[SupernetSettings]] = {"search": RunSettings, "rank": RankSettings}
 
-    For short names see :func:`with_table`. A length of warm-up
-    that nobody set is filled in, so that a run's settings say what was used.
+
+def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+    """Settings of a run: :func:`merge_settings`, and what a run's settings have besides.
+
+    Paths are absolute, as a run may be resumed from another working directory. A length of warm-up that nobody set is
+    filled in, so that they say what was used.
+
+    Raises:
+        SettingsError: as there; or if a text cannot be kept.
+    """
+    settings = merge_settings(base, file, options)
+    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
+    absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    training = replace(settings.training, warmup_epochs=settings.training.warm_up)
+    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
+    for name, value in flatten(as_table(replace(settings, out=None))).items():
+        if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
+            raise SettingsError(
+                f"{name}: expected text that settings.toml can keep, which is UTF-8, got {visible(value)}; "
+                "rename the file, or give a link to it"
+            )
+    return settings
+
+
+def merge_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+    """Merge settings: options win over the file, the file over the base. For short names see :func:`with_table`.
+
+    A file may be for all commands: what only another command has is checked, and left out.
 
     Args:
         base: what holds where neither says anything.
@@ -215,7 +248,7 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
         own_options = table.get("method")
         if asked is not None and isinstance(own_options, Mapping):
             table["method"] = {"name": asked, **own_options}  # those of a table that names none are the asked method's
-        settings = with_table(settings, table, str(file))
+        settings = with_table(settings, _of_this_command(settings, table, str(file)), str(file))
     given = {name: value for name, value in options.items() if value is not None}
     settings = with_table(settings, given, "command line")
     if is_own(settings.space) and given.get("space") is None:
@@ -223,25 +256,15 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
             f"space: expected --space {settings.space} on the command line: it runs that file, "
             "which settings read from a file must not do by themselves"
         )
-    # A run may be resumed from another working directory.
-    files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
-    absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
-    training = replace(settings.training, warmup_epochs=settings.training.warm_up)
-    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
-    for name, value in flatten(as_table(replace(settings, out=None))).items():
-        if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
-            raise SettingsError(
-                f"{name}: expected text that settings.toml can keep, which is UTF-8, got {visible(value)}; "
-                "rename the file, or give a link to it"
-            )
     return settings
 
 
 def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> AnySettings:
     """Settings with those of a table put in.
 
-    ``epochs`` and ``retrain_epochs`` are short names of ``training.epochs`` and ``retrain.epochs``, ``method`` is one
-    of ``method.name``. A method named anew comes with its own defaults.
+    ``epochs`` and ``learning_rate`` are short for those of ``training``, ``retrain_epochs`` for ``retrain.epochs``,
+    ``batch_size`` and ``precision`` for those of both, ``method`` for ``method.name``. A method named anew comes with
+    its own defaults.
 
     Args:
         settings: what holds where the table says nothing.
@@ -251,7 +274,7 @@ def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> 
     Raises:
         SettingsError: if a name or a value is illegal.
     """
-    changes = _in_their_places(_without_short_names(table, origin), origin)
+    changes = _in_their_places(_without_short_names(settings, table, origin), origin)
     method = changes.get("method")
     if isinstance(method, Mapping) and isinstance(method.get("name"), str):
         name = with_absolute_path(method["name"])  # a run may be resumed from another working directory
@@ -296,18 +319,38 @@ def check_method_begins(settings: SupernetSettings) -> None:
         raise SettingsError(refusal)
 
 
-def _without_short_names(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def _of_this_command(settings: SupernetSettings, table: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The table without what another command has, and this one has not; that is checked by itself."""
+    own = {name: value for name, value in table.items() if name in _names(settings)}
+    left = {name: value for name, value in table.items() if name not in own}
+    for kind in SETTINGS_BY_COMMAND.values():
+        others = {name: left.pop(name) for name in _names(kind) if name in left}
+        if others:
+            with_table(kind(), others, origin)
+    return {**own, **left}
+
+
+def _names(settings: SupernetSettings | type[SupernetSettings]) -> list[str]:
+    """All names that a table of these settings may have."""
+    names = [field.name for field in fields(settings)]
+    return names + [short for short, places in _SHORT_NAMES.items() if any(place[0] in names for place in places)]
+
+
+def _without_short_names(settings: SupernetSettings, changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
     expanded = dict(changes)
     if isinstance(expanded.get("method"), str):
         expanded["method"] = {"name": expanded["method"]}
-    for short_name, (table, name) in _SHORT_NAMES.items():
+    for short_name, places in _SHORT_NAMES.items():
         if short_name not in expanded:
             continue
         value = expanded.pop(short_name)
-        inner = expanded.get(table, {})
-        if not isinstance(inner, Mapping) or name in inner:
-            raise SettingsError(f"{origin}: {short_name} is short for {table}.{name}; expected one of them")
-        expanded[table] = {**inner, name: value}
+        for table, name in places:
+            if not hasattr(settings, table):
+                continue
+            inner = expanded.get(table, {})
+            if not isinstance(inner, Mapping) or name in inner:
+                raise SettingsError(f"{origin}: {short_name} is short for {table}.{name}; expected one of them")
+            expanded[table] = {**inner, name: value}
     return expanded
 
 
