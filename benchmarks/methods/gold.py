@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.methods.task import over_seeds, trained_anew
 from kshot_ext.nas.datasets import load_splits, open_source
+from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.gold_nas import GoldNAS, GoldNASSettings
@@ -39,8 +40,9 @@ def run(seeds: Sequence[int], quick: bool = False, data: Path | None = None) -> 
     splits = load_splits(
         open_source(data if full else None),
         generator=torch.Generator().manual_seed(0),
-        max_images=4_000 if full else 300,
+        max_images=6_000 if full else 300,
         image_size=16 if full else None,
+        held_out={Part.VALIDATION: 0.05, Part.TEST: 0.5},  # networks of equal cost differ by little
     )
     space = create_space(
         "nas-bench-201",
@@ -52,7 +54,7 @@ def run(seeds: Sequence[int], quick: bool = False, data: Path | None = None) -> 
     training = TrainingSettings(
         epochs=24 if full else 2, batch_size=64, learning_rate=0.05, held_out_share=0.02, label_smoothing=0.0
     )
-    settings = GoldNASSettings(prune_every=0.25, pressure=1e-3, mac_cost=1.0, stable=2, prunings=1)
+    settings = GoldNASSettings(prune_every=0.25, pressure=1e-3, mac_cost=0.2, stable=1, prunings=1)
     if not full:
         settings = GoldNASSettings(prune_every=0.25, pressure=1.0, mac_cost=1.0, stable=0, prunings=4)
     return {"runs": [_run_of(space, splits, training, settings, seed) for seed in seeds]} | {"space": space.name}

@@ -125,7 +125,8 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
         self._costs = self._operation_costs()
         self._prunings = settings.prunings or max(1, len(self.relaxation.cells()) // _CANDIDATES_FOR_ONE)
         self._interval = max(1, round(settings.prune_every * setup.steps_per_epoch))
-        self._least_macs = settings.least_macs * self.result_space.count_macs(self.current)
+        self._whole = self.current
+        self._least_macs = settings.least_macs * self.result_space.count_macs(self._whole)
         self.pressure, self._rise, self._quiet = 0.0, settings.pressure, 0
         self.found: list[Architecture] = []
 
@@ -195,7 +196,7 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
             self.pressure = 0.0
             return
         pruned = self._prune()
-        if pruned and self._quiet > self.settings.stable and before not in self.found:
+        if pruned and self._quiet > self.settings.stable and before not in (self._whole, *self.found):
             self.found.append(before)
         self._quiet = 0 if pruned else self._quiet + 1
         own = self.settings

@@ -80,17 +80,23 @@ def test_a_round_prunes_the_smallest_and_steers_the_pressure(tiny_space, tiny_sp
 
 def test_stable_architectures_are_results_once_pruning_goes_on(tiny_space, tiny_splits):
     method = begin(tiny_space, tiny_splits, stable=1, pressure=0.0).method
-    whole = method.current
-    for _ in range(2):
+    prune = iter(range(tiny_space.num_layers))
+
+    def rounds(quiet: int) -> None:
+        """So many rounds in which nothing is pruned, and one in which a layer loses an operation."""
+        for _ in range(quiet):
+            method.end_round()
+        method.relaxation.logits.data[next(prune), 1] = logit(0.004)
         method.end_round()
-    assert method.found == []
-    method.relaxation.logits.data[0, 1] = logit(0.004)
-    method.end_round()
-    assert method.found == [whole]  # as it was before
-    method.relaxation.logits.data[1, 1] = logit(0.004)
-    method.end_round()
-    assert method.found == [whole]  # too soon after the last
-    assert method.result_space.sets(method.current)[:2] == ((0, 2), (0, 2))
+
+    rounds(quiet=2)
+    assert method.found == []  # nothing had been chosen before
+    stable = method.current
+    rounds(quiet=2)
+    assert method.found == [stable]  # as it was before
+    rounds(quiet=1)
+    assert method.found == [stable]  # too soon after the last
+    assert method.result_space.sets(method.current)[:3] == ((0, 2), (0, 2), (0, 2))
 
 
 def test_no_node_loses_all_operations(cells, tiny_space, tiny_splits):
