@@ -7,6 +7,7 @@ first operator call.
 """
 
 from kshot_ext import backend, distributed, functional, nn, optim, reference
+from kshot_ext.batch_axes import find_batch_axes
 from kshot_ext.convert import ConversionReport, conversion_report, convert, merge
 from kshot_ext.fuse import FusionReport, fuse, unfuse
 from kshot_ext.narrow import narrow
@@ -21,6 +22,7 @@ __all__ = [
     "conversion_report",
     "convert",
     "distributed",
+    "find_batch_axes",
     "functional",
     "fuse",
     "merge",

@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "convert.md").read_text()
 
 @pytest.mark.filterwarnings("error")
 def test_the_code_runs(capsys: pytest.CaptureFixture[str], one_thread: None) -> None:
-    first, second = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (printed,) = re.findall(r"```\n(K-shot layers.*?)```", PAGE, flags=re.DOTALL)
     names: dict = {}
     with pytest.warns(UserWarning, match="scores: its weight is also table.weight"):
@@ -25,3 +25,6 @@ def test_the_code_runs(capsys: pytest.CaptureFixture[str], one_thread: None) -> 
         "mix.weight": 1e-4,
         "mix.bias": 0.0,
     }
+    with pytest.warns(UserWarning, match="self_attn.out_proj: NonDynamicallyQuantizableLinear is a subclass"):
+        exec(third, names)
+    assert capsys.readouterr().out == "SampleRows(axis=1, together=True)\n"

@@ -78,6 +78,8 @@ class KShotBatchNorm2d(KShotModule):
         if not self.affine:
             code = None
         elif code is None:
+            if self._rows is not None:
+                return self._rows.call(self, input, self._code, activation=activation, residual=residual)
             code = self._code
         if self.affine and (code is None or self.check_code):  # a call that is saved where there is nothing to check
             code = self.resolve_code(code)

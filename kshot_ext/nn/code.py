@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from kshot_ext.nn.sample_rows import SampleRows, UnknownRows
+
 
 class KShotModule(nn.Module):
     """Base of the modules that keep K copies of their parameters.
@@ -18,6 +20,7 @@ class KShotModule(nn.Module):
 
     Attributes:
         num_shots: K, the number of copies.
+        sample_rows: where the input has its samples, as `kshot_ext.find_batch_axes` found; None if nobody has told.
         check_code: verify that each code is finite, non-negative and sums to one; costs a device
             synchronisation on CUDA, so it is off unless asked for.
     """
@@ -30,7 +33,13 @@ class KShotModule(nn.Module):
         if isinstance(num_shots, bool) or not isinstance(num_shots, int) or num_shots < 1:
             raise ValueError(f"num_shots must be an int >= 1, got {num_shots!r}")
         self.num_shots = num_shots
+        self.sample_rows: SampleRows | None = None
         self._code: Tensor | None = None
+        self._rows: SampleRows | None = None
+
+    def row_axes(self, input: Tensor) -> range:
+        """The axes of an input that could count samples."""
+        return range(1)
 
     def resolve_code(self, code: Tensor | None) -> Tensor:
         """The code to use: the given one, else the one that `set_code` left here."""
@@ -67,7 +76,7 @@ class KShotModule(nn.Module):
 
     def __getstate__(self) -> dict:
         # A set code may hang on a graph, which neither copies nor pickles; it belongs to a step, not to the model.
-        return {**self.__dict__, "_code": None}
+        return {**self.__dict__, "_code": None, "_rows": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # Module.to(memory_format=...) looks at the rank: show it the copies as one tall plain weight.
@@ -110,7 +119,8 @@ def set_code(model: nn.Module, code: Tensor | None) -> None:
     Args:
         model: any module that holds K-shot layers.
         code: `[K]`, or `[N, K]` for one row per sample; a code with a graph receives gradients. None takes
-            the code away.
+            the code away. Where a network moves its batch (windows, patches, positions first), let its layers know
+            their samples by `kshot_ext.find_batch_axes` before.
 
     Raises:
         ValueError: if `model` has no K-shot layer, or a layer has another number of copies, naming the layer.
@@ -132,8 +142,10 @@ def set_code(model: nn.Module, code: Tensor | None) -> None:
                     f"layer {name or type(layer).__name__!r} keeps {layer.num_shots} copies: "
                     f"code must be [{layer.num_shots}] or [N, {layer.num_shots}], got {list(code.shape)}"
                 )
+    per_sample = code is not None and code.dim() == 2
     for _, layer in layers:
         layer._code = code
+        layer._rows = (layer.sample_rows or UnknownRows()) if per_sample else None
 
 
 def _shown(values: Tensor) -> str:

@@ -67,6 +67,8 @@ class _KShotConv(KShotModule):
         out_channels: int | None = None,
     ) -> Tensor:
         if code is None:
+            if self._rows is not None:
+                return self._rows.call(self, input, self._code, gate=gate, out_channels=out_channels)
             code = self._code
         if code is None or self.check_code:  # a call that is saved where there is nothing to check
             code = self.resolve_code(code)

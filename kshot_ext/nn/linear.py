@@ -51,11 +51,16 @@ class KShotLinear(KShotModule):
         out_features: int | None = None,
     ) -> Tensor:
         if code is None:
+            if self._rows is not None:
+                return self._rows.call(self, input, self._code, gate=gate, out_features=out_features)
             code = self._code
         if code is None or self.check_code:  # a call that is saved where there is nothing to check
             code = self.resolve_code(code)
         width = self._width if out_features is None else out_features
         return KF.kshot_linear(input, self.weight, code, self.bias, gate=gate, out_features=width)
+
+    def row_axes(self, input: Tensor) -> range:
+        return range(input.dim() - 1)
 
     def narrowed(self, plain: nn.Linear) -> KShotLinear:
         layer = super().narrowed(plain)

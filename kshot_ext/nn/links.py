@@ -50,6 +50,8 @@ def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
     if len(value.shape) != 4:
         return False
     if isinstance(conv, KShotConv2d):
+        if conv._rows is not None and not conv._rows.is_first(raw, conv._code):
+            return False
         return prefers_chain(raw, conv.weight, conv._code)
     fits = value.shape[1] == conv.in_channels and conv.out_channels == norm.num_features
     return fits and prefers_chain(raw, conv.weight, None)

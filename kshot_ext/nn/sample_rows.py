@@ -1,0 +1,124 @@
+"""Where the samples of a batch are in a layer's input, so that each gets its own code.
+
+Networks move their batch: windows and patches make many rows of one sample, and some transformers keep positions before
+samples. What a layer's input says of that is a size, and sizes coincide. So a layer is told
+(`kshot_ext.find_batch_axes`); one that was not takes a code per sample only where no other reading is possible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from kshot_ext.nn.code import KShotModule
+
+_HINT = "kshot_ext.find_batch_axes(model, *example) finds out for all layers where their samples are"
+
+
+@dataclass(frozen=True)
+class SampleRows:
+    """How the rows of a layer's input belong to samples.
+
+    Args:
+        axis: of the input, along which samples are told apart.
+        together: where a sample has several rows (windows, patches), whether these follow each other; else all samples'
+            first rows come first, then all second ones.
+    """
+
+    axis: int = 0
+    together: bool = True
+
+    def is_first(self, input: Tensor, code: Tensor) -> bool:
+        """Whether row n of the input is sample n, as the operators want it."""
+        return self.axis == 0 and input.shape[0] == code.shape[0]
+
+    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+        """Run a layer on input that is rearranged so that row n uses row n of the code, and put the output's rows back.
+
+        Raises:
+            ValueError: if the rows are no multiple of the code's.
+        """
+        if self.is_first(input, code):
+            return layer.forward(input, code, **options)
+        if self.axis >= input.dim():
+            raise ValueError(f"{type(layer).__name__}: expected samples on axis {self.axis}, got {list(input.shape)}")
+        rows, samples = input.shape[self.axis], code.shape[0]
+        if rows % samples:
+            raise ValueError(
+                f"{type(layer).__name__}: a code per sample must have N = {rows} rows like axis {self.axis} of input, "
+                f"or a divisor of that where samples have several rows, got {samples}"
+            )
+        each = rows // samples
+
+        def for_all(values: Tensor) -> Tensor:
+            return values.repeat_interleave(each, 0) if self.together else values.repeat(each, 1)
+
+        if (gate := options.get("gate")) is not None and gate.dim() == 2:
+            options["gate"] = for_all(gate)
+        return layer.forward(input.movedim(self.axis, 0), for_all(code), **options).movedim(0, self.axis)
+
+
+class UnknownRows(SampleRows):
+    """Nobody has told: samples are taken to be on axis 0 where no other axis could hold them as well."""
+
+    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+        samples = code.shape[0]
+        places = [axis for axis in layer.row_axes(input) if input.shape[axis] == samples]
+        if places and places[0] == 0 and (len(places) == 1 or samples == 1):
+            return layer.forward(input, code, **options)
+        if places and places[0] == 0:
+            raise ValueError(
+                f"{type(layer).__name__}: a code per sample needs to know which axis of input counts samples, as axes "
+                f"{places} of {list(input.shape)} are of the code's size; {_HINT}"
+            )
+        rows = input.shape[0] if input.dim() else 0
+        raise ValueError(
+            f"{type(layer).__name__}: a code per sample must have N = {rows} rows like input, got {samples}; where "
+            f"samples have several rows, or are on another axis: {_HINT}"
+        )
+
+
+class MixedRows(SampleRows):
+    """No axis keeps samples apart, so no row has a code of its own."""
+
+    why = "its input mixes samples"
+
+    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+        raise ValueError(
+            f"{type(layer).__name__}: a code per sample needs an input whose rows belong to one sample each, but "
+            f"{self.why}, as kshot_ext.find_batch_axes found; give it one code [K]"
+        )
+
+
+class SharedRows(MixedRows):
+    """The input is the same for all samples: a position, an entry of a table."""
+
+    why = "its input is the same whatever the samples are"
+
+
+def rows_that_changed(before: Tensor, after: Tensor, sample: int, samples: int, axes: range) -> SampleRows:
+    """How rows belong to samples, by which of them changed when one sample did.
+
+    Args:
+        before, after: a layer's input.
+        sample, samples: which one of how many changed.
+        axes: that could count samples.
+    """
+    changed = before != after
+    if not changed.any():
+        return SharedRows()
+    of_sample = torch.arange(samples, device=changed.device) == sample
+    possible = []
+    for axis in axes:
+        rows = changed.movedim(axis, 0).reshape(changed.shape[axis], -1).any(dim=1)
+        each, rest = divmod(len(rows), samples)
+        if rest:
+            continue
+        orders = {SampleRows(axis): of_sample.repeat_interleave(each)}
+        orders |= {} if each == 1 else {SampleRows(axis, together=False): of_sample.repeat(each)}
+        possible += [place for place, own in orders.items() if not (rows & ~own).any()]  # padding need not change
+    return possible[0] if len(possible) == 1 else MixedRows()
