@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.methods import METHODS, begin_training
-from kshot_ext.nas.methods.cream import CreamSettings
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method
 from kshot_ext.nas.networks.code_settings import CodeSettings
@@ -41,8 +40,15 @@ from kshot_ext.nas.training.simplex_objectives.objective import StepTools
 from kshot_ext.optim import KShotSGD
 
 EPOCHS = 3
-TOGETHER = ["spos", "setn", "neas", "csnas"]
-"""Methods whose steps are no more than those of paths, so that all that they train can be made float64 from outside."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "kshot": {"simplex_every": 1, "paths_per_simplex_step": 2},
+    "cream": {"board_size": 3, "board_after": 0.0, "matching_images": 3, "matching_every": 1},
+    "neas": {"judged_ensembles": 6, "shrinks": 1},
+    "gold": {"prune_every": 0.5, "prunable_share": 0.3, "pressure": 0.01},
+    "darts-pt": {"score_batches": 1},
+    "dgconv": {"weights_first": 0.0},
+}
+"""Under which methods do in few steps all that they ever do."""
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -137,57 +143,40 @@ def take_simplex_gradients(folder: Path) -> None:
     processes.close(failed=True)  # the other does not listen for more
 
 
-def make_board_trainer(processes: DataParallel, seed: int = 0) -> TrainingLoop:
-    """A training with a board of paths, on noise and in float64 as above."""
-    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4)
-    images = torch.randint(256, (40, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
-    moments = torch.tensor([0.5], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
-    splits = DataSplits(*[ImageSet(images, torch.arange(40) % 3)] * 3, ("one", "two", "three"), *moments)
-    training = TrainingSettings(epochs=2, batch_size=7, learning_rate=0.01, held_out_share=0.25)
-    settings = CreamSettings(board_size=3, board_after=0.0, matching_images=3, matching_every=2)
-    loop = begin_training(settings, space, splits, training, seed=seed, processes=processes)
-    loop.method.supernet.double()
-    loop.method.matching.double()
-    code = loop.method.simplex_net.code
-    loop.method.simplex_net.code = lambda path: code(path).double()
+def method_trainer(name: str, processes: DataParallel) -> TrainingLoop:
+    """The training of a method by two copies, if it takes them: four steps on noise.
+
+    Neither batches nor held-out images divide by 2.
+    """
+    kind = METHODS[name]
+    shape = {"image_shape": (1, 8, 8), "num_classes": 3, "channels": 4}
+    space = create_space("groupable" if name == "dgconv" else "nas-bench-macro", **shape)
+    splits = replace(noise()[1], mean=torch.tensor([0.5]), std=torch.tensor([0.3]))
+    training = TrainingSettings(epochs=2, batch_size=13, learning_rate=0.01, warmup_epochs=1, held_out_share=0.275)
+    shots = 2 if kind.takes_copies else 1
+    settings, codes = kind.Settings(**OPTIONS.get(name, {})), CodeSettings(start="count", free_share_at_start=0.0)
+    loop = begin_training(settings, space, splits, training, shots=shots, codes=codes, seed=3, processes=processes)
+    if kind.takes_copies:
+        read_in_float64(loop.method.simplex_net.operation_branch)
     return loop
 
 
-def train_with_a_board(folder: Path) -> None:
-    processes = join()
-    trainer = make_board_trainer(processes, seed=processes.rank)
-    while processes.leads and not trainer.finished:
-        trainer.train_epoch()
-    processes.close() if processes.leads else processes.follow(trainer)
-    state = trainer.state_dict()
-    torch.save({name: state[name] for name in ("method", "matching")}, folder / f"board-{processes.rank}.pt")
-
-
-def methods_trained(processes: DataParallel) -> dict[str, Any]:
-    """What each method reports of an epoch, and the weights that it leaves. In float64, as above."""
-    space, splits = noise()
-    settings = TrainingSettings(epochs=2, batch_size=7, learning_rate=0.01, held_out_share=0.25)
-    found = {}
-    for name in TOGETHER:
-        loop = begin_training(METHODS[name].Settings(), space, splits, settings, seed=3, processes=processes)
-        for module in loop.method.modules.values():
-            module.double()
-        read_in_float64(loop.method.simplex_net.operation_branch, loop.method.simplex_net.width_branch)
-        batches = loop.random_batches
-        loop.random_batches = lambda images, generator, batches=batches: (
-            (batch.double(), labels) for batch, labels in batches(images, generator)
-        )
-        processes.announce = lambda trainer: None  # all train of their own accord
-        report = asdict(loop.train_epoch())
-        found[name] = [report, {role: module.state_dict() for role, module in loop.method.modules.items()}]
-    return found
+def method_trained(name: str, processes: DataParallel) -> dict[str, Any]:
+    """What a method reports of its epochs, and the state that it leaves. In float64, as above."""
+    processes.announce = lambda trainer: None  # all train of their own accord
+    torch.set_default_dtype(torch.float64)
+    try:
+        loop = method_trainer(name, processes)
+        reports = [asdict(loop.train_epoch()) for _ in range(loop.settings.epochs)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return {"reports": reports, "state": loop.state_dict()}
 
 
 def train_methods(folder: Path) -> None:
     processes = join()
-    found = methods_trained(processes)
-    if processes.leads:
-        torch.save(found, folder / "methods.pt")
+    for name in METHODS:
+        torch.save(method_trained(name, processes), folder / f"{name}-{processes.rank}.pt")
     processes.close(failed=True)  # the other does not listen for more
 
 
@@ -256,7 +245,6 @@ if __name__ == "__main__":
     works = (
         one_step,
         take_simplex_gradients,
-        train_with_a_board,
         train_methods,
         diverge,
         search,

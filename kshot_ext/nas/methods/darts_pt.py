@@ -172,15 +172,17 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
     def score_without(
         self, layer: int, operation: int, batches: Sequence[tuple[Tensor, Tensor]], do: Stepper
     ) -> Scores:
-        """Scores of the mixture with one operation left out; the others keep their weights, which then sum to less."""
+        """Scores of the mixture with one operation left out; the others keep their weights, which then sum to less.
+
+        All processes look at whole batches, as the statistics of a part would be others.
+        """
         weights: Rows = self.relaxation.rows(self.relaxation.softmax().detach())
         weights[layer][operation] = None
-        parts = [do.processes.part(*batch) for batch in batches]
         with self.supernet.coded_mixture(weights) as network, batch_statistics(network), do.forward():
-            scores = evaluate_network(network, [(images, labels) for images, labels, _ in parts])
-        share = parts[0][2]  # of every batch, as they are of one size
-        accuracy, loss = do.processes.summed([share * scores.accuracy, share * scores.loss])
-        return Scores(accuracy, loss)
+            scores = evaluate_network(network, batches)
+        # The mean is what all agree on to the last bit.
+        accuracy, loss = do.processes.summed([scores.accuracy, scores.loss])
+        return Scores(accuracy / do.processes.size, loss / do.processes.size)
 
     def _merits(self, scores: Scores) -> tuple[float, float]:
         """What the supernet is worth by the criterion, then by the loss."""

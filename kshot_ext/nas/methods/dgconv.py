@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.convert import convert, merge
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
@@ -22,6 +23,7 @@ from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.optimization import Tally, decay_groups
 from kshot_ext.nn import DynamicGroupConv2d, export_dynamic_groups
+from kshot_ext.nn.code import set_code
 from kshot_ext.optim import KShotSGD
 
 _LARGEST_PUSH = 0.1  # of all gates together in a step, in units of their learning rate
@@ -90,6 +92,7 @@ class DynamicGroups(Method[DynamicGroupSettings]):
                 f"method dgconv: expected space groupable, whose layers choose groups, got {self.space.name}"
             )
         self.network = build_network(self.space, setup.generator("supernet")).to(setup.device)
+        _set_only_code(self.network)
         self.layers = [layer for layer in self.network.modules() if isinstance(layer, DynamicGroupConv2d)]
         gates = [layer.group_gates for layer in self.layers]
         if settings.gate_start > 0:
@@ -118,7 +121,7 @@ class DynamicGroups(Method[DynamicGroupSettings]):
 
     def exported(self) -> nn.Module:
         """The network as it is now, as the space builds it for :attr:`learnt`: of ordinary convolutions in groups."""
-        network = export_dynamic_groups(self.network)
+        network = merge(export_dynamic_groups(self.network), torch.ones(1, device=self.setup.device))
         for block in network.modules():
             if isinstance(block, GroupableBlock):
                 _sort_channels(block)
@@ -184,6 +187,7 @@ class GroupedNetworks:
     @contextmanager
     def network(self, architecture: Architecture) -> Iterator[nn.Module]:
         """Inside the context the network under as many open gates as the architecture's groups ask for."""
+        _set_only_code(self.whole)  # which a copy, sent to another process, has left behind
         layers = [layer for layer in self.whole.modules() if isinstance(layer, DynamicGroupConv2d)]
         kept = [layer.group_gates.detach().clone() for layer in layers]
         try:
@@ -198,14 +202,21 @@ class GroupedNetworks:
 
 
 def build_network(space: Groupable, generator: torch.Generator) -> nn.Module:
-    """The space's network with as many gates in each 3x3 convolution as the space has numbers of groups."""
+    """The space's network with as many gates in each 3x3 convolution as the space has numbers of groups.
+
+    All its layers are K-shot layers of one copy, as those of supernets are: then several processes can train it.
+    """
     shape = space.full_shape
     with seeded_by(generator):
         layers = [space.candidate("groups_1", layer) for layer in shape.layers]
         for block, names in zip(layers, map(space.operations, range(space.num_layers))):
             _make_dynamic(block, len(names) - 1)
         network = space.assemble(space.stem(shape.stem), layers, space.head(shape.head))
-    return network.to(memory_format=torch.channels_last)  # as the image batches are
+    return convert(network.to(memory_format=torch.channels_last), 1)  # as the image batches are
+
+
+def _set_only_code(network: nn.Module) -> None:
+    set_code(network, next(network.parameters()).new_ones(1))
 
 
 @torch.no_grad()

@@ -137,6 +137,15 @@ class DataParallel:
         if self.group is not None:
             synchronize_batch_norm(supernet, self.group)
 
+    def check_batch_size(self, size: int) -> None:
+        """Refuses batches of which a process would get nothing.
+
+        Raises:
+            ValueError: if there are fewer images than processes.
+        """
+        if size < self.size:
+            raise ValueError(f"batch_size: expected at least one image for each of {self.size} processes, got {size}")
+
     def part(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
         """This process's part of a batch, and its share of the images, by which its mean loss counts.
 
@@ -145,10 +154,7 @@ class DataParallel:
         Raises:
             ValueError: if there are fewer images than processes.
         """
-        if len(images) < self.size:
-            raise ValueError(
-                f"batch_size: expected at least one image for each of {self.size} processes, got {len(images)}"
-            )
+        self.check_batch_size(len(images))
         part = self.part_of(images)
         return part, self.part_of(labels), len(part) / len(images)
 

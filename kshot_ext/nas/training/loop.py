@@ -208,6 +208,7 @@ class TrainingLoop(EpochTrainer):
         splits = splits if method.needs_labels else splits.unlabelled()
         self.method = method
         self.processes = processes or DataParallel()
+        self.processes.check_batch_size(settings.batch_size)
         for module in method.modules.values():
             self.processes.prepare(module)
         images, self.held_out = hold_out(splits.train, settings.held_out_share)

@@ -21,7 +21,8 @@ from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
-from kshot_ext.nn import ChannelPermutation, DynamicGroupConv2d
+from kshot_ext.nn import ChannelPermutation, DynamicGroupConv2d, KShotBatchNorm2d
+from kshot_ext.nn.code import set_code
 
 TRAINING = TrainingSettings(epochs=5, batch_size=8, warmup_epochs=0, held_out_share=0.25)
 SPACE = create_space("groupable", image_shape=(1, 8, 8), num_classes=3, channels=4)
@@ -69,6 +70,7 @@ def test_a_gate_is_told_of_loss_and_penalty(tiny_splits):
 
     def watched(images, labels, do):
         twin, before = copy.deepcopy(method.network), gates_of(method)
+        set_code(twin, torch.ones(1))
         loss = F.cross_entropy(twin(images), labels, label_smoothing=TRAINING.label_smoothing)
         gates = [layer.group_gates for layer in twin.modules() if isinstance(layer, DynamicGroupConv2d)]
         push = torch.stack(torch.autograd.grad(loss, gates)) + 0.6 / 12
@@ -126,7 +128,9 @@ def test_interleaved_groups_are_sorted_by_the_layers_around_them(tiny_splits):
     patterns = itertools.product((1.0, -1.0), repeat=3)
     for layer, pattern in zip(method.layers, patterns):
         layer.group_gates.data.copy_(torch.tensor(pattern))
-    for norm in (layer for layer in method.network.modules() if isinstance(layer, nn.BatchNorm2d)):
+    norms = [layer for layer in method.network.modules() if isinstance(layer, KShotBatchNorm2d)]
+    assert len(norms) == 20
+    for norm in norms:
         for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
             values.uniform_(0.5, 1.5)
     method.network.eval()
