@@ -12,9 +12,10 @@ from torch.nn.utils import parametrize
 
 from kshot_ext import functional as KF
 from kshot_ext.nn import KShotModule
+from kshot_ext.nn.conversions import registered_ancestor
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
-from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
+from kshot_ext.nn.forms import kshot_form, plain_class, plain_form, take_form
 from kshot_ext.nn.fused_form import unfuse_modules
 from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
@@ -61,8 +62,7 @@ def conversion_report(model: nn.Module) -> ConversionReport:
     swapped = {}
     for name, layer in model.named_modules():
         if isinstance(layer, KShotModule):
-            kinds = (plain.__name__ for kshot, plain in PLAIN_CLASSES.items() if isinstance(layer, kshot))
-            swapped[name] = next(kinds, type(layer).__name__)
+            swapped[name] = (layer.plain or type(layer)).__name__
     plain = dict.fromkeys(able, "it is plain, and convert would swap it")
     order = {name: position for position, (name, _) in enumerate(model.named_modules())}
     return ConversionReport(swapped, dict(sorted({**left, **plain}.items(), key=lambda item: order[item[0]])))
@@ -140,12 +140,13 @@ def convert(
 
     for name in able:
         layer = layers[name]
-        old, new = plain_form(layer, type(layer)), kshot_form(layer, num_shots)
+        new = kshot_form(layer, num_shots)
+        old = plain_form(new)
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
     turn_off_fast_paths(converted)
     fuse_modules(converted)
-    surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
+    surprising = {name: why for name, why in left.items() if registered_ancestor(type(layers[name]))}
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
     return converted
@@ -179,7 +180,8 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, KShotModule)}
     if not originals:
         raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
-    kinds = {name: _plain_kind(name, layer) for name, layer in originals.items()}
+    for name, layer in originals.items():
+        _require_plain_form(name, layer)
     _require_own_dictionaries(model)
     codes = {name: _code_of(name, layer, code) for name, layer in originals.items()}
     merged = copy_model(model)
@@ -196,9 +198,9 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
             vars(by_use[use]).update(vars(dictionary))
         return by_use[use]
 
-    for name, kind in kinds.items():
+    for name in originals:
         layer = layers[name]
-        new = plain_form(layer, kind)
+        new = plain_form(layer)
         old = kshot_form(new, layer.num_shots)
         parameters: dict[str, Tensor | None] = dict(new._parameters)
         for own, wanted in parameters.items():
@@ -215,20 +217,19 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     return merged
 
 
-def _plain_kind(name: str, layer: KShotModule) -> type[nn.Module]:
-    """The plain class of a K-shot layer that has one, and no other parameters than that class."""
+def _require_plain_form(name: str, layer: KShotModule) -> None:
+    """Refuse a K-shot layer that has no plain form, or other parameters than that."""
     computed = set(layer.parametrizations) if parametrize.is_parametrized(layer) else set()
-    kind = PLAIN_CLASSES.get(type(layer).__base__ if computed else type(layer))
+    kind = plain_class(layer)
     if kind is None:
         raise ValueError(f"layer {name!r}: merge knows no plain form of {type(layer).__name__}")
     found = computed | {own for own, parameter in layer._parameters.items() if parameter is not None}
-    wanted = {own for own, parameter in plain_form(layer, kind)._parameters.items() if parameter is not None}
+    wanted = {own for own, parameter in plain_form(layer)._parameters.items() if parameter is not None}
     if found != wanted:
         raise ValueError(
             f"layer {name!r}: expected the parameters {sorted(wanted)} of a {kind.__name__}, got {sorted(found)}; if a "
             "hook computes the weight, make it permanent first (torch.nn.utils.prune.remove, remove_weight_norm, ...)"
         )
-    return kind
 
 
 def _require_own_dictionaries(model: nn.Module) -> None:

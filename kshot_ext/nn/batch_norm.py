@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
 
 
@@ -30,6 +33,7 @@ class KShotBatchNorm2d(KShotModule):
         torch.Size([4, 8, 5, 5])
     """
 
+    plain = nn.BatchNorm2d
     process_group: dist.ProcessGroup | None = None
 
     def __init__(
@@ -103,6 +107,11 @@ class KShotBatchNorm2d(KShotModule):
             **where,
         )
 
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+        return {name: getattr(layer, name) for name in names}
+
     def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
         layer = super().narrowed(plain)
         layer.num_features = plain.num_features
@@ -117,6 +126,9 @@ class KShotBatchNorm2d(KShotModule):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}, num_shots={self.num_shots}"
         )
+
+
+register_conversion(nn.BatchNorm2d, KShotBatchNorm2d.from_plain, KShotBatchNorm2d.to_plain)
 
 
 def count_batch(norm: nn.Module) -> float:

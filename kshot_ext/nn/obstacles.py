@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kshot_ext.nn.code import KShotModule
-from kshot_ext.nn.forms import KSHOT_CLASSES, kshot_form, plain_form
+from kshot_ext.nn.conversions import conversion_of, registered_ancestor
+from kshot_ext.nn.forms import kshot_form, plain_form
 from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -64,14 +65,14 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
     for name, module in model.named_modules():
         if isinstance(module, KShotModule) or module in parts_of_others:
             continue
-        if type(module) in KSHOT_CLASSES:
+        if conversion_of(type(module)) is not None:
             reason = wrapped.get(module) or _own_obstacle(module)
             if reason is None and module in read:
                 reason = read[module]
             if reason is None:
                 able[name] = module
                 continue
-        elif not _holds_tensors(module) and not isinstance(module, tuple(KSHOT_CLASSES)):
+        elif not _holds_tensors(module) and registered_ancestor(type(module)) is None:
             continue
         else:
             reason = _unknown_kind(module)
@@ -165,9 +166,9 @@ def _unknown_kind(module: nn.Module) -> str:
         return f"{kind} does not know its shapes yet: call the model once before convert"
     if parametrize.is_parametrized(module):
         return f"its {' and '.join(module.parametrizations)} is computed (torch.nn.utils.parametrize)"
-    for plain in KSHOT_CLASSES:
-        if isinstance(module, plain):
-            return f"{kind} is a subclass of {plain.__name__}, and may mean something else by its weight"
+    ancestor = registered_ancestor(type(module))
+    if ancestor is not None:
+        return f"{kind} is a subclass of {ancestor.__name__}, and may mean something else by its weight"
     return f"{kind} has no K-shot form"
 
 
@@ -177,7 +178,7 @@ def _own_obstacle(layer: nn.Module) -> str | None:
         return f"it holds modules of its own: {', '.join(layer._modules)}"
     if any(p is not None and p.numel() == 0 for p in layer._parameters.values()):
         return "its weight or bias has no elements"
-    plain = plain_form(layer, type(layer))
+    plain = plain_form(kshot_form(layer, 1))
     return (
         _table_obstacle(layer, plain)
         or _parameter_obstacle(layer)

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from kshot_ext.nn.conversions import names_of_kinds
 from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
-from kshot_ext.nn.forms import KSHOT_CLASSES
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.reached_code import (
     callables_on,
@@ -39,7 +39,6 @@ _TENSORS = _TABLES | {"weight", "bias", "_conv_forward"}
 _BY_NAME = frozenset({"getattr", "__getattr__", "__getattribute__", "vars"})
 _TELLS_NO_VALUES = frozenset({"dtype", "device", "requires_grad", "is_cuda", "layout"})
 _WALKS = frozenset({"modules", "named_modules", "get_submodule"})
-_LAYER_CLASSES = frozenset(kind.__name__ for plain in KSHOT_CLASSES for kind in plain.__mro__) - {"Module", "object"}
 _ITEM = "[]"
 _TABLES_OF_MODULES = frozenset(vars(nn.Module()))
 _READS = "reads its weight or asks for its type"
@@ -160,14 +159,18 @@ def _as_tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
-@functools.lru_cache(maxsize=4096)
 def _reads(function: FunctionType) -> frozenset[_Read]:
+    return _reads_given(function, names_of_kinds())
+
+
+@functools.lru_cache(maxsize=4096)
+def _reads_given(function: FunctionType, layer_classes: frozenset[str]) -> frozenset[_Read]:
     names = names_in(function.__code__)
     if not names & (_TENSORS | _BY_NAME | {"isinstance", "type"}):
         return frozenset()
     tree = tree_of(function)
     if tree is None:  # any layer may be meant
-        return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (_TENSORS | _LAYER_CLASSES) else ())
+        return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (_TENSORS | layer_classes) else ())
     receiver = _first_argument(function)
     harmless = {id(part) for node in ast.walk(tree) for part in _told_without_values(node)}
     return frozenset(
@@ -206,7 +209,7 @@ def _owner_of_what_is_read(node: ast.AST, function: FunctionType) -> ast.expr | 
         return node.value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
         name, first = node.func.id, node.args[0]
-        if name == "type" and len(node.args) == 1 and names_in(function.__code__) & _LAYER_CLASSES:
+        if name == "type" and len(node.args) == 1 and names_in(function.__code__) & names_of_kinds():
             return first
         if name == "isinstance" and len(node.args) == 2 and _may_be_a_layer_class(node.args[1], function):
             return first
@@ -228,12 +231,12 @@ def _may_be_a_layer_class(node: ast.expr, function: FunctionType) -> bool:
         return any(_may_be_a_layer_class(part, function) for part in (node.left, node.right))
     if isinstance(node, ast.Attribute):
         of_an_object = isinstance(node.value, ast.Name) and node.value.id not in function.__globals__
-        return node.attr in _LAYER_CLASSES or of_an_object
+        return node.attr in names_of_kinds() or of_an_object
     if not isinstance(node, ast.Name):
         return not isinstance(node, ast.Constant)
     value = {**vars(builtins), **function.__globals__}.get(node.id)
     classes = value if isinstance(value, tuple) else (value,)
-    return any(not isinstance(kind, type) or kind.__name__ in _LAYER_CLASSES for kind in classes)
+    return any(not isinstance(kind, type) or kind.__name__ in names_of_kinds() for kind in classes)
 
 
 def _read_of(owner: ast.expr, receiver: str | None, whole: bool) -> _Read:
