@@ -144,6 +144,7 @@ def convert(
         old = plain_form(new)
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
+        layer.settle_copies()
     turn_off_fast_paths(converted)
     fuse_modules(converted)
     surprising = {name: why for name, why in left.items() if registered_ancestor(type(layers[name]))}

@@ -1,4 +1,4 @@
-"""K-shot batch norm: `torch.nn.BatchNorm2d` with K copies of its affine parameters."""
+"""K-shot batch norms: `torch.nn.BatchNorm1d/2d/3d` with K copies of their affine parameters."""
 
 from __future__ import annotations
 
@@ -13,54 +13,14 @@ from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
 
+ACTIVATION_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
+"""The modules that `batch_norm_act` does in its pass, by their classes, exactly."""
 
-class KShotBatchNorm2d(KShotModule):
-    """`torch.nn.BatchNorm2d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
 
-    `forward(input, code=None, *, activation="identity", residual=None)` is `batch_norm_act` with this layer's
-    parameters. An input of fewer channels uses the leading part of everything. Without affine parameters no
-    code is needed.
+class NormalisesBatch(KShotModule):
+    """Base of the K-shot layers that normalise by the batch: affine parameters `[K, C]`, running statistics `[C]`."""
 
-    Args:
-        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
-
-    Attributes:
-        process_group: processes whose joined batch gives the statistics in training; None for this one's alone. See
-            `kshot_ext.distributed.synchronize_batch_norm`. Copies and pickles are without.
-
-    Example:
-        >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
-        torch.Size([4, 8, 5, 5])
-    """
-
-    plain = nn.BatchNorm2d
     process_group: dist.ProcessGroup | None = None
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        num_shots: int = 8,
-    ) -> None:
-        super().__init__(num_shots)
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
-        where = {"device": device, "dtype": dtype}
-        self.register_parameter(
-            "weight", nn.Parameter(torch.ones(num_shots, num_features, **where)) if affine else None
-        )
-        self.register_parameter("bias", nn.Parameter(torch.zeros(num_shots, num_features, **where)) if affine else None)
-        tracked = track_running_stats
-        self.register_buffer("running_mean", torch.zeros(num_features, **where) if tracked else None)
-        self.register_buffer("running_var", torch.ones(num_features, **where) if tracked else None)
-        self.register_buffer(
-            "num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device) if tracked else None
-        )
 
     def reset_running_stats(self) -> None:
         """Set the running statistics to those of a new layer."""
@@ -69,16 +29,10 @@ class KShotBatchNorm2d(KShotModule):
             self.running_var.fill_(1)
             self.num_batches_tracked.zero_()
 
-    def forward(
-        self,
-        input: Tensor,
-        code: Tensor | None = None,
-        *,
-        activation: str = "identity",
-        residual: Tensor | None = None,
+    def normalised(
+        self, input: Tensor, code: Tensor | None = None, activation: str = "identity", residual: Tensor | None = None
     ) -> Tensor:
-        if input.dim() != 4:
-            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
+        """`batch_norm_act` of `[N, C, H, W]` with this layer's parameters."""
         if not self.affine:
             code = None
         elif code is None:
@@ -107,19 +61,49 @@ class KShotBatchNorm2d(KShotModule):
             **where,
         )
 
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
+
+
+class _KShotBatchNorm(NormalisesBatch):
+    """Shared by the three classes below."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        num_shots: int = 8,
+    ) -> None:
+        super().__init__(num_shots)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        where = {"device": device, "dtype": dtype}
+        self.register_parameter(
+            "weight", nn.Parameter(torch.ones(num_shots, num_features, **where)) if affine else None
+        )
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_shots, num_features, **where)) if affine else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", torch.zeros(num_features, **where) if tracked else None)
+        self.register_buffer("running_var", torch.ones(num_features, **where) if tracked else None)
+        self.register_buffer(
+            "num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device) if tracked else None
+        )
+
     @classmethod
     def geometry(cls, layer: nn.Module) -> dict[str, Any]:
         names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
         return {name: getattr(layer, name) for name in names}
 
-    def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
+    def narrowed(self, plain: nn.Module) -> _KShotBatchNorm:
         layer = super().narrowed(plain)
         layer.num_features = plain.num_features
         layer.process_group = self.process_group
         return layer
-
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
 
     def extra_repr(self) -> str:
         return (
@@ -128,7 +112,85 @@ class KShotBatchNorm2d(KShotModule):
         )
 
 
-register_conversion(nn.BatchNorm2d, KShotBatchNorm2d.from_plain, KShotBatchNorm2d.to_plain)
+class KShotBatchNorm1d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm1d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None)`, the input `[N, C]` or `[N, C, L]`, is `batch_norm_act` with this layer's parameters.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm1d`.
+
+    Example:
+        >>> KShotBatchNorm1d(8, num_shots=2)(torch.randn(4, 8), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8])
+    """
+
+    plain = nn.BatchNorm1d
+
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if input.dim() not in (2, 3):
+            raise ValueError(f"input must have shape [N, C] or [N, C, L], got {list(input.shape)}")
+        image = input[..., None] if input.dim() == 3 else input[..., None, None]
+        return self.normalised(image, code).reshape(input.shape)
+
+
+class KShotBatchNorm2d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm2d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None, *, activation="identity", residual=None)` is `batch_norm_act` with this layer's
+    parameters. An input of fewer channels uses the leading part of everything. Without affine parameters no
+    code is needed.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
+
+    Attributes:
+        process_group: processes whose joined batch gives the statistics in training; None for this one's alone. See
+            `kshot_ext.distributed.synchronize_batch_norm`. Copies and pickles are without.
+
+    Example:
+        >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    plain = nn.BatchNorm2d
+
+    def forward(
+        self,
+        input: Tensor,
+        code: Tensor | None = None,
+        *,
+        activation: str = "identity",
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        if input.dim() != 4:
+            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
+        return self.normalised(input, code, activation, residual)
+
+
+class KShotBatchNorm3d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm3d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None)`, the input `[N, C, D, H, W]`, is `batch_norm_act` with this layer's parameters.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm3d`.
+
+    Example:
+        >>> KShotBatchNorm3d(8, num_shots=2)(torch.randn(4, 8, 2, 5, 5), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8, 2, 5, 5])
+    """
+
+    plain = nn.BatchNorm3d
+
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if input.dim() != 5:
+            raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
+        return self.normalised(input.flatten(3), code).unflatten(3, input.shape[3:])
+
+
+for _kind in (KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d):
+    register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)
 
 
 def count_batch(norm: nn.Module) -> float:

@@ -26,6 +26,7 @@ class KShotModule(nn.Module):
     """
 
     plain: ClassVar[type[nn.Module] | None] = None
+    parts_read: ClassVar[frozenset[str]] = frozenset()  # parts whose weight its forward reads, K-shot ones too
     num_shots: int
     check_code: bool = False
 
@@ -62,6 +63,9 @@ class KShotModule(nn.Module):
     def to_plain(self) -> nn.Module:
         """A plain layer with the geometry of this one, on the meta device."""
         return self.plain(**self.geometry(self), device="meta")
+
+    def settle_copies(self) -> None:
+        """Make equal again what must be equal in all copies, after noise was added to them."""
 
     def narrowed(self, plain: nn.Module) -> KShotModule:
         """This layer with the channel counts of a plain one: it uses the leading channels of the same tensors.
