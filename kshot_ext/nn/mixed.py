@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -160,7 +160,7 @@ def mixed_parameters(
         )
     if code.dim() == 2 and len(code) != samples:
         raise ValueError(f"a code per sample must have N = {samples} rows like input, got {len(code)}")
-    values = iter(_mixed(present, code))
+    values = iter(mixed_tensors(present, code))
     return {name: None if each is None else next(values) for name, each in dictionaries.items()}
 
 
@@ -189,8 +189,11 @@ def _empty(shape: tuple[int, ...]) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, device="meta"))
 
 
-def _mixed(dictionaries: list[Tensor], code: Tensor) -> list[Tensor]:
-    """Each dictionary `[K, ...]` mixed by a code, `[K]` or `[N, K]`; a number has no channels, and is given one."""
-    with_channels = [each if each.dim() > 1 else each[:, None] for each in dictionaries]
-    values = KF.mix_weights(with_channels, code)
-    return [value if each.dim() > 1 else value[..., 0] for value, each in zip(values, dictionaries)]
+def mixed_tensors(dictionaries: Sequence[Tensor], code: Tensor) -> list[Tensor]:
+    """Each dictionary `[K, ...]`, a number's `[K]` too, mixed by a code `[K]` or `[N, K]`: `[...]` or `[N, ...]`."""
+    of_usual_rank = [each if 2 <= each.dim() <= 6 else each.reshape(len(each), -1) for each in dictionaries]
+    values = KF.mix_weights(of_usual_rank, code)
+    return [
+        value if each is given else value.reshape((*code.shape[:-1], *given.shape[1:]))
+        for value, each, given in zip(values, of_usual_rank, dictionaries)
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from types import ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +51,12 @@ class Holder(NamedTuple):
         return f"{self.module_name}.{self.name}" if self.module_name else self.name
 
 
-def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def sort_layers(
+    model: nn.Module, by_choice: Mapping[nn.Module, str] = MappingProxyType({})
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """The plain layers of a model that can become K-shot ones, by name, and why its other modules with tensors cannot.
+
+    Those in `by_choice` stay, each for the reason given there.
 
     K-shot layers are in neither.
     """
@@ -60,7 +64,7 @@ def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
     parts_of_others = {part for module in lists for part in module.modules()}  # they compute another layer's tensor
     wrapped = _inside_wrappers(model)
     obstacles = {
-        module: wrapped.get(module) or _own_obstacle(module)
+        module: by_choice.get(module) or wrapped.get(module) or _own_obstacle(module)
         for module in model.modules()
         if conversion_of(type(module)) is not None and module not in parts_of_others
     }
