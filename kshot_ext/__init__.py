@@ -12,6 +12,7 @@ from kshot_ext.convert import ConversionReport, conversion_report, convert, merg
 from kshot_ext.fuse import FusionReport, fuse, unfuse
 from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.autotune import set_autotune
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "nn",
     "optim",
     "reference",
+    "register_conversion",
     "set_autotune",
     "set_code",
     "unfuse",

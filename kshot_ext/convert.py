@@ -4,81 +4,66 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from kshot_ext import functional as KF
 from kshot_ext.nn import KShotModule
+from kshot_ext.nn.conversion_report import ConversionReport, report_on
+from kshot_ext.nn.conversions import registered_ancestor
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
-from kshot_ext.nn.forms import KSHOT_CLASSES, PLAIN_CLASSES, kshot_form, plain_form, take_form
+from kshot_ext.nn.forms import kshot_form, plain_form, take_form
 from kshot_ext.nn.fused_form import unfuse_modules
 from kshot_ext.nn.fusing import fuse_modules
-from kshot_ext.nn.obstacles import holders_of_tensors, sort_layers
-from kshot_ext.nn.shots import stack_shots
+from kshot_ext.nn.merging import code_of, dictionary, leading, require_own_dictionaries, require_plain_form
+from kshot_ext.nn.mixed import mixed_tensors
+from kshot_ext.nn.obstacles import sort_layers
+from kshot_ext.nn.selection import Selection, left_by_choice
+from kshot_ext.nn.shots import perturbed_copies, stack_shots
 
 _MOST_NAMED = 8
 """Layers that a warning or error names; the report names all."""
 
 
-@dataclass(frozen=True)
-class ConversionReport:
-    """What of a model is K-shot, and what is not, and why.
-
-    Attributes:
-        swapped: names of the K-shot layers, and of the plain kind that each stands for.
-        left: names of the other modules with parameters or buffers of their own, and the reason of each.
-    """
-
-    swapped: Mapping[str, str]
-    left: Mapping[str, str]
-
-    def __str__(self) -> str:
-        lines = [f"K-shot layers: {len(self.swapped)}"]
-        lines += [f"  {name or '(the model itself)'}: {kind}" for name, kind in self.swapped.items()]
-        lines += [f"left as they are: {len(self.left)}"]
-        lines += [f"  {name or '(the model itself)'}: {reason}" for name, reason in self.left.items()]
-        return "\n".join(lines)
-
-
-def conversion_report(model: nn.Module) -> ConversionReport:
+def conversion_report(
+    model: nn.Module, *, include: Selection | None = None, exclude: Selection | None = None
+) -> ConversionReport:
     """Tell which layers of a model are K-shot layers, and why the others are not.
 
-    It is read off the model as it is now, so it holds after further edits too.
+    It is read off the model as it is now, so it holds after further edits too. Of a plain model it tells what `convert`
+    would do.
+
+    Args:
+        model: any module.
+        include, exclude: as in `convert`.
 
     Example:
-        >>> kshot = convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)), num_shots=2)
+        >>> kshot = convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8)), num_shots=2)
         >>> print(conversion_report(kshot))
-        K-shot layers: 1
-          0: Conv2d
-        left as they are: 1
-          1: GroupNorm has no K-shot form
+        K-shot layers: 1, with 224 parameters of one copy (96.6%)
+          0  Conv2d  224
+        left as they are: 1, with 8 parameters (3.4%)
+          1  8  PReLU has no K-shot form
     """
-    able, left = sort_layers(model)
-    swapped = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, KShotModule):
-            kinds = (plain.__name__ for kshot, plain in PLAIN_CLASSES.items() if isinstance(layer, kshot))
-            swapped[name] = next(kinds, type(layer).__name__)
-    plain = dict.fromkeys(able, "it is plain, and convert would swap it")
-    order = {name: position for position, (name, _) in enumerate(model.named_modules())}
-    return ConversionReport(swapped, dict(sorted({**left, **plain}.items(), key=lambda item: order[item[0]])))
+    return report_on(model, left_by_choice(model, include, exclude))
 
 
 def convert(
     model: nn.Module,
     num_shots: int = 8,
     *,
+    include: Selection | None = None,
+    exclude: Selection | None = None,
     perturbation: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Copy a model with K-shot layers in the place of its plain ones.
 
-    Swaps `Conv1d`, `Conv2d`, `Conv3d`, `Linear` and `BatchNorm2d`, and layers with bits (`nn.QuantisedConv2d`,
-    `nn.QuantisedLinear`), which then quantise the mixed weight. The first copy of every weight is the model's own,
+    Swaps convolutions, transposed ones too, `Linear`, `BatchNorm1d/2d/3d`, `GroupNorm`, `LayerNorm`, `Embedding`,
+    `MultiheadAttention`, layers of timm and torchvision that are close to them, layers with bits
+    (`nn.QuantisedConv2d`, `nn.QuantisedLinear`), which then quantise the mixed weight, and what
+    `kshot_ext.register_conversion` was told of. The first copy of every weight is the model's own,
     the others
 
         weight[k] = weight + perturbation * rms(weight) * noise,   noise ~ N(0, 1),
@@ -90,9 +75,9 @@ def convert(
     results and names stay, and with a hook on either of them they run one by one.
 
     Layers and parameters used in several places stay shared; mode, attributes, hooks, `requires_grad`, dtype, device
-    and memory format stay. A layer that cannot be swapped without a change of meaning stays as it is: subclasses,
-    layers whose weight is computed by a hook or a parametrisation, tied to a layer of another kind, or read by their
-    parent's code, and more. A warning names them, `kshot_ext.conversion_report` gives the reason of each.
+    and memory format stay. A layer that cannot be swapped without a change of meaning stays as it is: other
+    subclasses, layers whose weight is computed by a hook or a parametrisation, tied to a layer of another kind, or read
+    by their parent's code, and more. A warning names them, `kshot_ext.conversion_report` gives the reason of each.
 
     The result is another model with other parameters, as of `copy.deepcopy`. So make optimisers after it. A bias or a
     scale has two dimensions in it, `[K, C]`: who sorts parameters by `p.ndim` must take one off in K-shot layers.
@@ -100,6 +85,9 @@ def convert(
     Args:
         model: any module; left untouched.
         num_shots: K, the number of copies.
+        include: the layers to swap: a pattern of names as in a shell (`"features.*"`), several, or a function
+            `(name, module) -> bool`. A pattern that fits a module means all layers in it; default: all.
+        exclude: layers to leave, in the same way; it goes before `include`.
         perturbation: size of the noise relative to the root mean square of the weight.
         generator: source of the noise (on the CPU); default: torch's global one.
 
@@ -107,7 +95,9 @@ def convert(
         A new module.
 
     Raises:
-        ValueError: if `num_shots` or `perturbation` is out of range, or no layer of `model` can be converted.
+        TypeError: if `include` or `exclude` is neither patterns nor a function.
+        ValueError: if `num_shots` or `perturbation` is out of range, a pattern fits no module, or no layer of `model`
+            can be converted.
 
     Example:
         >>> import kshot_ext
@@ -120,11 +110,12 @@ def convert(
     """
     if perturbation < 0:
         raise ValueError(f"perturbation must be >= 0, got {perturbation}")
-    able, left = sort_layers(model)
+    by_choice = left_by_choice(model, include, exclude)
+    able, left = sort_layers(model, by_choice)
     if not able:
         raise ValueError(
-            f"{type(model).__name__} has no layer to convert: expected a Conv1d, Conv2d, Conv3d, Linear or "
-            f"BatchNorm2d{_listed(left)}"
+            f"{type(model).__name__} has no layer to convert: expected a Conv2d, a Linear, a norm, or another kind "
+            f"that kshot_ext.register_conversion was told of{_listed(left)}"
         )
     converted = copy_model(model)
     layers = dict(converted.named_modules())
@@ -132,7 +123,7 @@ def convert(
 
     def dictionary_of(parameter: nn.Parameter | None) -> nn.Parameter | None:
         if parameter not in dictionaries:
-            copies = _perturbed_copies(parameter.detach(), num_shots, perturbation, generator)
+            copies = perturbed_copies(parameter.detach(), num_shots, perturbation, generator)
             dictionary = nn.Parameter(stack_shots(copies), requires_grad=parameter.requires_grad)
             vars(dictionary).update(vars(parameter))
             dictionaries[parameter] = dictionary
@@ -140,12 +131,19 @@ def convert(
 
     for name in able:
         layer = layers[name]
-        old, new = plain_form(layer, type(layer)), kshot_form(layer, num_shots)
+        new = kshot_form(layer, num_shots)
+        old = plain_form(new)
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
         take_form(layer, old, new, parameters, layer._buffers)
+        layer.settle_copies()
     turn_off_fast_paths(converted)
     fuse_modules(converted)
-    surprising = {name: why for name, why in left.items() if isinstance(layers[name], tuple(KSHOT_CLASSES))}
+    originals = dict(model.named_modules())
+    surprising = {
+        name: why
+        for name, why in left.items()
+        if registered_ancestor(type(layers[name])) is not None and originals[name] not in by_choice
+    }
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
     return converted
@@ -179,9 +177,10 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, KShotModule)}
     if not originals:
         raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
-    kinds = {name: _plain_kind(name, layer) for name, layer in originals.items()}
-    _require_own_dictionaries(model)
-    codes = {name: _code_of(name, layer, code) for name, layer in originals.items()}
+    for name, layer in originals.items():
+        require_plain_form(name, layer)
+    require_own_dictionaries(model)
+    codes = {name: code_of(name, layer, code) for name, layer in originals.items()}
     merged = copy_model(model)
     layers = dict(merged.named_modules())
     mixed: dict[Tensor, dict[tuple, nn.Parameter]] = {}
@@ -191,75 +190,28 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         use = shape, tuple(code.tolist())
         if use not in by_use:
             with torch.no_grad():
-                value = KF.effective_weight(dictionary, code.detach().to(dictionary.device))
-            by_use[use] = nn.Parameter(_leading(value, shape), requires_grad=dictionary.requires_grad)
+                (value,) = mixed_tensors([dictionary], code.detach().to(dictionary.device))
+            by_use[use] = nn.Parameter(leading(value, shape), requires_grad=dictionary.requires_grad)
             vars(by_use[use]).update(vars(dictionary))
         return by_use[use]
 
-    for name, kind in kinds.items():
+    for name in originals:
         layer = layers[name]
-        new = plain_form(layer, kind)
+        new = plain_form(layer)
         old = kshot_form(new, layer.num_shots)
         parameters: dict[str, Tensor | None] = dict(new._parameters)
         for own, wanted in parameters.items():
             if wanted is not None:
-                parameters[own] = mixed_parameter(_dictionary(layer, own), wanted.shape, codes[name])
+                parameters[own] = mixed_parameter(dictionary(layer, own), wanted.shape, codes[name])
         buffers = dict(layer._buffers)
         for own, wanted in new._buffers.items():
             if wanted is not None:
-                buffers[own] = _leading(buffers[own], wanted.shape)
+                buffers[own] = leading(buffers[own], wanted.shape)
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
     restore_fast_paths(merged)
     unfuse_modules(merged)
     return merged
-
-
-def _plain_kind(name: str, layer: KShotModule) -> type[nn.Module]:
-    """The plain class of a K-shot layer that has one, and no other parameters than that class."""
-    computed = set(layer.parametrizations) if parametrize.is_parametrized(layer) else set()
-    kind = PLAIN_CLASSES.get(type(layer).__base__ if computed else type(layer))
-    if kind is None:
-        raise ValueError(f"layer {name!r}: merge knows no plain form of {type(layer).__name__}")
-    found = computed | {own for own, parameter in layer._parameters.items() if parameter is not None}
-    wanted = {own for own, parameter in plain_form(layer, kind)._parameters.items() if parameter is not None}
-    if found != wanted:
-        raise ValueError(
-            f"layer {name!r}: expected the parameters {sorted(wanted)} of a {kind.__name__}, got {sorted(found)}; if a "
-            "hook computes the weight, make it permanent first (torch.nn.utils.prune.remove, remove_weight_norm, ...)"
-        )
-    return kind
-
-
-def _require_own_dictionaries(model: nn.Module) -> None:
-    """Refuse a dictionary that is also held in another way, which `merge` would leave as it is."""
-    for holders in holders_of_tensors(model).values():
-        dictionaries = [h for h in holders if isinstance(h.module, KShotModule) and h.name in h.module._parameters]
-        others = [holder for holder in holders if holder not in dictionaries]
-        if dictionaries and others:
-            raise ValueError(
-                f"{dictionaries[0]} is also {others[0]}, which would keep all copies: part them before merge"
-            )
-
-
-def _code_of(name: str, layer: KShotModule, code: Tensor | None) -> Tensor | None:
-    if not list(layer.parameters()):
-        return None
-    code = layer.resolve_code(code)
-    if code.dim() != 1:
-        raise ValueError(
-            f"layer {name!r}: code must have shape [K]: a plain layer has one weight; got {list(code.shape)}"
-        )
-    return code
-
-
-def _dictionary(layer: KShotModule, name: str) -> Tensor:
-    """All copies of a parameter, also of one that a parametrisation computes."""
-    if not parametrize.is_parametrized(layer, name):
-        return layer._parameters[name]
-    layer.parametrizations.eval()
-    trained = any(parameter.requires_grad for parameter in layer.parametrizations[name].parameters())
-    return getattr(layer, name).detach().requires_grad_(trained)
 
 
 def _listed(left: Mapping[str, str]) -> str:
@@ -268,19 +220,3 @@ def _listed(left: Mapping[str, str]) -> str:
     if len(left) > _MOST_NAMED:
         named.append(f"and {len(left) - _MOST_NAMED} more, see kshot_ext.conversion_report(model)")
     return "".join(f"\n  {line}" for line in named)
-
-
-def _leading(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """The leading part of a tensor, as a tensor of its own."""
-    return tensor if tensor.shape == shape else tensor[tuple(map(slice, shape))].clone()
-
-
-def _perturbed_copies(
-    value: Tensor, num_shots: int, perturbation: float, generator: torch.Generator | None
-) -> list[Tensor]:
-    scale = perturbation * value.double().square().mean().sqrt()
-    copies = [value]
-    for _ in range(num_shots - 1):
-        noise = torch.randn(value.shape, generator=generator, dtype=torch.float32).to(value.device)
-        copies.append(torch.empty_like(value).copy_(value + (scale * noise).to(value.dtype)))
-    return copies

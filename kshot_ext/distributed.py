@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kshot_ext.nn import KShotBatchNorm2d
+from kshot_ext.nn.batch_norm import NormalisesBatch
 from kshot_ext.ops.collectives import LostProcessError, all_reduce, broadcast
 from kshot_ext.ops.compact_gradient import SumOfUses
 from kshot_ext.ops.gradient_slot import gradient_in_slot, linear_parts
@@ -87,13 +87,13 @@ def synchronize_batch_norm(model: nn.Module, group: dist.ProcessGroup | None) ->
         group: the processes that share the batch; None to go back to this process's part alone.
 
     Raises:
-        ValueError: naming a batch-norm layer that is not a `KShotBatchNorm2d`, which this function cannot synchronise.
+        ValueError: naming a batch-norm layer without copies, which this function cannot synchronise.
     """
     for name, layer in model.named_modules():
-        if isinstance(layer, KShotBatchNorm2d):
+        if isinstance(layer, NormalisesBatch):
             layer.process_group = group
         elif isinstance(layer, _BatchNorm) and group is not None:
             raise ValueError(
-                f"layer {name!r}: expected a KShotBatchNorm2d, got a {type(layer).__name__}, whose statistics cannot "
+                f"layer {name!r}: expected a K-shot batch norm, got a {type(layer).__name__}, whose statistics cannot "
                 "be those of several processes; make one with kshot_ext.convert"
             )

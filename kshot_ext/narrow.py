@@ -8,10 +8,10 @@ from torch import nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
-from kshot_ext.nn.forms import with_bits_of
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.fusing import fuse_modules
 from kshot_ext.nn.obstacles import HOOK_TABLES
+from kshot_ext.nn.quantised import with_bits_of
 
 
 def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:

@@ -88,6 +88,38 @@ def test_each_sample_behind_its_positions_is_computed_by_its_code(positions: int
     torch.testing.assert_close(model(input), one_by_one(model, input, axis=1))
 
 
+class Sentences(nn.Module):
+    """Positions first: `[L, N]` tokens become `[L, N, 6]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 6)
+        self.norm = nn.LayerNorm(6)
+        self.score = nn.Linear(6, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.score(self.norm(self.table(tokens)).relu())
+
+
+def test_layers_that_torch_computes_know_their_samples_too() -> None:
+    model = kshot_ext.convert(Sentences().double(), num_shots=3, perturbation=1.0)
+    found = kshot_ext.find_batch_axes(model, torch.randint(9, (5, 3)), batch_axis=1)
+    assert found == dict.fromkeys(("table", "norm", "score"), SampleRows(1))
+    tokens = torch.randint(9, (SAMPLES, SAMPLES))
+    kshot_ext.set_code(model, CODES)
+    torch.testing.assert_close(model(tokens), one_by_one(model, tokens, axis=1))
+    assert model.norm(input=torch.ones(4, 4, 6, dtype=torch.float64)).shape == (4, 4, 6)
+
+
+@pytest.mark.parametrize("kind", [nn.GroupNorm(2, 6), nn.ConvTranspose2d(6, 4, 2), nn.BatchNorm2d(6)])
+def test_windows_of_other_kinds_of_layers(kind: nn.Module) -> None:
+    model = kshot_ext.convert(nn.Sequential(Windows(nn.Conv2d(3, 6, 1), kind)).double().eval(), 3, perturbation=1.0)
+    kshot_ext.find_batch_axes(model, images())
+    kshot_ext.set_code(model, CODES)
+    input = images()
+    torch.testing.assert_close(model(input), one_by_one(model, input))
+
+
 def test_gradients_are_those_of_the_networks_one_by_one() -> None:
     model = kshot_ext.convert(windows(quarters_first=True), num_shots=3, perturbation=1.0)
     kshot_ext.find_batch_axes(model, images())

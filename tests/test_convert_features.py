@@ -65,6 +65,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "plain_norm": lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False),
     "rows": lambda: nn.Linear(5, 5),
     "group_norm": lambda: nn.GroupNorm(2, 4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 4, 3, padding=1, groups=2),
+    "row_norm": lambda: nn.LayerNorm(5),
+    "instance_norm": lambda: nn.InstanceNorm2d(4, affine=True),
     "subclass": lambda: Centred(4, 4, 1),
 }
 
@@ -148,7 +151,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, set[str]]:
             FEATURES[feature](layer, network)
             if feature in STAYING:
                 staying.add(f"layers.{index}")
-        if kind in ("group_norm", "subclass"):
+        if kind in ("instance_norm", "subclass"):
             staying.add(f"layers.{index}")
         if is_read:
             layer = Reader(layer)

@@ -38,7 +38,6 @@ IMAGE_SIZES = {
 LEFT = {
     "swin_t": "ShiftedWindowAttention.forward reads its weight",
     "swin_v2_t": "ShiftedWindowAttentionV2.forward reads its weight",
-    "vit_b_32": "NonDynamicallyQuantizableLinear is a subclass of Linear",
 }
 
 

@@ -1,6 +1,8 @@
-"""K-shot batch norm: `torch.nn.BatchNorm2d` with K copies of its affine parameters."""
+"""K-shot batch norms: `torch.nn.BatchNorm1d/2d/3d` with K copies of their affine parameters."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -8,29 +10,63 @@ from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
 
+ACTIVATION_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
+"""The modules that `batch_norm_act` does in its pass, by their classes, exactly."""
 
-class KShotBatchNorm2d(KShotModule):
-    """`torch.nn.BatchNorm2d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
 
-    `forward(input, code=None, *, activation="identity", residual=None)` is `batch_norm_act` with this layer's
-    parameters. An input of fewer channels uses the leading part of everything. Without affine parameters no
-    code is needed.
-
-    Args:
-        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
-
-    Attributes:
-        process_group: processes whose joined batch gives the statistics in training; None for this one's alone. See
-            `kshot_ext.distributed.synchronize_batch_norm`. Copies and pickles are without.
-
-    Example:
-        >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
-        torch.Size([4, 8, 5, 5])
-    """
+class NormalisesBatch(KShotModule):
+    """Base of the K-shot layers that normalise by the batch: affine parameters `[K, C]`, running statistics `[C]`."""
 
     process_group: dist.ProcessGroup | None = None
+
+    def reset_running_stats(self) -> None:
+        """Set the running statistics to those of a new layer."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def normalised(
+        self, input: Tensor, code: Tensor | None = None, activation: str = "identity", residual: Tensor | None = None
+    ) -> Tensor:
+        """`batch_norm_act` of `[N, C, H, W]` with this layer's parameters."""
+        if not self.affine:
+            code = None
+        elif code is None:
+            code = self._code if self._rows is None else self._rows.spread(self, input, self._code)
+        if self.affine and (code is None or self.check_code):  # a call that is saved where there is nothing to check
+            code = self.resolve_code(code)
+        momentum = self.momentum
+        if momentum is None or self.num_batches_tracked is None:
+            momentum = count_batch(self)
+        elif self.training and self.track_running_stats:  # as `count_batch`, without the call
+            self.num_batches_tracked.add_(1)
+        training = self.training or not self.track_running_stats
+        synchronized = training and self.process_group is not None
+        where = {"group": self.process_group} if synchronized else {"training": training}
+        return (synchronized_batch_norm_act if synchronized else KF.batch_norm_act)(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            code=code,
+            momentum=momentum,
+            eps=self.eps,
+            activation=activation,
+            residual=residual,
+            **where,
+        )
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
+
+
+class _KShotBatchNorm(NormalisesBatch):
+    """Shared by the three classes below."""
 
     def __init__(
         self,
@@ -58,12 +94,66 @@ class KShotBatchNorm2d(KShotModule):
             "num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device) if tracked else None
         )
 
-    def reset_running_stats(self) -> None:
-        """Set the running statistics to those of a new layer."""
-        if self.track_running_stats:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-            self.num_batches_tracked.zero_()
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+        return {name: getattr(layer, name) for name in names}
+
+    def narrowed(self, plain: nn.Module) -> _KShotBatchNorm:
+        layer = super().narrowed(plain)
+        layer.num_features = plain.num_features
+        layer.process_group = self.process_group
+        return layer
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}, num_shots={self.num_shots}"
+        )
+
+
+class KShotBatchNorm1d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm1d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None)`, the input `[N, C]` or `[N, C, L]`, is `batch_norm_act` with this layer's parameters.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm1d`.
+
+    Example:
+        >>> KShotBatchNorm1d(8, num_shots=2)(torch.randn(4, 8), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8])
+    """
+
+    plain = nn.BatchNorm1d
+
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if input.dim() not in (2, 3):
+            raise ValueError(f"input must have shape [N, C] or [N, C, L], got {list(input.shape)}")
+        image = input[..., None] if input.dim() == 3 else input[..., None, None]
+        return self.normalised(image, code).reshape(input.shape)
+
+
+class KShotBatchNorm2d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm2d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
+
+    `forward(input, code=None, *, activation="identity", residual=None)` is `batch_norm_act` with this layer's
+    parameters. An input of fewer channels uses the leading part of everything. Without affine parameters no
+    code is needed.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm2d`.
+
+    Attributes:
+        process_group: processes whose joined batch gives the statistics in training; None for this one's alone. See
+            `kshot_ext.distributed.synchronize_batch_norm`. Copies and pickles are without.
+
+    Example:
+        >>> KShotBatchNorm2d(8, num_shots=2)(torch.randn(4, 8, 5, 5), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    plain = nn.BatchNorm2d
 
     def forward(
         self,
@@ -75,50 +165,32 @@ class KShotBatchNorm2d(KShotModule):
     ) -> Tensor:
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
-        if not self.affine:
-            code = None
-        elif code is None:
-            if self._rows is not None:
-                return self._rows.call(self, input, self._code, activation=activation, residual=residual)
-            code = self._code
-        if self.affine and (code is None or self.check_code):  # a call that is saved where there is nothing to check
-            code = self.resolve_code(code)
-        momentum = self.momentum
-        if momentum is None or self.num_batches_tracked is None:
-            momentum = count_batch(self)
-        elif self.training and self.track_running_stats:  # as `count_batch`, without the call
-            self.num_batches_tracked.add_(1)
-        training = self.training or not self.track_running_stats
-        synchronized = training and self.process_group is not None
-        where = {"group": self.process_group} if synchronized else {"training": training}
-        return (synchronized_batch_norm_act if synchronized else KF.batch_norm_act)(
-            input,
-            self.weight,
-            self.bias,
-            self.running_mean,
-            self.running_var,
-            code=code,
-            momentum=momentum,
-            eps=self.eps,
-            activation=activation,
-            residual=residual,
-            **where,
-        )
+        return self.normalised(input, code, activation, residual)
 
-    def narrowed(self, plain: nn.BatchNorm2d) -> KShotBatchNorm2d:
-        layer = super().narrowed(plain)
-        layer.num_features = plain.num_features
-        layer.process_group = self.process_group
-        return layer
 
-    def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
+class KShotBatchNorm3d(_KShotBatchNorm):
+    """`torch.nn.BatchNorm3d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}, num_shots={self.num_shots}"
-        )
+    `forward(input, code=None)`, the input `[N, C, D, H, W]`, is `batch_norm_act` with this layer's parameters.
+
+    Args:
+        num_shots: K, the number of copies; all other arguments are those of `torch.nn.BatchNorm3d`.
+
+    Example:
+        >>> KShotBatchNorm3d(8, num_shots=2)(torch.randn(4, 8, 2, 5, 5), torch.tensor([0.5, 0.5])).shape
+        torch.Size([4, 8, 2, 5, 5])
+    """
+
+    plain = nn.BatchNorm3d
+
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if input.dim() != 5:
+            raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
+        return self.normalised(input.flatten(3), code).unflatten(3, input.shape[3:])
+
+
+for _kind in (KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d):
+    register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)
 
 
 def count_batch(norm: nn.Module) -> float:

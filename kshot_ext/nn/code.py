@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,12 @@ class KShotModule(nn.Module):
         sample_rows: where the input has its samples, as `kshot_ext.find_batch_axes` found; None if nobody has told.
         check_code: verify that each code is finite, non-negative and sums to one; costs a device
             synchronisation on CUDA, so it is off unless asked for.
+        plain: the class of plain layers that it stands for, if any; a layer that `kshot_ext.convert` made of another
+            class has that one.
     """
 
+    plain: ClassVar[type[nn.Module] | None] = None
+    parts_read: ClassVar[frozenset[str]] = frozenset()  # parts whose weight its forward reads, K-shot ones too
     num_shots: int
     check_code: bool = False
 
@@ -53,6 +58,23 @@ class KShotModule(nn.Module):
         if self.check_code:
             require_simplex(code)
         return code
+
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        """The arguments, but for device and dtype, that make a layer like a plain or a K-shot one of this kind."""
+        raise NotImplementedError(f"{cls.__name__} does not say what makes a layer like {type(layer).__name__}")
+
+    @classmethod
+    def from_plain(cls, layer: nn.Module, num_shots: int) -> KShotModule:
+        """A K-shot layer with the geometry of a plain one, on the meta device: see `kshot_ext.register_conversion`."""
+        return cls(**cls.geometry(layer), device="meta", num_shots=num_shots)
+
+    def to_plain(self) -> nn.Module:
+        """A plain layer with the geometry of this one, on the meta device."""
+        return self.plain(**self.geometry(self), device="meta")
+
+    def settle_copies(self) -> None:
+        """Make equal again what must be equal in all copies, after noise was added to them."""
 
     def narrowed(self, plain: nn.Module) -> KShotModule:
         """This layer with the channel counts of a plain one: it uses the leading channels of the same tensors.

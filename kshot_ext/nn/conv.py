@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.shots import stack_shots
 from kshot_ext.ops.conv_forms import Dimensions
 from kshot_ext.ops.kshot_conv import DIMENSIONS, kshot_conv
@@ -17,7 +18,7 @@ from kshot_ext.ops.kshot_conv import DIMENSIONS, kshot_conv
 class _KShotConv(KShotModule):
     """Shared by the three classes below: holds the dictionaries, forwards to the functional operator."""
 
-    plain: ClassVar[type[nn.modules.conv._ConvNd]]
+    initialised_by: ClassVar[type[nn.modules.conv._ConvNd]]
     dims: ClassVar[Dimensions]
 
     def __init__(
@@ -38,7 +39,7 @@ class _KShotConv(KShotModule):
         super().__init__(num_shots)
 
         def make_plain() -> nn.modules.conv._ConvNd:
-            return self.plain(
+            return self.initialised_by(
                 in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                 device, dtype,
             )  # fmt: skip
@@ -80,6 +81,14 @@ class _KShotConv(KShotModule):
             self._dictionary_groups, gate, self._width if out_channels is None else out_channels, "auto",
         )  # fmt: skip
 
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        return {
+            **{name: getattr(layer, name) for name in (*names, "padding_mode")},
+            "bias": layer.bias is not None,
+        }
+
     def narrowed(self, plain: nn.modules.conv._ConvNd) -> _KShotConv:
         layer = super().narrowed(plain)
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
@@ -108,7 +117,7 @@ class KShotConv1d(_KShotConv):
     `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv1d` with this layer's dictionaries.
     """
 
-    plain = nn.Conv1d
+    plain = initialised_by = nn.Conv1d
     dims = DIMENSIONS[1]
 
 
@@ -127,7 +136,7 @@ class KShotConv2d(_KShotConv):
         torch.Size([1, 4, 8, 8])
     """
 
-    plain = nn.Conv2d
+    plain = initialised_by = nn.Conv2d
     dims = DIMENSIONS[2]
 
 
@@ -137,5 +146,9 @@ class KShotConv3d(_KShotConv):
     `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv3d` with this layer's dictionaries.
     """
 
-    plain = nn.Conv3d
+    plain = initialised_by = nn.Conv3d
     dims = DIMENSIONS[3]
+
+
+for _kind in (KShotConv1d, KShotConv2d, KShotConv3d):
+    register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)

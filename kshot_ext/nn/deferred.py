@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, count_batch
 from kshot_ext.ops.chained_conv2d import serves_chains
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
@@ -72,6 +72,8 @@ class WaitingNorm(NamedTuple):
         options = {"activation": self.activation, "residual": self.residual}
         if isinstance(self.layer, KShotBatchNorm2d):
             return self.layer(self.raw, self.code, **options)
+        if isinstance(self.layer, NormalisesBatch):
+            return self.layer.normalised(self.raw, self.code, **options)
         return _plain_norm_act(self.layer, self.raw, **options)
 
 

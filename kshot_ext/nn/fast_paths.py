@@ -12,6 +12,7 @@ from torch import nn
 from kshot_ext.nn.code import KShotModule
 
 _FLAG = "activation_relu_or_gelu"  # PyTorch itself clears it for activations that its kernel does not know
+_PARTS = ("self_attn", "linear1", "linear2", "norm1", "norm2")
 _FLAG_BEFORE = "_activation_relu_or_gelu_before"
 
 
@@ -29,7 +30,7 @@ def turn_off_fast_paths(model: nn.Module) -> None:
     """Keep, in place, the transformer layers that have K-shot layers from giving their dictionaries to the kernel."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer) and getattr(module, _FLAG, 0):
-            if isinstance(module.linear1, KShotModule) or isinstance(module.linear2, KShotModule):
+            if any(isinstance(getattr(module, part), KShotModule) for part in _PARTS):
                 setattr(module, _FLAG_BEFORE, getattr(module, _FLAG))
                 setattr(module, _FLAG, 0)
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kshot_ext.nn.batch_norm import ACTIVATION_NAMES
 from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
 from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.nn.links import can_wait, is_norm_act, link
 from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.memory_order import has_channels_innermost
-
-_ACTIVATIONS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
 
 
 def pass_through(layer: nn.Module, value: Value) -> Value:
@@ -24,7 +23,7 @@ def pass_through(layer: nn.Module, value: Value) -> Value:
     if waits(value) and is_free(layer):
         if type(layer) is nn.Identity:
             return value
-        activation = _ACTIVATIONS.get(type(layer))
+        activation = ACTIVATION_NAMES.get(type(layer))
         if activation is not None and value.activation == "identity":
             return value.with_activation(activation)
     return layer(finished(value))

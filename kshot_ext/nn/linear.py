@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.shots import stack_shots
 
 
@@ -22,6 +25,8 @@ class KShotLinear(KShotModule):
         >>> KShotLinear(4, 2, num_shots=3)(torch.randn(5, 4), torch.tensor([1.0, 0.0, 0.0])).shape
         torch.Size([5, 2])
     """
+
+    plain = nn.Linear
 
     def __init__(
         self,
@@ -62,6 +67,14 @@ class KShotLinear(KShotModule):
     def row_axes(self, input: Tensor) -> range:
         return range(input.dim() - 1)
 
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        return {
+            "in_features": layer.in_features,
+            "out_features": layer.out_features,
+            "bias": layer.bias is not None,
+        }
+
     def narrowed(self, plain: nn.Linear) -> KShotLinear:
         layer = super().narrowed(plain)
         layer.in_features, layer.out_features = plain.in_features, plain.out_features
@@ -73,3 +86,6 @@ class KShotLinear(KShotModule):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, num_shots={self.num_shots}"
         )
+
+
+register_conversion(nn.Linear, KShotLinear.from_plain, KShotLinear.to_plain)

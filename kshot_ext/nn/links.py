@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.batch_norm import KShotBatchNorm2d, count_batch
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, count_batch
+from kshot_ext.nn.batch_norm_act import KShotBatchNormAct2d
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.deferred import JoinedChannels, Pending, Value, WaitingFold, WaitingNorm, finished
 from kshot_ext.nn.watched import is_free, is_watched
@@ -35,8 +36,10 @@ def can_wait(layer: nn.Module) -> bool:
 
 
 def is_norm_act(layer: nn.Module) -> bool:
-    """Whether a layer is timm's batch norm with an activation, `act`, of its own; its dropout must be none."""
+    """Whether a layer is timm's batch norm with an activation, `act`, of its own, plain or K-shot, without dropout."""
     kind = type(layer)
+    if kind is KShotBatchNormAct2d:
+        return layer.holds_no_dropout()
     if (kind.__module__, kind.__qualname__) != _NORM_ACT or list(layer._modules) != ["drop", "act"]:
         return False
     return type(layer.drop) is nn.Identity and is_free(layer.drop)
@@ -77,7 +80,7 @@ def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = N
 
     Statistics of several processes are made by the layers, one after the other.
     """
-    if isinstance(norm, KShotBatchNorm2d) and norm.process_group is not None and _takes_moments(norm):
+    if isinstance(norm, NormalisesBatch) and norm.process_group is not None and _takes_moments(norm):
         return WaitingNorm(_convolved(finished(value), conv, code), norm, code)
     if not isinstance(value, Pending) or value.residual is not None:
         value = finished(value)
@@ -98,7 +101,7 @@ def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = N
 
 def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
     weight, bias = norm.weight, norm.bias
-    if isinstance(norm, KShotBatchNorm2d) and norm.affine:
+    if isinstance(norm, NormalisesBatch) and norm.affine:
         code = norm.resolve_code(code)
         weight, bias = mixed_affine(weight, bias, code, mean.shape[0], mean.dtype)
     return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)

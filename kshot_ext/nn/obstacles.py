@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kshot_ext.nn.code import KShotModule
-from kshot_ext.nn.forms import KSHOT_CLASSES, kshot_form, plain_form
+from kshot_ext.nn.conversions import conversion_of, registered_ancestor
+from kshot_ext.nn.forms import kshot_form, plain_form
 from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -50,33 +51,41 @@ class Holder(NamedTuple):
         return f"{self.module_name}.{self.name}" if self.module_name else self.name
 
 
-def sort_layers(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def sort_layers(
+    model: nn.Module, by_choice: Mapping[nn.Module, str] = MappingProxyType({})
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """The plain layers of a model that can become K-shot ones, by name, and why its other modules with tensors cannot.
+
+    Those in `by_choice` stay, each for the reason given there.
 
     K-shot layers are in neither.
     """
     lists = [module for module in model.modules() if isinstance(module, parametrize.ParametrizationList)]
     parts_of_others = {part for module in lists for part in module.modules()}  # they compute another layer's tensor
     wrapped = _inside_wrappers(model)
-    read = layers_read_by_code(model)
+    obstacles = {
+        module: by_choice.get(module) or wrapped.get(module) or _own_obstacle(module)
+        for module in model.modules()
+        if conversion_of(type(module)) is not None and module not in parts_of_others
+    }
+    owner = _owners_of_parts_read(module for module, reason in obstacles.items() if reason is None)
+    read = layers_read_by_code(model, owner)
     able: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, KShotModule) or module in parts_of_others:
             continue
-        if type(module) in KSHOT_CLASSES:
-            reason = wrapped.get(module) or _own_obstacle(module)
-            if reason is None and module in read:
-                reason = read[module]
+        if module in obstacles:
+            reason = obstacles[module] or read.get(module)
             if reason is None:
                 able[name] = module
                 continue
-        elif not _holds_tensors(module) and not isinstance(module, tuple(KSHOT_CLASSES)):
+        elif not _holds_tensors(module) and registered_ancestor(type(module)) is None:
             continue
         else:
             reason = _unknown_kind(module)
         left[name] = reason
-    _leave_those_tied_to_others(model, able, left)
+    _leave_those_tied_to_others(model, owner, able, left)
     return able, left
 
 
@@ -165,19 +174,23 @@ def _unknown_kind(module: nn.Module) -> str:
         return f"{kind} does not know its shapes yet: call the model once before convert"
     if parametrize.is_parametrized(module):
         return f"its {' and '.join(module.parametrizations)} is computed (torch.nn.utils.parametrize)"
-    for plain in KSHOT_CLASSES:
-        if isinstance(module, plain):
-            return f"{kind} is a subclass of {plain.__name__}, and may mean something else by its weight"
+    ancestor = registered_ancestor(type(module))
+    if ancestor is not None:
+        return f"{kind} is a subclass of {ancestor.__name__}, and may mean something else by its weight"
     return f"{kind} has no K-shot form"
 
 
 def _own_obstacle(layer: nn.Module) -> str | None:
     """What about a layer itself keeps it from becoming a K-shot one."""
-    if layer._modules:
-        return f"it holds modules of its own: {', '.join(layer._modules)}"
     if any(p is not None and p.numel() == 0 for p in layer._parameters.values()):
         return "its weight or bias has no elements"
-    plain = plain_form(layer, type(layer))
+    try:
+        plain = plain_form(kshot_form(layer, 1))
+    except ValueError as error:
+        return str(error)
+    added = [name for name in layer._modules if name not in plain._modules]
+    if added:
+        return f"it holds modules of its own: {', '.join(added)}"
     return (
         _table_obstacle(layer, plain)
         or _parameter_obstacle(layer)
@@ -240,7 +253,15 @@ def _attribute_obstacle(layer: nn.Module, plain: nn.Module) -> str | None:
     return None
 
 
-def _leave_those_tied_to_others(model: nn.Module, able: dict[str, nn.Module], left: dict[str, str]) -> None:
+def _owners_of_parts_read(layers: Iterable[nn.Module]) -> dict[nn.Module, nn.Module]:
+    """By part: the layer whose K-shot form reads the part's weight itself, whether plain or K-shot."""
+    names = ((layer, name) for layer in layers for name in kshot_form(layer, 1).parts_read)
+    return {layer._modules[name]: layer for layer, name in names if name in layer._modules}
+
+
+def _leave_those_tied_to_others(
+    model: nn.Module, owner: dict[nn.Module, nn.Module], able: dict[str, nn.Module], left: dict[str, str]
+) -> None:
     """Move layers from `able` to `left` whose parameter someone holds who does not become a K-shot layer.
 
     One that is left leaves those tied to it, and so on.
@@ -252,6 +273,8 @@ def _leave_those_tied_to_others(model: nn.Module, able: dict[str, nn.Module], le
         becoming = set(able.values())
         for name, layer in list(able.items()):
             reason = _tie(name, layer, becoming, holders, overlapping)
+            if owner.get(layer, layer) not in becoming:
+                reason = f"{type(owner[layer]).__name__}, which stays as it is, reads its weight"
             if reason is not None:
                 left[name] = reason
                 del able[name]

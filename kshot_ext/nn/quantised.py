@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conv import KShotConv2d
+from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
 from kshot_ext.nn.quantiser import check_bits, quantise_activation, quantise_weight
 
@@ -109,6 +110,11 @@ class _KShotQuantised(Quantised):
             return weight, None
         return weight, KF.effective_weight(self.bias, code, out_channels=out_channels)
 
+    @classmethod
+    def geometry(cls, layer: nn.Module) -> dict[str, Any]:
+        bits = {name: getattr(layer, name) for name in ("weight_bits", "activation_bits")}
+        return {**super().geometry(layer), **bits}
+
     def narrowed(self, plain: nn.Module) -> KShotModule:
         if not isinstance(plain, Quantised):
             raise ValueError(f"expected a layer with bits, got {type(plain).__name__}")
@@ -128,6 +134,7 @@ class KShotQuantisedConv2d(_KShotQuantised, KShotConv2d):
         torch.Size([1, 8, 6, 6])
     """
 
+    plain = QuantisedConv2d
     inner_dims = 3
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
@@ -152,8 +159,28 @@ class KShotQuantisedLinear(_KShotQuantised, KShotLinear):
         torch.Size([5, 2])
     """
 
+    plain = QuantisedLinear
     inner_dims = 1
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
         weight, bias = self.mixed(code, self._width, self.in_features)
         return F.linear(*self.quantised(input, weight), bias)
+
+
+_KINDS = {kind.plain: kind for kind in (KShotQuantisedConv2d, KShotQuantisedLinear)}
+for _kind in _KINDS.values():
+    register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)
+
+
+def with_bits_of(plain: nn.Module, layer: KShotModule) -> KShotModule:
+    """A K-shot layer, which is given the bits of a plain layer of its kind in its place, if that has any.
+
+    Raises:
+        ValueError: if the plain layer is a subclass of one with bits, and may mean something else by them.
+    """
+    if isinstance(plain, Quantised):
+        if type(plain) not in _KINDS:
+            raise ValueError(f"expected a QuantisedConv2d or QuantisedLinear, got its subclass {type(plain).__name__}")
+        layer.__class__ = _KINDS[type(plain)]
+        layer.set_bits(plain.weight_bits, plain.activation_bits)
+    return layer

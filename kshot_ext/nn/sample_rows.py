@@ -7,6 +7,9 @@ samples. What a layer's input says of that is a size, and sizes coincide. So a l
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,46 +39,49 @@ class SampleRows:
         """Whether row n of the input is sample n, as the operators want it."""
         return self.axis == 0 and input.shape[0] == code.shape[0]
 
-    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
-        """Run a layer on input that is rearranged so that row n uses row n of the code, and put the output's rows back.
+    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
+        """Values `[N, ...]` of samples, such as codes, as those of all rows along the axis.
 
         Raises:
-            ValueError: if the rows are no multiple of the code's.
+            ValueError: if the rows are no multiple of N.
         """
-        if self.is_first(input, code):
-            return layer.forward(input, code, **options)
         if self.axis >= input.dim():
             raise ValueError(f"{type(layer).__name__}: expected samples on axis {self.axis}, got {list(input.shape)}")
-        rows, samples = input.shape[self.axis], code.shape[0]
-        if rows % samples:
+        rows, samples = input.shape[self.axis], values.shape[0]
+        each, rest = divmod(rows, samples)
+        if rest or not each:
             raise ValueError(
                 f"{type(layer).__name__}: a code per sample must have N = {rows} rows like axis {self.axis} of input, "
                 f"or a divisor of that where samples have several rows, got {samples}"
             )
-        each = rows // samples
+        if each == 1:
+            return values
+        return values.repeat_interleave(each, 0) if self.together else values.repeat(each, *(1,) * (values.dim() - 1))
 
-        def for_all(values: Tensor) -> Tensor:
-            return values.repeat_interleave(each, 0) if self.together else values.repeat(each, 1)
-
+    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+        """Run a layer on rows that are in the order of their samples' codes, and put the output's rows back."""
+        own = self.spread(layer, input, code)
         if (gate := options.get("gate")) is not None and gate.dim() == 2:
-            options["gate"] = for_all(gate)
-        return layer.forward(input.movedim(self.axis, 0), for_all(code), **options).movedim(0, self.axis)
+            options["gate"] = self.spread(layer, input, gate)
+        if self.axis == 0:
+            return layer.forward(input, code=own, **options)
+        return layer.forward(input.movedim(self.axis, 0), code=own, **options).movedim(0, self.axis)
 
 
 class UnknownRows(SampleRows):
-    """Nobody has told: samples are taken to be on axis 0 where no other axis could hold them as well."""
+    """Nobody has told: samples are taken to be on the layer's first axis where no other one could hold them as well."""
 
-    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
-        samples = code.shape[0]
-        places = [axis for axis in layer.row_axes(input) if input.shape[axis] == samples]
-        if places and places[0] == 0 and (len(places) == 1 or samples == 1):
-            return layer.forward(input, code, **options)
-        if places and places[0] == 0:
+    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
+        samples, axes = values.shape[0], layer.row_axes(input)
+        places = [axis for axis in axes if input.shape[axis] == samples]
+        if places[:1] == [axes.start] and (len(places) == 1 or samples == 1):
+            return values
+        if places[:1] == [axes.start]:
             raise ValueError(
                 f"{type(layer).__name__}: a code per sample needs to know which axis of input counts samples, as axes "
                 f"{places} of {list(input.shape)} are of the code's size; {_HINT}"
             )
-        rows = input.shape[0] if input.dim() else 0
+        rows = input.shape[axes.start] if input.dim() > axes.start else 0
         raise ValueError(
             f"{type(layer).__name__}: a code per sample must have N = {rows} rows like input, got {samples}; where "
             f"samples have several rows, or are on another axis: {_HINT}"
@@ -87,7 +93,7 @@ class MixedRows(SampleRows):
 
     why = "its input mixes samples"
 
-    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
         raise ValueError(
             f"{type(layer).__name__}: a code per sample needs an input whose rows belong to one sample each, but "
             f"{self.why}, as kshot_ext.find_batch_axes found; give it one code [K]"
@@ -122,3 +128,21 @@ def rows_that_changed(before: Tensor, after: Tensor, sample: int, samples: int, 
         orders |= {} if each == 1 else {SampleRows(axis, together=False): of_sample.repeat(each)}
         possible += [place for place, own in orders.items() if not (rows & ~own).any()]  # padding need not change
     return possible[0] if len(possible) == 1 else MixedRows()
+
+
+def by_samples(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A layer's forward, `forward(self, input, ..., code=None)`, that gives each row of its input its sample's code."""
+    signature = inspect.signature(forward)
+
+    @functools.wraps(forward)
+    def with_own_codes(self: KShotModule, *arguments: Any, **named: Any) -> Tensor:
+        if self._rows is None:
+            return forward(self, *arguments, **named)
+        given = signature.bind(self, *arguments, **named).arguments
+        if given.get("code") is not None:
+            return forward(self, *arguments, **named)
+        _, name_of_input, *others = given
+        options = {name: given[name] for name in others if name != "code"}
+        return self._rows.call(self, given[name_of_input], self._code, **options)
+
+    return with_own_codes

@@ -12,15 +12,15 @@ import builtins
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from kshot_ext.nn.conversions import conversion_of, names_of_kinds
 from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
-from kshot_ext.nn.forms import KSHOT_CLASSES
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.reached_code import (
     callables_on,
@@ -39,7 +39,6 @@ _TENSORS = _TABLES | {"weight", "bias", "_conv_forward"}
 _BY_NAME = frozenset({"getattr", "__getattr__", "__getattribute__", "vars"})
 _TELLS_NO_VALUES = frozenset({"dtype", "device", "requires_grad", "is_cuda", "layout"})
 _WALKS = frozenset({"modules", "named_modules", "get_submodule"})
-_LAYER_CLASSES = frozenset(kind.__name__ for plain in KSHOT_CLASSES for kind in plain.__mro__) - {"Module", "object"}
 _ITEM = "[]"
 _TABLES_OF_MODULES = frozenset(vars(nn.Module()))
 _READS = "reads its weight or asks for its type"
@@ -54,12 +53,14 @@ class _Read(NamedTuple):
     whole: bool
 
 
-def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
+def layers_read_by_code(model: nn.Module, owner: Mapping[nn.Module, nn.Module]) -> dict[nn.Module, str]:
     """The modules whose tensors or classes code of `model` reads, or may read, each with the reason.
 
     Args:
         model: any module. The forwards of its parts are read, and what they call.
+        owner: by module, one that may read it: its K-shot form knows of copies.
     """
+    tensors = _TENSORS.union(*(kind._parameters for kind in model.modules() if conversion_of(type(kind)) is not None))
     parents = [module for module in model.modules() if module._modules]
     hooks = [(module, hook) for module in model.modules() for hook in callables_on(module) if hook is not None]
     of_parents = [hook for _, hook in hooks if isinstance(hook, MethodType) and hook.__self__ in parents]
@@ -67,20 +68,22 @@ def layers_read_by_code(model: nn.Module) -> dict[nn.Module, str]:
     readers: dict[nn.Module, str] = {}
     for parent in parents:
         for function in reached[code_key(parent)]:
-            _read_by(parent, function, readers)
+            read: dict[nn.Module, str] = {}
+            _read_by(parent, function, tensors, read)
+            readers.update({layer: why for layer, why in read.items() if owner.get(layer) is not parent} | readers)
             if function in methods_of(plain_kind(parent)) or function in callables_on(parent):
                 _note(readers, escaping_modules(parent, function), function, _HANDS_ON)
     for module, hook in hooks:
         if hook not in of_parents and not (module._modules and isinstance(hook, FunctionType)):
-            _read_by_hook(model, hook, readers)
+            _read_by_hook(model, hook, tensors, readers)
     for module in parents:
         for name, value in vars(module).items():
             if name not in _TABLES_OF_MODULES and not isinstance(value, nn.Module):
-                _read_by_holder(value, readers)
+                _read_by_holder(value, tensors, readers)
     return readers
 
 
-def _read_by_holder(value: Any, readers: dict[nn.Module, str]) -> None:
+def _read_by_holder(value: Any, tensors: frozenset[str], readers: dict[nn.Module, str]) -> None:
     """What an object or partial that a module keeps reads of the layers that it holds."""
     held = [part for each in modules_in(value) for part in each.modules()]
     if not held:
@@ -91,11 +94,11 @@ def _read_by_holder(value: Any, readers: dict[nn.Module, str]) -> None:
             continue
         function, _ = _function_of(each)
         for one in with_callees([function] if function else methods_of(type(each)), lambda _: ()):
-            if not is_library(one) and _reads(one):
+            if not is_library(one) and _reads(one, tensors):
                 _note(readers, held, one, _READS)
 
 
-def _read_by_hook(model: nn.Module, hook: Callable, readers: dict[nn.Module, str]) -> None:
+def _read_by_hook(model: nn.Module, hook: Callable, tensors: frozenset[str], readers: dict[nn.Module, str]) -> None:
     """What a hook of a layer, or its own forward, reads of other layers: those it names, and those it holds."""
     function, bound = _function_of(hook)
     if function is None:
@@ -103,8 +106,8 @@ def _read_by_hook(model: nn.Module, hook: Callable, readers: dict[nn.Module, str
     owner = type(hook.__self__) if isinstance(hook, MethodType) else type(hook)
     functions = list(with_callees([function], functools.partial(methods_of_names, owner)))
     for each in functions:
-        _read_by(model, each, readers, named_only=True)
-    if any(_reads(each) for each in functions) or lets_escape(function, function.__code__.co_varnames[:bound]):
+        _read_by(model, each, tensors, readers, named_only=True)
+    if any(_reads(each, tensors) for each in functions) or lets_escape(function, function.__code__.co_varnames[:bound]):
         held = [part for each in modules_in(hook) for part in each.modules()]
         _note(readers, held, function, _READS)
 
@@ -125,10 +128,14 @@ def _function_of(hook: Callable) -> tuple[FunctionType | None, int]:
 
 
 def _read_by(
-    parent: nn.Module, function: FunctionType, readers: dict[nn.Module, str], named_only: bool = False
+    parent: nn.Module,
+    function: FunctionType,
+    tensors: frozenset[str],
+    readers: dict[nn.Module, str],
+    named_only: bool = False,
 ) -> None:
     if not reads_for_fast_path_only(parent, function):
-        for read in _reads(function):
+        for read in _reads(function, tensors):
             if read.path or not named_only:
                 _note(readers, _layers_meant(parent, function, read), function, _READS)
 
@@ -160,20 +167,24 @@ def _as_tuple(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
+def _reads(function: FunctionType, tensors: frozenset[str] = _TENSORS) -> frozenset[_Read]:
+    return _reads_given(function, tensors, names_of_kinds())
+
+
 @functools.lru_cache(maxsize=4096)
-def _reads(function: FunctionType) -> frozenset[_Read]:
+def _reads_given(function: FunctionType, tensors: frozenset[str], layer_classes: frozenset[str]) -> frozenset[_Read]:
     names = names_in(function.__code__)
-    if not names & (_TENSORS | _BY_NAME | {"isinstance", "type"}):
+    if not names & (tensors | _BY_NAME | {"isinstance", "type"}):
         return frozenset()
     tree = tree_of(function)
     if tree is None:  # any layer may be meant
-        return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (_TENSORS | _LAYER_CLASSES) else ())
+        return frozenset({_Read(False, (), bool(names & _TABLES))} if names & (tensors | layer_classes) else ())
     receiver = _first_argument(function)
     harmless = {id(part) for node in ast.walk(tree) for part in _told_without_values(node)}
     return frozenset(
         _read_of(owner, receiver, _asks_for_a_table(node))
         for node in ast.walk(tree)
-        if id(node) not in harmless and (owner := _owner_of_what_is_read(node, function)) is not None
+        if id(node) not in harmless and (owner := _owner_of_what_is_read(node, function, tensors)) is not None
     )
 
 
@@ -198,15 +209,15 @@ def _called(node: ast.AST) -> str | None:
     return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
 
 
-def _owner_of_what_is_read(node: ast.AST, function: FunctionType) -> ast.expr | None:
+def _owner_of_what_is_read(node: ast.AST, function: FunctionType, tensors: frozenset[str]) -> ast.expr | None:
     """`layer` in `layer.weight`, `getattr(layer, "weight")`, `isinstance(layer, nn.Linear)`; None for other nodes."""
-    if isinstance(node, ast.Attribute) and node.attr in _TENSORS:
+    if isinstance(node, ast.Attribute) and node.attr in tensors:
         return node.value
     if isinstance(node, ast.Attribute) and node.attr in _BY_NAME and _called(node.value) != "super":
         return node.value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
         name, first = node.func.id, node.args[0]
-        if name == "type" and len(node.args) == 1 and names_in(function.__code__) & _LAYER_CLASSES:
+        if name == "type" and len(node.args) == 1 and names_in(function.__code__) & names_of_kinds():
             return first
         if name == "isinstance" and len(node.args) == 2 and _may_be_a_layer_class(node.args[1], function):
             return first
@@ -215,7 +226,7 @@ def _owner_of_what_is_read(node: ast.AST, function: FunctionType) -> ast.expr | 
         if name == "getattr" and len(node.args) > 1:
             asked = node.args[1]
             on_itself = isinstance(first, ast.Name) and first.id == _first_argument(function)
-            if not on_itself and (not isinstance(asked, ast.Constant) or asked.value in _TENSORS):
+            if not on_itself and (not isinstance(asked, ast.Constant) or asked.value in tensors):
                 return first
     return None
 
@@ -228,12 +239,12 @@ def _may_be_a_layer_class(node: ast.expr, function: FunctionType) -> bool:
         return any(_may_be_a_layer_class(part, function) for part in (node.left, node.right))
     if isinstance(node, ast.Attribute):
         of_an_object = isinstance(node.value, ast.Name) and node.value.id not in function.__globals__
-        return node.attr in _LAYER_CLASSES or of_an_object
+        return node.attr in names_of_kinds() or of_an_object
     if not isinstance(node, ast.Name):
         return not isinstance(node, ast.Constant)
     value = {**vars(builtins), **function.__globals__}.get(node.id)
     classes = value if isinstance(value, tuple) else (value,)
-    return any(not isinstance(kind, type) or kind.__name__ in _LAYER_CLASSES for kind in classes)
+    return any(not isinstance(kind, type) or kind.__name__ in names_of_kinds() for kind in classes)
 
 
 def _read_of(owner: ast.expr, receiver: str | None, whole: bool) -> _Read:

@@ -335,7 +335,14 @@ def test_transformer_layers_in_eval_mode(batch_first: bool, padded: bool) -> Non
     kshot = kshot_ext.convert(layer, 2)
     kshot_ext.set_code(kshot, torch.tensor([1.0, 0.0]))
     merged = kshot_ext.merge(kshot)
-    assert list(kshot_ext.conversion_report(kshot).swapped) == ["linear1", "linear2"]
+    assert list(kshot_ext.conversion_report(kshot).swapped) == [
+        "self_attn",
+        "self_attn.out_proj",
+        "linear1",
+        "linear2",
+        "norm1",
+        "norm2",
+    ]
     assert vars(merged).keys() == vars(layer).keys()
     assert merged.activation_relu_or_gelu == layer.activation_relu_or_gelu == 1
     with torch.no_grad():
@@ -352,7 +359,7 @@ def test_layers_of_an_encoder_whose_fast_path_leaves_zeros_stay() -> None:
         model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(8, 2)}).eval()
         kshot = kshot_ext.convert(model, 2)
         kshot_ext.set_code(kshot, torch.tensor([1.0, 0.0]))
-        assert len(kshot_ext.conversion_report(kshot).swapped) == (1 if nested else 5)
+        assert len(kshot_ext.conversion_report(kshot).swapped) == (1 if nested else 13)
         x = torch.randn(3, 3, 8)
         with torch.no_grad():
             wanted = encoder(x, src_key_padding_mask=mask)

@@ -236,5 +236,5 @@ def test_batches_of_fewer_images_than_processes_are_refused_before_training() ->
 
 def test_batch_norm_of_another_kind_is_refused() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3))
-    with pytest.raises(ValueError, match="layer '0': expected a KShotBatchNorm2d, got a BatchNorm2d"):
+    with pytest.raises(ValueError, match="layer '0': expected a K-shot batch norm, got a BatchNorm2d"):
         synchronize_batch_norm(model, object())

@@ -1,0 +1,75 @@
+"""K-shot forms of layers of timm and torchvision that differ a little from torch's; neither library is imported.
+
+Kinds whose forward is torch's take the K-shot layer of torch's kind. The others run their own forward on mixed
+parameters, and where our kernels do better, on these.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kshot_ext import functional as KF
+from kshot_ext.nn.conversions import register_conversion
+from kshot_ext.nn.linear import KShotLinear
+from kshot_ext.nn.mixed import KShotMixed
+from kshot_ext.nn.sample_rows import by_samples
+
+
+class KShotConv2dSame(KShotMixed):
+    """timm's `Conv2dSame` with K copies: a convolution that pads as TensorFlow does; made by `kshot_ext.convert` only.
+
+    `forward(input, code=None)` is `kshot_conv2d` of the padded input.
+    """
+
+    @by_samples
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        padded = F.pad(input, _same_border(input, self.kernel_size, self.stride, self.dilation))
+        return KF.kshot_conv2d(
+            padded, self.weight, self.resolve_code(code), self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+class KShotStandardisedConv2d(KShotMixed):
+    """timm's convolutions whose weight is standardised, with K copies; made by `kshot_ext.convert` only.
+
+    `forward(input, code=None)` standardises the mixed weight; a code is `[K]`, or `[N, K]` for one row per sample.
+    """
+
+    _per_sample = True
+
+
+def _same_border(input: Tensor, kernel: tuple, stride: tuple, dilation: tuple) -> list[int]:
+    """Zeros around an image `[..., H, W]`, in the order of `F.pad`: `ceil(size / stride)` outputs along each axis."""
+    border: list[int] = []
+    for size, k, s, d in zip(reversed(input.shape[-2:]), reversed(kernel), reversed(stride), reversed(dilation)):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        border += [total // 2, total - total // 2]
+    return border
+
+
+_FORMS = {
+    KShotLinear: ("timm.layers.linear.Linear",),
+    KShotConv2dSame: ("timm.layers.conv2d_same.Conv2dSame",),
+    KShotStandardisedConv2d: tuple(
+        f"timm.layers.std_conv.{name}"
+        for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
+    ),
+    KShotMixed: (
+        *(
+            f"timm.layers.norm.{name}"
+            for name in ("GroupNorm", "GroupNorm1", "LayerNorm", "LayerNormFp32", "LayerNorm2d", "LayerNorm2dFp32")
+        ),
+        *(f"timm.layers.norm.{name}" for name in ("RmsNorm", "RmsNorm2d", "SimpleNorm", "SimpleNorm2d")),
+        *(
+            f"timm.layers.norm_act.{name}"
+            for name in ("GroupNormAct", "GroupNorm1Act", "LayerNormAct", "LayerNormActFp32", "LayerNormAct2d")
+        ),
+        "timm.layers.layer_scale.LayerScale",
+        "timm.layers.layer_scale.LayerScale2d",
+        "torchvision.models.convnext.LayerNorm2d",
+    ),
+}
+for _form, _kinds in _FORMS.items():
+    for _kind in _kinds:
+        register_conversion(_kind, _form.from_plain, _form.to_plain)
