@@ -67,11 +67,11 @@ def run(seeds: Sequence[int], quick: bool = False, data: Path | None = None) -> 
     splits = load_splits(
         open_source(data if full else None),
         generator=generator,
-        max_images=4_000 if full else 300,
+        max_images=8_000 if full else 300,
         image_size=16 if full else None,
     )
     training = TrainingSettings(
-        epochs=16 if full else 2, batch_size=64, learning_rate=0.05, held_out_share=0.3, label_smoothing=0.0
+        epochs=20 if full else 2, batch_size=64, learning_rate=0.05, held_out_share=0.3, label_smoothing=0.0
     )
     results = {}
     for name, kind in _SPACES.items():
@@ -88,7 +88,7 @@ def _compare(
     agreement = []
     for seed in seeds:
         torch.manual_seed(seed)  # of the noise
-        settings = DartsPTSettings(logit_learning_rate=3e-3, score_batches=8)
+        settings = DartsPTSettings(criterion="loss", logit_learning_rate=3e-3, score_batches=16)
         loop = begin_training(settings, space, splits, training, seed=seed)
         while not loop.finished:
             loop.train_epoch()
