@@ -1,10 +1,12 @@
 """Least time of each row on this machine, and the fraction of it that ours reaches: `python -m benchmarks.floors`.
 
-The floor is the longer of bytes over measured copy bandwidth and operations over measured matrix rate.
+The floor is the longer of bytes over measured copy bandwidth and operations over measured matrix rate; of a whole step,
+the sum of its parts' floors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +25,7 @@ from benchmarks.measuring.measure import RowResult
 from benchmarks.networks import layer_sets
 from benchmarks.reporting.results import Part, file_name, load_parts
 from benchmarks.works import WORKS
-from benchmarks.works.row import FLOAT32_BYTES, Row
+from benchmarks.works.row import FLOAT32_BYTES, Demand, Row
 
 COPY_NUMBERS = 64 * 2**20
 MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}
@@ -50,7 +52,7 @@ class Achieved:
     """What ours reached on a row: rates, and the fraction of the floor's.
 
     Args:
-        bound: what the floor is made of, "bytes" or "operations".
+        bound: what the floor is made of, "bytes" or "operations"; of several parts, most of it.
     """
 
     bytes_per_second: float
@@ -92,8 +94,10 @@ def achieved(row: Row, seconds: float, rates: Rates) -> Achieved:
     Raises:
         ValueError: the traffic of the row is not modelled.
     """
-    least, bound = least_seconds(row, rates)
-    return Achieved(_moved(row, rates) / seconds, row.operations / seconds, least, bound, least / seconds)
+    parts = _demands(row, rates)
+    least, bound = _least_of(parts, rates)
+    moved, operations = (sum(amounts) for amounts in zip(*parts))
+    return Achieved(moved / seconds, operations / seconds, least, bound, least / seconds)
 
 
 def least_seconds(row: Row, rates: Rates) -> tuple[float, str]:
@@ -102,21 +106,31 @@ def least_seconds(row: Row, rates: Rates) -> tuple[float, str]:
     Raises:
         ValueError: the traffic of the row is not modelled.
     """
-    demands = {"bytes": _moved(row, rates), "operations": row.operations}
-    return least_time(demands, {"bytes": rates.bytes_per_second, "operations": rates.operations_per_second})
+    return _least_of(_demands(row, rates), rates)
 
 
-def _moved(row: Row, rates: Rates) -> float:
-    """Bytes that cross the memory bus at least, in the precision of the rates."""
-    if row.traffic is None:
+def _least_of(parts: Sequence[Demand], rates: Rates) -> tuple[float, str]:
+    """The floor of parts that run one after the other."""
+    rate = {"bytes": rates.bytes_per_second, "operations": rates.operations_per_second}
+    of_bound = dict.fromkeys(rate, 0.0)
+    for part in parts:
+        seconds, bound = least_time(part._asdict(), rate)
+        of_bound[bound] += seconds
+    return sum(of_bound.values()), max(of_bound, key=lambda bound: of_bound[bound])
+
+
+def _demands(row: Row, rates: Rates) -> list[Demand]:
+    """What each part of a row takes, in the precision of the rates."""
+    if not row.is_modelled:
         raise ValueError(f"row {row.name!r} has no model of its traffic")
-    return row.traffic * rates.number_bytes / FLOAT32_BYTES
+    parts = [Demand(row.traffic, row.operations)] if row.parts is None else row.parts()
+    return [part._replace(bytes=part.bytes * rates.number_bytes / FLOAT32_BYTES) for part in parts]
 
 
 def achieved_rows(part: Part, rates: Rates) -> list[tuple[Row, RowResult, Achieved]]:
     """Rows of a part whose traffic is modelled, with what they reached."""
     rows = {row.name: row for row in WORKS[part.work].rows(layer_sets()[part.layer_set])}
-    modelled = [(rows[result.name], result) for result in part.rows if rows[result.name].traffic is not None]
+    modelled = [(rows[result.name], result) for result in part.rows if rows[result.name].is_modelled]
     return [(row, result, achieved(row, result.ours.seconds, rates)) for row, result in modelled]
 
 

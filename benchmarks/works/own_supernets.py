@@ -20,8 +20,9 @@ from benchmarks.forms import LAYOUTS, Contest, Form, in_layout
 from benchmarks.layers import LayerSet
 from benchmarks.networks import NAS_BENCH_MACRO_STEM
 from benchmarks.place import CPU, Place
-from benchmarks.works.row import Row
+from benchmarks.works.row import Demand, Row
 from benchmarks.works.sgd import SETTINGS
+from benchmarks.works.step_demands import step_demands
 from kshot_ext import functional as KF
 from kshot_ext.nas.networks.export import extract
 from kshot_ext.nas.networks.supernet import Supernet
@@ -32,6 +33,7 @@ from kshot_ext.optim import KShotSGD
 
 CLASSES = 10
 SIDE = 32  # of the images
+IMAGE_SHAPE = (3, SIDE, SIDE)
 PUBLISHED_CHANNELS = {"nas-bench-macro": 32, "nas-bench-201": 16, "shufflenet-v2": 16, "mobilenet-v2-se": 32}
 
 
@@ -95,11 +97,22 @@ def step_form(
     return Form(f"{name} ({layout})", run, values=values, layout=layout)
 
 
+def _drawn_path(space_name: str, channels: int, generator: torch.Generator) -> PathSpace:
+    whole = create_space(space_name, image_shape=IMAGE_SHAPE, num_classes=CLASSES, channels=channels)
+    return PathSpace(whole, whole.sample(generator))
+
+
+def own_supernet_demands(space_name: str, num_shots: int, batch: int, channels: int) -> list[Demand]:
+    """What the parts of a step take at least."""
+    generator = torch.Generator().manual_seed(0)
+    space = _drawn_path(space_name, channels, generator)
+    plain = extract(Supernet(space, 1, generator), space.only_path, torch.ones(1))
+    return step_demands(plain, IMAGE_SHAPE, batch, num_shots)
+
+
 def own_supernet_contest(space_name: str, num_shots: int, batch: int, channels: int, place: Place = CPU) -> Contest:
     generator = torch.Generator().manual_seed(0)
-    image_shape = (3, SIDE, SIDE)
-    whole = create_space(space_name, image_shape=image_shape, num_classes=CLASSES, channels=channels)
-    space = PathSpace(whole, whole.sample(generator))
+    space = _drawn_path(space_name, channels, generator)
     code = torch.randn(num_shots, generator=generator).softmax(-1).to(place.device)
     supernet = Supernet(space, num_shots, generator).to(place.device)
 
@@ -160,6 +173,7 @@ def own_supernet_rows(layers: LayerSet) -> list[Row]:
             f"K = {layers.num_shots}, batch {layers.batch}, {SIDE}x{SIDE}, {channels} channels",
             1,
             partial(own_supernet_contest, space_name, layers.num_shots, layers.batch, channels),
+            parts=partial(own_supernet_demands, space_name, layers.num_shots, layers.batch, channels),
         )
         for space_name, published in PUBLISHED_CHANNELS.items()
         for channels in [max(1, round(share * published))]

@@ -12,12 +12,14 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "avg_pool2d_backward(Tensor grad, SymInt height, SymInt width, int[] kernel_size, int[] stride, int[] "
       "padding, bool ceil_mode, bool count_include_pad, int divisor) -> Tensor");
   m.def(
-      "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? mean, "
-      "Tensor? variance, float eps, int activation) -> (Tensor, Tensor, Tensor)");
+      "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? code, Tensor? residual, Tensor? "
+      "mean, Tensor? variance, float eps, int activation) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "batch_norm_act_backward(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor? "
-      "residual, Tensor mean, Tensor variance, float eps, int activation, bool training, bool "
-      "need_residual) -> (Tensor, Tensor, Tensor)");
+      "batch_norm_act_backward(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor? code, "
+      "Tensor? "
+      "residual, Tensor mean, Tensor variance, float eps, int activation, bool training, bool need_weight, "
+      "bool compact_weight, bool need_bias, bool compact_bias, bool need_code, bool need_residual) -> "
+      "(Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "chained_conv2d(Tensor input, Tensor? mean, Tensor? variance, Tensor? norm_weight, Tensor? norm_bias, "
       "float eps, int activation, Tensor weight, Tensor code, Tensor? gate, SymInt out_channels, int[] "

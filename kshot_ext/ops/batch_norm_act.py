@@ -130,19 +130,33 @@ def _first_call(
     if residual is not None and residual.dtype != dtype:  # a half type must not round the residual, or be rounded to it
         sum_dtype = torch.promote_types(dtype, torch.float32)
         input, residual = input.to(sum_dtype), residual.to(sum_dtype)
-    weight = active_affine(weight, code, input.shape[1], input.dtype)
-    bias = active_affine(bias, code, input.shape[1], input.dtype)
     mean = None if running_mean is None else leading(running_mean, channels)
     var = None if running_var is None else leading(running_var, channels)
-    arguments = weight, bias, mean, var, training, momentum, eps, activation
+    statistics = mean, var, training, momentum, eps, activation
     # [N, C, ...] as [N, C, H, W], whose memory format says which form reads it in order.
     image = _as_image(input)
     channels_last = has_channels_innermost(image)
-    if not channels_last:
-        if _vendor_rounds_once(input, weight, bias, mean, var):
-            return _vendor_form(input, *arguments, residual).to(dtype)
-    output = _like(_native_form(image, *arguments, _like(residual, image)), input).to(dtype)
+    if not channels_last and _vendor_rounds_once(input, weight, bias, mean, var):
+        affine = (active_affine(each, code, channels, input.dtype) for each in (weight, bias))
+        return _vendor_form(input, *affine, *statistics, residual).to(dtype)
+    affine = _operands(weight, bias, code, channels, input.dtype)
+    output = _like(_native_form(image, *affine, *statistics, _like(residual, image)), input).to(dtype)
     return output if channels_last or output.is_contiguous() else output.contiguous()
+
+
+def _operands(
+    weight: Tensor | None, bias: Tensor | None, code: Tensor | None, channels: int, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Weight, bias and code as the operator takes them: dictionaries, and the code for them, in the sum type."""
+    sum_dtype = torch.promote_types(dtype, torch.float32)
+    operands, mixes = [], False
+    for parameter in (weight, bias):
+        if parameter is None or parameter.dim() == 1:
+            operands.append(None if parameter is None else leading(parameter, channels))
+        else:
+            operands.append(parameter.to(sum_dtype))
+            mixes = True
+    return *operands, code.to(sum_dtype) if mixes else None
 
 
 class _Plan(NamedTuple):
@@ -179,7 +193,8 @@ def _plan_of(input, weight, bias, running_mean, running_var, code, training, act
         return None
     count = input.numel() // channels
     recorded = is_recorded((input, weight, bias, code, residual))
-    run = batch_norm_operator.recorded if recorded else batch_norm_operator.unrecorded
+    operator = batch_norm_operator.operator
+    run = operator.recorded if recorded else operator.unrecorded
     return _Plan(run, list(ACTIVATIONS).index(activation), not training, count / (count - 1) if training else 1.0)
 
 
@@ -191,10 +206,11 @@ def _like(x: Tensor | None, shaped: Tensor) -> Tensor | None:
 def _vendor_rounds_once(input: Tensor, *others: Tensor | None) -> bool:
     """Whether torch's batch norm, and the operations after it, work in the dtype of our sums.
 
-    They would round half types after every step, and take no parameters and statistics of other dtypes.
+    They would round half types after every step, and take no parameters and statistics of other dtypes; dictionaries
+    are mixed in the dtype of sums whatever theirs is.
     """
     full = input.dtype in (torch.float32, torch.float64)
-    return full and all(other is None or other.dtype == input.dtype for other in others)
+    return full and all(other is None or other.dim() == 2 or other.dtype == input.dtype for other in others)
 
 
 def _as_image(x: Tensor) -> Tensor:
@@ -206,14 +222,15 @@ def _as_image(x: Tensor) -> Tensor:
     return x[(..., *(None,) * (4 - x.dim()))]
 
 
-def _native_form(image, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
-    """Our kernels: normalisation, residual and activation in one pass over each tensor.
+def _native_form(image, weight, bias, code, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+    """Our kernels: mixing, normalisation, residual and activation in one pass over each tensor.
 
     The output is channels_last; of an image that is not, they make a copy that is.
     """
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
-    output, batch_mean, batch_var = batch_norm_operator.operator.call(image, weight, bias, residual, *fixed, eps, index)
+    operands = image, weight, bias, code, residual, *fixed
+    output, batch_mean, batch_var = batch_norm_operator.operator.call(*operands, eps, index)
     count = image.numel() // image.shape[1]
     if training and mean is not None:
         record_moments(mean, var, batch_mean, batch_var, count, momentum)

@@ -12,7 +12,7 @@ from benchmarks.networks import layer_sets
 from benchmarks.place import Place
 from benchmarks.reporting.results import Part
 from benchmarks.works import WORKS
-from benchmarks.works.row import Row
+from benchmarks.works.row import Demand, Row
 
 ROW = Row("a", "dense", "", 1, lambda: None, traffic=400, operations=6000)
 
@@ -27,6 +27,13 @@ ROW = Row("a", "dense", "", 1, lambda: None, traffic=400, operations=6000)
 )
 def test_achieved(rates, expected):
     assert achieved(ROW, 10, rates) == expected
+
+
+def test_parts_run_one_after_the_other():
+    parts = [Demand(400, 6000), Demand(100, 0), Demand(0, 3000)]  # 4, 1 and 1 seconds at these rates
+    row = Row("a", "step", "", 1, lambda: None, parts=lambda: parts)
+    assert achieved(row, 10, Rates(100, 3000)) == Achieved(50, 900, 6, "bytes", 0.6)
+    assert achieved(row, 10, Rates(100, 1000)) == Achieved(50, 900, 10, "operations", 1.0)
 
 
 def test_traffic_that_is_not_modelled_is_an_error():

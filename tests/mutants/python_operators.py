@@ -89,12 +89,12 @@ MUTANTS = (
         "Planned calls record the biased variance.",
     ),
     Mutant(
-        "planned_norm_forgets_the_code",
+        "norm_gives_the_code_no_gradient",
         "kshot_ext/ops/batch_norm_operator.py",
-        "sum(of_code[1:], of_code[0])",
-        "of_code[0]",
-        ("tests/ops/test_plans.py",),
-        "The code has no gradient from the offsets.",
+        "need_code = need_code and ctx.mixes",
+        "need_code = False",
+        ("tests/ops/test_plans.py", "-k", "norms"),
+        "A norm's code has no gradient.",
     ),
     Mutant(
         "same_padding_on_the_wrong_side",

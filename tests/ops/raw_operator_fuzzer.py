@@ -122,12 +122,12 @@ def even_and_odd_channels_backward(rng: random.Random) -> list[Any]:
 
 def norm(rng: random.Random) -> dict[str, Any]:
     batch, channels = rng.randint(0, 3), rng.randint(1, 20)
-    rows = (batch,) if rng.random() < 0.5 else ()
-    fixed = rng.random() < 0.5
+    rows, fixed, shots = (batch,) if rng.random() < 0.5 else (), rng.random() < 0.5, rng.choice((0, 3))
     return {
         "input": torch.randn(batch, channels, 3, 2),
-        "weight": torch.randn(*rows, channels) if rng.random() < 0.7 else None,
-        "bias": torch.randn(channels) if rng.random() < 0.7 else None,
+        "weight": torch.randn(*((shots,) if shots else rows), channels) if rng.random() < 0.7 else None,
+        "bias": torch.randn(*((shots,) if shots else ()), channels) if rng.random() < 0.7 else None,
+        "code": torch.randn(*rows, shots) if shots else None,
         "residual": torch.randn(batch, channels, 3, 2) if rng.random() < 0.5 else None,
         "mean": torch.randn(channels) if fixed else None,
         "variance": torch.rand(channels) if fixed else None,
@@ -144,7 +144,7 @@ def batch_norm_act_backward(rng: random.Random) -> list[Any]:
     arguments = norm(rng)
     channels = arguments["input"].shape[1]
     arguments |= {"mean": torch.randn(channels), "variance": torch.rand(channels)}
-    return [torch.randn_like(arguments["input"]), *arguments.values(), rng.random() < 0.5, rng.random() < 0.5]
+    return [torch.randn_like(arguments["input"]), *arguments.values(), *[rng.random() < 0.5 for _ in range(7)]]
 
 
 def chain_norm(rng: random.Random, input: Tensor) -> dict[str, Any]:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from calls import DTYPES, Call, assert_compiles, assert_gradients_check, assert_matches_reference, assert_rejects, draw
+from calls import (
+    DTYPES,
+    Call,
+    assert_compiles,
+    assert_gradients_check,
+    assert_matches_reference,
+    assert_rejects,
+    draw,
+    results,
+)
 from cases import is_channels_last, lay_out
 from torch.nn import functional as F
 
@@ -116,6 +125,18 @@ def test_slopes_at_the_corners_are_those_of_torch(activation: str, dtype: torch.
     ACTIVATIONS[activation](torchs).sum().backward()
     rounding = {} if activation == "silu" else {"rtol": 0, "atol": 0}
     torch.testing.assert_close(ours.grad, torchs.grad, **rounding)
+
+
+@pytest.mark.parametrize(("size", "code_per_sample"), [((4, 100, 16, 12), False), ((2, 100, 28, 28), True)])
+def test_inputs_that_are_cut_into_pieces(size: tuple[int, ...], code_per_sample: bool) -> None:
+    """Whose sums are joined."""
+    case = NormCase("pieces", size, channels=100, code_per_sample=code_per_sample)
+    call = lay_out(case.call().to(torch.float32), "channels_last")
+    result, expected = results(KF.batch_norm_act, call), results(reference.batch_norm_act, case.call())
+    for name, value in expected.items():
+        scale = value.abs().max().item()
+        error = (result[name].double() - value).abs().max().item()
+        assert error <= 1e-5 * scale, f"{name}: error {error}, largest value {scale}"
 
 
 def test_exact_on_integers() -> None:

@@ -121,12 +121,18 @@ def test_gates_and_empty_images_are_refused(depthwise: bool) -> None:
 
 def test_batch_norm_refuses_operands_of_other_sizes_and_dtypes() -> None:
     forward, backward = torch.ops.kshot_ext.batch_norm_act, torch.ops.kshot_ext.batch_norm_act_backward
-    images, one = torch.zeros(2, 5, 3, 3), torch.ones(5)
-    good = {"weight": one, "bias": one, "residual": images, "mean": one, "variance": one}
+    images, one, needs = torch.zeros(2, 5, 3, 3), torch.ones(5), [True, False] * 2 + [True] * 2
+    good = {"weight": one, "bias": one, "code": None, "residual": images, "mean": one, "variance": one}
+    dictionary, code = torch.ones(3, 5), torch.ones(3)
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"weight": torch.ones(4)}, "weight and bias must be"),
         ({"bias": torch.ones(3, 5)}, "weight and bias must be"),
         ({"bias": torch.ones(5, dtype=torch.int64)}, "expected float32, float64, bfloat16 or float16"),
+        ({"weight": torch.ones(3, 4), "code": code}, "widths must lie in"),
+        ({"bias": dictionary, "code": torch.ones(4)}, "code must be"),
+        ({"bias": dictionary, "code": torch.ones(3, 3)}, "weight and bias must be"),
+        ({"bias": dictionary, "code": code.double()}, "code must be"),
+        ({"weight": dictionary.double(), "code": code.double()}, "dictionaries of weight and bias must be"),
         ({"residual": torch.zeros(2, 5, 1, 1)}, "residual must be"),
         ({"residual": images.double()}, "residual must be"),
         ({"mean": torch.ones(1)}, "mean and variance must be"),
@@ -137,15 +143,15 @@ def test_batch_norm_refuses_operands_of_other_sizes_and_dtypes() -> None:
         with pytest.raises(RuntimeError, match=message):
             forward(images, *operands, 1e-5, 1)
         with pytest.raises(RuntimeError, match=message):
-            backward(images, images, *operands, 1e-5, 1, True, True)
+            backward(images, images, *operands, 1e-5, 1, True, *needs)
     with pytest.raises(RuntimeError, match="mean and variance must be given both or neither"):
-        forward(images, one, one, None, None, one, 1e-5, 1)
+        forward(images, one, one, None, None, None, one, 1e-5, 1)
     for activation in (-1, 5, 99, 2**40):
         with pytest.raises(RuntimeError, match="activation must be 0 to 4"):
             forward(images, *good.values(), 1e-5, activation)
     for grad in (images.half(), images[:1], images[0]):
         with pytest.raises(RuntimeError, match="the output's gradient must be"):
-            backward(grad, images, *good.values(), 1e-5, 1, True, True)
+            backward(grad, images, *good.values(), 1e-5, 1, True, *needs)
 
 
 def test_mixing_refuses_lists_and_ranks_that_do_not_fit() -> None:

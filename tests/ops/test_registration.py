@@ -66,10 +66,14 @@ def split_samples() -> Iterator[tuple[Any, ...]]:
 
 
 def batch_norm_samples() -> Iterator[tuple[Any, ...]]:
-    """Arguments of batch_norm_act: plain and per-sample affine parameters, in training and with fixed statistics."""
+    """Arguments of batch_norm_act: plain and per-sample affine parameters, and dictionaries, in training and with fixed
+    statistics."""
     images = random(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
-    yield images, random(3), random(3), torch.randn_like(images), None, None, 1e-5, 1
-    yield images, random(2, 3), None, None, random(3), random(3).square() + 1, 1e-5, 3
+    fixed = random(3), random(3).square() + 1
+    yield images, random(3), random(3), None, torch.randn_like(images), None, None, 1e-5, 1
+    yield images, random(2, 3), None, None, None, *fixed, 1e-5, 3
+    yield images, random(4, 3), random(4, 5), random(4), None, None, None, 1e-5, 2
+    yield images, random(3), random(4, 3), random(2, 4), torch.randn_like(images), *fixed, 1e-5, 0
 
 
 def convolution_samples() -> Iterator[tuple[Any, ...]]:

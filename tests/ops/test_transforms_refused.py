@@ -60,7 +60,7 @@ RAW: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         weight[:, :, 0], weight, code, None, None, 3, [1, 1], [1, 1, 1, 1], [1, 1], True, False
     ),
     "batch_norm_act": lambda weight, code: torch.ops.kshot_ext.batch_norm_act(
-        weight[:, :, 0], code.sum().expand(3), None, None, None, None, 1e-5, 1
+        weight[:, :, 0], code.sum().expand(3), None, None, None, None, None, 1e-5, 1
     )[0],
 }
 

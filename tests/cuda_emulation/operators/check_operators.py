@@ -200,7 +200,7 @@ def test_batch_norm_act(per_sample: bool, activation: str, training: bool) -> No
     tensors = {
         "input": leaf(3, 13, 5, 6, channels_last=True),
         "weight": leaf(4, 16),
-        "bias": leaf(16),
+        "bias": leaf(*((4,) if training else ()), 16),
         "code": leaf(*((3,) if per_sample else ()), 4),
         "residual": leaf(3, 13, 5, 6),
         "running_mean": torch.randn(16),
