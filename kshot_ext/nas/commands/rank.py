@@ -82,7 +82,9 @@ def rank_command(
             except ResultsFileError as error:
                 raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
             metrics.close()
-        _print_correlations(console, f"ranking, K = {settings.shots}, seed {settings.seed}", result)
+        _print_correlations(
+            console, f"ranking by {settings.method.name}, K = {settings.shots}, seed {settings.seed}", result
+        )
         print_facts(console, "run", summary(result))
         tell_findings(console, result.findings)
         tell(console, f"report: {report}")

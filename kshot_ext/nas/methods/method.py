@@ -241,7 +241,7 @@ class Method(ABC, Generic[OwnSettings]):
     def _why_no_copies(cls, settings: MethodSettings, shots: int) -> str | None:
         if shots == 1 or cls.takes_copies:
             return None
-        return f"shots: {settings.name} has one weight for each operation, expected 1, got {shots}"
+        return f"shots: {settings.name} has one weight for each operation, expected --shots 1, got {shots}"
 
     def own_stream(self) -> torch.Generator:
         """Random numbers for one purpose of this method, always the same."""

@@ -130,7 +130,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "images": f"{len(splits.train):,} for training, {len(job.evaluation.validation):,} for evaluation",
         "space": job.space.name,
         "method": f"method {settings.method.name}",
-        "shots": f"{settings.shots} weight copies",
+        "shots": f"K = {settings.shots}",
         "table": Path(settings.truth).name,
         "seed": f"seed {settings.seed}",
     }

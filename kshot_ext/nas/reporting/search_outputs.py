@@ -231,7 +231,7 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
         "method": f"method {settings.method.name}",
-        "shots": f"{settings.shots} weight copies",
+        "shots": f"K = {settings.shots}",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         **({} if job.max_bit_operations is None else {"bit budget": _bit_budget(job)}),
         "score": f"chosen by {settings.evaluation.score} on validation images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import re
 from functools import partial
@@ -14,8 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.analyse import analyse_command
+from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import METHODS, allow_own_method, begin_training, method_class
@@ -23,7 +27,7 @@ from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
@@ -35,7 +39,8 @@ from kshot_ext.nas.training.settings import TrainingSettings
 TRAINING = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=1, held_out_share=0.25, average_decay=0.9)
 SPACES = {"nas-bench-macro": {}, "nas-bench-201": {"cells": 1}}
 OWN_SPACES = {"dgconv": "groupable"}  # of methods that search no other; they train one copy
-PAGE = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "methods.md").read_text()
 OWN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 MINIATURE = """
 shots = 1
@@ -50,6 +55,15 @@ batch_size = 32
 [search]
 population = 2
 generations = 2
+"""
+RANKING = """
+shots = 1
+channels = 2
+max_images = 60
+epochs = 1
+architectures = 4
+[training]
+batch_size = 16
 """
 
 
@@ -155,6 +169,34 @@ def test_the_command_searches_with_it(name, tmp_path):
     assert 0 <= results["winner"]["test_accuracy"] <= 1
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("one_thread")
+def test_the_commands_rank_with_it_and_compare_its_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
+    layers = 6 if name in OWN_SPACES else 8
+    truth = {key[:layers]: accuracy for key, accuracy in (("0" * 8, 9), ("12120000", 7), ("2" * 8, 8), ("11112222", 6))}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "settings.toml").write_text(RANKING)
+    runs = [tmp_path / f"seed {seed}" for seed in range(2)]
+    for seed, run in enumerate(runs):
+        options = {"method": name, "truth": str(tmp_path / "truth.json"), "seed": seed, "out": str(run)}
+        options |= {"space": OWN_SPACES[name], "channels": 4} if name in OWN_SPACES else {}
+        assert rank_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
+        assert f"ranking by {name}, K = 1, seed {seed}" in capsys.readouterr().out
+    [entry] = json.loads((runs[1] / "ranking.json").read_text())["runs"]
+    evaluated = json.loads((runs[1] / "evaluated.json").read_text())
+    assert {one["architecture"]: one["truth"] for one in evaluated} == truth
+    pairs = [(a["truth"] - b["truth"]) * (b["loss"] - a["loss"]) for a, b in itertools.combinations(evaluated, 2)]
+    assert len(pairs) == 6
+    assert 0 not in pairs
+    assert entry["kendall_tau_by_loss"] == pytest.approx(sum(1 if pair > 0 else -1 for pair in pairs) / 6)
+    page = tmp_path / "compared.html"
+    assert compare_command(*runs, page) == EXIT_DONE
+    found, (others,) = page.read_text(), json.loads((runs[0] / "ranking.json").read_text())["runs"]
+    for tau in (entry["kendall_tau_by_loss"], others["kendall_tau_by_loss"]):
+        assert f"{tau:.6g}" in found
+
+
 def test_methods_are_listed():
     shown = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "300"})
     assert shown.exit_code == 0
@@ -164,6 +206,23 @@ def test_methods_are_listed():
         assert kind.paper in shown.output
         assert f"| `{name}`" in PAGE
         assert kind.Settings().name == name
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "kshot"])  # whose page is that of training
+def test_the_commands_of_its_page_are_not_refused(name, monkeypatch):
+    given = []
+    for command in ("search", "rank"):
+        module = f"kshot_ext.nas.commands.{command}.{command}_command"
+        monkeypatch.setattr(module, lambda options, *others: given.append(options) or 0)
+    commands = re.findall(r"^kshot-ext (.*)$", (DOCS / "methods" / f"{name}.md").read_text(), flags=re.MULTILINE)
+    for command in commands:
+        assert CliRunner().invoke(app, command.split()).exit_code == 0, command
+    assert len(given) == len(commands) > 0
+    for options in given:
+        kind = RankSettings if "truth" in options and "retrain_epochs" not in options else RunSettings
+        settings = gather_settings(kind(), None, options)
+        assert settings.method.name == name
+        assert METHODS[name].refusal(settings.method, settings.training, settings.shots, settings.codes) is None
 
 
 def test_single_paths_train_no_simplex_net(tiny_space, tiny_splits):
@@ -182,7 +241,7 @@ def test_single_paths_train_no_simplex_net(tiny_space, tiny_splits):
 
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if not kind.takes_copies])
 def test_a_method_of_one_copy_refuses_more(name, tiny_space, tiny_splits):
-    with pytest.raises(ValueError, match=f"shots: {name} has one weight for each operation, expected 1, got 2"):
+    with pytest.raises(ValueError, match=f"shots: {name} has one weight for each operation, expected --shots 1, got 2"):
         begin_training(METHODS[name].Settings(), tiny_space, tiny_splits, TRAINING, shots=2)
 
 
