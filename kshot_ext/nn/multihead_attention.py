@@ -46,6 +46,11 @@ class KShotMultiheadAttention(KShotMixed):
         if has_bias:  # as torch starts it
             nn.init.zeros_(self.out_proj.bias)
 
+    def reset_parameters(self) -> None:
+        """Start each copy as torch's layer starts."""
+        for plain in self.copies():
+            plain._reset_parameters()
+
     def mixed(self, code: Tensor | None = None) -> nn.Module:
         attention = super().mixed(code)
         projection = self.out_proj
