@@ -18,8 +18,8 @@ from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.gradient_steps import GradientSteps
-from kshot_ext.nas.training.optimization import OptimizationSettings, decay_groups
-from kshot_ext.optim import KShotSGD
+from kshot_ext.nas.training.optimization import OptimizationSettings
+from kshot_ext.optim import KShotSGD, decay_groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,14 @@ from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
 from kshot_ext.nn.forms import kshot_form, plain_form, take_form
 from kshot_ext.nn.fused_form import unfuse_modules
 from kshot_ext.nn.fusing import fuse_modules
-from kshot_ext.nn.merging import code_of, dictionary, leading, require_own_dictionaries, require_plain_form
+from kshot_ext.nn.merging import (
+    code_of,
+    dictionary,
+    leading,
+    require_own_dictionaries,
+    require_plain_form,
+    require_values,
+)
 from kshot_ext.nn.mixed import mixed_tensors
 from kshot_ext.nn.obstacles import sort_layers
 from kshot_ext.nn.selection import Selection, left_by_choice
@@ -198,6 +205,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     for name in originals:
         layer = layers[name]
         new = plain_form(layer)
+        require_values(name, layer, new)
         old = kshot_form(new, layer.num_shots)
         parameters: dict[str, Tensor | None] = dict(new._parameters)
         for own, wanted in parameters.items():

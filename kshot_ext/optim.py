@@ -1,4 +1,4 @@
-"""Optimiser for weight dictionaries, and clipping of their gradients."""
+"""Optimiser for weight dictionaries, the groups of parameters it takes, and clipping of their gradients."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.sgd import sgd
 
+from kshot_ext.nn.code import KShotModule
 from kshot_ext.ops.clipping import clip_grad_norm_
 from kshot_ext.ops.compact_gradient import SumOfUses
 from kshot_ext.ops.gradient_slot import gradient_in_slot, own, zero_compact
 from kshot_ext.ops.sgd_update import sgd_update
 
-__all__ = ["KShotSGD", "clip_grad_norm_"]
+__all__ = ["KShotSGD", "clip_grad_norm_", "decay_groups"]
 
 _MOST_USES = 40  # of one dictionary in one step: CUDA's kernel takes no more (kMaxSgdUses)
 
@@ -172,6 +173,39 @@ class KShotSGD(Optimizer):
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = False) -> list[dict[str, Any]]:
+    """A module's parameters in groups for an optimiser: weights, which decay, then biases and norm parameters.
+
+    The second kind sets offsets and scales, which do not make a network larger than its data (He et al., "Bag of
+    Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019). It is told by having a single
+    number per channel, in a K-shot layer one for each copy: a rule like `p.ndim <= 1` finds none of those there.
+
+    Args:
+        module: each of its parameters lands in one group.
+        weight_decay: of the first group.
+        decay_norms: whether the second group decays as well.
+
+    Returns:
+        Groups as optimisers take them; an empty one is left out.
+
+    Example:
+        >>> groups = decay_groups(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), 0.1)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+        [(1, 0.1), (3, 0.0)]
+    """
+    weights: dict[nn.Parameter, None] = {}
+    others: dict[nn.Parameter, None] = {}
+    for layer in module.modules():
+        for parameter in layer.parameters(recurse=False):
+            dim = parameter.dim() - isinstance(layer, KShotModule)
+            (weights if dim > 1 else others)[parameter] = None
+    groups = [
+        {"params": list(weights), "weight_decay": weight_decay},
+        {"params": list(others), "weight_decay": weight_decay if decay_norms else 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _kernels_take(parameter: Tensor, gradient: Tensor | SumOfUses) -> bool:

@@ -282,6 +282,17 @@ def test_attributes_of_layers_and_parameters_are_kept() -> None:
     assert vars(kshot_ext.merge(kshot)[0]).keys() == vars(model[0]).keys()
 
 
+def test_an_optimiser_takes_nothing_from_layers_and_parameters() -> None:
+    """`KShotSGD` changes the class of the parameters that it owns."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].weight.no_decay = model[1].weight.no_decay = True
+    kshot = kshot_ext.convert(model, SHOTS, include="0")
+    kshot_ext.optim.KShotSGD(kshot.parameters(), lr=0.1)
+    assert kshot_ext.conversion_report(kshot).left == {"1": "it is plain, and convert would swap it"}
+    for each in (kshot_ext.merge(kshot, CODE), kshot_ext.convert(kshot, SHOTS)):
+        assert [vars(each[index].weight) for index in (0, 1)] == [{"no_decay": True}] * 2
+
+
 class Listed(nn.Module):
     """Its forward takes the layers from a list that modules know nothing of."""
 

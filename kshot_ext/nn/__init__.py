@@ -8,7 +8,10 @@ Example:
     torch.Size([2, 8, 16, 16])
 """
 
-from kshot_ext.nn import library_layers  # noqa: F401  registers layers that have no public name
+from kshot_ext.nn import (
+    init,
+    library_layers,  # noqa: F401  registers layers that have no public name
+)
 from kshot_ext.nn.batch_norm import KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d
 from kshot_ext.nn.code import KShotModule, set_code
 from kshot_ext.nn.conv import KShotConv1d, KShotConv2d, KShotConv3d
@@ -51,5 +54,6 @@ __all__ = [
     "QuantisedConv2d",
     "QuantisedLinear",
     "export_dynamic_groups",
+    "init",
     "set_code",
 ]

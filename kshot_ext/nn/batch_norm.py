@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ ACTIVATION_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hard
 class NormalisesBatch(KShotModule):
     """Base of the K-shot layers that normalise by the batch: affine parameters `[K, C]`, running statistics `[C]`."""
 
+    _version = 2
     process_group: dist.ProcessGroup | None = None
 
     def reset_running_stats(self) -> None:
@@ -60,6 +62,18 @@ class NormalisesBatch(KShotModule):
             residual=residual,
             **where,
         )
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *arguments: Any
+    ) -> None:
+        count = prefix + "num_batches_tracked"  # torch's norms did not count batches before their version 2
+        if (
+            (local_metadata.get("version") or 1) < 2
+            and count not in state_dict
+            and self.num_batches_tracked is not None
+        ):
+            state_dict = {**state_dict, count: self.num_batches_tracked}
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kshot_ext.nn.sample_rows import SampleRows, UnknownRows
+from kshot_ext.nn.shots import stack_shots
 
 
 class KShotModule(nn.Module):
@@ -73,6 +74,23 @@ class KShotModule(nn.Module):
         """A plain layer with the geometry of this one, on the meta device."""
         return self.plain(**self.geometry(self), device="meta")
 
+    def copies(self) -> Iterator[nn.Module]:
+        """Plain layers, one for each copy: their parameters are views of the dictionaries; all else is shared."""
+        for shot in range(self.num_shots):
+            plain = self.to_plain().train(self.training)
+            for name, parameter in plain._parameters.items():
+                if parameter is not None:
+                    dictionary = getattr(self, name)
+                    view = dictionary.detach()[(shot, *map(slice, parameter.shape))]
+                    plain._parameters[name] = nn.Parameter(view, dictionary.requires_grad)
+            vars(plain)["_buffers"] = self._buffers
+            yield plain
+
+    def reset_parameters(self) -> None:
+        """Start each copy as the plain layer starts, with the fan of one copy; its running statistics, too."""
+        for plain in self.copies():
+            plain.reset_parameters()
+
     def settle_copies(self) -> None:
         """Make equal again what must be equal in all copies, after noise was added to them."""
 
@@ -99,6 +117,19 @@ class KShotModule(nn.Module):
     def __getstate__(self) -> dict:
         # A set code may hang on a graph, which neither copies nor pickles; it belongs to a step, not to the model.
         return {**self.__dict__, "_code": None, "_rows": None}
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *arguments: Any
+    ) -> None:
+        # The tensor of a plain layer fills all copies.
+        filled = {}
+        for name, dictionary in self._parameters.items():
+            value = state_dict.get(prefix + name)
+            if isinstance(value, Tensor) and dictionary is not None and value.shape == dictionary.shape[1:]:
+                copies = value.expand(self.num_shots, *value.shape)
+                assigned = local_metadata.get("assign_to_params_buffers", False)
+                filled[prefix + name] = stack_shots(copies) if assigned else copies
+        super()._load_from_state_dict({**state_dict, **filled}, prefix, local_metadata, *arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # Module.to(memory_format=...) looks at the rank: show it the copies as one tall plain weight.

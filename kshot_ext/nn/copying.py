@@ -7,6 +7,7 @@ import copy
 from torch import Tensor, nn
 
 from kshot_ext.nn.obstacles import overlapping_tensors
+from kshot_ext.ops.gradient_slot import OwnedParameter, attributes_of
 
 
 def copy_model(model: nn.Module) -> nn.Module:
@@ -23,13 +24,13 @@ def copy_model(model: nn.Module) -> nn.Module:
     for key, tensor in overlapping_tensors(model).items():
         shared = copy.deepcopy(tensor.detach(), memo)
         memo[key] = nn.Parameter(shared, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shared
-    parameters = [p for p in model.parameters() if type(p) is nn.Parameter]
+    parameters = [p for p in model.parameters() if type(p) in (nn.Parameter, OwnedParameter)]
     copied = copy.deepcopy(model, memo)
     for parameter in parameters:
         twin = memo.get(id(parameter))
         if twin is None:  # a module that copies itself in a way of its own
             continue
-        vars(twin).update(copy.deepcopy(vars(parameter), memo))
+        vars(twin).update(copy.deepcopy(attributes_of(parameter), memo))
         for hook in (parameter._backward_hooks or {}).values():
             twin.register_hook(hook)
         for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values():

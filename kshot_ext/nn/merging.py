@@ -26,6 +26,18 @@ def require_plain_form(name: str, layer: KShotModule) -> None:
         )
 
 
+def require_values(name: str, layer: nn.Module, plain: nn.Module) -> None:
+    """Refuse a plain form that has buffers or other tensors which the K-shot layer has no values for."""
+    buffers = {own for own, buffer in plain._buffers.items() if buffer is not None}
+    missing = sorted(own for own in buffers if layer._buffers.get(own) is None)
+    missing += [own for own, value in vars(plain).items() if isinstance(value, Tensor) and value.is_meta]
+    if missing:
+        raise ValueError(
+            f"layer {name!r}: a {type(layer).__name__} has no value for {', '.join(missing)} of the "
+            f"{type(plain).__name__} that its conversion makes (see kshot_ext.register_conversion)"
+        )
+
+
 def require_own_dictionaries(model: nn.Module) -> None:
     """Refuse a dictionary that is also held in another way, which `merge` would leave as it is."""
     for holders in holders_of_tensors(model).values():

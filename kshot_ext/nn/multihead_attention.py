@@ -104,6 +104,11 @@ class KShotMultiheadAttention(KShotMixed):
                 code, (query, key, value), masks
             )
 
+    def reset_parameters(self) -> None:
+        """Start each copy as torch's layer starts."""
+        for plain in self.copies():
+            plain._reset_parameters()
+
     def mixed(self, code: Tensor | None = None) -> nn.Module:
         attention = super().mixed(code)
         projection = self.out_proj

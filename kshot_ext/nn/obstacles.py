@@ -14,6 +14,7 @@ from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conversions import conversion_of, registered_ancestor
 from kshot_ext.nn.forms import kshot_form, plain_form
 from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
+from kshot_ext.ops.gradient_slot import OwnedParameter
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _CALL_HOOKS = {
@@ -221,7 +222,7 @@ def _table_obstacle(layer: nn.Module, plain: nn.Module) -> str | None:
 def _parameter_obstacle(layer: nn.Module) -> str | None:
     parameters = {name: p for name, p in layer._parameters.items() if p is not None}
     for name, parameter in parameters.items():
-        if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
+        if type(parameter) not in (nn.Parameter, OwnedParameter) or parameter.layout != torch.strided:
             return f"its {name} is no ordinary parameter, but a {type(parameter).__name__} ({parameter.layout})"
         if parameter.dtype not in _DTYPES:
             return f"its {name} is {parameter.dtype}"

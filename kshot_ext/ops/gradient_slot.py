@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterable
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ from torch import Tensor, nn
 from kshot_ext.ops.compact_gradient import CompactGradient, SumOfUses
 
 _slot = Tensor.grad  # the descriptor of the slot that C++ keeps
+
+
+def attributes_of(parameter: Tensor) -> dict[str, Any]:
+    """The attributes that users gave a parameter."""
+    return {name: value for name, value in vars(parameter).items() if name not in _OURS}
 
 
 class OwnedParameter(nn.Parameter):
@@ -49,7 +55,7 @@ class OwnedParameter(nn.Parameter):
     def as_parameter(self) -> nn.Parameter:
         """An ordinary parameter of the same memory."""
         parameter = nn.Parameter(self.data, self.requires_grad)
-        parameter.__dict__.update({name: value for name, value in vars(self).items() if name not in _OURS})
+        parameter.__dict__.update(attributes_of(self))
         return parameter
 
     def detach(self) -> Tensor:

@@ -231,6 +231,15 @@ def test_a_lazy_layer_asks_for_a_call_first() -> None:
         kshot_ext.convert(nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3)), 2)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_lazy_layer_that_was_called_is_converted() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(3))
+    x = torch.randn(2, 2, 5, 5)
+    model(x)
+    report = check_conversion(model, x)
+    assert report.swapped == {"0": "Conv2d", "1": "BatchNorm2d", "3": "Linear"}
+
+
 def test_a_compiled_model_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"_orig_mod\.0: is inside a OptimizedModule: compile the model after convert"):
         kshot_ext.convert(torch.compile(nn.Sequential(nn.Linear(4, 4))), 2)

@@ -21,10 +21,10 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.groupable import Groupable, GroupableBlock
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.loop import Step, Stepper
-from kshot_ext.nas.training.optimization import Tally, decay_groups
+from kshot_ext.nas.training.optimization import Tally
 from kshot_ext.nn import DynamicGroupConv2d, export_dynamic_groups
 from kshot_ext.nn.code import set_code
-from kshot_ext.optim import KShotSGD
+from kshot_ext.optim import KShotSGD, decay_groups
 
 _LARGEST_PUSH = 0.1  # of all gates together in a step, in units of their learning rate
 

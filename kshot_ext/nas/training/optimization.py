@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.training.gradient_steps import PRECISIONS
-from kshot_ext.nn import KShotModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,39 +63,6 @@ class OptimizationSettings:
             [0.25, 0.48, 0.64, 0.69, 0.5, 0.31, 0.15, 0.04, 0.0]
         """
         return min((step + 1) / (self.rise_steps + 1), 1) * (1 + math.cos(math.pi * step / num_steps)) / 2
-
-
-def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool) -> list[dict[str, Any]]:
-    """A module's parameters in groups for an optimiser: weights, which decay, then biases and norm parameters.
-
-    The second kind sets offsets and scales, which do not make a network larger than its data (He et al., "Bag of
-    Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019). It is told by having a single
-    number per channel, in a K-shot layer one for each copy.
-
-    Args:
-        module: each of its parameters lands in one group.
-        weight_decay: of the first group.
-        decay_norms: whether the second group decays as well.
-
-    Returns:
-        Groups as optimisers take them; an empty one is left out.
-
-    Example:
-        >>> groups = decay_groups(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), 0.1, decay_norms=False)
-        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
-        [(1, 0.1), (3, 0.0)]
-    """
-    weights: dict[nn.Parameter, None] = {}
-    others: dict[nn.Parameter, None] = {}
-    for layer in module.modules():
-        for parameter in layer.parameters(recurse=False):
-            dim = parameter.dim() - isinstance(layer, KShotModule)
-            (weights if dim > 1 else others)[parameter] = None
-    groups = [
-        {"params": list(weights), "weight_decay": weight_decay},
-        {"params": list(others), "weight_decay": weight_decay if decay_norms else 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 @dataclass

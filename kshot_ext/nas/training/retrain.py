@@ -14,7 +14,8 @@ from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.networks.evaluation import evaluate_network
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
-from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
+from kshot_ext.nas.training.optimization import OptimizationSettings, Tally
+from kshot_ext.optim import decay_groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
-from kshot_ext.convert import convert
-from kshot_ext.nas.training.optimization import OptimizationSettings, Tally, decay_groups
+from kshot_ext.nas.training.optimization import OptimizationSettings, Tally
 
 
 @pytest.mark.parametrize(
@@ -38,18 +36,6 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert factors[:4] == pytest.approx([share * fall for share, fall in zip((0.2, 0.4, 0.6, 0.8), falling)])
     assert factors[4:] == falling[4:]
     assert (falling[0], falling[100]) == (1.0, 0.0)
-
-
-def test_biases_and_norm_parameters_do_not_decay():
-    plain = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
-    for module in (plain, convert(plain, 4)):
-        weights = {module[0].weight, module[3].weight}
-        decaying, others = decay_groups(module, 0.1, decay_norms=False)
-        assert set(decaying["params"]) == weights
-        assert set(others["params"]) == set(module.parameters()) - weights
-        assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-        assert [group["weight_decay"] for group in decay_groups(module, 0.1, decay_norms=True)] == [0.1, 0.1]
-    assert len(decay_groups(nn.BatchNorm2d(3), 0.1, decay_norms=False)) == 1
 
 
 def test_tally_weighs_batches_by_their_images():

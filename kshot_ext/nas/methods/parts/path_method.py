@@ -26,12 +26,12 @@ from kshot_ext.nas.training.choice_similarity import choice_similarities
 from kshot_ext.nas.training.code_prospects import why_codes_stay_alike
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.loop import Step, Stepper
-from kshot_ext.nas.training.optimization import Tally, decay_groups
+from kshot_ext.nas.training.optimization import Tally
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.path_steps import PathSteps
 from kshot_ext.nas.training.settings import TrainingSettings
 from kshot_ext.nas.training.simplex_training import SimplexSettings
-from kshot_ext.optim import KShotSGD
+from kshot_ext.optim import KShotSGD, decay_groups
 
 _BATCHES_TO_SETTLE = 8
 
