@@ -146,8 +146,8 @@ def sgd(dictionary: Dictionary, uses: int) -> Workload:
     used = [(random(d.shots, of=sums), None, random(d.active[0].numel(), of=d.dtype), rows, run_length)] * uses
     dense = None if uses else random(size, of=d.dtype)
     geometry = d.geometry(1, d.weight.shape[1], d.weight.shape[2], whole_rows)
-    tensors = d.stored(d.weight), random(size, of=d.dtype), dense
-    job = (DTYPES[d.dtype], geometry, *tensors, used, 0.1, 0.9, 0.0, 1e-4, True, False)
+    states = (random(size, of=d.dtype),)
+    job = (DTYPES[d.dtype], geometry, d.stored(d.weight), states, dense, used, False, [0.1, 0.9, 0.0, 1e-4, True])
     least = d.dtype.itemsize * (4 * size + (0 if uses else size) + uses * d.active[0].numel())
     return Workload("sgd_update", lambda module: module.sgd_update([job]), least)
 

@@ -1,5 +1,5 @@
-// The one pass of sgd_update over weights and momenta; ops/sgd_pass.cpp for the CPU, ops_cuda/sgd_pass.cpp
-// for CUDA.
+// The one pass of an optimiser over weights and what it keeps of them; ops/update_passes.cpp for the CPU,
+// ops_cuda/update_passes.cpp for CUDA.
 #pragma once
 
 #include <vector>
