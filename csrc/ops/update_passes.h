@@ -4,12 +4,14 @@
 
 #include <vector>
 
+#include "common/adamw_update.h"
 #include "common/sgd_update.h"
 #include "ops/tensor_utils.h"
 
 namespace kshot {
 
 // `like`: a tensor on the device of all updates.
+void run_adamw_update(const std::vector<AdamwUpdate>& updates, const Tensor& like);
 void run_sgd_update(const std::vector<SgdUpdate>& updates, const Tensor& like);
 
 }  // namespace kshot

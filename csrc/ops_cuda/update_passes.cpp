@@ -1,6 +1,7 @@
 // The updates of many dictionaries on CUDA.
 #include "ops/update_passes.h"
 
+#include "cuda/adamw_update.h"
 #include "cuda/sgd_update.h"
 #include "ops_cuda/launch.h"
 
@@ -18,6 +19,10 @@ void run_on_device(const std::vector<Update>& updates, const Tensor& like, const
 }
 
 }  // namespace
+
+void run_adamw_update(const std::vector<AdamwUpdate>& updates, const Tensor& like) {
+  run_on_device(updates, like, cuda::adamw_update);
+}
 
 void run_sgd_update(const std::vector<SgdUpdate>& updates, const Tensor& like) {
   run_on_device(updates, like, cuda::sgd_update);
