@@ -1,27 +1,26 @@
-"""Optimiser for weight dictionaries, the groups of parameters it takes, and clipping of their gradients."""
+"""Optimisers for weight dictionaries, the groups of parameters they take, and clipping of their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Hashable, Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from kshot_ext.nn.code import KShotModule
+from kshot_ext.ops.adamw_update import adamw_update
 from kshot_ext.ops.clipping import clip_grad_norm_
-from kshot_ext.ops.compact_gradient import SumOfUses
-from kshot_ext.ops.gradient_slot import gradient_in_slot, own, zero_compact
+from kshot_ext.ops.dictionary_optimizer import DictionaryOptimizer, check_number
+from kshot_ext.ops.dictionary_update import Uses
 from kshot_ext.ops.sgd_update import sgd_update
 
-__all__ = ["KShotSGD", "clip_grad_norm_", "decay_groups"]
-
-_MOST_USES = 40  # of one dictionary in one step: CUDA's kernel takes no more (kMaxSgdUses)
+__all__ = ["KShotAdamW", "KShotSGD", "clip_grad_norm_", "decay_groups"]
 
 
-class KShotSGD(Optimizer):
+class KShotSGD(DictionaryOptimizer):
     """Stochastic gradient descent that never stores a dense gradient of a dictionary.
 
     The gradient of a weight dictionary is the outer product of a code and one effective-weight gradient:
@@ -48,11 +47,13 @@ class KShotSGD(Optimizer):
 
     Args:
         params: parameters, or groups of them as for any torch optimiser.
-        lr: learning rate.
+        lr: learning rate, a number or a tensor with one.
         momentum, dampening, weight_decay, nesterov, maximize: as in `torch.optim.SGD`.
+        foreach, fused: accepted and without effect: a step is one call of our kernels anyway.
+        differentiable: only False.
 
     Raises:
-        ValueError: if a hyper-parameter is out of range.
+        ValueError: if a hyper-parameter is out of range, or `differentiable` is True.
 
     Example:
         >>> import kshot_ext
@@ -68,17 +69,19 @@ class KShotSGD(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float | Tensor = 0.0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, got {value}")
+            check_number(name, value)
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening 0, got momentum {momentum}, dampening {dampening}"
@@ -90,76 +93,31 @@ class KShotSGD(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        for parameter in self.param_groups[-1]["params"]:
-            self._own(parameter)
+    def _kind(self, parameter: Tensor, group: dict[str, Any]) -> float:
+        """The dampening: there is none in the first step."""
+        return 0.0 if self.state[parameter].get("momentum_buffer") is None else group["dampening"]
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, as in torch, at no cost for compact ones.
-
-        Args:
-            set_to_none: whether they become None rather than zeros.
-        """
-        compact = [p for p in self._parameters() if isinstance(gradient_in_slot(p), SumOfUses)]
-        for parameter in compact:
-            parameter.grad = None
-        super().zero_grad(set_to_none)
-        if not set_to_none:
-            for parameter in compact:
-                zero_compact(parameter)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update every parameter that has a gradient. `closure` re-evaluates the model and returns the loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._update(group)
-        return loss
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("maximize", False)  # older state dicts have none
-        for parameter in self._parameters():  # plain ones, if this optimiser was copied or unpickled
-            self._own(parameter)
-
-    def _parameters(self) -> Iterator[Tensor]:
-        return (parameter for group in self.param_groups for parameter in group["params"])
-
-    def _own(self, parameter: Tensor) -> None:
-        if parameter.dim() > 1:
-            own(parameter, self)
-
-    def _update(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[torch.device, float], list[Tensor]] = {}
-        for parameter in group["params"]:
-            gradient = gradient_in_slot(parameter)
-            if gradient is not None and not _kernels_take(parameter, gradient):
-                self._update_as_torch_does(parameter, group)
-            elif gradient is not None:
-                first = self.state[parameter].get("momentum_buffer") is None
-                alike.setdefault((parameter.device, 0.0 if first else group["dampening"]), []).append(parameter)
-        for (_, dampening), parameters in alike.items():
-            grads = [_as_kernels_take_it(parameter) for parameter in parameters]
-            sgd_update(
-                parameters,
-                [self._momentum_buffer(parameter) for parameter in parameters] if group["momentum"] else [],
-                [None if isinstance(grad, SumOfUses) else grad for grad in grads],
-                [grad.uses if isinstance(grad, SumOfUses) else () for grad in grads],
-                lr=float(group["lr"]),
-                momentum=group["momentum"],
-                dampening=dampening,
-                weight_decay=group["weight_decay"],
-                nesterov=group["nesterov"],
-                maximize=group["maximize"],
-            )
+    def _update_by_kernels(
+        self, parameters: list[Tensor], grads: list[Tensor | None], uses: Uses, group: dict[str, Any], kind: Hashable
+    ) -> None:
+        sgd_update(
+            parameters,
+            [self._momentum_buffer(parameter) for parameter in parameters] if group["momentum"] else [],
+            grads,
+            uses,
+            lr=float(group["lr"]),
+            momentum=group["momentum"],
+            dampening=kind,
+            weight_decay=float(group["weight_decay"]),
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+        )
 
     def _update_as_torch_does(self, parameter: Tensor, group: dict[str, Any]) -> None:
         buffers = [self.state[parameter].get("momentum_buffer")]
@@ -173,6 +131,146 @@ class KShotSGD(Optimizer):
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         return state["momentum_buffer"]
+
+
+class KShotAdamW(DictionaryOptimizer):
+    """Adam with decoupled weight decay that never stores a dense gradient of a dictionary.
+
+    With g = dL/dw (-dL/dw to maximize), in step t of a parameter
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        w = (1 - lr * weight_decay) * w - lr / (1 - beta1^t) * m / (sqrt(u / (1 - beta2^t)) + eps)
+
+    where u is v, or with `amsgrad` the largest v so far, element by element. Everything said of `KShotSGD` holds here:
+    `step` updates all K copies with their moments from the compact gradient in one pass, and all parameters of a group
+    in one call; whoever reads `parameter.grad` makes the gradient dense. Each copy has moments of its own, since codes
+    change from step to step: what is saved is the gradient, not the state.
+
+    Results equal `torch.optim.AdamW` within rounding, and state dicts load in both directions. Where a dictionary's
+    code is 0 its gradient is 0, so that its moments decay and the weight moves on by them, as on dense gradients.
+    Complex and distributed (`DTensor`) parameters are updated by torch's own code, sparse gradients are refused.
+
+    Args:
+        params: parameters, or groups of them as for any torch optimiser.
+        lr: learning rate, a number or a tensor with one.
+        betas: decay of the two moments, numbers or tensors with one.
+        eps, weight_decay, amsgrad, maximize: as in `torch.optim.AdamW`.
+        foreach, fused: accepted and without effect: a step is one call of our kernels anyway.
+        capturable, differentiable: only False. A loaded state of an optimiser that had them runs without them.
+
+    Raises:
+        ValueError: if a hyper-parameter is out of range, or `capturable` or `differentiable` is True.
+        RuntimeError: by `step`, if a gradient is sparse, or while a CUDA graph is captured.
+
+    Example:
+        >>> import kshot_ext
+        >>> layer = kshot_ext.nn.KShotLinear(4, 2, num_shots=8)
+        >>> optimizer = KShotAdamW(layer.parameters(), lr=1e-3, weight_decay=0.05)
+        >>> layer(torch.randn(3, 4), torch.full((8,), 1 / 8)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+
+    Paper: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; `amsgrad`: Reddi et al., "On the
+    Convergence of Adam and Beyond", ICLR 2018.
+    """
+
+    _absent: ClassVar[dict[str, Any]] = {**DictionaryOptimizer._absent, "amsgrad": False, "capturable": False}
+    _refused: ClassVar[dict[str, str]] = {
+        **DictionaryOptimizer._refused,
+        "capturable": "it reads the number of the step on the CPU, which a captured graph would repeat; "
+        "use torch.optim.AdamW for steps inside CUDA graphs",
+    }
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            check_number(name, value)
+        for i, beta in enumerate(betas):
+            check_number(f"betas[{i}]", beta, below=1.0)
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for of_one in self.state.values():
+            if "step" in of_one:  # a number in old files; on the device where torch's optimiser was fused
+                of_one["step"] = torch.as_tensor(of_one["step"], dtype=torch.float32, device="cpu")
+
+    def _update_by_kernels(
+        self, parameters: list[Tensor], grads: list[Tensor | None], uses: Uses, group: dict[str, Any], kind: Hashable
+    ) -> None:
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(f"KShotAdamW.step cannot be captured in a CUDA graph: {self._refused['capturable']}")
+        states = [self._state_of(parameter, group) for parameter in parameters]
+        steps = [state["step"] for state in states]
+        beta1, beta2 = group["betas"]
+        adamw_update(
+            parameters,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            [float(step) + 1 for step in steps],
+            grads,
+            uses,
+            lr=float(group["lr"]),
+            beta1=float(beta1),
+            beta2=float(beta2),
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            maximize=group["maximize"],
+        )
+        torch._foreach_add_(steps, 1)
+
+    def _update_as_torch_does(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        if parameter.grad.layout != torch.strided:
+            raise RuntimeError(
+                "KShotAdamW does not support sparse gradients: moments of rows without a gradient decay, too; "
+                "give such parameters to torch.optim.SparseAdam"
+            )
+        state = self._state_of(parameter, group)
+        moments = [[state["exp_avg"]], [state["exp_avg_sq"]], [state["max_exp_avg_sq"]] if group["amsgrad"] else []]
+        beta1, beta2 = group["betas"]
+        rule = {name: group[name] for name in ("amsgrad", "lr", "weight_decay", "eps", "maximize")}
+        is_complex = parameter.is_complex()
+        adamw(
+            [parameter], [parameter.grad], *moments, [state["step"]],
+            foreach=False, has_complex=is_complex, beta1=beta1, beta2=beta2, **rule,
+        )  # fmt: skip
+
+    def _state_of(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """What is kept of a parameter, made where there is none."""
+        state = self.state[parameter]
+        if "step" not in state:
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+        for name in ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ())):
+            if name not in state:
+                state[name] = torch.zeros_like(parameter)
+        return state
 
 
 def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = False) -> list[dict[str, Any]]:
@@ -206,23 +304,3 @@ def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = 
         {"params": list(others), "weight_decay": weight_decay if decay_norms else 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _kernels_take(parameter: Tensor, gradient: Tensor | SumOfUses) -> bool:
-    """Whether neither is sparse, complex, or spread over processes (a `DTensor`) or otherwise of a class of its own."""
-    return isinstance(gradient, SumOfUses) or all(
-        tensor.layout == torch.strided
-        and tensor.is_floating_point()
-        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
-        for tensor in (parameter, gradient)
-    )
-
-
-def _as_kernels_take_it(parameter: Tensor) -> Tensor | SumOfUses:
-    """The gradient: dense if it has very many uses, or if the parameter got another dtype or device since."""
-    gradient = gradient_in_slot(parameter)
-    if isinstance(gradient, SumOfUses):
-        alike = (gradient.dtype, gradient.device) == (parameter.dtype, parameter.device)
-        if len(gradient.uses) > _MOST_USES or not alike:
-            return parameter.grad
-    return gradient

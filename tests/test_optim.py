@@ -288,14 +288,29 @@ def test_momentum_taken_away() -> None:
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
-def test_state_without_the_newest_setting() -> None:
+def test_state_without_the_newest_settings() -> None:
     model = network()
     optimizer = KShotSGD(model.parameters(), lr=0.05)
     state = optimizer.state_dict()
-    del state["param_groups"][0]["maximize"]
+    for name in ("maximize", "foreach", "differentiable", "fused"):
+        del state["param_groups"][0][name]
     optimizer.load_state_dict(state)
     train(model, optimizer, steps=range(1))
     assert optimizer.param_groups[0]["maximize"] is False
+    assert optimizer.param_groups[0]["differentiable"] is False
+
+
+@pytest.mark.parametrize("settings", [{"fused": True}, {"foreach": True}, {"foreach": False, "fused": False}], ids=str)
+def test_the_ways_torch_runs_make_no_difference(settings: dict[str, Any]) -> None:
+    assert_trains_as_sgd({**SETTINGS["nesterov"], **settings})
+
+
+def test_settings_that_are_tensors() -> None:
+    ours, theirs = network(), network()
+    for model, kind in ((ours, KShotSGD), (theirs, torch.optim.SGD)):
+        settings = {"lr": torch.tensor([0.02]), "weight_decay": torch.tensor(0.01)}
+        train(model, kind(model.parameters(), momentum=0.5, **settings), steps=range(4))
+    assert_equal_models(ours, theirs)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +318,12 @@ def test_state_without_the_newest_setting() -> None:
     [
         ({"lr": -0.1}, "lr must be >= 0, got -0.1"),
         ({"lr": float("nan")}, "lr must be >= 0, got nan"),
+        ({"lr": torch.ones(2)}, r"lr must be a number or a tensor with one element, got shape \[2\]"),
         ({"momentum": -1}, "momentum must be >= 0, got -1"),
         ({"weight_decay": -1}, "weight_decay must be >= 0, got -1"),
         ({"nesterov": True}, "nesterov needs momentum > 0 and dampening 0, got momentum 0.0"),
         ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "nesterov needs .* dampening 0.1"),
+        ({"differentiable": True}, "KShotSGD does not support differentiable=True: its kernels have no derivative"),
     ],
 )
 def test_rejects(settings: dict[str, Any], message: str) -> None:

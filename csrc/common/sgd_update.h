@@ -1,31 +1,14 @@
-// Arguments of one optimiser step on a dictionary, alike on every backend.
+// Arguments of one step of SGD on a dictionary, alike on every backend.
 #pragma once
 
-#include "common/dtype.h"
-#include "common/mix_geometry.h"
+#include "common/dictionary_update.h"
 
 namespace kshot {
 
-// One use of the dictionary: its part of the gradient is code[k] * gate[row] * grad[row, run, i].
-struct SgdUse {
-  const void* code;    // [K] of the sum type
-  const void* gate;    // [rows] of the sum type, or null
-  const void* grad;    // packed rows of runs of run_length
-  int64_t rows;        // active rows; later rows have no gradient from this use
-  int64_t run_length;  // active elements per run, in every row but perhaps a flat copy's last
-};
-
-struct SgdUpdate {
-  MixGeometry geometry;  // the whole dictionary: all rows and full runs
-  DType dtype;
-  void* weight;
+struct SgdUpdate : DictionaryUpdate {
   void* momentum_buffer;  // like weight, or null
-  const void* grad;       // dense, like weight; or null
-  const SgdUse* uses;     // host memory
-  int64_t use_count;
   double lr, momentum, dampening, weight_decay;
   bool nesterov;
-  bool maximize;  // along the gradient, not against it
 };
 
 }  // namespace kshot

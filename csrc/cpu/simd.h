@@ -6,6 +6,7 @@
 // (float16), in portable builds by integer arithmetic.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -56,6 +57,31 @@ inline C sum_of_lanes(Vec<C> v) {
   }
   return lanes[0];
 }
+
+template <class C>
+inline Vec<C> square_root(Vec<C> v) {
+  for (int64_t i = 0; i < kLanes<C>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+}
+#if defined(__AVX512F__)
+template <>
+inline Vec<float> square_root<float>(Vec<float> v) {
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v)));
+}
+template <>
+inline Vec<double> square_root<double>(Vec<double> v) {
+  return reinterpret_cast<Vec<double>>(_mm512_maskz_sqrt_pd(0xff, reinterpret_cast<__m512d>(v)));
+}
+#elif defined(__AVX__)
+template <>
+inline Vec<float> square_root<float>(Vec<float> v) {
+  return reinterpret_cast<Vec<float>>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v)));
+}
+template <>
+inline Vec<double> square_root<double>(Vec<double> v) {
+  return reinterpret_cast<Vec<double>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(v)));
+}
+#endif
 
 inline Vec<float> load(const float* p) {
   Vec<float> v;

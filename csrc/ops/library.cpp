@@ -6,6 +6,12 @@
 
 STABLE_TORCH_LIBRARY(kshot_ext, m) {
   m.def(
+      "adamw_update(Tensor(a!)[] weights, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] "
+      "max_exp_avg_sqs, float[] steps, Tensor?[] grads, int[] use_counts, Tensor[] use_codes, Tensor?[] "
+      "use_gates, Tensor[] use_grads, float lr, float beta1, float beta2, float eps, float weight_decay, "
+      "bool "
+      "maximize) -> ()");
+  m.def(
       "avg_pool2d(Tensor input, int[] kernel_size, int[] stride, int[] padding, bool ceil_mode, bool "
       "count_include_pad, int divisor) -> Tensor");
   m.def(

@@ -1,4 +1,5 @@
 // Operators whose checks and allocation are alike on every backend, compiled once more with CUDA's passes.
+#include "ops/adamw_update.cpp"
 #include "ops/batch_norm_act.cpp"
 #include "ops/dynamic_group_weight.cpp"
 #include "ops/effective_weight.cpp"

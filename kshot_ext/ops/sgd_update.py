@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kshot_ext import backend, reference
-from kshot_ext.ops.compact_gradient import Use
+from kshot_ext import reference
+from kshot_ext.ops.dictionary_update import Uses, kernels_serve, tell_autograd, use_lists
 
 
 def sgd_update(
     weights: Sequence[Tensor],
     momentum_buffers: Sequence[Tensor],
     grads: Sequence[Tensor | None],
-    uses: Sequence[Sequence[Use]],
+    uses: Uses,
     *,
     lr: float,
     momentum: float,
@@ -35,17 +35,8 @@ def sgd_update(
     if not weights:
         return
     settings = (lr, momentum, dampening, weight_decay, nesterov, maximize)
-    # They differ where only some were converted: buffers after `model.half()`, gradients after `weight.data = ...`.
-    same_dtype = all(
-        other is None or other.dtype == weight.dtype
-        for others in (momentum_buffers, grads)
-        for weight, other in zip(weights, others)
-    )
-    if not same_dtype or backend.kernels_for(weights[0].device) is None:
+    if not kernels_serve(weights, momentum_buffers, grads):
         reference.sgd_update(weights, momentum_buffers, grads, uses, *settings)
         return
-    counts = [len(of_one) for of_one in uses]
-    codes, gates, use_grads = ([use[part] for of_one in uses for use in of_one] for part in range(3))
-    torch.ops.kshot_ext.sgd_update(weights, momentum_buffers, grads, counts, codes, gates, use_grads, *settings)
-    # As torch's own operators in place do it, so that a backward pass over the old values is an error.
-    torch.autograd.graph.increment_version([*weights, *momentum_buffers])
+    torch.ops.kshot_ext.sgd_update(weights, momentum_buffers, grads, *use_lists(uses), *settings)
+    tell_autograd(weights, momentum_buffers)

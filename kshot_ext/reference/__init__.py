@@ -4,6 +4,7 @@ Each function has the signature of its twin in `kshot_ext.functional`. The code 
 the hardware; gradients, second derivatives included, are autograd's own.
 """
 
+from kshot_ext.reference.adamw_update import adamw_update
 from kshot_ext.reference.avg_pool2d import avg_pool2d
 from kshot_ext.reference.batch_norm_act import batch_norm_act
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_conv2d, chained_norm_act, folded_conv2d
@@ -18,6 +19,7 @@ from kshot_ext.reference.sgd_update import sgd_update
 __all__ = [
     "ChannelNorm",
     "RawOutput",
+    "adamw_update",
     "avg_pool2d",
     "batch_norm_act",
     "chained_conv2d",

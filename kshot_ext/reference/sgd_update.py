@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from kshot_ext.reference.dictionary_gradient import dictionary_gradient
 
 
 def sgd_update(
@@ -19,21 +20,10 @@ def sgd_update(
     maximize: bool,
 ) -> None:
     for i, weight in enumerate(weights):
-        total = _gradient(weight, grads[i], uses[i])
+        total = dictionary_gradient(weight, grads[i], uses[i])
         total = (-total if maximize else total) + weight_decay * weight
         if momentum_buffers:
             buffer = momentum_buffers[i]
             buffer.mul_(momentum).add_((1 - dampening) * total)
             total = total + momentum * buffer if nesterov else buffer.to(total.dtype)
         weight.sub_((lr * total).to(weight.dtype))
-
-
-def _gradient(weight: Tensor, grad: Tensor | None, uses) -> Tensor:
-    sum_dtype = torch.promote_types(weight.dtype, torch.float32)
-    total = torch.zeros_like(weight, dtype=sum_dtype) if grad is None else grad.to(sum_dtype, copy=True)
-    for code, gate, effective_grad in uses:
-        rank = effective_grad.dim()
-        gated = effective_grad if gate is None else gate.reshape(-1, *(1,) * (rank - 1)) * effective_grad
-        active = (slice(None), *(slice(width) for width in effective_grad.shape))
-        total[active] += code.reshape(-1, *(1,) * rank) * gated
-    return total

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/adamw_update.h"
 #include "cpu/avg_pool2d.h"
 #include "cpu/batch_norm_act.h"
 #include "cpu/dense_conv2d.h"
@@ -29,6 +30,7 @@ struct Kernels {
   decltype(&cpu::portable::dynamic_group_weight) dynamic_group_weight;
   decltype(&cpu::portable::dynamic_group_weight_backward) dynamic_group_weight_backward;
   decltype(&cpu::portable::dynamic_group_weight_reduce) dynamic_group_weight_reduce;
+  decltype(&cpu::portable::adamw_update) adamw_update;
   decltype(&cpu::portable::sgd_update) sgd_update;
   decltype(&cpu::portable::batch_norm_moments) batch_norm_moments;
   decltype(&cpu::portable::batch_norm_act) batch_norm_act;
@@ -51,18 +53,18 @@ struct Kernels {
   decltype(&cpu::portable::stacked_linear_backward) stacked_linear_backward;
 };
 
-#define KSHOT_KERNELS_OF(isa, available)                                                              \
-  Kernels {                                                                                           \
-    #isa, available, cpu::isa::separable_sum, cpu::isa::effective_weight,                             \
-        cpu::isa::effective_weight_backward, cpu::isa::effective_weight_reduce,                       \
-        cpu::isa::dynamic_group_weight, cpu::isa::dynamic_group_weight_backward,                      \
-        cpu::isa::dynamic_group_weight_reduce, cpu::isa::sgd_update, cpu::isa::batch_norm_moments,    \
-        cpu::isa::batch_norm_act, cpu::isa::batch_norm_act_sums, cpu::isa::batch_norm_act_backward,   \
-        cpu::isa::depthwise_gather, cpu::isa::depthwise_backward, cpu::isa::choose_panel_width,       \
-        cpu::isa::pack_by_output, cpu::isa::pack_by_input, cpu::isa::unpack_by_output,                \
-        cpu::isa::unpack_by_input, cpu::isa::mix_rows, cpu::isa::contract_rows, cpu::isa::add_panels, \
-        cpu::isa::dense_gather, cpu::isa::dense_weight_gradient, cpu::isa::stacked_rows,              \
-        cpu::isa::stacked_linear, cpu::isa::stacked_linear_backward                                   \
+#define KSHOT_KERNELS_OF(isa, available)                                                                    \
+  Kernels {                                                                                                 \
+    #isa, available, cpu::isa::separable_sum, cpu::isa::effective_weight,                                   \
+        cpu::isa::effective_weight_backward, cpu::isa::effective_weight_reduce,                             \
+        cpu::isa::dynamic_group_weight, cpu::isa::dynamic_group_weight_backward,                            \
+        cpu::isa::dynamic_group_weight_reduce, cpu::isa::adamw_update, cpu::isa::sgd_update,                \
+        cpu::isa::batch_norm_moments, cpu::isa::batch_norm_act, cpu::isa::batch_norm_act_sums,              \
+        cpu::isa::batch_norm_act_backward, cpu::isa::depthwise_gather, cpu::isa::depthwise_backward,        \
+        cpu::isa::choose_panel_width, cpu::isa::pack_by_output, cpu::isa::pack_by_input,                    \
+        cpu::isa::unpack_by_output, cpu::isa::unpack_by_input, cpu::isa::mix_rows, cpu::isa::contract_rows, \
+        cpu::isa::add_panels, cpu::isa::dense_gather, cpu::isa::dense_weight_gradient,                      \
+        cpu::isa::stacked_rows, cpu::isa::stacked_linear, cpu::isa::stacked_linear_backward                 \
   }
 
 inline std::vector<Kernels> all_kernels() {

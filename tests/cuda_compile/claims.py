@@ -47,7 +47,7 @@ CLAIMS = [
     Claim(r"group_weight(_backward)?_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"gate_sum_kernel<.*>"),
     Claim(r"column_sum_kernel<.*>"),
-    Claim(r"sgd_kernel<.*>", vector_loads=True, vector_stores=True),
+    Claim(r"(adamw|sgd)_kernel<.*>", vector_loads=True, vector_stores=True),
     # The forms for single elements end with 1.
     Claim(r"(moments|gradient_sums|batch_norm_act(_backward)?)_kernel<.*, 1>"),
     Claim(r"(moments|gradient_sums)_kernel<.*>", vector_loads=True),

@@ -10,6 +10,7 @@ from cuda_emulation.dictionaries import Dictionary
 from cuda_emulation.emulation import needs_full
 from cuda_emulation.workloads import (
     Workload,
+    adamw,
     batch_norm,
     batch_norm_backward,
     grouping,
@@ -77,6 +78,13 @@ def test_grouping(gates: tuple[int, ...], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_sgd(layer: str, dtype: torch.dtype, uses: int) -> None:
     check(sgd(dictionary(layer, dtype), uses))
+
+
+@pytest.mark.parametrize(("uses", "amsgrad"), [(0, False), (1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_adamw(layer: str, dtype: torch.dtype, uses: int, amsgrad: bool) -> None:
+    check(adamw(dictionary(layer, dtype), uses, amsgrad))
 
 
 @pytest.mark.parametrize("residual", [False, True])

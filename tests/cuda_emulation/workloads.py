@@ -138,18 +138,33 @@ def grouping(dictionary: Dictionary, gates: tuple[int, ...], backward: bool = Fa
     )
 
 
-def sgd(dictionary: Dictionary, uses: int) -> Workload:
-    """The update of all copies from so many compact gradients, or from a dense one if there is none."""
+def _update(dictionary: Dictionary, uses: int, operator: str, kept: int, settings: list[float]) -> Workload:
+    """The update of all copies, of each of which so many tensors are kept.
+
+    From so many compact gradients, or from a dense one if there is none.
+    """
     d, sums = dictionary, sum_dtype(dictionary.dtype)
     size, whole_rows = d.weight.numel(), not d.whole and uses > 0
     _, _, rows, _, run_length, *_ = d.geometry(1, d.out_channels, d.in_channels, whole_rows)
     used = [(random(d.shots, of=sums), None, random(d.active[0].numel(), of=d.dtype), rows, run_length)] * uses
     dense = None if uses else random(size, of=d.dtype)
     geometry = d.geometry(1, d.weight.shape[1], d.weight.shape[2], whole_rows)
-    tensors = d.stored(d.weight), random(size, of=d.dtype), dense
-    job = (DTYPES[d.dtype], geometry, *tensors, used, 0.1, 0.9, 0.0, 1e-4, True, False)
-    least = d.dtype.itemsize * (4 * size + (0 if uses else size) + uses * d.active[0].numel())
-    return Workload("sgd_update", lambda module: module.sgd_update([job]), least)
+    slots = 1 if operator == "sgd" else 3
+    states = tuple(memory(torch.rand(size).double(), d.dtype) if i < kept else None for i in range(slots))
+    job = (DTYPES[d.dtype], geometry, d.stored(d.weight), states, dense, used, False, settings)
+    least = d.dtype.itemsize * ((2 + 2 * kept) * size + (0 if uses else size) + uses * d.active[0].numel())
+    name = f"{operator}_update"
+    return Workload(name, lambda module: getattr(module, name)([job]), least)
+
+
+def sgd(dictionary: Dictionary, uses: int) -> Workload:
+    """With momentum."""
+    return _update(dictionary, uses, "sgd", 1, [0.1, 0.9, 0.0, 1e-4, True])
+
+
+def adamw(dictionary: Dictionary, uses: int, amsgrad: bool = False) -> Workload:
+    """With both moments, and the largest second one if asked for."""
+    return _update(dictionary, uses, "adamw", 2 + amsgrad, [3.0, 0.1, 0.9, 0.999, 1e-8, 1e-4])
 
 
 class _BatchNorm:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from . import linear_check, norm_check, update_check
+from . import adamw_check, linear_check, norm_check, update_check
 from .case import Case
 
-_OTHERS = {"batch_norm_act": norm_check.check, "sgd_update": update_check.check}
+_OTHERS = {
+    "adamw_update": adamw_check.check,
+    "batch_norm_act": norm_check.check,
+    "sgd_update": update_check.check,
+}
 
 
 def check(case: Case) -> bool:

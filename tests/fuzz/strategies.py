@@ -265,8 +265,8 @@ def _norms(pick: Any) -> Case:
     return case
 
 
-@st.composite
-def _updates(pick: Any) -> Case:
+def _updated(pick: Any) -> dict[str, Any]:
+    """Shapes of some weights, and the widths of their uses."""
     weights, uses = [], []
     for _ in range(pick(integers(1, 3))):
         shape = _dictionary(pick) if pick(integers(0, 4)) else pick(st.sampled_from([[], [7], [33]]))
@@ -276,9 +276,15 @@ def _updates(pick: Any) -> Case:
             in_channels = pick(st.sampled_from([shape[2], 1])) if len(shape) > 2 else 1
             widths.append([pick(st.sampled_from([shape[1], 1])), in_channels, pick(st.booleans())])
         uses.append(None if len(shape) < 2 or pick(integers(0, 4)) == 0 else widths)
+    return {"weights": weights, "uses": uses}
+
+
+@st.composite
+def _sgd_updates(pick: Any) -> Case:
+    sizes = _updated(pick)
     momentum = pick(st.sampled_from([0.0, 0.5, 0.9]))
     nesterov = bool(momentum) and pick(st.booleans())
-    settings = {
+    sizes["settings"] = {
         "lr": pick(st.sampled_from([0.0, 0.1, 1.0])),
         "momentum": momentum,
         "dampening": 0.0 if nesterov else pick(st.sampled_from([0.0, 0.25, 1.0])),
@@ -286,9 +292,26 @@ def _updates(pick: Any) -> Case:
         "nesterov": nesterov,
         "maximize": pick(st.booleans()),
     }
-    sizes = {"weights": weights, "uses": uses, "settings": settings}
     own = {"weight_layouts": OWN_PLACES, "momentum_layouts": OWN_PLACES}
     return _case(pick, "sgd_update", sizes, ["weight", "momentum", "grad", "code", "gate", "use"], **own)
+
+
+@st.composite
+def _adamw_updates(pick: Any) -> Case:
+    sizes = _updated(pick)
+    sizes["steps"] = [pick(st.sampled_from([1.0, 2.0, 50.0])) for _ in sizes["weights"]]
+    sizes["settings"] = {
+        "lr": pick(st.sampled_from([0.0, 0.1, 1.0])),
+        "beta1": pick(st.sampled_from([0.0, 0.5, 0.9])),
+        "beta2": pick(st.sampled_from([0.0, 0.5, 0.999])),
+        "eps": pick(st.sampled_from([1e-8, 1e-3, 1.0])),
+        "weight_decay": pick(st.sampled_from([0.0, 0.01])),
+        "maximize": pick(st.booleans()),
+    }
+    moments = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if pick(st.booleans()) else [])]
+    sizes["moments"] = moments
+    own = {f"{name}_layouts": OWN_PLACES for name in ("weight", *moments)}
+    return _case(pick, "adamw_update", sizes, ["weight", *moments, "grad", "code", "gate", "use"], **own)
 
 
 _STRATEGIES = {
@@ -300,6 +323,7 @@ _STRATEGIES = {
     "dynamic_group_conv2d": _grouped_convolutions,
     "mix_weights": _many_mixtures,
     "batch_norm_act": _norms,
-    "sgd_update": _updates,
+    "sgd_update": _sgd_updates,
+    "adamw_update": _adamw_updates,
 }
 OPERATORS = tuple(_STRATEGIES)

@@ -22,7 +22,8 @@ SHARES = {
     "batch_norm_act": 250,
     "kshot_linear": 200,
     "effective_weight": 200,
-    "sgd_update": 200,
+    "sgd_update": 100,
+    "adamw_update": 100,
     "mix_weights": 120,
 }
 OTHERS = 106  # of each of the others

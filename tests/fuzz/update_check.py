@@ -1,4 +1,4 @@
-"""The optimiser's update against the reference in float64.
+"""The update of SGD against the reference in float64, and the operands of all optimisers' updates.
 
 Every element is a short sum: the bound is gamma_n of the same sum with absolute values, which is the reference's with a
 negative learning rate, plus the roundings of weight and momentum where they are kept in a half type.
@@ -6,6 +6,7 @@ negative learning rate, plus the roundings of weight and momentum where they are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ from .running import Change, Results, machine
 _HALF_ROUNDINGS = 4
 
 
-def _operands(case: Case, change: Change) -> tuple[list, list, list, list]:
-    """Weights, momenta, dense gradients and uses of all dictionaries, with changed values."""
+def operands(case: Case, kept: Sequence[str], change: Change) -> tuple[list, dict[str, list], list, list]:
+    """Weights, what is kept of them by name, dense gradients and uses of all dictionaries, with changed values."""
     s, dtype, number = case.sizes, DTYPES[case.dtype], 0
 
     def tensor(name: str, shape: tuple[int, ...], of: torch.dtype) -> Tensor:
@@ -32,11 +33,11 @@ def _operands(case: Case, change: Change) -> tuple[list, list, list, list]:
         return change(name, case.tensor(name, shape, of, number))
 
     sum_dtype = torch.promote_types(dtype, torch.float32)
-    weights, momenta, grads, uses = [], [], [], []
+    weights, states, grads, uses = [], {name: [] for name in kept}, [], []
     for shape, widths in zip(s["weights"], s["uses"]):
         weights.append(tensor("weight", tuple(shape), dtype))
-        if s["settings"]["momentum"]:
-            momenta.append(tensor("momentum", tuple(shape), dtype))
+        for name in kept:
+            states[name].append(tensor(name, tuple(shape), dtype))
         grads.append(tensor("grad", tuple(shape), dtype) if widths is None else None)
         uses.append([])
         for out_channels, in_channels, gated in widths or ():
@@ -44,7 +45,13 @@ def _operands(case: Case, change: Change) -> tuple[list, list, list, list]:
             code = tensor("code", (shape[0],), sum_dtype)
             gate = tensor("gate", (out_channels,), sum_dtype) if gated else None
             uses[-1].append(Use(code, gate, tensor("use", active, dtype)))
-    return weights, momenta, grads, uses
+    return weights, states, grads, uses
+
+
+def _operands(case: Case, change: Change) -> tuple[list, list, list, list]:
+    kept = ["momentum"] if case.sizes["settings"]["momentum"] else []
+    weights, states, grads, uses = operands(case, kept, change)
+    return weights, states.get("momentum", []), grads, uses
 
 
 def _results(weights: list[Tensor], momenta: list[Tensor]) -> Results:

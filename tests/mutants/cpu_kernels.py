@@ -9,6 +9,7 @@ MANY = ("tests/ops/test_many_samples.py", "tests/fuzz/test_corpus.py")
 MIX = ("tests/ops/test_effective_weight.py", "tests/ops/test_instruction_sets.py", "-k", "not compile")
 GROUPS = ("tests/ops/test_dynamic_group_weight.py", "-k", "not compile")
 SGD = ("tests/ops/test_sgd_update.py",)
+ADAMW = ("tests/ops/test_adamw_update.py",)
 NORM = ("tests/ops/test_batch_norm_act.py", "-k", "not compile")
 SETS = ("tests/ops/test_instruction_sets.py",)
 LARGE = ("tests/ops/test_large_results.py",)
@@ -255,7 +256,7 @@ MUTANTS = (
     ),
     Mutant(
         "sgd_row_beyond_a_narrow_use",
-        "csrc/cpu/sgd_update.cpp",
+        "csrc/cpu/dictionary_update.h",
         "if (row >= use.rows || from",
         "if (row > use.rows || from",
         SGD,
@@ -264,26 +265,58 @@ MUTANTS = (
     Mutant(
         "sgd_nesterov_without_momentum",
         "csrc/cpu/sgd_update.cpp",
-        "args.nesterov ? g + static_cast<C>(args.momentum) * v : v;",
-        "args.nesterov ? g + v : v;",
+        "nesterov ? g + momentum * *v : *v",
+        "nesterov ? g + *v : *v",
         SGD,
         "Nesterov's step looks too far ahead.",
     ),
     Mutant(
         "sgd_without_dampening",
         "csrc/cpu/sgd_update.cpp",
-        "static_cast<C>(1 - args.dampening) * g;",
-        "g;",
+        "+ undampened * g;",
+        "+ g;",
         SGD,
         "Dampening has no effect.",
     ),
     Mutant(
         "sgd_never_maximises",
-        "csrc/cpu/sgd_update.cpp",
-        "static_cast<C>(args.maximize ? -1 : 1) * g",
-        "g",
+        "csrc/cpu/dictionary_update.h",
+        "sign * g, values",
+        "g, values",
         SGD,
         "`maximize` has no effect.",
+    ),
+    Mutant(
+        "adamw_second_moment_not_corrected",
+        "csrc/common/adamw_update.h",
+        "spread = 1 / std::sqrt(1 - std::pow(beta2, t));",
+        "spread = 1;",
+        ADAMW,
+        "The first steps are too long, for the second moment is still small.",
+    ),
+    Mutant(
+        "adamw_decay_into_the_gradient",
+        "csrc/common/adamw_update.h",
+        "kept = 1 - lr * weight_decay;",
+        "kept = 1 - weight_decay;",
+        ADAMW,
+        "The weight decays as much at every learning rate.",
+    ),
+    Mutant(
+        "adamw_largest_moment_not_used",
+        "csrc/cpu/adamw_update.cpp",
+        "return moved(w, moments[0], moments[2]);",
+        "return moved(w, moments[0], moments[1]);",
+        ADAMW,
+        "The largest second moment is kept, and the present one used.",
+    ),
+    Mutant(
+        "adamw_largest_moment_loses_nan",
+        "csrc/cpu/adamw_update.cpp",
+        "((a >= b) | (a != a)) ? a : b;",
+        "(a >= b) ? a : b;",
+        ADAMW,
+        "What is no number is forgotten when the next second moment comes.",
     ),
     Mutant(
         "norm_moments_joined_wrongly",

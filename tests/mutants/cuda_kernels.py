@@ -7,6 +7,7 @@ from .mutant import Mutant
 MIX = ("tests/cuda_emulation/test_effective_weight.py",)
 GROUPS = ("tests/cuda_emulation/test_dynamic_group_weight.py",)
 SGD = ("tests/cuda_emulation/test_sgd_update.py",)
+ADAMW = ("tests/cuda_emulation/test_adamw_update.py",)
 NORM = ("tests/cuda_emulation/test_batch_norm_act.py",)
 DEPTHWISE = ("tests/cuda_emulation/test_depthwise_conv2d.py",)
 DENSE = ("tests/cuda_emulation/test_dense_conv2d.py",)
@@ -80,7 +81,7 @@ MUTANTS = (
     ),
     Mutant(
         "sgd_row_beyond_a_narrow_use_on_cuda",
-        "csrc/cuda/sgd_update.cuh",
+        "csrc/cuda/dictionary_update.cuh",
         "const bool active = at(i) < use.size && place.rest < use.run_length;",
         "const bool active = at(i) <= use.size && place.rest < use.run_length;",
         SGD,
@@ -112,11 +113,27 @@ MUTANTS = (
     ),
     Mutant(
         "sgd_without_dampening_on_cuda",
-        "csrc/cuda/sgd_update.cu",
-        "job.undampened = 1 - update.dampening;",
-        "job.undampened = 1;",
+        "csrc/cuda/sgd_update.cuh",
+        "undampened(1 - update.dampening)",
+        "undampened(1)",
         SGD,
         "Dampening has no effect.",
+    ),
+    Mutant(
+        "adamw_largest_moment_not_used_on_cuda",
+        "csrc/cuda/adamw_update.cuh",
+        "u = largest;",
+        "u = v;",
+        ADAMW,
+        "The largest second moment is kept, and the present one used.",
+    ),
+    Mutant(
+        "state_of_the_first_copy_on_cuda",
+        "csrc/cuda/dictionary_update.cuh",
+        "states[c][s] = elements.load(state + c * job.shot_stride);",
+        "states[c][s] = elements.load(state);",
+        ADAMW,
+        "All copies of a block start from the moments of its first one.",
     ),
     Mutant(
         "chain_padding_is_normalised_on_cuda",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cpu_kernels import CONV, MIX, NORM, SGD
+from .cpu_kernels import ADAMW, CONV, MIX, NORM, SGD
 from .mutant import Mutant
 
 MUTANTS = (
@@ -80,11 +80,19 @@ MUTANTS = (
     ),
     Mutant(
         "momentum_in_an_odd_layout_not_written_back",
-        "csrc/ops/sgd_update.cpp",
-        "if (momentum_buffer_) write_back(*momentum_buffer_, *work_buffer_);",
-        "",
+        "csrc/ops/dictionary_update.h",
+        "written_.push_back({own, laid_out_as(own, dictionary_.strides())});",
+        "written_.push_back({laid_out_as(own, dictionary_.strides()), laid_out_as(own, dictionary_.strides())});",
         SGD,
         "Momenta that had to be copied stay as they were.",
+    ),
+    Mutant(
+        "adamw_step_of_the_first_weight",
+        "csrc/ops/adamw_update.cpp",
+        "update.set_step(steps[i], lr, weight_decay);",
+        "update.set_step(steps[0], lr, weight_decay);",
+        ADAMW,
+        "Parameters that have missed steps are corrected as the first one.",
     ),
     Mutant(
         "bias_per_sample_of_the_batch",

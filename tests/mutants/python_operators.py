@@ -122,8 +122,8 @@ MUTANTS = (
     ),
     Mutant(
         "update_not_seen_by_autograd",
-        "kshot_ext/ops/sgd_update.py",
-        "torch.autograd.graph.increment_version([*weights, *momentum_buffers])",
+        "kshot_ext/ops/dictionary_update.py",
+        "torch.autograd.graph.increment_version([tensor for tensors in written for tensor in tensors])",
         "pass",
         ("tests/ops/test_sgd_update.py",),
         "A backward pass over values that an update has changed goes unnoticed.",

@@ -19,6 +19,7 @@ from kshot_ext._native.errors import BackendError
 from kshot_ext._native.sources import source_folder
 
 OPERATORS = (
+    "adamw_update",
     "effective_weight",
     "effective_weight_backward",
     "mix_weights",

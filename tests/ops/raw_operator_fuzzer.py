@@ -208,21 +208,36 @@ def chained_norm_act_backward(rng: random.Random) -> list[Any]:
     return [torch.randn_like(arguments[0]), *arguments, rng.random() < 0.5]
 
 
-def sgd_update(rng: random.Random) -> list[Any]:
-    weights = [torch.randn(3, rng.randint(1, 9), 4) for _ in range(rng.randint(0, 3))]
+def updated_weights(rng: random.Random) -> list[Tensor]:
+    return [torch.randn(3, rng.randint(1, 9), 4) for _ in range(rng.randint(0, 3))]
+
+
+def update_gradients(rng: random.Random, weights: list[Tensor]) -> list[Any]:
+    """Dense gradients, counts of uses, and the uses' codes, gates and gradients."""
     dense = [rng.random() < 0.5 for _ in weights]
     uses = [weight for weight, is_dense in zip(weights, dense) if not is_dense]
-    momentum = rng.choice([0.0, 0.9])
     return [
-        weights,
-        [torch.zeros_like(weight) for weight in weights] if momentum else [],
         [torch.randn_like(weight) if is_dense else None for weight, is_dense in zip(weights, dense)],
         [0 if is_dense else 1 for is_dense in dense],
         [torch.randn(3) for _ in uses],
         [None for _ in uses],
         [torch.randn(weight.shape[1:]) for weight in uses],
-        *(0.1, momentum, 0.0, 0.01, False, False),
     ]
+
+
+def sgd_update(rng: random.Random) -> list[Any]:
+    weights, momentum = updated_weights(rng), rng.choice([0.0, 0.9])
+    buffers = [torch.zeros_like(weight) for weight in weights] if momentum else []
+    return [weights, buffers, *update_gradients(rng, weights), *(0.1, momentum, 0.0, 0.01, False, False)]
+
+
+def adamw_update(rng: random.Random) -> list[Any]:
+    weights = updated_weights(rng)
+    moments = [[torch.ones_like(weight) for weight in weights] for _ in range(3)]
+    if rng.random() < 0.5:
+        moments[2] = []
+    steps = [float(rng.randint(1, 9)) for _ in weights]
+    return [weights, *moments, steps, *update_gradients(rng, weights), *(0.1, 0.9, 0.99, 0.1, 0.01, False)]
 
 
 OPERATORS = {
@@ -232,6 +247,7 @@ OPERATORS = {
         fused_conv2d, fused_conv2d_backward, dynamic_group_weight, dynamic_group_weight_backward, effective_weight,
         effective_weight_backward, mix_weights, mix_weights_backward, batch_norm_act, batch_norm_act_backward,
         chained_conv2d, chained_conv2d_backward, chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,
+        adamw_update,
     )
 }  # fmt: skip
 

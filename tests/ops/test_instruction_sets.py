@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext import functional as KF
+from kshot_ext.ops.adamw_update import adamw_update
 from kshot_ext.ops.compact_gradient import Use
 from kshot_ext.ops.sgd_update import sgd_update
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
@@ -55,6 +56,27 @@ def test_sgd_update_matches_reference(instruction_set: str, weight: tuple[int, .
         )  # fmt: skip
         return [weights, momenta]
 
+    assert_as_the_reference(updated, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("weight", WEIGHTS, ids=str)
+def test_adamw_update_matches_reference(instruction_set: str, weight: tuple[int, ...], dtype: torch.dtype) -> None:
+    def updated() -> list[Tensor]:
+        tensors = call_of(weight).to(dtype).tensors
+        weights, first = tensors["weight"].clone(), tensors["weight"].flip(0).contiguous()
+        second, largest = first.abs() + 0.5, first.abs() * 2
+        code, gate = (tensors[name].to(torch.promote_types(dtype, torch.float32)) for name in ("code", "gate"))
+        adamw_update(
+            [weights], [first], [second], [largest], [3.0], [None], [[Use(code, gate, tensors["weight"][0])]],
+            lr=0.1, beta1=0.9, beta2=0.75, eps=1e-3, weight_decay=0.1, maximize=True,
+        )  # fmt: skip
+        return [weights, first, second, largest]
+
+    assert_as_the_reference(updated, dtype)
+
+
+def assert_as_the_reference(updated: Callable[[], list[Tensor]], dtype: torch.dtype) -> None:
     actual = updated()
     with backend.use_reference():
         expected = updated()

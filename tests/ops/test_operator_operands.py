@@ -169,12 +169,14 @@ def test_mixing_refuses_lists_and_ranks_that_do_not_fit() -> None:
 
 
 def test_counts_of_uses_are_refused_that_no_list_holds() -> None:
-    weight, settings = torch.ones(2, 3), (0.1, 0.9, 0.0, 0.0, False, False)
+    weight, uses = torch.ones(2, 3), ([torch.ones(2)], [None], [torch.ones(3)])
+    weights, *moments = ([weight.clone(), weight.clone()] for _ in range(4))
+    of_sgd, of_adamw = (0.1, 0.0, 0.0, 0.0, False, False), (0.1, 0.9, 0.9, 0.1, 0.0, False)
     for counts in ([-1, 1], [2**62, 2**62], [2, -1]):
         with pytest.raises(RuntimeError, match="a count of uses must be 0 to 1"):
-            torch.ops.kshot_ext.sgd_update(
-                [weight, weight.clone()], [], [None, None], counts, [torch.ones(2)], [None], [torch.ones(3)], *settings
-            )
+            torch.ops.kshot_ext.sgd_update(weights, [], [None, None], counts, *uses, *of_sgd)
+        with pytest.raises(RuntimeError, match="a count of uses must be 0 to 1"):
+            torch.ops.kshot_ext.adamw_update(weights, *moments, [1.0, 1.0], [None, None], counts, *uses, *of_adamw)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])

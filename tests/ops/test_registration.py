@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kshot_ext import functional, reference
 
 FREE_OF_TENSORS = {"cpu_isa", "force_cpu_isa"}
-WITHOUT_GRADIENT = {"folded_conv2d", "sgd_update"}
+WITHOUT_GRADIENT = {"adamw_update", "folded_conv2d", "sgd_update"}
 
 
 def random(*shape: int, channels_last: bool = False) -> Tensor:
@@ -48,6 +48,15 @@ def sgd_samples() -> Iterator[tuple[Any, ...]]:
     weights, buffers = [weight, random(4)], [torch.zeros_like(weight), torch.zeros(4)]
     yield weights, buffers, [None, torch.ones(4)], [1, 0], *uses, 0.1, 0.9, 0.0, 0.01, True, False
     yield weights, [], [torch.ones_like(weight), random(4)], [0, 0], [], [], [], 0.1, 0.0, 0.0, 0.0, False, True
+
+
+def adamw_samples() -> Iterator[tuple[Any, ...]]:
+    weight, uses = random(3, 5, 4, 2, 3), ([random(3)], [random(4)], [random(4, 2, 2, 3)])
+    weights, lists = [weight, random(4)], [[torch.ones_like(weight), torch.ones(4)] for _ in range(3)]
+    settings = 0.1, 0.9, 0.99, 1e-3, 0.01
+    yield weights, *lists, [1.0, 7.0], [None, torch.ones(4)], [1, 0], *uses, *settings, False
+    dense = [torch.ones_like(weight), random(4)]
+    yield weights, *lists[:2], [], [1.0, 7.0], dense, [0, 0], [], [], [], *settings, True
 
 
 WINDOW = ([2, 1], [1, 1, 0, 2], [1, 2])  # stride, padding on four sides, dilation
@@ -122,6 +131,7 @@ def chain_end_samples() -> Iterator[tuple[Any, ...]]:
 
 
 SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
+    "adamw_update": adamw_samples,
     "avg_pool2d": pool_samples,
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,

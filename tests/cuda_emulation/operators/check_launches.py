@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext import functional
-from kshot_ext.optim import KShotSGD
+from kshot_ext.optim import KShotAdamW, KShotSGD
 
 
 def convolution(per_sample: bool, depthwise: bool, size: int = 8) -> Tensor:
@@ -41,9 +41,9 @@ def grouping() -> Tensor:
     return functional.dynamic_group_weight(*(tensor.requires_grad_() for tensor in operands)).sum()
 
 
-def update() -> Tensor:
+def update(kind: type[torch.optim.Optimizer]) -> Tensor:
     weight = torch.nn.Parameter(torch.randn(3, 8, 4))
-    optimizer = KShotSGD([weight], lr=0.1)
+    optimizer = kind([weight], lr=0.1)
     functional.effective_weight(weight, torch.rand(3)).sum().backward()
     optimizer.step()
     return weight.sum()
@@ -73,7 +73,8 @@ def update() -> Tensor:
         ("column_sum_kernel", lambda: mixing(False).backward()),
         ("group_weight_kernel", grouping),
         ("group_weight_backward_kernel", lambda: grouping().backward()),
-        ("sgd_kernel", update),
+        ("sgd_kernel", lambda: update(KShotSGD)),
+        ("adamw_kernel", lambda: update(KShotAdamW)),
     ],
 )
 def test_a_kernel_that_does_not_start_is_named(

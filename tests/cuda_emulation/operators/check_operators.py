@@ -11,7 +11,7 @@ from torch import Tensor
 from kshot_ext import functional, reference
 from kshot_ext.ops.compact_gradient import SumOfUses
 from kshot_ext.ops.gradient_slot import gradient_in_slot
-from kshot_ext.optim import KShotSGD
+from kshot_ext.optim import KShotAdamW, KShotSGD
 
 SMALL = 2048  # bytes: allocators of GPUs give whole multiples of 512, to each of a few tensors
 NARROW = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float64: 1e-9}
@@ -218,15 +218,24 @@ def test_batch_norm_act_moves_running_statistics() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+OPTIMISERS = {
+    "sgd": (KShotSGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}),
+    "adamw": (KShotAdamW, torch.optim.AdamW, {"lr": 0.01, "eps": 1e-3}),
+    "amsgrad": (KShotAdamW, torch.optim.AdamW, {"lr": 0.01, "eps": 1e-3, "betas": (0.5, 0.5), "amsgrad": True}),
+}
+ALL_OPTIMISERS = pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
+
+
+@ALL_OPTIMISERS
 @pytest.mark.parametrize("algorithm", ["fused", "mix_then_conv"])
 @pytest.mark.parametrize("depthwise", [False, True])
-def test_sgd_with_compact_gradients(depthwise: bool, algorithm: str) -> None:
-    """Two uses of one dictionary a step, three steps, like torch's SGD on dense gradients."""
+def test_optimisers_with_compact_gradients(depthwise: bool, algorithm: str, optimiser: tuple) -> None:
+    """Two uses of one dictionary a step, three steps, like torch's optimiser on dense gradients."""
     torch.manual_seed(3)
     weight = torch.nn.Parameter(torch.randn(5, 8, 1 if depthwise else 8, 3, 3))
     twin = torch.nn.Parameter(weight.detach().double())
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True}
-    ours, theirs = KShotSGD([weight], **settings), torch.optim.SGD([twin], **settings)
+    kind, other, settings = optimiser
+    ours, theirs = kind([weight], **settings), other([twin], **settings)
     groups = 8 if depthwise else 1
     for _ in range(3):
         ours.zero_grad(), theirs.zero_grad()
@@ -241,14 +250,15 @@ def test_sgd_with_compact_gradients(depthwise: bool, algorithm: str) -> None:
         assert_close("weight", weight.detach(), twin.detach(), torch.float32)
 
 
-def test_sgd_on_many_dictionaries() -> None:
+@ALL_OPTIMISERS
+def test_optimisers_on_many_dictionaries(optimiser: tuple) -> None:
     """More of them than one launch holds, more uses of one than a kernel takes, and plain parameters."""
     torch.manual_seed(5)
     shapes = [(4, 3 + i % 5, 2, 3, 3) for i in range(40)] + [(50, 3, 2), (7,), ()]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(weight.detach().double()) for weight in ours]
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "maximize": True}
-    optimizers = KShotSGD(ours, **settings), torch.optim.SGD(theirs, **settings)
+    kind, other, settings = optimiser
+    optimizers = [make(weights, **settings, maximize=True) for make, weights in ((kind, ours), (other, theirs))]
     for _ in range(2):
         codes = {shots: torch.rand(shots) for shots in (4, 50)}
         for module, weights, dtype in ((functional, ours, torch.float32), (reference, theirs, torch.float64)):

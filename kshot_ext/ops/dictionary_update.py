@@ -1,0 +1,35 @@
+"""What the steps of all optimisers have in common: the gradients of many dictionaries as lists of an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kshot_ext import backend
+from kshot_ext.ops.compact_gradient import Use
+
+Uses = Sequence[Sequence[Use]]  # of each dictionary
+
+
+def kernels_serve(weights: Sequence[Tensor], *others: Sequence[Tensor | None]) -> bool:
+    """Whether kernels update these weights: they serve their device, and lists like the weights have their dtypes.
+
+    Dtypes differ where only some were converted: states after `model.half()`, gradients after `weight.data = ...`.
+    """
+    same_dtype = all(
+        other is None or other.dtype == weight.dtype for like in others for weight, other in zip(weights, like)
+    )
+    return same_dtype and backend.kernels_for(weights[0].device) is not None
+
+
+def use_lists(uses: Uses) -> tuple[list[int], list[Tensor], list[Tensor | None], list[Tensor]]:
+    """How many uses each dictionary has; codes, gates and gradients of all of them."""
+    codes, gates, grads = ([use[part] for of_one in uses for use in of_one] for part in range(3))
+    return [len(of_one) for of_one in uses], codes, gates, grads
+
+
+def tell_autograd(*written: Sequence[Tensor]) -> None:
+    """That these have changed, as torch's own operators in place do: a backward pass over old values is an error."""
+    torch.autograd.graph.increment_version([tensor for tensors in written for tensor in tensors])
