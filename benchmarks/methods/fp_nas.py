@@ -25,12 +25,15 @@ from kshot_ext.nas.training.settings import TrainingSettings
 SPACE = "nas-bench-macro"
 _SAMPLES = 8
 _COUNTED = 4.0
-_BANDITS = {  # whether samples follow the entropy, and the share of the steps after which it is joint
-    "8 samples, joint": (False, 0.0),
-    "adaptive, joint": (True, 0.0),
-    "adaptive, factorised": (True, 1.0),
-    "adaptive, factorised then joint": (True, 0.5),
+_BANDITS = {  # steps, most samples, whether they follow the entropy, and the share of the steps after which it is joint
+    "8 samples, joint": (600, _SAMPLES, False, 0.0),
+    "5 samples, joint": (540, 5, False, 0.0),
+    "adaptive, joint": (1000, _SAMPLES, True, 0.0),
+    "adaptive, factorised": (1000, _SAMPLES, True, 1.0),
+    "adaptive, factorised then joint": (1000, _SAMPLES, True, 0.5),
 }
+"""Samples are what a search pays for, so those that take fewer of them get more steps."""
+_BANDIT_SEEDS = range(10)  # which take seconds
 
 
 def run(
@@ -39,14 +42,14 @@ def run(
     """Samples drawn and values reached: of bandits the expected loss, of supernets the loss of what is found.
 
     Args:
-        seeds: decide what is drawn.
+        seeds: decide what is drawn in supernets; bandits have ten.
         quick: few steps, on digits.
         data, truth: CIFAR-10's training images and the table of NAS-Bench-Macro; None for digits, without a truth.
     """
-    steps = 20 if quick else 600
     bandits: dict[str, Any] = {}
-    for arm, (adaptive, joined_at) in _BANDITS.items():
-        found = [bandit(seed, steps, adaptive, joined_at) for seed in seeds]
+    for arm, (steps, *how) in _BANDITS.items():
+        own_seeds, steps = (seeds, 20) if quick else (_BANDIT_SEEDS, steps)
+        found = [bandit(seed, steps, *how) for seed in own_seeds]
         bandits[arm] = {name: over_seeds([values[name] for values in found]) for name in found[0]}
     full = data is not None and truth is not None and not quick
     task = cifar_task(data, truth, SPACE, side=16, images=6_000, count=20) if full else digits_task(SPACE)
@@ -60,7 +63,7 @@ def run(
     return {"bandits": bandits, "supernets": {arm: _supernets(task, own, training, seeds) for arm, own in arms.items()}}
 
 
-def bandit(seed: int, steps: int, adaptive: bool, joined_at: float) -> dict[str, float]:
+def bandit(seed: int, steps: int, samples: int, adaptive: bool, joined_at: float) -> dict[str, float]:
     """A bandit whose layers cost little only if operation and width fit: best are the second ones.
 
     By themselves, of a uniform partner, the first operation and the second width are the best bets, and do not fit.
@@ -76,9 +79,9 @@ def bandit(seed: int, steps: int, adaptive: bool, joined_at: float) -> dict[str,
             before = torch.cat(distribution.log_probabilities()).exp()
             distribution.join()
             change = float((torch.cat(distribution.log_probabilities()).exp() - before).detach().abs().max())
-        count = _SAMPLES
+        count = samples
         if adaptive:
-            count = max(2, round(_SAMPLES * distribution.entropy().item() / at_start))
+            count = max(2, round(samples * distribution.entropy().item() / at_start))
         paths = distribution.sample(count, generator)
         drawn += count
         shares = torch.tensor(path_shares([bandit_loss(path) for path in paths], _COUNTED))

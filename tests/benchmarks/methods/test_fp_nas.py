@@ -27,5 +27,5 @@ def test_the_best_bets_by_themselves_do_not_fit():
 
 
 def test_fewer_samples_are_drawn_as_it_grows_sure():
-    found = bandit(0, 100, adaptive=True, joined_at=0.0)
+    found = bandit(0, 100, samples=8, adaptive=True, joined_at=0.0)
     assert 2 * 100 <= found["samples"] < 8 * 100
