@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.conversion_report import ConversionReport, report_on
-from kshot_ext.nn.conversions import registered_ancestor
+from kshot_ext.nn.conversions import registered_ancestor, routing_class_of
 from kshot_ext.nn.copying import copy_model
 from kshot_ext.nn.fast_paths import restore_fast_paths, turn_off_fast_paths
 from kshot_ext.nn.forms import kshot_form, plain_form, take_form
@@ -26,6 +26,7 @@ from kshot_ext.nn.merging import (
 )
 from kshot_ext.nn.mixed import mixed_tensors
 from kshot_ext.nn.obstacles import sort_layers
+from kshot_ext.nn.routed_conv import RoutedConv2d
 from kshot_ext.nn.selection import Selection, left_by_choice
 from kshot_ext.nn.shots import perturbed_copies, stack_shots
 
@@ -80,6 +81,9 @@ def convert(
 
     In a `Sequential`, a batch norm and the ReLU, ReLU6, SiLU or hard-swish behind it then run as one operation. Their
     results and names stay, and with a hook on either of them they run one by one.
+
+    A layer that routes (timm's `CondConv2d`) keeps several weights already: it gets no copies, and becomes a
+    `nn.RoutedConv2d`, with the same tensors under the same names and our kernels.
 
     Layers and parameters used in several places stay shared; mode, attributes, hooks, `requires_grad`, dtype, device
     and memory format stay. A layer that cannot be swapped without a change of meaning stays as it is: other
@@ -138,6 +142,9 @@ def convert(
 
     for name in able:
         layer = layers[name]
+        if (own_class := routing_class_of(type(layer))) is not None:
+            own_class.adopt(layer)
+            continue
         new = kshot_form(layer, num_shots)
         old = plain_form(new)
         parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
@@ -149,7 +156,7 @@ def convert(
     surprising = {
         name: why
         for name, why in left.items()
-        if registered_ancestor(type(layers[name])) is not None and originals[name] not in by_choice
+        if _could_be_converted(type(layers[name])) and originals[name] not in by_choice
     }
     if surprising:
         warnings.warn(f"convert left some layers as they are{_listed(surprising)}", stacklevel=2)
@@ -182,7 +189,8 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         )
     """
     originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, KShotModule)}
-    if not originals:
+    routed = any(isinstance(layer, RoutedConv2d) and layer.plain is not None for layer in model.modules())
+    if not originals and not routed:
         raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
     for name, layer in originals.items():
         require_plain_form(name, layer)
@@ -217,9 +225,16 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
                 buffers[own] = leading(buffers[own], wanted.shape)
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
+    for layer in layers.values():
+        if isinstance(layer, RoutedConv2d):
+            layer.release()
     restore_fast_paths(merged)
     unfuse_modules(merged)
     return merged
+
+
+def _could_be_converted(kind: type[nn.Module]) -> bool:
+    return registered_ancestor(kind) is not None or routing_class_of(kind) is not None
 
 
 def _listed(left: Mapping[str, str]) -> str:

@@ -84,6 +84,7 @@ TARGETS = (
         Target(f"fuse, {network}", "fuse", "plain network", (f"step of {network}",), 1.4, memory=0.65)
         for network in ("MobileNetV2", "EfficientNet-B0")
     ),
+    Target("routed, CondConv of timm", "routed", "timm's network", ("evaluation", "forward and backward"), 1.5),
     Target('"auto", shared code', "shared_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),
     Target('"auto", per-sample code', "per_sample_code", "algorithm", ALL_KINDS, 0.95, worst=0.95),
 )

@@ -15,6 +15,7 @@ from benchmarks.works.dynamic_groups import dynamic_group_rows
 from benchmarks.works.fuse import fuse_rows
 from benchmarks.works.own_supernets import own_supernet_rows
 from benchmarks.works.per_sample_code import per_sample_code_rows
+from benchmarks.works.routed import routed_rows
 from benchmarks.works.row import Row
 from benchmarks.works.sgd import sgd_rows
 from benchmarks.works.shared_code import shared_code_rows
@@ -56,6 +57,7 @@ WORKS = {
         Work("supernet_training", supernet_training_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16")),
         Work("own_supernets", own_supernet_rows, ("nas_bench_macro",), ("float32", "tf32")),
         Work("fuse", fuse_rows, ("nas_bench_macro",), ("float32",)),
+        Work("routed", routed_rows, ("nas_bench_macro",), ("float32",)),
     )
 }
 

@@ -26,6 +26,7 @@ from kshot_ext.nn.linear import KShotLinear
 from kshot_ext.nn.mixed import KShotMixed
 from kshot_ext.nn.multihead_attention import KShotMultiheadAttention
 from kshot_ext.nn.quantised import KShotQuantisedConv2d, KShotQuantisedLinear, QuantisedConv2d, QuantisedLinear
+from kshot_ext.nn.routed_conv import RoutedConv2d
 
 __all__ = [
     "ChannelPermutation",
@@ -53,6 +54,7 @@ __all__ = [
     "KShotQuantisedLinear",
     "QuantisedConv2d",
     "QuantisedLinear",
+    "RoutedConv2d",
     "export_dynamic_groups",
     "init",
     "set_code",

@@ -9,6 +9,7 @@ from torch import nn
 
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.obstacles import sort_layers
+from kshot_ext.nn.routed_conv import RoutedConv2d
 
 _THE_MODEL = "(the model itself)"
 
@@ -46,17 +47,20 @@ def report_on(model: nn.Module, by_choice: Mapping[nn.Module, str]) -> Conversio
     able, left = sort_layers(model, by_choice)
     left = {**left, **dict.fromkeys(able, "it is plain, and convert would swap it")}
     layers = dict(model.named_modules())
-    swapped = {
-        name: (layer.plain or type(layer)).__name__ for name, layer in layers.items() if isinstance(layer, KShotModule)
-    }
+    copies = {name: _copies(layer) for name, layer in layers.items() if isinstance(layer, KShotModule | RoutedConv2d)}
+    swapped = {name: (layers[name].plain or type(layers[name])).__name__ for name in copies}
     counted: set[nn.Parameter] = set()
     parameters = {}
     for name, layer in layers.items():
         if name in swapped or name in left:
             own = [each for each in layer._parameters.values() if each is not None and each not in counted]
             counted.update(own)
-            parameters[name] = sum(each.numel() for each in own) // (layer.num_shots if name in swapped else 1)
+            parameters[name] = sum(each.numel() for each in own) // copies.get(name, 1)
     return ConversionReport(swapped, {name: left[name] for name in layers if name in left}, parameters)
+
+
+def _copies(layer: KShotModule | RoutedConv2d) -> int:
+    return layer.num_shots if isinstance(layer, KShotModule) else layer.num_experts
 
 
 def _table(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -22,6 +22,7 @@ class Conversion(NamedTuple):
 
 
 _CONVERSIONS: dict[type[nn.Module] | str, Conversion] = {}
+_ROUTING: dict[type[nn.Module] | str, type[nn.Module]] = {}
 
 
 def register_conversion(
@@ -71,6 +72,23 @@ def conversion_of(kind: type[nn.Module]) -> Conversion | None:
 def registered_ancestor(kind: type[nn.Module]) -> type[nn.Module] | None:
     """The class itself, or the nearest one that it is derived from, of those with a K-shot form."""
     return next((each for each in kind.__mro__ if conversion_of(each) is not None), None)
+
+
+def register_routing(kind: type[nn.Module] | str, own_class: type[nn.Module]) -> None:
+    """Tell `convert` of a kind of layers that keep several weights already, and mix them by what a call brings.
+
+    Such a layer gets no copies: it becomes one of `own_class` in its place, with the same tensors under the same names.
+
+    Args:
+        kind: class of the layers, exactly, or its qualified name.
+        own_class: has the attributes of the kind, and `adopt` and `release`, as `kshot_ext.nn.RoutedConv2d`.
+    """
+    _ROUTING[kind] = own_class
+
+
+def routing_class_of(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """The class that takes the place of a kind of layers that route; None if it is none."""
+    return _ROUTING.get(kind) or _ROUTING.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 @functools.lru_cache(maxsize=1)

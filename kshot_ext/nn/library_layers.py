@@ -13,6 +13,7 @@ from kshot_ext import functional as KF
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
 from kshot_ext.nn.mixed import KShotMixed
+from kshot_ext.nn.routed_conv import same_border
 from kshot_ext.nn.sample_rows import by_samples
 
 
@@ -24,7 +25,7 @@ class KShotConv2dSame(KShotMixed):
 
     @by_samples
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
-        padded = F.pad(input, _same_border(input, self.kernel_size, self.stride, self.dilation))
+        padded = F.pad(input, same_border(input, self.kernel_size, self.stride, self.dilation))
         return KF.kshot_conv2d(
             padded, self.weight, self.resolve_code(code), self.bias, self.stride, 0, self.dilation, self.groups
         )
@@ -37,15 +38,6 @@ class KShotStandardisedConv2d(KShotMixed):
     """
 
     _per_sample = True
-
-
-def _same_border(input: Tensor, kernel: tuple, stride: tuple, dilation: tuple) -> list[int]:
-    """Zeros around an image `[..., H, W]`, in the order of `F.pad`: `ceil(size / stride)` outputs along each axis."""
-    border: list[int] = []
-    for size, k, s, d in zip(reversed(input.shape[-2:]), reversed(kernel), reversed(stride), reversed(dilation)):
-        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        border += [total // 2, total - total // 2]
-    return border
 
 
 _FORMS = {

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kshot_ext.nn.code import KShotModule
-from kshot_ext.nn.conversions import conversion_of, registered_ancestor
+from kshot_ext.nn.conversions import conversion_of, registered_ancestor, routing_class_of
 from kshot_ext.nn.forms import kshot_form, plain_form
+from kshot_ext.nn.routed_conv import RoutedConv2d
 from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
 from kshot_ext.ops.gradient_slot import OwnedParameter
 
@@ -70,11 +71,13 @@ def sort_layers(
         if conversion_of(type(module)) is not None and module not in parts_of_others
     }
     owner = _owners_of_parts_read(module for module, reason in obstacles.items() if reason is None)
+    routing = [module for module in model.modules() if routing_class_of(type(module)) is not None]
+    obstacles |= {module: by_choice.get(module) or wrapped.get(module) or _added_forward(module) for module in routing}
     read = layers_read_by_code(model, owner)
     able: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, KShotModule) or module in parts_of_others:
+        if isinstance(module, KShotModule | RoutedConv2d) or module in parts_of_others:
             continue
         if module in obstacles:
             reason = obstacles[module] or read.get(module)
@@ -179,6 +182,10 @@ def _unknown_kind(module: nn.Module) -> str:
     if ancestor is not None:
         return f"{kind} is a subclass of {ancestor.__name__}, and may mean something else by its weight"
     return f"{kind} has no K-shot form"
+
+
+def _added_forward(layer: nn.Module) -> str | None:
+    return "it has a forward of its own" if "forward" in vars(layer) else None
 
 
 def _own_obstacle(layer: nn.Module) -> str | None:
