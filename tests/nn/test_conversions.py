@@ -66,6 +66,7 @@ def test_any_layer_is_registered_in_one_line() -> None:
     merged = kshot_ext.merge(kshot)
     assert [type(each) for each in merged] == [Scaled, Shifted]
     assert repr(merged) == repr(model)
+    assert {n: p.shape for n, p in merged.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
 
 
 def test_a_class_of_its_own_has_the_constructor_of_its_kind() -> None:
