@@ -53,7 +53,7 @@ class KShotModule(nn.Module):
             code = self._code
         if code is None:
             raise ValueError(
-                f"{type(self).__name__} needs a code of {self.num_shots} entries: "
+                f"{self._get_name()} needs a code of {self.num_shots} entries: "
                 "pass it to forward, or call kshot_ext.set_code(model, code) before"
             )
         if self.check_code:

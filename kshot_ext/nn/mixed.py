@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -25,6 +25,22 @@ _STATE_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _OWN_ATTRIBUTES = frozenset(
     {"num_shots", "check_code", "plain", "process_group", "_code", "_rows", "_names", "sample_rows"}
 )
+
+
+def _known(layer: nn.Module, names: Mapping[str, Any]) -> list[str]:
+    """Those of some members' names that the code of a layer's class mentions: others are not its own."""
+    mentioned = _names_in_class(type(layer))
+    return [name for name in names if name in mentioned and not hasattr(type(layer), name)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_in_class(kind: type[nn.Module]) -> frozenset[str]:
+    own = [ancestor for ancestor in kind.__mro__ if ancestor not in (nn.Module, object)]
+    methods = [each for ancestor in own for each in vars(ancestor).values() if isinstance(each, FunctionType)]
+    return frozenset().union(*(names_in(inspect.unwrap(method).__code__) for method in methods))
+
+
+_Own = Callable[[nn.Module, Mapping[str, Any]], list[str]]
 
 
 class KShotMixed(KShotModule):
@@ -68,7 +84,7 @@ class KShotMixed(KShotModule):
         if self.plain is None:
             raise TypeError(f"{type(self).__name__} does not say, in `plain`, which kind of layers it is")
         copies = [self.plain(*arguments, **named) for _ in range(num_shots)]
-        self._take_attributes(copies[0])
+        self._take_attributes(copies[0], own=lambda _layer, names: list(names))
         for name, parameter in copies[0]._parameters.items():
             shots = [copy._parameters[name] for copy in copies]
             self.register_parameter(name, None if parameter is None else nn.Parameter(stack_shots(shots)))
@@ -114,20 +130,24 @@ class KShotMixed(KShotModule):
         wanted = {name: None if each is None else tuple(each.shape) for name, each in plain._parameters.items()}
         kept = {name: None if getattr(self, name) is None else tuple(getattr(self, name).shape[1:]) for name in wanted}
         if kept != wanted or type(plain) is not self.plain:
-            raise ValueError(f"{type(self).__name__} cannot be narrowed: it keeps {kept}, which cannot be {wanted}")
+            raise ValueError(f"{self._get_name()} cannot be narrowed: it keeps {kept}, which cannot be {wanted}")
         return super().narrowed(plain)
 
     def extra_repr(self) -> str:
         own = self.to_plain().extra_repr()
         return f"{own}, num_shots={self.num_shots}" if own else f"num_shots={self.num_shots}"
 
-    def _take_attributes(self, layer: nn.Module) -> None:
+    def _get_name(self) -> str:
+        own = "plain" in vars(type(self)) or self.plain is None
+        return type(self).__name__ if own else f"KShot{self.plain.__name__}"
+
+    def _take_attributes(self, layer: nn.Module, own: _Own = _known) -> None:
         """Attributes, buffers and parts of a plain layer; not what somebody else gave it."""
         vars(self).update({n: value for n, value in vars(layer).items() if n not in _STATE_OF_EVERY_MODULE})
-        self._buffers.update({name: layer._buffers[name] for name in _known(layer, layer._buffers)})
+        self._buffers.update({name: layer._buffers[name] for name in own(layer, layer._buffers)})
         self._non_persistent_buffers_set |= layer._non_persistent_buffers_set
-        self._modules.update({name: layer._modules[name] for name in _known(layer, layer._modules)})
-        self._names = tuple(_known(layer, layer._parameters))
+        self._modules.update({name: layer._modules[name] for name in own(layer, layer._modules)})
+        self._names = tuple(own(layer, layer._parameters))
         self.training = layer.training
 
     def _forward_per_sample(self, input: Tensor, code: Tensor) -> Tensor:
@@ -158,7 +178,7 @@ def mixed_parameters(
     code = layer.resolve_code(code)
     if code.dim() == 2 and samples is None:
         raise ValueError(
-            f"code: expected [{layer.num_shots}], one for all samples, as {type(layer).__name__} has one set of "
+            f"code: expected [{layer.num_shots}], one for all samples, as {layer._get_name()} has one set of "
             f"parameters in a call, got {list(code.shape)}"
         )
     if code.dim() == 2 and len(code) != samples:
@@ -173,19 +193,6 @@ def plain_layer(layer: KShotModule, parameters: Mapping[str, Tensor | None]) -> 
     kept = {name: value for name, value in vars(layer).items() if name not in _OWN_ATTRIBUTES}
     vars(plain).update({**kept, "_parameters": dict(parameters)})
     return plain
-
-
-def _known(layer: nn.Module, names: Mapping[str, Any]) -> list[str]:
-    """Those of some members' names that the code of a layer's class mentions: others are not its own."""
-    mentioned = _names_in_class(type(layer))
-    return [name for name in names if name in mentioned and not hasattr(type(layer), name)]
-
-
-@functools.lru_cache(maxsize=1024)
-def _names_in_class(kind: type[nn.Module]) -> frozenset[str]:
-    own = [ancestor for ancestor in kind.__mro__ if ancestor not in (nn.Module, object)]
-    methods = [each for ancestor in own for each in vars(ancestor).values() if isinstance(each, FunctionType)]
-    return frozenset().union(*(names_in(inspect.unwrap(method).__code__) for method in methods))
 
 
 def _empty(shape: tuple[int, ...]) -> nn.Parameter:

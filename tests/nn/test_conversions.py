@@ -51,6 +51,9 @@ def test_any_layer_is_registered_in_one_line() -> None:
     assert kshot_ext.conversion_report(kshot).swapped == {"0": "Scaled", "1": "Shifted"}
     assert kshot[1].shift.shape == (2, 4)
     assert kshot[1].scale.shape == (2,)
+    with pytest.raises(ValueError, match="KShotShifted needs a code of 2 entries"):
+        kshot[1](torch.randn(3, 4))
+    assert repr(kshot[1]).startswith("KShotShifted(\n")
     code = torch.tensor([0.25, 0.75])
     kshot_ext.set_code(kshot, code)
     x = torch.randn(3, 4)
@@ -63,6 +66,28 @@ def test_any_layer_is_registered_in_one_line() -> None:
     merged = kshot_ext.merge(kshot)
     assert [type(each) for each in merged] == [Scaled, Shifted]
     assert repr(merged) == repr(model)
+    assert {n: p.shape for n, p in merged.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+
+
+def test_a_class_of_its_own_has_the_constructor_of_its_kind() -> None:
+    class Numbered(nn.Module):
+        """Its code does not name its tensors."""
+
+        def __init__(self, count: int, *, offset: float = 0.0) -> None:
+            super().__init__()
+            for index in range(count):
+                self.register_parameter(f"p{index}", nn.Parameter(torch.full((2,), offset + index)))
+
+        def forward(self, input: Tensor) -> Tensor:
+            return input + sum(self._parameters.values())
+
+    class KShotNumbered(KShotMixed):
+        plain = Numbered
+
+    layer = KShotNumbered(3, offset=1.0, num_shots=2)
+    assert [name for name, _ in layer.named_parameters()] == ["p0", "p1", "p2"]
+    found = layer(torch.zeros(2), code=torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(found, torch.full((2,), 12.0))  # 2 * (1 + 2 + 3)
 
 
 def test_what_the_class_does_not_mention_is_not_its_own() -> None:

@@ -351,6 +351,16 @@ def test_transformer_layers_in_eval_mode(batch_first: bool, padded: bool) -> Non
             torch.testing.assert_close(other(x, src_key_padding_mask=mask if padded else None), wanted)
 
 
+@pytest.mark.parametrize("part", ["self_attn", "linear2", "norm1"])
+def test_one_part_keeps_a_transformer_layer_from_its_fused_kernel(part: str) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).eval()
+    kshot = kshot_ext.convert(layer, 2, include=part)
+    kshot_ext.set_code(kshot, torch.tensor([1.0, 0.0]))
+    x = torch.randn(3, 3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(kshot(x), layer(x))
+
+
 def test_layers_of_an_encoder_whose_fast_path_leaves_zeros_stay() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     mask = torch.tensor([[0, 0, 1], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)

@@ -45,7 +45,7 @@ def dictionary_factors(supernet: nn.Module) -> dict[str, Tensor]:
     factors = {}
     for name, layer in supernet.named_modules():
         if isinstance(layer, KShotModule):
-            copies = [parameter.detach().flatten(1) for parameter in layer.parameters(recurse=False)]
+            copies = [each.detach().reshape(len(each), -1) for each in layer.parameters(recurse=False)]
             flat = torch.cat(copies, dim=1).double().cpu()
             padding = flat.new_zeros(len(flat), max(len(flat) - flat.shape[1], 0))  # a square R for d < K too
             factors[name] = torch.linalg.qr(torch.cat([flat, padding], dim=1).T, mode="r").R
