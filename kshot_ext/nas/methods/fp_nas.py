@@ -65,7 +65,7 @@ class FPNASSettings(MethodSettings):
         check_between("weights_only", self.weights_only, 0, 1 + 1e-9)
         check_between("factorised", self.factorised, 0, 1 + 1e-9)
         if self.target is not None:
-            Budget.parse(self.target)
+            Budget.parse(self.target, "target")
         check_at_least("cost_weight", self.cost_weight, 0)
         check_at_least("learning_rate", self.learning_rate, 0)
 

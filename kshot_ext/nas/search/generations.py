@@ -81,7 +81,7 @@ class GenerationReport:
     """What one generation found.
 
     Args:
-        generation: its number, from 1.
+        generation: its number, from 1; of an early end that of the last one that there would have been.
         evaluated: architectures evaluated for the first time.
         best: the best architecture so far.
         mean: mean scores of the population after the generation, of those that have any.
@@ -96,7 +96,7 @@ class GenerationReport:
 
 
 class Generations:
-    """A searcher's generations, a step each.
+    """A searcher's generations, a step each; they end early where the searcher has nothing new to ask for.
 
     Args:
         archive: evaluates within its limits, and keeps what is found; what it holds already counts.
@@ -149,7 +149,7 @@ class Generations:
         self._check_any_finite()
         if asked:
             self._population = self.searcher.survivors(archive, asked)
-        self.generation += 1
+        self.generation = self.generation + 1 if asked else self.settings.generations
         return GenerationReport(
             generation=self.generation,
             evaluated=archive.history[known:],

@@ -118,7 +118,7 @@ def test_targets_out_of_reach_are_refused(begin, tiny_space):
     least = tiny_space.count_macs(tiny_space.cheapest())
     with pytest.raises(ValueError, match=rf"target: no architecture .* at most 10 .*; the cheapest has {least:,}"):
         begin(target="10")
-    with pytest.raises(ValueError, match="budget: expected multiply-accumulates"):
+    with pytest.raises(ValueError, match="target: expected multiply-accumulates"):
         FPNASSettings(target="much")
 
 

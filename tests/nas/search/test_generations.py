@@ -189,8 +189,13 @@ def test_evolution_finds_better_than_random_search_with_as_many_evaluations(tiny
 def test_every_searcher_ends_when_the_space_is_used_up(method, tiny_space, seeded):
     few = SearchLimits(sorted({tiny_space.count_macs(Architecture(o)) for o in product(range(3), repeat=8)})[3])
     settings = SearchSettings(population=4, generations=12, method=installed(method))
-    search = finished(make_search(evaluate, tiny_space, few, settings, seeded(0)))
+    search = make_search(evaluate, tiny_space, few, settings, seeded(0))
+    reports = []
+    while not search.finished:
+        reports.append(search.step())
     assert len(search.archive.history) < 4 * 12
+    assert all(report.evaluated for report in reports[:-1])  # it does not ask again and again
+    assert (reports[-1].generation, reports[-1].evaluated) == (12, ())
 
 
 def test_front_of_a_search_is_not_dominated(tiny_space, limits, seeded):
