@@ -6,7 +6,7 @@ the sum of its parts' floors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +15,12 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.compare import RESULTS, DeviceName, PrecisionName, asked_machine
 from benchmarks.cost import least_time
-from benchmarks.forms import Form
+from benchmarks.forms import Form, in_layout
 from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.measure import RowResult
 from benchmarks.networks import layer_sets
@@ -29,6 +30,7 @@ from benchmarks.works.row import FLOAT32_BYTES, Demand, Row
 
 COPY_NUMBERS = 64 * 2**20
 MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}
+IMAGES = {"cpu": (64, 256, 16, 16), "cuda": (64, 512, 64, 64)}  # of convolutions to as many channels
 RUNS = 10
 
 
@@ -38,7 +40,7 @@ class Rates:
 
     Args:
         bytes_per_second: read and written by a copy that no cache holds.
-        operations_per_second: of the better of torch's matrix product and 1x1 convolution.
+        operations_per_second: of the best of torch's matrix product and its convolutions.
         number_bytes: size of an operand's number.
     """
 
@@ -78,14 +80,23 @@ def copy_bandwidth(machine: Machine) -> float:
 
 
 def matrix_rate(machine: Machine) -> float:
-    """Operations per second of the better of torch's matrix product and its 1x1 convolution."""
+    """Operations per second of the best of torch's matrix product and its convolutions: they differ by up to twice."""
     place, size = machine.place, MATRIX_SIZES[machine.place.device]
     generator = torch.Generator().manual_seed(0)
     left, right = (place.normal(generator, size, size) for _ in range(2))
-    image = left.reshape(1, size, size, 1).permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
-    weight = right.reshape(size, size, 1, 1)
-    forms = (Form("mm", lambda: (left @ right,)), Form("conv", lambda: (F.conv2d(image, weight),)))
-    return 2 * size**3 / min(machine.clock.seconds(form) for form in forms for _ in range(RUNS))
+    rates = [2 * size**3 / _least_seconds_of(machine, lambda: (left @ right,))]
+    batch, channels, *image = IMAGES[place.device]
+    images = in_layout(place.normal(generator, batch, channels, *image), "channels_last")
+    for window in (1, 3):
+        weight = in_layout(place.normal(generator, channels, channels, window, window), "channels_last")
+        seconds = _least_seconds_of(machine, lambda weight=weight: (F.conv2d(images, weight, padding="same"),))
+        rates.append(2 * images.numel() * weight[0].numel() / seconds)
+    return max(rates)
+
+
+def _least_seconds_of(machine: Machine, run: Callable[[], tuple[Tensor, ...]]) -> float:
+    form = Form("product", run)
+    return min(machine.clock.seconds(form) for _ in range(RUNS))
 
 
 def achieved(row: Row, seconds: float, rates: Rates) -> Achieved:

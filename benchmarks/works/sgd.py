@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.forms import Contest, Form
@@ -26,7 +26,7 @@ def _mix_each(dictionaries: list[Tensor], code: Tensor) -> list[Tensor]:
 
 def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: int, place: Place) -> Form:
     """Mixing happens off the clock; on it are its backward pass, the step, and dropping the gradients."""
-    dictionaries = [dictionary.requires_grad_() for dictionary in path_dictionaries(num_shots, place)]
+    dictionaries = [nn.Parameter(dictionary) for dictionary in path_dictionaries(num_shots, place)]
     before = [dictionary.detach().clone() for dictionary in dictionaries]
     optimizer = make_optimizer(dictionaries, **SETTINGS)
     generator = torch.Generator().manual_seed(1)

@@ -56,6 +56,7 @@ def test_rows_of_a_part(work, monkeypatch):
 def test_rates_are_measured(precision, number_bytes, monkeypatch):
     monkeypatch.setattr(floors, "COPY_NUMBERS", 2**18)
     monkeypatch.setattr(floors, "MATRIX_SIZES", {"cpu": 256})
+    monkeypatch.setattr(floors, "IMAGES", {"cpu": (2, 32, 8, 8)})
     rates = measured_rates(Host(Place("cpu", precision)))
     assert 1e8 < rates.bytes_per_second < 1e13
     assert 1e8 < rates.operations_per_second < 1e14

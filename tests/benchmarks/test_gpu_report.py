@@ -33,6 +33,7 @@ def small(monkeypatch, native_backend):
     monkeypatch.setitem(layer_sets(), "small", SMALL)
     monkeypatch.setattr(floors, "COPY_NUMBERS", 2**12)
     monkeypatch.setattr(floors, "MATRIX_SIZES", {"cpu": 32})
+    monkeypatch.setattr(floors, "IMAGES", {"cpu": (1, 8, 4, 4)})
     monkeypatch.setattr(timing.gc, "collect", lambda: None)  # takes longer here than all else
 
 
@@ -127,7 +128,7 @@ from benchmarks.measuring.machine import Host
 from benchmarks.measuring.measure import Settings
 from benchmarks.networks import layer_sets
 layer_sets()["small"] = SMALL
-floors.COPY_NUMBERS, floors.MATRIX_SIZES = 2**12, {"cpu": 32}
+floors.COPY_NUMBERS, floors.MATRIX_SIZES, floors.IMAGES = 2**12, {"cpu": 32}, {"cpu": (1, 8, 4, 4)}
 original, calls = gpu_report.measure, []
 def measure(*arguments):
     calls.append(arguments)

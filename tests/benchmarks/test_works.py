@@ -11,6 +11,7 @@ from benchmarks.measuring.machine import machine
 from benchmarks.measuring.measure import Settings, measure
 from benchmarks.place import Place
 from benchmarks.works import WORKS
+from kshot_ext.ops.compact_gradient import CompactGradient
 
 PLACES = [
     Place("cpu"),
@@ -39,6 +40,17 @@ def test_forms_agree_and_are_measured(work, place):
         assert result.name == row.name
         assert result.ours.seconds > 0
         assert set(result.rivals) == set(contest.rivals)
+
+
+@pytest.mark.parametrize("work", ["sgd", "training_step", "own_supernets"])
+def test_gradients_of_dictionaries_are_compact(work, monkeypatch):
+    """As a user's are: those of tensors that are no parameters would not be."""
+    made = []
+    of_use = CompactGradient.of_use
+    monkeypatch.setattr(CompactGradient, "of_use", lambda *operands: made.append(1) or of_use(*operands))
+    ours = WORKS[work].rows(SMALL)[0].contest().ours[0]
+    ours.result()
+    assert len(made) > 10
 
 
 def test_per_sample_and_shared_codes_meet_pytorch_in_all_forms():
