@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import peers
@@ -111,7 +111,7 @@ def _our_single_form(num_shots: int, batch: int, layout: str, place: Place) -> F
     code = _code(num_shots, place)
     dictionaries = path_dictionaries(num_shots, place.in_float32)
     mixed = [peers.mix_by_matmul(dictionary, code)[None] for dictionary in dictionaries]
-    copies = [in_layout(copy, layout).requires_grad_() for copy in mixed]
+    copies = [nn.Parameter(in_layout(copy, layout)) for copy in mixed]
     operators = our_operators(torch.ones(1, device=place.device))
     return step_form("KShotSGD, K = 1", operators, copies, list, KShotSGD, batch, layout, place)
 
@@ -149,7 +149,7 @@ def _merged_supernet_form(num_shots: int, batch: int, layout: str, place: Place)
 
 def _path_parameters(num_shots: int, layout: str, place: Place) -> list[Tensor]:
     dictionaries = path_dictionaries(num_shots, place.in_float32)
-    return [in_layout(dictionary, layout).requires_grad_() for dictionary in dictionaries]
+    return [nn.Parameter(in_layout(dictionary, layout)) for dictionary in dictionaries]
 
 
 def _code(num_shots: int, place: Place) -> Tensor:
