@@ -67,6 +67,7 @@ TARGETS = (
     Target("chain 1x1 - depthwise - 1x1", "chain", "pytorch", ("chain",), 2.2, worst=1),
     Target("the same in evaluation, against folded weights", "chain_evaluation", "pytorch", ("chain",), 1),
     Target("KShotSGD update", "sgd", "pytorch", ("update",), 1 / 0.5, memory=0.6),
+    Target("KShotAdamW update", "adamw", "pytorch", ("update",), 1 / 0.5, memory=0.4),
     Target("training step against PyTorch", "training_step", "pytorch", ("step",), 1.6),
     Target("training step against merging all", "training_step", "merged supernet", ("step",), 3),
     Target("training step against our K = 1", "training_step", "ours, K = 1", ("step",), 1 / 1.05),

@@ -20,7 +20,7 @@ from kshot_ext.optim import KShotSGD
 SETTINGS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 4e-5, "nesterov": True}
 
 
-def _mix_each(dictionaries: list[Tensor], code: Tensor) -> list[Tensor]:
+def mix_each(dictionaries: list[Tensor], code: Tensor) -> list[Tensor]:
     return [peers.mix_by_matmul(dictionary, code) for dictionary in dictionaries]
 
 
@@ -28,7 +28,7 @@ def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: i
     """Mixing happens off the clock; on it are its backward pass, the step, and dropping the gradients."""
     dictionaries = [nn.Parameter(dictionary) for dictionary in path_dictionaries(num_shots, place)]
     before = [dictionary.detach().clone() for dictionary in dictionaries]
-    optimizer = make_optimizer(dictionaries, **SETTINGS)
+    optimizer = make_optimizer(dictionaries)
     generator = torch.Generator().manual_seed(1)
     code = place.normal(generator, num_shots).softmax(-1)
     grads = [place.normal(generator, *dictionary.shape[1:]) for dictionary in dictionaries]
@@ -49,25 +49,30 @@ def update_form(name: str, mix: Callable, make_optimizer: Callable, num_shots: i
 
 
 def update_contest(num_shots: int, place: Place = CPU) -> Contest:
-    fused_sgd = partial(torch.optim.SGD, fused=True)
+    ours, fused_sgd = partial(KShotSGD, **SETTINGS), partial(torch.optim.SGD, **SETTINGS, fused=True)
     return Contest(
-        [update_form("mix_weights, KShotSGD", KF.mix_weights, KShotSGD, num_shots, place)],
-        {"pytorch": [update_form("matmul, SGD(fused=True)", _mix_each, fused_sgd, num_shots, place)]},
+        [update_form("mix_weights, KShotSGD", KF.mix_weights, ours, num_shots, place)],
+        {"pytorch": [update_form("matmul, SGD(fused=True)", mix_each, fused_sgd, num_shots, place)]},
         place.tolerance,
     )
 
 
-def sgd_rows(layers: LayerSet) -> list[Row]:
-    """One row: all dictionaries of a path."""
+def update_row(layers: LayerSet, contest: Callable, kept: int) -> Row:
+    """All dictionaries of a path, of which so many tensors are kept.
+
+    These and the weights are read and written; of the gradients, one copy is read.
+    """
     numbers = sum(dictionary.numel() for dictionary in path_dictionaries(1))
-    return [
-        Row(
-            "path",
-            "update",
-            f"K = {layers.num_shots}, {numbers / 1e6:.1f} M weights a copy",
-            1,
-            partial(update_contest, layers.num_shots),
-            # Weights and momenta are read and written; of the gradients, one copy is read.
-            traffic=FLOAT32_BYTES * numbers * (4 * layers.num_shots + 1),
-        )
-    ]
+    return Row(
+        "path",
+        "update",
+        f"K = {layers.num_shots}, {numbers / 1e6:.1f} M weights a copy",
+        1,
+        partial(contest, layers.num_shots),
+        traffic=FLOAT32_BYTES * numbers * (2 * (1 + kept) * layers.num_shots + 1),
+    )
+
+
+def sgd_rows(layers: LayerSet) -> list[Row]:
+    """One row, with momentum."""
+    return [update_row(layers, update_contest, 1)]

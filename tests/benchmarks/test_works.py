@@ -11,6 +11,7 @@ from benchmarks.measuring.machine import machine
 from benchmarks.measuring.measure import Settings, measure
 from benchmarks.place import Place
 from benchmarks.works import WORKS
+from kshot_ext import optim
 from kshot_ext.ops.compact_gradient import CompactGradient
 
 PLACES = [
@@ -75,3 +76,23 @@ def test_chains_agree_with_the_plain_layers():
             "chain", "block", row, Settings(pairs=2, compiled=False, memory=False), machine(Place("cpu", precision))
         )
         assert set(result.rivals) == {"pytorch", "layer by layer"}
+
+
+@pytest.mark.parametrize(
+    ("work", "operator"), [("sgd", "sgd_update"), ("adamw", "adamw_update"), ("training_step", "sgd_update")]
+)
+def test_our_updates_take_compact_gradients(work, operator, monkeypatch):
+    """Which they must be to be worth measuring: dictionaries are parameters, each with one use a step."""
+    seen = []
+    update = getattr(optim, operator)
+
+    def recorded(weights, *lists, **settings):
+        seen.append([len(uses) for weight, uses in zip(weights, lists[-1]) if weight.dim() > 1])
+        update(weights, *lists, **settings)
+
+    monkeypatch.setattr(optim, operator, recorded)
+    contest = WORKS[work].rows(SMALL)[0].contest()
+    form = contest.ours[0]
+    form.run(*form.prepare())
+    assert seen
+    assert all(counts and set(counts) == {1} for counts in seen)
