@@ -40,9 +40,9 @@ from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
-BITS = "2,4,8"
-UNIFORM = BitWidths(2, 4)
-"""The better one of the two choices of 8 bit operations for a multiply-accumulate; the other is w4a2."""
+BITS = "w2a3,w2a4,w3a3,w3a4,w4a4"
+UNIFORM = BitWidths(3, 3)
+"""Its bit operations are the budget; others are cheaper or costlier, so that mixing can save and spend."""
 HELD_OUT = {Part.VALIDATION: 0.05, Part.TEST: 0.75}
 """Many test images, since networks of equal cost differ by little; few others, since training takes the time."""
 
@@ -54,10 +54,11 @@ class Size:
     Args:
         images: used; a fifth is trained on.
         channels: of the first layer of NAS-Bench-Macro; half as many of the six blocks.
-        epochs: of each supernet.
+        epochs: of each supernet; that of bits, whose layers share more, has twice as many.
         ranked: architectures whose order is compared with the truth.
         population, generations: of each search.
         retrain_epochs: of each network trained from scratch.
+        starts: how often the two choices of bits that are compared are trained, each time from other weights.
     """
 
     images: int = 10_000
@@ -67,10 +68,13 @@ class Size:
     population: int = 10
     generations: int = 8
     retrain_epochs: int = 12
+    starts: int = 3
     batch_size: int = 64
 
 
-QUICK = Size(images=200, channels=4, epochs=1, ranked=3, population=3, generations=2, retrain_epochs=1, batch_size=32)
+QUICK = Size(
+    images=200, channels=4, epochs=1, ranked=3, population=3, generations=2, retrain_epochs=1, starts=1, batch_size=32
+)
 
 
 class SixBottlenecks(StagedSpace):
@@ -139,7 +143,7 @@ class Measurement:
     def ranking(self) -> dict[str, float]:
         """Kendall's tau and mean accuracy of networks of NAS-Bench-Macro, by either kind of statistics."""
         space = create_space("nas-bench-macro", **self._shape())
-        loop = self._trained(space)
+        loop = self._trained(space, self.size.epochs)
         architectures, truth = self._truths(space)
         evaluate = self._evaluation(loop)
         anew = [evaluate(architecture) for architecture in architectures]
@@ -157,7 +161,7 @@ class Measurement:
         space = BitWidthSpace(
             SixBottlenecks(splits.image_shape, splits.num_classes, self.size.channels // 2), parse_bits(BITS)
         )
-        loop = self._trained(space)
+        loop = self._trained(space, 2 * self.size.epochs)
         uniform = space.with_bits(Architecture((0,) * space.num_layers), UNIFORM)
         most = space.cost(uniform).bit_operations
         evaluate = self._evaluation(loop)
@@ -170,7 +174,10 @@ class Measurement:
                 search.step()
             searches[method] = archive
         best = searches["evolution"].best
-        mixed, one = (self._retrained(space, architecture) for architecture in (best.architecture, uniform))
+        mixed, one = (
+            Scores.mean(self._retrained(space, architecture, start) for start in range(self.size.starts))
+            for architecture in (best.architecture, uniform)
+        )
         history = [item for search in searches.values() for item in search.history]
         return {
             "evaluations_evolution": len(searches["evolution"].history),
@@ -195,8 +202,8 @@ class Measurement:
             "channels": self.size.channels,
         }
 
-    def _trained(self, space: SearchSpace) -> TrainingLoop:
-        settings = TrainingSettings(epochs=self.size.epochs, batch_size=self.size.batch_size, held_out_share=0.01)
+    def _trained(self, space: SearchSpace, epochs: int) -> TrainingLoop:
+        settings = TrainingSettings(epochs=epochs, batch_size=self.size.batch_size, held_out_share=0.01)
         loop = begin_training(SinglePathSettings(), space, self.splits, settings, seed=self.seed)
         while not loop.finished:
             loop.train_epoch()
@@ -221,9 +228,9 @@ class Measurement:
         architectures = [known[index] for index in order.tolist()]
         return architectures, [table[architecture] for architecture in architectures]
 
-    def _retrained(self, space: SearchSpace, architecture: Architecture) -> Scores:
-        """Test scores of a network trained from scratch, which starts as all do."""
-        generator = self.generator("retraining")
+    def _retrained(self, space: SearchSpace, architecture: Architecture, start: int = 0) -> Scores:
+        """Test scores of a network trained from scratch, from the weights that all begin with in this start."""
+        generator = self.generator(f"retraining {start}")
         network = space.build(architecture, generator)
         settings = RetrainSettings(epochs=self.size.retrain_epochs, batch_size=self.size.batch_size)
         trainer = NetworkTrainer(network, self.splits, settings, generator)
