@@ -13,8 +13,12 @@ from kshot_ext.nas.datasets.augmentation import Views
 from kshot_ext.nas.datasets.splits import ImageSet
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.csnas import ContrastiveScore, ContrastiveSettings, view_similarities
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, held_out_share=0.25)
@@ -108,6 +112,36 @@ def test_training_learns_to_recognise_images(begin, tiny_splits, seeded):
     chance = math.log(23)
     assert reports[-1].loss < chance - 0.15
     assert reports[-1].accuracy > 5 / 23
+
+
+def test_a_step_takes_two_views_of_each_image_in_the_place_of_labels(begin):
+    loop, seen = begin(), []
+    path_loss = loop.method.path_loss
+
+    def recorded(path, code, images, partners):
+        seen.append((images, partners))
+        assert loop.method.supernet(images, path, code).shape == (16, 16)  # views, features
+        return path_loss(path, code, images, partners)
+
+    loop.method.path_loss = recorded
+    loop.train_epoch()
+    for images, partners in seen:
+        assert partners.tolist() == [*range(8, 16), *range(8)]
+        assert not torch.equal(images[:8], images[8:])
+
+
+def test_its_own_option_says_what_searches(begin, tiny_space, seeded):
+    loop = begin(replace(SETTINGS, search="random"))
+    archive = Archive(lambda a: Scores(0.0, 1.0), tiny_space, SearchLimits(), seeded(0))
+    tools = SelectionTools(archive=archive, settings=SearchSettings(population=2, method="nsga2"), loop=loop)
+    assert loop.method.selection(tools).work.settings == replace(tools.settings, method="random")
+
+
+def test_similarities_are_not_rounded_in_a_low_precision(seeded):
+    features, partners = torch.randn(10, 16, generator=seeded(0)), torch.arange(10).roll(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = view_similarities(features, features, partners, 0.07)
+    assert torch.equal(found, view_similarities(features, features, partners, 0.07))
 
 
 def test_labels_are_not_there(begin, tiny_splits):

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from kshot_ext.nas.methods import begin_training
-from kshot_ext.nas.methods.neas import EnsembleSettings, disagreement
+from kshot_ext.nas.methods.neas import EnsembleSettings, _ranks, disagreement
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.search_job import SearchJob
@@ -74,6 +74,21 @@ def test_a_step_has_each_networks_gradient_and_the_trunks_mean(begin, batch, tru
     assert len(expected) > len(in_trunk)
 
 
+def test_each_networks_loss_counts_by_its_own_factor(begin, batch, monkeypatch):
+    method = (loop := begin(training=replace(TRAINING, weight_decay=0.0))).method
+    factors = iter((1.0, 0.0))
+    monkeypatch.setattr(method._path_steps, "factor", lambda *_: next(factors))
+    ensemble = method.ensembles.of_members(2, (Architecture((1,) * 8), Architecture((2,) * 8)))
+    method.train_paths([ensemble], *batch, loop.do)
+    for module, moves in ((method.supernet.head, True), (method.branches[0].head, False)):
+        momenta = [loop.optimizer.state[p]["momentum_buffer"] for p in module.parameters()]
+        assert any(bool(momentum.any()) for momentum in momenta) == moves
+
+
+def test_equal_values_have_their_mean_rank():
+    assert _ranks({(0, 0): 5.0, (0, 1): 2.0, (1, 0): 2.0}) == {(0, 0): 1.0, (0, 1): 0.25, (1, 0): 0.25}
+
+
 def test_the_ensemble_is_scored_as_the_mean_of_its_networks(begin, batch):
     method = begin().method
     ensemble = method.ensembles.of_members(2, (Architecture((1,) * 8), Architecture((2,) * 8)))
@@ -101,6 +116,7 @@ def test_disagreement_is_the_mean_distance_of_probabilities():
     # (1/4, 3/4) and (3/4, 1/4) for the first image: a distance of sqrt(1/2); none for the second.
     assert disagreement(scores).item() == pytest.approx(math.sqrt(0.5) / 2)
     assert disagreement([scores[0]] * 3).item() == 0
+    assert disagreement([scores[0], scores[0], scores[1]]).item() == pytest.approx(math.sqrt(0.5) / 3)
 
 
 def test_an_operations_worth_is_that_of_the_ensembles_that_have_it(begin, monkeypatch):

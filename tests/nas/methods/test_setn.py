@@ -17,6 +17,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
@@ -205,6 +206,50 @@ def test_only_what_the_evaluator_proposes_is_scored_from_the_first_generation_on
     assert all(0 not in result.architecture.operations for result in archive.history)
     [selected] = loop.method.selected(stage).architectures
     assert sum(selected.operations) == min(sum(result.architecture.operations) for result in archive.history)
+
+
+def test_what_limits_forbid_is_drawn_anew_and_not_changed_at_random(tiny_space, seeded):
+    """So candidates have the evaluator's probabilities among those within the limits."""
+    evaluator = OperationDistribution(tiny_space, seeded(0), spread=0.0)
+    with torch.no_grad():
+        for logits in evaluator.logits:
+            logits[1] = -30.0  # a change at random would bring it in
+    limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) // 2)
+    archive = Archive(lambda a: Scores(0.0, 1.0), tiny_space, limits, seeded(1))
+    asked = EvaluatorSearcher(evaluator, "sampled").ask(archive, 30)
+    assert len(asked) == 30
+    assert all(1 not in one.operations for one in asked)
+
+
+def test_each_mixture_has_widths_that_are_drawn(begin, tiny_splits, monkeypatch):
+    space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2, widths=(0.5, 1.0))
+    loop, seen = begin(space=space), []
+    coded_mixture = loop.method.supernet.coded_mixture
+
+    def recorded(*arguments, widths):
+        seen.append(widths)
+        return coded_mixture(*arguments, widths=widths)
+
+    monkeypatch.setattr(loop.method.supernet, "coded_mixture", recorded)
+    loop.train_epoch()
+    assert len(set(seen)) == len(seen) == loop.steps_per_epoch
+    assert {width for widths in seen for width in widths} == {0, 1}
+
+
+def test_an_epoch_tells_the_mean_loss_of_its_own_steps(begin):
+    loop, losses = begin(), []
+    train = loop.method.train_evaluator
+    loop.method.train_evaluator = lambda *call: losses.append(train(*call)) or losses[-1]
+    for _ in range(2):
+        losses.clear()
+        numbers = loop.train_epoch().numbers
+        assert numbers["evaluator_loss"] == pytest.approx(sum(losses) / len(losses))
+
+
+def test_the_settings_are_those_of_the_optimiser(begin):
+    settings = TemplateSettings(evaluator_learning_rate=0.1, evaluator_weight_decay=0.2)
+    [group] = begin(settings).method.optimizers["evaluator"].param_groups
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.1, 0.2, (0.5, 0.999))
 
 
 def test_nothing_new_ends_the_list(seeded):
