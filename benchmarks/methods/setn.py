@@ -1,12 +1,15 @@
 """What an evaluator's candidates are worth, beside uniformly drawn ones, with the same weights.
 
-python -m benchmarks.methods observable setn --data cifar10_train.zip --truth nas_bench_201_cifar10_half.json
+python -m benchmarks.methods observable setn --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
+
+The space is that of the table: cells of NAS-Bench-201, where the template may choose no connection at all, or chains of NAS-Bench-Macro.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,14 @@ import torch
 from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.runs.truth import TruthError
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.random_search import RandomSearch
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
 
-SPACE = "nas-bench-201"
+SPACES = ("nas-bench-201", "nas-bench-macro")
 CANDIDATES = 20
 
 
@@ -36,7 +40,7 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = cifar_task(data, truth, SPACE, side=16, images=15_000, count=1) if full else digits_task(SPACE, count=1)
+    task = _task_of_table(data, truth) if full else digits_task(SPACES[0], count=1)
     training = TrainingSettings(
         epochs=3 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.25
     )
@@ -47,7 +51,16 @@ def run(
             add_numbers(found.setdefault(arm, {}), numbers)
     steps = {"steps": training.epochs * loop.steps_per_epoch}
     arms = {arm: steps | {name: over_seeds(v) for name, v in numbers.items()} for arm, numbers in found.items()}
-    return {"space": SPACE, "candidates": CANDIDATES, "arms": arms}
+    return {"space": task.space.name, "candidates": CANDIDATES, "arms": arms}
+
+
+def _task_of_table(data: Path, truth: Path) -> Task:
+    """CIFAR-10, and the space that the table's keys are of."""
+    first, *others = SPACES
+    for space in others:
+        with suppress(TruthError):
+            return cifar_task(data, truth, space, side=16, images=15_000, count=1)
+    return cifar_task(data, truth, first, side=16, images=15_000, count=1)
 
 
 def _arms(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str, dict[str, float]]:
