@@ -2,7 +2,8 @@
 
 python -m benchmarks.methods observable setn --data cifar10_train.zip --truth nas_bench_macro_cifar10_half.json
 
-The space is that of the table: cells of NAS-Bench-201, where the template may choose no connection at all, or chains of NAS-Bench-Macro.
+The space is that of the table: cells of NAS-Bench-201, where the template may choose no connection at all, or chains of
+NAS-Bench-Macro.
 """
 
 from __future__ import annotations
