@@ -5,7 +5,19 @@ from dataclasses import replace
 import pytest
 from cuda_emulation import build
 from cuda_emulation.emulation import needs_full
-from cuda_emulation.traffic_report import DTYPES, FAMILIES, RESULTS, Row, cell, chosen, count, cut, load_rows, text
+from cuda_emulation.traffic_report import (
+    DTYPES,
+    FAMILIES,
+    RESULTS,
+    Row,
+    cell,
+    chosen,
+    count,
+    cut,
+    families_of,
+    load_rows,
+    text,
+)
 
 from benchmarks.layers import ConvLayer, LayerSet
 from benchmarks.networks import layer_sets
@@ -26,7 +38,7 @@ def test_every_chosen_layer_is_in_the_table(rows: list[Row]) -> None:
     expected = {
         (layer_set.name, family.title, f"{layer.name}: {layer.geometry}", dtype)
         for layer_set in layer_sets().values()
-        for family in FAMILIES
+        for family in families_of(layer_set)
         for kind in family.kinds
         for layer in chosen(layer_set, kind)
         for dtype in DTYPES

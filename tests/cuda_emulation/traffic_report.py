@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from cuda_emulation import build, dense_cases, depthwise_cases, workloads
+from cuda_emulation import build, chain_cases, dense_cases, depthwise_cases, workloads
 from cuda_emulation.workloads import Workload
 
 from benchmarks.layers import ConvLayer, LayerSet
@@ -79,15 +79,37 @@ def _batch_norm(call: Cut) -> dict[str, Workload]:
     }
 
 
+def _axis(layer: ConvLayer) -> depthwise_cases.Axis:
+    return depthwise_cases.Axis(layer.size, layer.kernel_size, layer.stride, layer.padding, layer.padding)
+
+
+def _depthwise_case(call: Cut) -> depthwise_cases.Case:
+    axis = _axis(call.layer)
+    code = "sample" if call.per_sample else "shared"
+    case = depthwise_cases.Case(axis, axis, call.batch, call.layer.in_channels, call.num_shots, code)
+    return replace(case, dtype=call.dtype)
+
+
 def _depthwise(call: Cut) -> dict[str, Workload]:
-    layer = call.layer
-    axis = depthwise_cases.Axis(layer.size, layer.kernel_size, layer.stride, layer.padding, layer.padding)
-    case = depthwise_cases.Case(
-        axis, axis, call.batch, layer.in_channels, call.num_shots, "sample" if call.per_sample else "shared"
-    )
-    case = replace(case, dtype=call.dtype)
+    case = _depthwise_case(call)
     directions = {"forward": "conv2d", "input gradient": "input_gradient", "weight gradient": "weight_gradient"}
     return {name: workloads.depthwise(case, direction) for name, direction in directions.items()}
+
+
+def _depthwise_link(call: Cut) -> dict[str, Workload]:
+    return _link(chain_cases.Link(_depthwise_case(call)))
+
+
+def _pointwise_link(call: Cut) -> dict[str, Workload]:
+    layer, axis = call.layer, _axis(call.layer)
+    dtype = "tf32" if call.dtype == "float32" else call.dtype
+    return _link(
+        chain_cases.Link(chain_cases.DenseCase(axis, axis, call.batch, layer.in_channels, layer.out_channels, dtype))
+    )
+
+
+def _link(link: chain_cases.Link) -> dict[str, Workload]:
+    return {direction: workloads.chained(link, direction) for direction in ("forward", "backward")}
 
 
 def _dense(call: Cut) -> dict[str, Workload]:
@@ -118,9 +140,10 @@ class Family:
     """Kernels that one table shows.
 
     Args:
-        kinds: of the layers that it is about.
+        kinds: of the layers that it is about, as `chosen` knows them.
         target: most bytes over the least that are aimed at; None where caches must absorb what is read again.
         note: what explains its figures.
+        per_sample: whether it is also about layers with a code per sample.
     """
 
     title: str
@@ -128,6 +151,7 @@ class Family:
     workloads: Callable[[Cut], dict[str, Workload]]
     target: float | None
     note: str = ""
+    per_sample: bool = True
 
 
 _FEW_BLOCKS = (
@@ -138,11 +162,21 @@ _NARROW_ROWS = (
     "Where rows of channels are no multiple of 16 bytes (3, and 116 in bfloat16), results are stored in the widest"
     " accesses of 8, 4 or 2 bytes that fit them, and weights are mixed element by element."
 )
+_LINK = (
+    "Norm, ReLU, convolution and the moments of its output; backward all gradients. The least: each raw tensor, each"
+    " gradient and the dictionary once. The L2 cache has what is read again: margins of tiles, and the dictionary."
+)
+_POINTWISE_LINK = (
+    "The weight is mixed beforehand. Backward makes the gradients of input and weight one after the other, so the least"
+    " counts what both read twice."
+)
 FAMILIES = (
     Family("mixing and SGD", ("dense", "depthwise"), _mixing, 1.15),
     Family("batch norm + ReLU, training", ("dense", "depthwise"), _batch_norm, 1.15),
     Family("depthwise convolution", ("depthwise",), _depthwise, 1.5, _FEW_BLOCKS),
     Family("dense convolution", ("dense",), _dense, None, _NARROW_ROWS),
+    Family("depthwise link of a chain", ("depthwise",), _depthwise_link, None, _LINK, per_sample=False),
+    Family("1x1 link of a chain", ("pointwise",), _pointwise_link, None, _POINTWISE_LINK, per_sample=False),
 )
 
 
@@ -167,9 +201,23 @@ class Row:
 
 
 def chosen(layer_set: LayerSet, kind: str) -> list[ConvLayer]:
-    """The first, the middle and the last distinct convolution of a kind; those of single pixels are left out."""
-    layers = [layer for layer in layer_set.distinct_convolutions() if layer.kind == kind and layer.size > 1]
+    """The first, the middle and the last distinct convolution of a kind; those of single pixels are left out.
+
+    Args:
+        kind: "dense", "depthwise", or "pointwise": dense, 1x1 and without a stride, as links of chains are.
+    """
+    layers = [layer for layer in layer_set.distinct_convolutions() if layer.size > 1]
+    if kind == "pointwise":
+        layers = [layer for layer in layers if layer.kind == "dense" and layer.kernel_size == layer.stride == 1]
+    else:
+        layers = [layer for layer in layers if layer.kind == kind]
     return [layers[0], layers[len(layers) // 2], layers[-1]]
+
+
+def families_of(layer_set: LayerSet) -> list[Family]:
+    """Those that are about the layers of a set."""
+    per_sample = layer_set.name in WORKS["per_sample_code"].sets
+    return [family for family in FAMILIES if family.per_sample or not per_sample]
 
 
 def count(layer_set: LayerSet, family: Family, layer: ConvLayer, dtype: str) -> Iterable[Row]:
@@ -205,7 +253,7 @@ def count_set(layer_set: LayerSet) -> list[Row]:
     """All rows of a layer set."""
     return [
         row
-        for family in FAMILIES
+        for family in families_of(layer_set)
         for kind in family.kinds
         for layer in chosen(layer_set, kind)
         for dtype in DTYPES
