@@ -1,7 +1,7 @@
 """kshot_ext: fused operators and the whole search method for K-shot neural architecture search.
 
 `kshot_ext.functional` has the operators, `kshot_ext.nn` their modules, `kshot_ext.reference` their definition in
-plain PyTorch, `kshot_ext.optim` the optimiser for dictionaries, `kshot_ext.distributed` training by several processes,
+plain PyTorch, `kshot_ext.optim` optimisers for dictionaries, `kshot_ext.distributed` training by several processes,
 `kshot_ext.nas` the search method. Importing the package compiles nothing: the native kernels are built, once, by the
 first operator call.
 """

@@ -281,8 +281,8 @@ MUTANTS = (
     Mutant(
         "sgd_never_maximises",
         "csrc/cpu/dictionary_update.h",
-        "sign * g, values",
-        "g, values",
+        "sign * gradient(i, some), values",
+        "gradient(i, some), values",
         SGD,
         "`maximize` has no effect.",
     ),

@@ -77,8 +77,9 @@ def test_many_dictionaries_in_one_call(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        large = UpdateCase("large", (2, 50, 30, 5, 5), ((50, 30, False),))  # more than one task
-        assert_matches_reference([*CASES, large, *CASES[::-1]], dtype, True, settings, amsgrad)
+        # More than one task, and more of a copy than is updated before the next one.
+        large = [UpdateCase(f"large {gated}", (2, 50, 30, 10, 9), ((50, 30, gated),)) for gated in (False, True)]
+        assert_matches_reference([*CASES, *large, *CASES[::-1]], dtype, True, settings, amsgrad)
     finally:
         torch.set_num_threads(before)
 
