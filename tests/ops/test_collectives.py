@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, func
 from torch.autograd import forward_ad
 
+from kshot_ext import functional as KF
 from kshot_ext.ops import collectives
 from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
 
@@ -71,3 +72,22 @@ def test_synchronised_batch_norm_refuses_transforms(
 
     with pytest.raises(RuntimeError, match=r"synchronize_batch_norm\(model, None\), or those of model.eval\(\)"):
         transform(function, torch.randn(4, 3, 2, 2))
+
+
+def test_synchronised_batch_norm_takes_a_code_per_sample(group: dist.ProcessGroup) -> None:
+    """One process is the whole batch, so results and gradients are those of the norm that is not synchronised."""
+    results = []
+    for synchronised in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        tensors = [
+            torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+            for shape in ((4, 3, 5, 5), (2, 3), (2, 3), (4, 2))
+        ]
+        input, weight, bias, code = tensors
+        options = {"group": group} if synchronised else {"training": True}
+        norm = synchronized_batch_norm_act if synchronised else KF.batch_norm_act
+        output = norm(input, weight, bias, None, None, code=code, activation="relu", **options)
+        (output**2).sum().backward()
+        results.append([output, *(tensor.grad for tensor in tensors)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
