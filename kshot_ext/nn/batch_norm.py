@@ -31,10 +31,17 @@ class NormalisesBatch(KShotModule):
             self.running_var.fill_(1)
             self.num_batches_tracked.zero_()
 
-    def normalised(
-        self, input: Tensor, code: Tensor | None = None, activation: str = "identity", residual: Tensor | None = None
+    def forward(
+        self,
+        input: Tensor,
+        code: Tensor | None = None,
+        *,
+        activation: str = "identity",
+        residual: Tensor | None = None,
     ) -> Tensor:
         """`batch_norm_act` of `[N, C, H, W]` with this layer's parameters."""
+        if input.dim() != 4:
+            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         if not self.affine:
             code = None
         elif code is None:
@@ -145,7 +152,7 @@ class KShotBatchNorm1d(_KShotBatchNorm):
         if input.dim() not in (2, 3):
             raise ValueError(f"input must have shape [N, C] or [N, C, L], got {list(input.shape)}")
         image = input[..., None] if input.dim() == 3 else input[..., None, None]
-        return self.normalised(image, code).reshape(input.shape)
+        return super().forward(image, code).reshape(input.shape)
 
 
 class KShotBatchNorm2d(_KShotBatchNorm):
@@ -169,18 +176,6 @@ class KShotBatchNorm2d(_KShotBatchNorm):
 
     plain = nn.BatchNorm2d
 
-    def forward(
-        self,
-        input: Tensor,
-        code: Tensor | None = None,
-        *,
-        activation: str = "identity",
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        if input.dim() != 4:
-            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
-        return self.normalised(input, code, activation, residual)
-
 
 class KShotBatchNorm3d(_KShotBatchNorm):
     """`torch.nn.BatchNorm3d` with K copies of weight and bias, `[K, C]`; the running statistics are shared.
@@ -200,7 +195,7 @@ class KShotBatchNorm3d(_KShotBatchNorm):
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
         if input.dim() != 5:
             raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
-        return self.normalised(input.flatten(3), code).unflatten(3, input.shape[3:])
+        return super().forward(input.flatten(3), code).unflatten(3, input.shape[3:])
 
 
 for _kind in (KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d):

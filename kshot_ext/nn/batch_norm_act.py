@@ -17,12 +17,10 @@ class KShotBatchNormAct2d(NormalisesBatch, KShotMixed):
     """
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
-        if input.dim() != 4:
-            raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         activation = ACTIVATION_NAMES.get(type(self.act))
         if activation is not None and self.holds_no_dropout() and is_free(self.act):
-            return self.normalised(input, code, activation)
-        return self.act(self.drop(self.normalised(input, code)))
+            return super().forward(input, code, activation=activation)
+        return self.act(self.drop(super().forward(input, code)))
 
     def holds_no_dropout(self) -> bool:
         return type(self.drop) is nn.Identity and is_free(self.drop)

@@ -73,7 +73,7 @@ class WaitingNorm(NamedTuple):
         if isinstance(self.layer, KShotBatchNorm2d):
             return self.layer(self.raw, self.code, **options)
         if isinstance(self.layer, NormalisesBatch):
-            return self.layer.normalised(self.raw, self.code, **options)
+            return NormalisesBatch.forward(self.layer, self.raw, self.code, **options)  # without its own activation
         return _plain_norm_act(self.layer, self.raw, **options)
 
 
