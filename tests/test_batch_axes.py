@@ -281,3 +281,15 @@ def test_examples_that_cannot_tell_are_refused(example: tuple[Tensor, ...], mess
         kshot_ext.find_batch_axes(kshot_ext.convert(nn.Sequential(nn.Linear(6, 2))), *example)
     with pytest.raises(ValueError, match="holds no K-shot layer"):
         kshot_ext.find_batch_axes(nn.Linear(6, 2), *example)
+
+
+def test_a_chain_of_mixed_samples_refuses_as_its_layers_do() -> None:
+    """There are as many rows as codes, so the number alone says nothing against it."""
+    depthwise = nn.Conv2d(64, 64, 3, padding=1, groups=64, bias=False)
+    model = nn.Sequential(OverTheBatch(), depthwise, nn.BatchNorm2d(64), nn.ReLU()).eval()
+    model = kshot_ext.convert(model.to(memory_format=torch.channels_last), num_shots=3)
+    input = torch.randn(SAMPLES, 64, 8, 8).to(memory_format=torch.channels_last)
+    assert kshot_ext.find_batch_axes(model, input)["1"] == MixedRows()
+    kshot_ext.set_code(model, CODES.float())
+    with pytest.raises(ValueError, match="its input mixes samples, as"):
+        model(input)

@@ -93,6 +93,9 @@ class MixedRows(SampleRows):
 
     why = "its input mixes samples"
 
+    def is_first(self, input: Tensor, code: Tensor) -> bool:
+        return False  # whatever its size
+
     def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
         raise ValueError(
             f"{type(layer).__name__}: a code per sample needs an input whose rows belong to one sample each, but "
