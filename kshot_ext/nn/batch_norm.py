@@ -45,7 +45,7 @@ class NormalisesBatch(KShotModule):
         if not self.affine:
             code = None
         elif code is None:
-            code = self._code if self._rows is None else self._rows.spread(self, input, self._code)
+            code = self._code if self._rows is None else self.code_of_rows(input)  # a call that is saved as a rule
         if self.affine and (code is None or self.check_code):  # a call that is saved where there is nothing to check
             code = self.resolve_code(code)
         momentum = self.momentum

@@ -47,6 +47,10 @@ class KShotModule(nn.Module):
         """The axes of an input that could count samples."""
         return range(1)
 
+    def code_of_rows(self, input: Tensor) -> Tensor | None:
+        """The code that `set_code` left here; one per sample as that of each row of the input."""
+        return self._code if self._rows is None else self._rows.spread(self, input, self._code)
+
     def resolve_code(self, code: Tensor | None) -> Tensor:
         """The code to use: the given one, else the one that `set_code` left here."""
         if code is None:

@@ -81,7 +81,7 @@ def register_routing(kind: type[nn.Module] | str, own_class: type[nn.Module]) ->
 
     Args:
         kind: class of the layers, exactly, or its qualified name.
-        own_class: has the attributes of the kind, and `adopt` and `release`, as `kshot_ext.nn.RoutedConv2d`.
+        own_class: `kshot_ext.nn.RoutedConv2d`, or a class derived from it, whose attributes the kind has.
     """
     _ROUTING[kind] = own_class
 

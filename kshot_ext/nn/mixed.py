@@ -113,7 +113,7 @@ class KShotMixed(KShotModule):
     def forward(self, *arguments: Any, code: Tensor | None = None, **named: Any) -> Any:
         if self._per_sample and not named and len(arguments) == 1:
             if code is None:
-                code = self._code if self._rows is None else self._rows.spread(self, arguments[0], self._code)
+                code = self.code_of_rows(arguments[0])
             if code is not None and code.dim() == 2:
                 return self._forward_per_sample(arguments[0], code)
         return self.mixed(code).forward(*arguments, **named)

@@ -66,7 +66,7 @@ class KShotMultiheadAttention(KShotMixed):
         code: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         if code is None:
-            code = self._code if self._rows is None else self._rows.spread(self, query, self._code)
+            code = self.code_of_rows(query)
         how = {"need_weights": need_weights, "average_attn_weights": average_attn_weights, "is_causal": is_causal}
         if code is None or code.dim() == 1:
             return self.mixed(code).forward(query, key, value, key_padding_mask, attn_mask=attn_mask, **how)

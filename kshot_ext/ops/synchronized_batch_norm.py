@@ -63,12 +63,8 @@ def synchronized_batch_norm_act(
     bias = active_affine(bias, code, input.shape[1], input.dtype)
     scale = scale if weight is None else scale * weight
     shift = shift * scale if bias is None else shift * scale + bias
-    if scale.dim() == 1 and shift.dim() == 2:
-        scale = scale.expand_as(shift)
-    elif scale.dim() == 2 and shift.dim() == 1:
-        shift = shift.expand_as(scale)
-    # Of a scale and a shift for each sample, each sample takes its own, as of a dictionary.
-    own = torch.eye(len(input), dtype=scale.dtype, device=scale.device) if scale.dim() == 2 else None
+    # Of a scale or a shift for each sample, each sample takes its own, as of a dictionary; what scales, shifts.
+    own = torch.eye(len(input), dtype=shift.dtype, device=shift.device) if shift.dim() == 2 else None
     return batch_norm_act(
         input, scale, shift, mean.detach(), var.detach(), code=own, training=False, eps=eps, activation=activation,
         residual=residual,

@@ -74,14 +74,17 @@ def test_synchronised_batch_norm_refuses_transforms(
         transform(function, torch.randn(4, 3, 2, 2))
 
 
-def test_synchronised_batch_norm_takes_a_code_per_sample(group: dist.ProcessGroup) -> None:
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), (2, 3)), ((2, 3), (3,))], ids=str)
+def test_synchronised_batch_norm_takes_a_code_per_sample(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]], group: dist.ProcessGroup
+) -> None:
     """One process is the whole batch, so results and gradients are those of the norm that is not synchronised."""
     results = []
     for synchronised in (False, True):
         generator = torch.Generator().manual_seed(0)
         tensors = [
             torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-            for shape in ((4, 3, 5, 5), (2, 3), (2, 3), (4, 2))
+            for shape in ((4, 3, 5, 5), *shapes, (4, 2))
         ]
         input, weight, bias, code = tensors
         options = {"group": group} if synchronised else {"training": True}
