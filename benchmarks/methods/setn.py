@@ -19,9 +19,10 @@ import torch
 from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
-from kshot_ext.nas.runs.truth import TruthError
+from kshot_ext.nas.runs.truth import TruthError, read_truth
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.random_search import RandomSearch
+from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings
@@ -41,7 +42,10 @@ def run(
         data, truth: CIFAR-10's training images and the table; None for digits, where costs stand in for the truth.
     """
     full = data is not None and truth is not None and not quick
-    task = _task_of_table(data, truth) if full else digits_task(SPACES[0], count=1)
+    if full:
+        task = cifar_task(data, truth, _space_of_table(truth), side=16, images=15_000, count=1)
+    else:
+        task = digits_task(SPACES[0], count=1)
     training = TrainingSettings(
         epochs=3 if full else 1, batch_size=64, learning_rate=0.1, rise_steps=50 if full else 0, held_out_share=0.25
     )
@@ -55,13 +59,14 @@ def run(
     return {"space": task.space.name, "candidates": CANDIDATES, "arms": arms}
 
 
-def _task_of_table(data: Path, truth: Path) -> Task:
-    """CIFAR-10, and the space that the table's keys are of."""
+def _space_of_table(truth: Path) -> str:
+    """The space that the table's keys are of."""
     first, *others = SPACES
-    for space in others:
+    for name in others:
         with suppress(TruthError):
-            return cifar_task(data, truth, space, side=16, images=15_000, count=1)
-    return cifar_task(data, truth, first, side=16, images=15_000, count=1)
+            read_truth(truth, create_space(name, image_shape=(3, 16, 16), num_classes=10))
+            return name
+    return first  # which says what is wrong with a table of neither
 
 
 def _arms(task: Task, loop: TrainingLoop, seed: int, count: int) -> dict[str, dict[str, float]]:

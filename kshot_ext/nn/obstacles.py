@@ -193,7 +193,8 @@ def _own_obstacle(layer: nn.Module) -> str | None:
     if any(p is not None and p.numel() == 0 for p in layer._parameters.values()):
         return "its weight or bias has no elements"
     try:
-        plain = plain_form(kshot_form(layer, 1))
+        kshot = kshot_form(layer, 1)
+        plain = plain_form(kshot)
     except ValueError as error:
         return str(error)
     added = [name for name in layer._modules if name not in plain._modules]
@@ -203,7 +204,7 @@ def _own_obstacle(layer: nn.Module) -> str | None:
         _table_obstacle(layer, plain)
         or _parameter_obstacle(layer)
         or _hook_obstacle(layer)
-        or _attribute_obstacle(layer, plain)
+        or _attribute_obstacle(layer, plain, kshot)
     )
 
 
@@ -252,10 +253,8 @@ def _hook_obstacle(layer: nn.Module) -> str | None:
     return None
 
 
-def _attribute_obstacle(layer: nn.Module, plain: nn.Module) -> str | None:
-    added = vars(layer).keys() - vars(plain).keys()
-    kshot = kshot_form(layer, 1) if added else None
-    for name in added:
+def _attribute_obstacle(layer: nn.Module, plain: nn.Module, kshot: nn.Module) -> str | None:
+    for name in vars(layer).keys() - vars(plain).keys():
         if name in vars(kshot) or hasattr(type(kshot), name):
             return f"its attribute {name!r} would hide that of the K-shot layer"
     return None
