@@ -104,8 +104,8 @@ __global__ void __launch_bounds__(kChannelThreads, 3)
   C factor[lanes], shift[lanes];
   load_slab<T, lanes>(factor, factors, part);
   load_slab<T, lanes>(shift, shifts, part);
-  const T* input = static_cast<const T*>(args.input) + part.channel;
-  const T* residual = static_cast<const T*>(args.residual);
+  const T* input = static_cast<const T*>(args.input.data) + part.channel;
+  const T* residual = static_cast<const T*>(args.residual.data);
   if (residual) residual += part.channel;
   T* output = static_cast<T*>(args.output) + part.channel;
   for (int64_t first = part.first; first < part.end; first += kPositionsAtOnce * part.step) {
@@ -115,8 +115,8 @@ __global__ void __launch_bounds__(kChannelThreads, 3)
       const int64_t p = first + b * part.step;
       if (p < part.end) {
         C x[lanes];
-        load_lanes<T, lanes>(x, input + p * tiling.channels);
-        argument<T, lanes>(z[b], x, factor, shift, residual ? residual + p * tiling.channels : nullptr);
+        load_lanes<T, lanes>(x, input + p * args.input.stride);
+        argument<T, lanes>(z[b], x, factor, shift, residual ? residual + p * args.residual.stride : nullptr);
       }
     }
 #pragma unroll

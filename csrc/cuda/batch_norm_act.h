@@ -6,15 +6,16 @@
 
 #include "common/activation.h"
 #include "common/dtype.h"
+#include "common/pixels.h"
 
 namespace kshot::cuda {
 
-// Tensors of elements are [positions, channels], a position being a pixel of a sample. All per-channel arrays
-// are of the sum type.
+// Tensors of elements are [positions, channels], a position being a pixel of a sample; those that are read
+// may be neighbouring channels of wider ones. All per-channel arrays are of the sum type.
 struct BatchNormMoments {
   DType dtype;
   int64_t channels, positions;
-  const void* input;
+  Pixels<void> input;
   void* workspace;
   void* mean;      // [C], written
   void* variance;  // [C], written: the biased one; zero where there are no positions
@@ -27,8 +28,8 @@ struct BatchNormAct {
   int64_t samples;               // those with parameters of their own, or 1 if all are shared
   int64_t positions_per_sample;  // of one such sample
   double eps;
-  const void* input;
-  const void* residual;                // or null
+  Pixels<void> input;
+  Pixels<void> residual;               // or null
   const void* mean;                    // [C]
   const void* variance;                // [C]
   const void* weight;                  // [C], [N, C], or null for one
@@ -39,7 +40,7 @@ struct BatchNormAct {
 
 struct BatchNormActBackward {
   BatchNormAct forward;  // output unused
-  const void* grad_output;
+  Pixels<void> grad_output;
   void* workspace;
   // [samples, 2, C], written by the sums, with g = dL/d(activation's argument): sums over positions of g, the
   // bias's gradient, and of g * normalised input, the weight's.

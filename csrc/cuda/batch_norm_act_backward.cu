@@ -13,7 +13,11 @@ void dispatch_backward(const BatchNormActBackward& args, const Body& body) {
     // Tensors that a pass does not use are null, and aligned.
     dispatch_lanes<T>(
         forward.channels,
-        {forward.input, forward.residual, args.grad_output, args.grad_input, args.grad_residual},
+        {forward.input,
+         forward.residual,
+         args.grad_output,
+         {args.grad_input, forward.channels},
+         {args.grad_residual, forward.channels}},
         [&](auto lanes) {
           body(type, lanes,
                channel_tiling(forward.channels, forward.samples, forward.positions_per_sample, lanes.value));

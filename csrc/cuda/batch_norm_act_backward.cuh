@@ -41,9 +41,9 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     load_slab<T, lanes>(factor, factors, part);
     load_slab<T, lanes>(shift, shifts, part);
     load_slab<T, lanes>(mean, means, part);
-    const T* input = static_cast<const T*>(args.forward.input) + part.channel;
-    const T* residual = static_cast<const T*>(args.forward.residual);
-    const T* grad = static_cast<const T*>(args.grad_output) + part.channel;
+    const T* input = static_cast<const T*>(args.forward.input.data) + part.channel;
+    const T* residual = static_cast<const T*>(args.forward.residual.data);
+    const T* grad = static_cast<const T*>(args.grad_output.data) + part.channel;
     if (residual) residual += part.channel;
     T* grad_input = static_cast<T*>(args.grad_input) + part.channel;
     T* grad_residual = static_cast<T*>(args.grad_residual);
@@ -54,9 +54,10 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
       for (int b = 0; b < kAtOnce; ++b) {
         const int64_t p = first + b * part.step;
         if (p < part.end) {
-          load_lanes<T, lanes>(x[b], input + p * tiling.channels);
-          load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
-          argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
+          load_lanes<T, lanes>(x[b], input + p * args.forward.input.stride);
+          load_lanes<T, lanes>(g[b], grad + p * args.grad_output.stride);
+          argument<T, lanes>(z[b], x[b], factor, shift,
+                             residual ? residual + p * args.forward.residual.stride : nullptr);
         }
       }
 #pragma unroll
@@ -149,9 +150,9 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
   load_slab<T, lanes>(shift, shifts, part);
   load_slab<T, lanes>(slope, slopes, part);
   load_slab<T, lanes>(constant, constants, part);
-  const T* input = static_cast<const T*>(args.forward.input) + part.channel;
-  const T* residual = static_cast<const T*>(args.forward.residual);
-  const T* grad = static_cast<const T*>(args.grad_output) + part.channel;
+  const T* input = static_cast<const T*>(args.forward.input.data) + part.channel;
+  const T* residual = static_cast<const T*>(args.forward.residual.data);
+  const T* grad = static_cast<const T*>(args.grad_output.data) + part.channel;
   T* grad_input = static_cast<T*>(args.grad_input) + part.channel;
   T* grad_residual = static_cast<T*>(args.grad_residual);
   if (residual) residual += part.channel;
@@ -162,9 +163,10 @@ __global__ void __launch_bounds__(kChannelThreads, 2)
     for (int b = 0; b < kAtOnce; ++b) {
       const int64_t p = first + b * part.step;
       if (p < part.end) {
-        load_lanes<T, lanes>(x[b], input + p * tiling.channels);
-        load_lanes<T, lanes>(g[b], grad + p * tiling.channels);
-        argument<T, lanes>(z[b], x[b], factor, shift, residual ? residual + p * tiling.channels : nullptr);
+        load_lanes<T, lanes>(x[b], input + p * args.forward.input.stride);
+        load_lanes<T, lanes>(g[b], grad + p * args.grad_output.stride);
+        argument<T, lanes>(z[b], x[b], factor, shift,
+                           residual ? residual + p * args.forward.residual.stride : nullptr);
       }
     }
 #pragma unroll

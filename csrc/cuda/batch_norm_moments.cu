@@ -36,7 +36,7 @@ void batch_norm_moments(const BatchNormMoments& args, void* stream) {
     using C = Sum<T>;
     C* moments = static_cast<C*>(args.workspace);
     KSHOT_LAUNCH((moments_kernel<T, decltype(lanes)::value>), grid_of(tiling), dim3(kChannelThreads), 0, on,
-                 tiling, static_cast<const T*>(args.input), moments);
+                 tiling, (Pixels<T>{static_cast<const T*>(args.input.data), args.input.stride}), moments);
     launch_join_moments<C>(PieceCounts<C>{tiling}, tiling.channels, tiling.pieces, moments,
                            static_cast<C*>(args.mean), static_cast<C*>(args.variance), on);
   });

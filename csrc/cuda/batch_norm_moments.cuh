@@ -17,7 +17,7 @@ namespace {
 
 template <class T, int lanes>
 __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
-    moments_kernel(const ChannelTiling tiling, const T* input, Sum<T>* result) {
+    moments_kernel(const ChannelTiling tiling, const Pixels<T> input, Sum<T>* result) {
   using C = Sum<T>;
   constexpr int kBatch = 4, kSlots = kSumSlots<lanes>;
   // Lanes apart, so that neighbouring threads use neighbouring banks.
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
       C x[kBatch][lanes];
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) {
-        load_lanes<T, lanes>(x[b], input + (p + b * part.step) * tiling.channels + part.channel);
+        load_lanes<T, lanes>(x[b], input.data + (p + b * part.step) * input.stride + part.channel);
       }
 #pragma unroll
       for (int i = 0; i < lanes; ++i) {
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kChannelThreads, lanes == 8 ? 2 : 3)
     }
     for (; p < part.end; p += part.step) {
       C x[lanes];
-      load_lanes<T, lanes>(x, input + p * tiling.channels + part.channel);
+      load_lanes<T, lanes>(x, input.data + p * input.stride + part.channel);
 #pragma unroll
       for (int i = 0; i < lanes; ++i) join(own[i], Moments<C>{x[i], C(0)}, count, C(1));
       count += C(1);

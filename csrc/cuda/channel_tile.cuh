@@ -54,9 +54,11 @@ inline dim3 grid_of(const ChannelTiling& tiling) {
 
 // Calls body(constant) with the number of elements of a vector: 16 bytes if channels and alignment allow.
 template <class T, class Body>
-void dispatch_lanes(int64_t channels, std::initializer_list<const void*> pointers, const Body& body) {
+void dispatch_lanes(int64_t channels, std::initializer_list<Pixels<void>> images, const Body& body) {
   bool vectors = is_multiple(channels, kVectorLanes<T>);
-  for (const void* pointer : pointers) vectors = vectors && is_vector_aligned(pointer);
+  for (const Pixels<void>& image : images) {
+    vectors = vectors && is_vector_aligned(image.data) && is_multiple(image.stride, kVectorLanes<T>);
+  }
   if (vectors) {
     body(std::integral_constant<int, kVectorLanes<T>>{});
   } else {

@@ -92,7 +92,7 @@ void link_input_gradient(const ChainedDenseBackward& args, const DenseGradientMa
                          void* stream) {
   BackwardLinkParameters parameters{};
   static_cast<GatherParameters&>(parameters) =
-      backward_parameters(args.geometry, args.gradient.grad, args.grad_input);
+      backward_parameters(args.geometry, {args.gradient.grad, args.geometry.out_channels}, args.grad_input);
   parameters.per_sample = varies_by_sample(args.norm);
   parameters.gradient = gradient;
   parameters.norm = args.norm;
@@ -111,7 +111,8 @@ void link_weight_gradient(const ChainedDenseBackward& args, const DenseGradientM
   chain_norm_map({geometry.in_channels, rows, args.norm, memory.scales, memory.shifts}, stream);
   LinkProducts products{};
   static_cast<PositionProducts&>(products) =
-      position_products(geometry, args.gradient.grad, args.input, element_size);
+      position_products(geometry, {args.gradient.grad, geometry.out_channels},
+                        {args.input, geometry.in_channels}, element_size);
   products.grad_bytes =
       std::min(products.grad_bytes, CopyWidths::widest(gradient.output, geometry.out_channels, element_size));
   products.gradient = gradient;
@@ -119,9 +120,9 @@ void link_weight_gradient(const ChainedDenseBackward& args, const DenseGradientM
   products.scales = memory.scales;
   products.shifts = memory.shifts;
   products.norm_stride = varies_by_sample(args.norm) ? geometry.in_channels : 0;
-  launch_weight_gradient<LinkPositions>({args.dtype, args.allow_tf32, geometry, args.gradient.grad,
-                                         args.input, args.grad_weight, memory.weight},
-                                        products, stream);
+  launch_weight_gradient<LinkPositions>(
+      {args.dtype, args.allow_tf32, geometry, products.grad, products.input, args.grad_weight, memory.weight},
+      products, stream);
 }
 
 }  // namespace
@@ -141,7 +142,8 @@ void chained_dense(const ChainedDense& args, void* stream) {
       {geometry.in_channels, norm_rows(args.norm, geometry), args.norm, memory.scales, memory.shifts},
       stream);
   ForwardLinkParameters parameters{};
-  static_cast<GatherParameters&>(parameters) = forward_parameters(geometry, args.input, args.output);
+  static_cast<GatherParameters&>(parameters) =
+      forward_parameters(geometry, {args.input, geometry.in_channels}, args.output);
   parameters.per_sample = varies_by_sample(args.norm);
   parameters.activation = args.norm.activation;
   parameters.scales = memory.scales;

@@ -3,15 +3,17 @@
 // dense_per_sample_gradient.cuh.
 //
 // Every function only enqueues work on `stream` (a cudaStream_t), and throws if a kernel does not start.
-// Activations are [N, H, W, C] with the active channels side by side, of type float32,
-// bfloat16 or float16; codes, gates, biases and the gradients of weights and codes are float32. float32
-// products run on tensor cores as tf32 if `allow_tf32`, else in plain float32.
+// Activations are [N, H, W, C] with the active channels side by side, of type float32, bfloat16 or float16;
+// those that are read may be neighbouring channels of wider images; codes, gates, biases and the gradients of
+// weights and codes are float32. float32 products run on tensor cores as tf32 if `allow_tf32`, else in plain
+// float32.
 #pragma once
 
 #include <cstdint>
 
 #include "common/conv_geometry.h"
 #include "common/dtype.h"
+#include "common/pixels.h"
 
 namespace kshot::cuda {
 
@@ -44,7 +46,7 @@ struct DenseForward {
   bool allow_tf32;
   ConvGeometry geometry;
   DenseDictionary weight;
-  const void* input;
+  Pixels<void> input;
   DenseChannels gate, bias;
   void* output;
 };
@@ -55,7 +57,7 @@ struct DenseInputGradient {
   bool allow_tf32;
   ConvGeometry geometry;
   DenseDictionary weight;
-  const void* grad;
+  Pixels<void> grad;
   DenseChannels gate;
   void* grad_input;
 };
@@ -65,7 +67,7 @@ struct DenseWeightGradient {
   DType dtype;
   bool allow_tf32;
   ConvGeometry geometry;
-  const void *grad, *input;
+  Pixels<void> grad, input;
   float* gradient;  // [C_out, KH, KW, C_in]
   void* workspace;  // dense_weight_gradient_workspace bytes, on a 16-byte boundary
 };
@@ -78,7 +80,7 @@ struct DensePerSampleGradient {
   bool allow_tf32;
   ConvGeometry geometry;
   DenseDictionary weight;
-  const void *grad, *input;
+  Pixels<void> grad, input;
   DenseChannels gate;
   float* grad_weight;  // strides of the dictionary; only the active part is written
   float* grad_code;    // [N, K]

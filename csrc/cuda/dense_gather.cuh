@@ -13,6 +13,7 @@
 // products' multiply-adds.
 #pragma once
 
+#include "common/pixels.h"
 #include "cuda/dense_mixed_weight.cuh"
 #include "cuda/dense_pipeline.cuh"
 
@@ -22,7 +23,7 @@ namespace {
 constexpr int kMostClasses = 4;
 
 struct GatherParameters {
-  const void* source;
+  Pixels<void> source;
   void* target;
   int64_t samples;
   int32_t source_height, source_width, source_channels;
@@ -70,7 +71,7 @@ class SourceLoader {
       : parameters_(parameters), places_(places), rows_(rows) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    const T* source = static_cast<const T*>(parameters_.source);
+    const T* source = static_cast<const T*>(parameters_.source.data);
     for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int, bool inside) {
       copy_or_clear<decltype(bytes)::value>(to + at, source + from, inside);
     });
@@ -91,7 +92,7 @@ class SourceLoader {
       const int32_t depth = chunk * Shape::kDepth + lane;
       const DenseTap tap = tap_of(places_, depth);
       const int64_t offset =
-          (static_cast<int64_t>(tap.y) * parameters_.source_width + tap.x) * parameters_.source_channels +
+          (static_cast<int64_t>(tap.y) * parameters_.source_width + tap.x) * parameters_.source.stride +
           tap.channel;
 #pragma unroll kCopiesInARow < kBytes>
       for (int r = thread / kCopiesPerRow; r < Shape::kRows; r += kRowsPerPass) {
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(Tile::Shape::kThreads, 2)
                   target_x = places.width.first + place.column * places.width.step;
     // Beyond the last place no tap lies inside: rows so far away that no tap's distance leads back.
     store_row(sources + r, SourceRow{((sample * parameters.source_height + y) * parameters.source_width + x) *
-                                         parameters.source_channels,
+                                         parameters.source.stride,
                                      used ? y : INT32_MIN / 2, x});
     const int64_t pixel = (sample * parameters.target_height + target_y) * parameters.target_width + target_x;
     targets[r] = used ? pixel * parameters.target_channels : -1;

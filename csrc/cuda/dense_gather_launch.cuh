@@ -129,7 +129,8 @@ int64_t launch_gather(DType dtype, bool allow_tf32, typename Link::Parameters pa
 
 // What the passes read and write: forward from the input to the output, backward from the output's side to
 // the input's.
-inline GatherParameters forward_parameters(const ConvGeometry& geometry, const void* input, void* output) {
+inline GatherParameters forward_parameters(const ConvGeometry& geometry, const Pixels<void>& input,
+                                           void* output) {
   GatherParameters parameters{};
   parameters.source = input;
   parameters.target = output;
@@ -143,7 +144,7 @@ inline GatherParameters forward_parameters(const ConvGeometry& geometry, const v
   return parameters;
 }
 
-inline GatherParameters backward_parameters(const ConvGeometry& geometry, const void* grad,
+inline GatherParameters backward_parameters(const ConvGeometry& geometry, const Pixels<void>& grad,
                                             void* grad_input) {
   GatherParameters parameters = forward_parameters(geometry, grad, grad_input);
   std::swap(parameters.source_height, parameters.target_height);

@@ -15,7 +15,7 @@ namespace {
 
 // The part of the kernels' parameters that says what is multiplied.
 struct PositionProducts {
-  const void *grad, *input;
+  Pixels<void> grad, input;
   int32_t in_height, in_width, in_channels, out_channels;
   int32_t kernel_width;
   int grad_bytes, input_bytes;  // width of one copy
@@ -40,7 +40,7 @@ class GradLoader {
       : products_(products), range_(range), first_row_(first_row) {}
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    const T* grad = static_cast<const T*>(products_.grad);
+    const T* grad = static_cast<const T*>(products_.grad.data);
     for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int, bool inside) {
       copy_or_clear<decltype(bytes)::value>(to + at, grad + from, inside);
     });
@@ -64,7 +64,7 @@ class GradLoader {
       for (int d = thread / kCopiesPerRow; d < Shape::kDepth; d += kRowsPerPass) {
         const int32_t position = chunk * Shape::kDepth + d;
         const bool inside = channel_inside && position < range_.count;
-        const int64_t offset = (first + position) * products_.out_channels + first_row_ + lane;
+        const int64_t offset = (first + position) * products_.grad.stride + first_row_ + lane;
         body(bytes, d * Tile::Left::kStride + lane, inside ? offset : 0, first_row_ + lane, inside);
       }
     });
@@ -98,7 +98,7 @@ class InputLoader {
   }
 
   __device__ __forceinline__ void begin(int chunk, T* to) const {
-    const T* input = static_cast<const T*>(products_.input);
+    const T* input = static_cast<const T*>(products_.input.data);
     for_each_copy(chunk, [&](auto bytes, int at, int64_t from, int64_t, bool inside) {
       copy_or_clear<decltype(bytes)::value>(to + at, input + from, inside);
     });
@@ -127,7 +127,7 @@ class InputLoader {
                             static_cast<uint32_t>(x) < static_cast<uint32_t>(products_.in_width);
         const int64_t sample = range_.sample + place.sample;
         const int64_t offset =
-            ((sample * products_.in_height + y) * products_.in_width + x) * products_.in_channels + channel_;
+            ((sample * products_.in_height + y) * products_.in_width + x) * products_.input.stride + channel_;
         body(bytes, d * Tile::Right::kStride + lane, inside ? offset : 0, sample, inside);
       }
     });

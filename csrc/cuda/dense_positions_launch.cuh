@@ -8,8 +8,8 @@
 namespace kshot::cuda {
 namespace {
 
-inline PositionProducts position_products(const ConvGeometry& geometry, const void* grad, const void* input,
-                                          int64_t element_size) {
+inline PositionProducts position_products(const ConvGeometry& geometry, const Pixels<void>& grad,
+                                          const Pixels<void>& input, int64_t element_size) {
   PositionProducts products{};
   products.grad = grad;
   products.input = input;

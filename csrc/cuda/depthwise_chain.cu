@@ -51,9 +51,22 @@ std::optional<LinkPlan> plan_link(const LinkRequest& request) {
                 dictionary = request.weight.shots * taps,
                 // Sums or moments are written and read; a backward link moves twice the tensors.
       beside = backward ? (dictionary + 8 * (taps + 2) / bytes) / 2 : dictionary + 16 / bytes;
-  const std::optional<TilePlan> tiles =
-      plan_tiles({Layout::kChannelsLast, geometry.batch, geometry.in_channels, height, width, bytes, rows,
-                  columns, lanes, false, held, beside, request.source, request.target, source_tiles, true});
+  const std::optional<TilePlan> tiles = plan_tiles({Layout::kChannelsLast,
+                                                    geometry.batch,
+                                                    geometry.in_channels,
+                                                    height,
+                                                    width,
+                                                    bytes,
+                                                    rows,
+                                                    columns,
+                                                    lanes,
+                                                    false,
+                                                    held,
+                                                    beside,
+                                                    {request.source, geometry.in_channels},
+                                                    {request.target, geometry.in_channels},
+                                                    source_tiles,
+                                                    true});
   if (!tiles) return std::nullopt;
   const BlockShape& block = tiles->block;
   // What threads join at the end takes the place of the tiles.

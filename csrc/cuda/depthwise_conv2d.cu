@@ -121,7 +121,8 @@ void depthwise_weight_gradient(const DepthwiseWeightGradient& args, void* stream
     const WeightGradientPlan plan = plan_of(args);
     pieces = plan.pieces;
     if (plan.tiles) {
-      const TiledWeightGradient tiled{*plan.tiles, pieces, args.input, args.grad_output, args.workspace};
+      const TiledWeightGradient tiled{*plan.tiles, pieces, args.input.data, args.grad_output.data,
+                                      args.workspace};
       const bool channels_last = args.layout == Layout::kChannelsLast;
       if (args.dtype == DType::kFloat32)
         launch_weight_gradient_float32(tiled, plan.window, channels_last, stream);

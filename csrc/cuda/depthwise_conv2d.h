@@ -4,13 +4,16 @@
 //     output[n, c, :] = bias[n, c] + input[n, c, :] convolved with taps[n, c, :]
 //
 // The bias comes mixed and gated. Codes, gates, biases and the gradients of weight and bias are of the sum
-// type: float, or double for float64. All pointers are to device memory.
+// type: float, or double for float64. All pointers are to device memory. Images that are read may be
+// neighbouring channels of wider ones in channels_last; in the other layout their stride is the number of
+// channels.
 #pragma once
 
 #include <cstdint>
 
 #include "common/conv_geometry.h"
 #include "common/dtype.h"
+#include "common/pixels.h"
 
 namespace kshot::cuda {
 
@@ -32,7 +35,7 @@ struct DepthwiseConv2d {
   Layout layout;
   ConvGeometry geometry;
   DepthwiseWeight weight;
-  const void* input;
+  Pixels<void> input;
   const void* bias;     // [C], [N, C], or null
   int64_t bias_stride;  // elements from sample to sample: 0 for a shared bias
   void* output;
@@ -43,7 +46,7 @@ struct DepthwiseInputGradient {
   Layout layout;
   ConvGeometry geometry;
   DepthwiseWeight weight;
-  const void* grad_output;
+  Pixels<void> grad_output;
   void* grad_input;
 };
 
@@ -53,8 +56,7 @@ struct DepthwiseWeightGradient {
   Layout layout;
   ConvGeometry geometry;
   bool per_sample;  // one gradient per sample, or their sum
-  const void* input;
-  const void* grad_output;
+  Pixels<void> input, grad_output;
   void* grad_weight;  // tap t of channel c at n * sample_stride + c * channel_stride + t * tap_stride
   int64_t sample_stride, channel_stride, tap_stride;
   void* grad_bias;  // [C], per sample [N, C]; or null

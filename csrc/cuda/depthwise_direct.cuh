@@ -69,11 +69,11 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_direct_gather(const
   const int channel = first_channel + lane.channel;
   if (channel >= channels) return;
   const C* taps = block_taps + lane.channel * tap_pitch(tap_count);
-  const ImageStrides<channels_last> strides(channels, height.source, width.source),
+  const ImageStrides<channels_last> strides(args.source.stride, height.source, width.source),
       target_strides(channels, height.target, width.target);
   const int target_size = height.target * width.target;
-  const T* source = static_cast<const T*>(args.source) + n * height.source * width.source * channels +
-                    channel * strides.channel;
+  const T* source = static_cast<const T*>(args.source.data) +
+                    n * height.source * width.source * args.source.stride + channel * strides.channel;
   T* target = static_cast<T*>(args.target) + n * target_size * channels + channel * target_strides.channel;
   C bias = 0;
   if (args.bias != nullptr) bias = static_cast<const C*>(args.bias)[n * args.bias_stride + channel];
@@ -129,12 +129,13 @@ __global__ void __launch_bounds__(kMostThreads, 2)
                 end = group * pieces.items + (piece + 1) * pieces.items / pieces.pieces;
   const Lane lane = lane_of_thread<channels_last>(block);
   const int channel = first_channel + lane.channel;
-  const ImageStrides<channels_last> strides(channels, height.source, width.source),
-      grad_strides(channels, height.target, width.target);
-  const int64_t input_sample = static_cast<int64_t>(height.source) * width.source * channels;
+  const ImageStrides<channels_last> strides(args.input.stride, height.source, width.source),
+      grad_strides(args.grad_output.stride, height.target, width.target);
   const int target_size = height.target * width.target;
-  const T* input = static_cast<const T*>(args.input) + channel * strides.channel;
-  const T* grad = static_cast<const T*>(args.grad_output) + channel * grad_strides.channel;
+  const int64_t input_sample = static_cast<int64_t>(height.source) * width.source * args.input.stride,
+                grad_sample = target_size * args.grad_output.stride;
+  const T* input = static_cast<const T*>(args.input.data) + channel * strides.channel;
+  const T* grad = static_cast<const T*>(args.grad_output.data) + channel * grad_strides.channel;
   const int tap_count = height.kernel * width.kernel;
   C* partial = static_cast<C*>(args.workspace) + (piece_index * channels + channel) * (tap_count + 1);
   for (int tap = 0; tap <= tap_count; ++tap) {
@@ -143,7 +144,7 @@ __global__ void __launch_bounds__(kMostThreads, 2)
     for (int64_t item = begin + lane.position; item < last; item += int64_t{1} << block.position_lanes_log2) {
       const int64_t n = item / target_size;
       const int p = static_cast<int>(item - n * target_size);
-      const C value = to_sum(grad[(n * target_size * channels) + p * grad_strides.column]);
+      const C value = to_sum(grad[n * grad_sample + p * grad_strides.column]);
       if (tap == tap_count) {
         sum += value;
         continue;

@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_gather(const typena
   const int channel = first_channel + lane.channel * lanes;
 
   const ImageStrides<channels_last> strides(plan.channels, plan.height.target, plan.width.target);
-  const int64_t source_sample = static_cast<int64_t>(plan.height.source) * plan.width.source * plan.channels;
+  const int64_t source_sample =
+      static_cast<int64_t>(plan.height.source) * plan.width.source * plan.source_stride;
   const int64_t target_sample = static_cast<int64_t>(plan.height.target) * plan.width.target * plan.channels;
   const int first_row = plan.height.target_origin + tile_row * plan.height.tile;
   const int first_column = plan.width.target_origin + tile_column * plan.width.tile;

@@ -15,7 +15,7 @@ struct DepthwiseGather {
   GatherAxis height, width;
   bool turned;  // taps from last to first
   DepthwiseWeight weight;
-  const void* source;
+  Pixels<void> source;
   const void* bias;
   int64_t bias_stride;
   void* target;

@@ -11,10 +11,13 @@ namespace {
 template <class T, class Rows, class Columns, bool channels_last, int lanes>
 bool launch_shape(const DepthwiseGather& args, void* stream) {
   constexpr int taps = Rows::kernel * Columns::kernel;
-  const TileRequest request{args.layout, args.batch, args.channels,   args.height,
-                            args.width,  sizeof(T),  Rows::size,      Columns::size,
-                            lanes,       false,      tap_pitch(taps), args.weight.shots * taps,
-                            args.source, args.target};
+  const TileRequest request{args.layout,     args.batch,
+                            args.channels,   args.height,
+                            args.width,      sizeof(T),
+                            Rows::size,      Columns::size,
+                            lanes,           false,
+                            tap_pitch(taps), args.weight.shots * taps,
+                            args.source,     {args.target, args.channels}};
   const std::optional<TilePlan> tiles = plan_tiles(request);
   if (!tiles) return false;
   const int64_t dictionary = args.weight.shots * taps;  // elements of a channel
@@ -24,9 +27,9 @@ bool launch_shape(const DepthwiseGather& args, void* stream) {
   constexpr int64_t lanes_bytes = lanes * static_cast<int64_t>(sizeof(T));
   const bool whole_lanes =
       args.channels % lanes == 0 && reinterpret_cast<uintptr_t>(args.target) % lanes_bytes == 0;
-  const TiledGather plan{
-      *tiles,      share.samples, share.holds_dictionary, whole_lanes, args.turned, args.weight,
-      args.source, args.bias,     args.bias_stride,       args.target};
+  const TiledGather plan{*tiles,           share.samples, share.holds_dictionary, whole_lanes,
+                         args.turned,      args.weight,   args.source.data,       args.bias,
+                         args.bias_stride, args.target};
   const int64_t blocks = ceil_div(args.batch, share.samples) * tiles->tiles() * tiles->channel_blocks;
   KSHOT_LAUNCH((depthwise_gather<T, Rows, Columns, channels_last, lanes, PlainLink>),
                dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(tiles->block.threads)),

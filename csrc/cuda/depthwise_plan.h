@@ -125,8 +125,7 @@ struct TileRequest {
   bool holds_target;   // whether the target tile is held as well
   int64_t sums;        // floats held for each channel
   int64_t dictionary;  // elements that a block reads for each channel to mix its taps
-  const void* source;
-  const void* target;
+  Pixels<void> source, target;
   int source_tiles = 1;      // held: two where another image comes along with the source
   bool few_margins = false;  // whether margins cost more than lines of half a warp's channels
 };
@@ -180,14 +179,20 @@ inline TilePlan plan_of_tile(const TileRequest& request, TileAxis height, TileAx
   TilePlan plan{};
   plan.batch = request.batch;
   plan.channels = static_cast<int>(request.channels);
+  plan.source_stride = request.source.stride;
+  plan.target_stride = request.target.stride;
   plan.row_groups = height.tile / request.rows;
   plan.column_groups = FastDivisor(width.tile / request.columns);
   const bool channels_last = request.layout == Layout::kChannelsLast;
   const int groups_log2 = log2_ceil(plan.groups()), most_log2 = log2_ceil(kMostThreads);
   BlockShape& block = plan.block;
+  const auto piece_of = [&](const Pixels<void>& image, int64_t elements) {
+    const int64_t row = channels_last ? std::gcd(elements, image.stride) : elements;
+    return piece_bytes(row, request.element_bytes, image.data);
+  };
   const auto piece = [&](int64_t elements) {
-    return std::min(piece_bytes(elements, request.element_bytes, request.source),
-                    request.holds_target ? piece_bytes(elements, request.element_bytes, request.target) : 16);
+    return std::min(piece_of(request.source, elements),
+                    request.holds_target ? piece_of(request.target, elements) : 16);
   };
   if (channels_last) {
     block.channel_lanes_log2 = channel_lanes_log2;

@@ -28,13 +28,13 @@ __device__ __forceinline__ Lane lane_of_thread(const BlockShape& block) {
   return {thread >> block.position_lanes_log2, thread & ((1 << block.position_lanes_log2) - 1)};
 }
 
-// Strides of an image, in elements.
+// Strides of an image, in elements; that of its pixels in channels_last is given.
 template <bool channels_last>
 struct ImageStrides {
   int64_t row, column, channel;
-  __device__ __forceinline__ ImageStrides(int channels, int height, int width)
-      : row(channels_last ? static_cast<int64_t>(width) * channels : width),
-        column(channels_last ? channels : 1),
+  __device__ __forceinline__ ImageStrides(int64_t pixel, int height, int width)
+      : row(channels_last ? width * pixel : width),
+        column(channels_last ? pixel : 1),
         channel(channels_last ? 1 : static_cast<int64_t>(height) * width) {}
 };
 
@@ -56,6 +56,7 @@ __device__ __forceinline__ void copy_piece(T* to, const T* from, int bytes, bool
 struct TilePlace {
   int row, column, channel;     // its first source, which may lie outside
   int height, width, channels;  // of the image
+  int64_t stride;               // of its pixels
 };
 
 // That of the sources of a tile of targets.
@@ -66,7 +67,8 @@ __device__ __forceinline__ TilePlace source_place(const TilePlan& plan, int tile
           channel,
           plan.height.source,
           plan.width.source,
-          plan.channels};
+          plan.channels,
+          plan.source_stride};
 }
 
 // Calls body(element of the tile, element of the sample, channel in the tile, whether it is inside) for the
@@ -74,7 +76,7 @@ __device__ __forceinline__ TilePlace source_place(const TilePlan& plan, int tile
 template <class T, bool channels_last, class Body>
 __device__ __forceinline__ void for_each_piece(const HeldTile& held, const BlockShape& block,
                                                const TilePlace& place, const Body& body) {
-  const ImageStrides<channels_last> strides(place.channels, place.height, place.width);
+  const ImageStrides<channels_last> strides(place.stride, place.height, place.width);
   const int per_piece = block.piece_bytes / static_cast<int>(sizeof(T));
   const int row_lanes = 1 << block.row_lanes_log2, thread = static_cast<int>(threadIdx.x);
   const int first = thread & (row_lanes - 1), slots = static_cast<int>(blockDim.x) >> block.row_lanes_log2;

@@ -46,6 +46,7 @@ struct BlockShape {
 struct TilePlan {
   int64_t batch;
   int channels, channel_blocks;
+  int64_t source_stride, target_stride;  // of the images' pixels, where they are held
   TileAxis height, width;
   int row_groups;             // groups of a tile along the height
   FastDivisor column_groups;  // and along the width

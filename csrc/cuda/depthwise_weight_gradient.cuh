@@ -73,8 +73,10 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_weight_gradient(con
   const int64_t end = group_index * args.pieces.items + (piece + 1) * args.pieces.items / args.pieces.pieces;
   const int first_channel = channel_block * plan.block.channels;
   const Lane lane = lane_of_thread<channels_last>(plan.block);
-  const int64_t input_sample = static_cast<int64_t>(plan.height.source) * plan.width.source * plan.channels;
-  const int64_t grad_sample = static_cast<int64_t>(plan.height.target) * plan.width.target * plan.channels;
+  const int64_t input_sample =
+      static_cast<int64_t>(plan.height.source) * plan.width.source * plan.source_stride;
+  const int64_t grad_sample =
+      static_cast<int64_t>(plan.height.target) * plan.width.target * plan.target_stride;
   const int tiles = plan.tiles(), groups = plan.groups();
 
   float sums[count][lanes];
@@ -94,7 +96,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) depthwise_weight_gradient(con
     fill_tile<T, channels_last>(grad_tile, plan.target, plan.block,
                                 static_cast<const T*>(args.grad_output) + n * grad_sample,
                                 {tile_row * plan.height.tile, tile_column * plan.width.tile, first_channel,
-                                 plan.height.target, plan.width.target, plan.channels});
+                                 plan.height.target, plan.width.target, plan.channels, plan.target_stride});
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();

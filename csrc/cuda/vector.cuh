@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 
+#include "common/pixels.h"
 #include "cuda/dtype.cuh"
 
 namespace kshot::cuda {
@@ -35,6 +37,11 @@ struct AccessWidths {
         return bytes;
     }
     return static_cast<int>(element_size);
+  }
+
+  // The widest that fits the `row` channels of each pixel.
+  static int widest(const Pixels<void>& pixels, int64_t row, int64_t element_size) {
+    return widest(pixels.data, std::gcd(row, pixels.stride), element_size);
   }
 
   // Calls body(std::integral_constant<int, bytes>), for elements of type T.

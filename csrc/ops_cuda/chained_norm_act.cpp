@@ -19,8 +19,8 @@ cuda::BatchNormAct end_arguments(const Tensor& input, const ChainNormOperand& no
   args.samples = norm.samples();
   args.positions_per_sample = norm.per_sample() ? pixels : input.size(0) * pixels;
   args.eps = eps;
-  args.input = input.data_ptr();
-  args.residual = residual ? residual->data_ptr() : nullptr;
+  args.input = pixels_of(input);
+  args.residual = residual ? pixels_of(*residual) : Pixels<void>{nullptr, 0};
   args.mean = values.mean;
   args.variance = values.variance;
   args.weight = values.weight;
@@ -67,7 +67,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> chained_norm_act_back
   const Tensor sums = norm.new_sums();
   cuda::BatchNormActBackward args{};
   args.forward = end_arguments(x, norm, addend, eps);
-  args.grad_output = grad_output.data_ptr();
+  args.grad_output = pixels_of(grad_output);
   args.sums = sums.data_ptr();
   args.grad_input = grad_input.data_ptr();
   args.grad_residual = need_residual ? grad_residual.data_ptr() : nullptr;

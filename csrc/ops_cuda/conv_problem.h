@@ -36,8 +36,8 @@ class ConvProblem {
               const std::optional<Tensor>& gate, int64_t out_channels, const WindowArguments& window,
               bool depthwise)
       : depthwise_(depthwise),
-        channels_last_(!depthwise || lies_as(input, channels_last_strides(sizes_of(input)))),
-        input_(laid_out(input)),
+        channels_last_(!depthwise || pixel_stride(input) != 0),
+        input_(as_source(input)),
         weight_(active_part(weight, input, out_channels, depthwise)),
         code_(as_contiguous(code)),
         geometry_(conv_geometry(input_, out_channels, {weight.size(3), weight.size(4)}, window.stride,
@@ -55,8 +55,14 @@ class ConvProblem {
     return channels_last_ ? cuda::Layout::kChannelsLast : cuda::Layout::kContiguous;
   }
 
-  // An image in the layout that the kernels take.
-  Tensor laid_out(const Tensor& image) const { return laid_out_as(image, strides_for(sizes_of(image))); }
+  // An image that kernels read, as they take it: channels of a wider one stay where they lie.
+  Tensor as_source(const Tensor& image) const {
+    return channels_last_ ? with_even_pixels(image) : laid_out_as(image, contiguous_strides(sizes_of(image)));
+  }
+  // Of one that `as_source` gave.
+  Pixels<void> pixels(const Tensor& source) const {
+    return {source.data_ptr(), channels_last_ ? pixel_stride(source) : source.size(1)};
+  }
   Tensor new_image(int64_t channels, int64_t height, int64_t width) const {
     const Sizes sizes{input_.size(0), channels, height, width};
     return empty_strided(sizes, strides_for(sizes), input_.scalar_type(), input_);

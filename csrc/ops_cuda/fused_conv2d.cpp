@@ -32,17 +32,17 @@ Tensor fused_conv2d(const Tensor& input,                // [N, C_in', H, W]
   const int64_t bias_stride = addend && addend->dim() == 2 ? out_channels : 0;
   const Launch launch(input);
   if (depthwise) {
-    cuda::depthwise_conv2d(
-        {problem.dtype(), problem.layout(), geometry, problem.depthwise_weight(), problem.input().data_ptr(),
-         addend ? addend->data_ptr() : nullptr, bias_stride, output.data_ptr()},
-        launch.stream());
+    cuda::depthwise_conv2d({problem.dtype(), problem.layout(), geometry, problem.depthwise_weight(),
+                            problem.pixels(problem.input()), addend ? addend->data_ptr() : nullptr,
+                            bias_stride, output.data_ptr()},
+                           launch.stream());
   } else {
     const float* addends = addend ? static_cast<const float*>(addend->data_ptr()) : nullptr;
     cuda::dense_forward({problem.dtype(),
                          allow_tf32,
                          geometry,
                          problem.dense_dictionary(),
-                         problem.input().data_ptr(),
+                         problem.pixels(problem.input()),
                          problem.dense_gate(),
                          {addends, bias_stride},
                          output.data_ptr()},
@@ -57,11 +57,11 @@ Tensor input_gradient(const ConvProblem& problem, const Tensor& grad, bool depth
   Tensor result = problem.new_image(geometry.in_channels, geometry.height.input, geometry.width.input);
   if (depthwise) {
     cuda::depthwise_input_gradient({problem.dtype(), problem.layout(), geometry, problem.depthwise_weight(),
-                                    grad.data_ptr(), result.data_ptr()},
+                                    problem.pixels(grad), result.data_ptr()},
                                    launch.stream());
   } else {
     cuda::dense_input_gradient({problem.dtype(), allow_tf32, geometry, problem.dense_dictionary(),
-                                grad.data_ptr(), problem.dense_gate(), result.data_ptr()},
+                                problem.pixels(grad), problem.dense_gate(), result.data_ptr()},
                                launch.stream());
   }
   return result;
@@ -80,8 +80,8 @@ Tensor effective_gradient(const ConvProblem& problem, const Tensor& grad, bool d
     cuda::DenseWeightGradient args{problem.dtype(),
                                    allow_tf32,
                                    geometry,
-                                   grad.data_ptr(),
-                                   problem.input().data_ptr(),
+                                   problem.pixels(grad),
+                                   problem.pixels(problem.input()),
                                    static_cast<float*>(result.data_ptr()),
                                    nullptr};
     Tensor workspace = scratch(cuda::dense_weight_gradient_workspace(args), grad);
@@ -97,8 +97,8 @@ Tensor effective_gradient(const ConvProblem& problem, const Tensor& grad, bool d
   args.layout = problem.layout();
   args.geometry = geometry;
   args.per_sample = problem.per_sample();
-  args.input = problem.input().data_ptr();
-  args.grad_output = grad.data_ptr();
+  args.input = problem.pixels(problem.input());
+  args.grad_output = problem.pixels(grad);
   args.grad_weight = result.data_ptr();
   args.sample_stride = geometry.out_channels * geometry.taps();
   args.channel_stride = geometry.taps();
@@ -123,8 +123,8 @@ std::tuple<Tensor, Tensor> per_sample_gradients(const ConvProblem& problem, cons
                                     allow_tf32,
                                     geometry,
                                     problem.dense_dictionary(),
-                                    grad.data_ptr(),
-                                    problem.input().data_ptr(),
+                                    problem.pixels(grad),
+                                    problem.pixels(problem.input()),
                                     problem.dense_gate(),
                                     static_cast<float*>(grad_weight.data_ptr()),
                                     static_cast<float*>(grad_code.data_ptr()),
@@ -156,7 +156,7 @@ FusedGradients fused_conv2d_backward(const Tensor& grad,                 // [N, 
   const ConvProblem problem(input, weight, code, gate, grad.size(1), {stride, padding, dilation}, depthwise);
   check_gradient(grad, input, problem.geometry());
   const Needs needs{need_input, need_effective, need_weight, need_code, need_gate};
-  const Tensor g = problem.laid_out(grad);
+  const Tensor g = problem.as_source(grad);
   const auto none = [&] {
     return none_like(input);
   };  // a tensor of its own each time: results share no memory

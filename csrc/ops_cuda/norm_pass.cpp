@@ -12,7 +12,7 @@ namespace {
 class NormProblem {
  public:
   explicit NormProblem(const NormOperands& operands)
-      : input_(as_channels_last(operands.input)),
+      : input_(with_even_pixels(operands.input)),
         sum_type_(sum_type_of(input_)),
         weight_(operands.weight, input_),
         bias_(operands.bias, input_) {
@@ -20,9 +20,9 @@ class NormProblem {
     args_.activation = static_cast<Activation>(operands.activation);
     args_.channels = input_.size(1);
     args_.eps = operands.eps;
-    args_.input = input_.data_ptr();
-    if (operands.residual) residual_ = as_channels_last(*operands.residual);
-    args_.residual = residual_ ? residual_->data_ptr() : nullptr;
+    args_.input = pixels_of(input_);
+    if (operands.residual) residual_ = with_even_pixels(*operands.residual);
+    args_.residual = residual_ ? pixels_of(*residual_) : Pixels<void>{nullptr, 0};
     args_.weight = weight_.data();
     args_.weight_stride = weight_.stride();
     args_.bias = bias_.data();
@@ -99,7 +99,7 @@ NormGradients run_norm_backward(const Tensor& grad, const NormOperands& operands
   NormProblem problem(operands);
   problem.use_statistics(mean, variance);
   const int64_t channels = problem.args().channels;
-  const Tensor grad_output = as_channels_last(grad);
+  const Tensor grad_output = with_even_pixels(grad);
   Tensor sums = problem.new_sums({problem.args().samples, 2 * channels});
   Tensor means = problem.new_sums({2, channels});
   const bool per_sample = operands.per_sample();
@@ -108,7 +108,7 @@ NormGradients run_norm_backward(const Tensor& grad, const NormOperands& operands
 
   cuda::BatchNormActBackward args{};
   args.forward = problem.args();
-  args.grad_output = grad_output.data_ptr();
+  args.grad_output = pixels_of(grad_output);
   args.sums = sums.data_ptr();
   args.mean_grads = training ? means.data_ptr() : nullptr;
   args.grad_input = result.input.data_ptr();

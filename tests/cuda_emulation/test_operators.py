@@ -24,7 +24,9 @@ def test_checks_that_a_gpu_runs_name_no_other_device(path: Path) -> None:
     assert lines == []
 
 
-@pytest.mark.parametrize("checks", ["check_operators.py", "check_chains.py", "check_calls.py", "check_launches.py"])
+@pytest.mark.parametrize(
+    "checks", ["check_operators.py", "check_chains.py", "check_calls.py", "check_slices.py", "check_launches.py"]
+)
 def test_operators_on_the_emulator(checks: str) -> None:
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "cuda_emulation.operators.plugin", "-p", "no:cacheprovider"]

@@ -7,6 +7,7 @@ import torch
 from cuda_emulation.operators.check_calls import *  # noqa: F403
 from cuda_emulation.operators.check_chains import *  # noqa: F403
 from cuda_emulation.operators.check_operators import *  # noqa: F403
+from cuda_emulation.operators.check_slices import *  # noqa: F403
 
 import kshot_ext
 from kshot_ext import backend, functional

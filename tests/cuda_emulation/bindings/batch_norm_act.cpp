@@ -18,7 +18,7 @@ py::tuple moments(int dtype, const py::array& input) {
   const Output mean("mean", {args.channels}, sum_dtype(args.dtype));
   const Output variance("variance", {args.channels}, sum_dtype(args.dtype));
   const Scratch workspace(kshot::cuda::batch_norm_moments_workspace(args));
-  args.input = x.data();
+  args.input = {x.data(), args.channels};
   args.workspace = workspace.data();
   args.mean = mean.data();
   args.variance = variance.data();
@@ -48,8 +48,8 @@ struct Problem {
     args.samples = problem[2].cast<int64_t>();
     args.positions_per_sample = args.samples > 0 ? x.shape(0) / args.samples : 0;
     args.eps = problem[3].cast<double>();
-    args.input = input.data();
-    args.residual = residual.data();
+    args.input = {input.data(), args.channels};
+    args.residual = {residual.data(), args.channels};
     args.mean = mean.data();
     args.variance = variance.data();
     args.weight = weight.data();
@@ -85,7 +85,7 @@ py::tuple backward(const py::tuple& arguments, const py::array& grad_output, boo
   const Output grad_residual("grad_residual", problem.shape, elements);
   kshot::cuda::BatchNormActBackward args{};
   args.forward = problem.args;
-  args.grad_output = grad.data();
+  args.grad_output = {grad.data(), channels};
   args.sums = sums.data();
   args.mean_grads = training ? means.data() : nullptr;
   args.grad_input = grad_input.data();

@@ -89,8 +89,14 @@ py::array forward(const std::string& precision, const std::vector<int64_t>& chan
   const Weight w(weight, code);
   const Channels gates("gate", gate), biases("bias", bias);
   const Output output("output", problem.output_shape(), problem.element());
-  cuda::dense_forward({problem.dtype(), problem.allow_tf32(), problem.geometry, w.dictionary(), x.data(),
-                       gates.channels(), biases.channels(), output.data()},
+  cuda::dense_forward({problem.dtype(),
+                       problem.allow_tf32(),
+                       problem.geometry,
+                       w.dictionary(),
+                       {x.data(), problem.geometry.in_channels},
+                       gates.channels(),
+                       biases.channels(),
+                       output.data()},
                       nullptr);
   return output.numpy();
 }
@@ -104,8 +110,13 @@ py::array input_gradient(const std::string& precision, const std::vector<int64_t
   const Weight w(weight, code);
   const Channels gates("gate", gate);
   const Output output("grad_input", problem.input_shape(), problem.element());
-  cuda::dense_input_gradient({problem.dtype(), problem.allow_tf32(), problem.geometry, w.dictionary(),
-                              g.data(), gates.channels(), output.data()},
+  cuda::dense_input_gradient({problem.dtype(),
+                              problem.allow_tf32(),
+                              problem.geometry,
+                              w.dictionary(),
+                              {g.data(), problem.geometry.out_channels},
+                              gates.channels(),
+                              output.data()},
                              nullptr);
   return output.numpy();
 }
@@ -120,8 +131,13 @@ py::array weight_gradient(const std::string& precision, const std::vector<int64_
       "gradient",
       {geometry.out_channels, geometry.height.kernel, geometry.width.kernel, geometry.in_channels},
       py::dtype::of<float>());
-  cuda::DenseWeightGradient args{problem.dtype(), problem.allow_tf32(),   geometry, g.data(),
-                                 x.data(),        gradient.data<float>(), nullptr};
+  cuda::DenseWeightGradient args{problem.dtype(),
+                                 problem.allow_tf32(),
+                                 geometry,
+                                 {g.data(), geometry.out_channels},
+                                 {x.data(), geometry.in_channels},
+                                 gradient.data<float>(),
+                                 nullptr};
   const Scratch workspace(cuda::dense_weight_gradient_workspace(args));
   args.workspace = workspace.data();
   cuda::dense_weight_gradient(args, nullptr);
@@ -139,9 +155,16 @@ py::array per_sample_gradient(const std::string& precision, const std::vector<in
   const Channels gates("gate", gate);
   InOut weights("grad_weight", grad_weight);
   const Output codes("grad_code", {problem.geometry.batch, w.shots()}, py::dtype::of<float>());
-  cuda::DensePerSampleGradient args{
-      problem.dtype(), problem.allow_tf32(), problem.geometry,      w.dictionary(),      g.data(),
-      x.data(),        gates.channels(),     weights.data<float>(), codes.data<float>(), nullptr};
+  cuda::DensePerSampleGradient args{problem.dtype(),
+                                    problem.allow_tf32(),
+                                    problem.geometry,
+                                    w.dictionary(),
+                                    {g.data(), problem.geometry.out_channels},
+                                    {x.data(), problem.geometry.in_channels},
+                                    gates.channels(),
+                                    weights.data<float>(),
+                                    codes.data<float>(),
+                                    nullptr};
   const Scratch workspace(cuda::dense_per_sample_gradient_workspace(args));
   args.workspace = workspace.data();
   cuda::dense_per_sample_gradient(args, nullptr);

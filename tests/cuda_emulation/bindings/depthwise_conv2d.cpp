@@ -80,9 +80,15 @@ py::array conv2d(const std::string& dtype_name, bool channels_last, const Number
   const Output y("output",
                  image_shape(geometry, geometry.height.output, geometry.width.output, channels_last),
                  array_dtype(dtype));
-  cuda::depthwise_conv2d(
-      {dtype, layout_of(channels_last), geometry, weight.args, x.data(), b.data(), bias_stride, y.data()},
-      nullptr);
+  cuda::depthwise_conv2d({dtype,
+                          layout_of(channels_last),
+                          geometry,
+                          weight.args,
+                          {x.data(), geometry.in_channels},
+                          b.data(),
+                          bias_stride,
+                          y.data()},
+                         nullptr);
   return y.numpy();
 }
 
@@ -96,8 +102,13 @@ py::array input_gradient(const std::string& dtype_name, bool channels_last, cons
   const Output result("grad_input",
                       image_shape(geometry, geometry.height.input, geometry.width.input, channels_last),
                       array_dtype(dtype));
-  cuda::depthwise_input_gradient(
-      {dtype, layout_of(channels_last), geometry, weight.args, grad.data(), result.data()}, nullptr);
+  cuda::depthwise_input_gradient({dtype,
+                                  layout_of(channels_last),
+                                  geometry,
+                                  weight.args,
+                                  {grad.data(), geometry.in_channels},
+                                  result.data()},
+                                 nullptr);
   return result.numpy();
 }
 
@@ -118,8 +129,8 @@ py::tuple weight_gradient(const std::string& dtype_name, bool channels_last, con
                                      layout_of(channels_last),
                                      geometry,
                                      per_sample,
-                                     x.data(),
-                                     grad.data(),
+                                     {x.data(), channels},
+                                     {grad.data(), channels},
                                      grad_weight.data(),
                                      taps * channels,
                                      by_tap ? 1 : taps,
