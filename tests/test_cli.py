@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from kshot_ext import backend
 from kshot_ext.cli import app
+from kshot_ext.nas.spaces import space_names
 
 COMMAND = [sys.executable, "-c", "from kshot_ext.cli import main; main()", "search"]
 
@@ -66,6 +67,12 @@ def test_the_help_names_every_option(command: str, options: str) -> None:
     text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
     for option in options.split():
         assert f"--{option}" in text
+
+
+@pytest.mark.parametrize("command", ["search", "rank"])
+def test_the_help_names_every_space(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "300", "TERM": "dumb"}).output
+    assert [name for name in space_names() if name not in text] == []
 
 
 @pytest.mark.parametrize("arguments", [["rank", "--epochs", "1"], ["analyse", "none"], ["compare", "none", "none"]])

@@ -71,6 +71,8 @@ def rank_command(
                 settings = run.settings(RankSettings(), config, options)
                 data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
                 job = RankJob(settings, splits, apply_to_all)
+                if resume is None:
+                    job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
                 rehearse_outputs()
                 folder = run.open_folder(settings, data_name, splits, outputs(job))
             tell(console, f"run folder: {folder.path}")

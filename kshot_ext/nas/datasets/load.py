@@ -48,7 +48,7 @@ def load_splits(
     chosen = _choose(source.labels, parts, wanted, max_images, generator)
     labels, parts = source.labels[chosen], parts[chosen]
     parts = _divide(labels, parts, held_out, generator)
-    _check_every_class_in_every_part(labels, parts, wanted, source)
+    _check_every_class_in_every_part(labels, parts, wanted, source, held_out)
     images = ImageSet(_decode(source, chosen.tolist(), image_size, on_image), labels)
     train, validation, test = (images.subset((parts == part).nonzero()[:, 0]) for part in range(len(Part)))
     for part, held in zip(Part, (train, validation, test)):
@@ -97,13 +97,20 @@ def _divide(labels: Tensor, parts: Tensor, held_out: Mapping[Part, float], gener
     return divided
 
 
-def _check_every_class_in_every_part(labels: Tensor, parts: Tensor, wanted: list[int], source: ImageSource) -> None:
+def _check_every_class_in_every_part(
+    labels: Tensor, parts: Tensor, wanted: list[int], source: ImageSource, held_out: Mapping[Part, float]
+) -> None:
     for label, name in enumerate(source.class_names):
         present = parts[labels == label]
         for index in wanted:
-            if not (present == index).any():
-                expected = f"too few for a {list(Part)[index].value} part (4 or more divide well)"
-                raise DataError(f"{source.name}: class {name!r}: {len(present)} images used, {expected}")
+            part = list(Part)[index]
+            if (present == index).any():
+                continue
+            if part in held_out and part not in source.parts:
+                reason = f"too few for a {part.value} part, which gets a share of {held_out[part]:g} of each class"
+            else:
+                reason = f"none of them in the {part.value} part"
+            raise DataError(f"{source.name}: class {name!r}: {len(present)} images used, {reason}")
 
 
 def _check_not_constant(images: Tensor, name: str) -> None:

@@ -219,7 +219,7 @@ class Cream(PathMethod[CreamSettings]):
             A tensor for each parameter of the matching network, of its shape.
         """
         code = self.simplex_net.code(student)
-        factor = self._path_steps.factor(student, code, do.learning_rate_factor)
+        factor = self._path_steps.factor(student, code, do.learning_rate_fall)
         rate = factor * self.optimizers["supernet"].param_groups[0]["lr"]
         with torch.no_grad():
             best = int(self._scores(student, entries).argmax())

@@ -134,8 +134,8 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         [ensemble] = paths
         members = self.ensembles.members(ensemble)
         codes = [self.simplex_net.code(member) for member in members]
-        rate, tally = do.learning_rate_factor, Tally()
-        factors = [self._path_steps.factor(member, code, rate) for member, code in zip(members, codes)]
+        fall, tally = do.learning_rate_fall, Tally()
+        factors = [self._path_steps.factor(member, code, fall) for member, code in zip(members, codes)]
         with do.forward(), self.networks.network(ensemble) as network:
             scores = network.members(images, trunk_gradient=1 / len(members))
             losses = [F.cross_entropy(f, labels, label_smoothing=self.training.label_smoothing) for f in scores]
@@ -143,7 +143,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         tally.add(torch.stack(losses).detach().mean(), torch.stack(scores).mean(dim=0), labels)
         values = do.processes.summed([do.share * loss.item() for loss in losses])
         check_path_losses(values, members, codes)
-        do.apply(self.optimizers["supernet"], clip_norm=self._clip_norm)
+        do.apply(self.optimizers["supernet"], clip_norm=self._clip_norm * self._path_steps.mean_rate(members, fall))
         return Step(sum(values) / len(values), tally, members)
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:

@@ -105,6 +105,7 @@ class RankJob(SupernetJob[RankSettings]):
             raise ValueError("truth: expected a table of stand-alone accuracies: --truth FILE")
         if settings.results is not None:
             check_results_file(Path(settings.results))
+        _check_shared_warm_up(settings)
         super().__init__(settings, splits)
         self.apply_to_all = apply_to_all
         self.architectures = choose_architectures(
@@ -139,7 +140,8 @@ class RankJob(SupernetJob[RankSettings]):
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
-        self._begin_from_warm_up(folder)
+        if self.settings.warm_up is not None and folder.load_checkpoint("supernet") is None:
+            folder.save_checkpoint("supernet", self.begin_from_warm_up())
         for epoch in self.epochs_ranked:
             if epoch >= self.settings.training.warm_up:  # not past points that are to be evaluated before
                 self._keep_warm_up(folder, metrics, progress)
@@ -159,19 +161,23 @@ class RankJob(SupernetJob[RankSettings]):
         ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
         return RankResult(tuple(points), tuple(ranked), self.method.findings, self.settings.evaluation.score, seconds)
 
-    def _begin_from_warm_up(self, folder: RunFolder[RankSettings]) -> None:
-        """Take over the warm-up of another run, unless this one has begun."""
+    def begin_from_warm_up(self) -> Checkpoint | None:
+        """What training begins with if that is the warm-up of another run; None if this run does its own.
+
+        Raises:
+            RunFolderError: if there is no such warm-up, or this run would not have done it alike.
+        """
         source = self.settings.warm_up
-        if source is None or folder.load_checkpoint("supernet") is not None:
-            return
+        if source is None:
+            return None
         if self.method.coded is None:
             raise RunFolderError(f"warm_up: method {self.settings.method.name} has no copies that could begin from one")
-        checkpoint = load_warm_up(Path(source), self.settings, folder.card)
+        checkpoint = load_warm_up(Path(source), self.settings, self.splits.digest())
         try:
             state = copied_warm_up(checkpoint.state, self.loop, self.method.coded)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise RunFolderError(f"{source}: its warm-up does not fit this run ({one_line(error)})") from error
-        folder.save_checkpoint("supernet", Checkpoint(state, checkpoint.seconds, checkpoint.records))
+        return Checkpoint(state, checkpoint.seconds, checkpoint.records)
 
     def _keep_warm_up(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> None:
         """Train to the end of warm-up and keep the state there, if the settings say so."""
@@ -189,6 +195,16 @@ class RankJob(SupernetJob[RankSettings]):
                 f"{folder.checkpoint_path(evaluation.name)}: this evaluation is gone, and training has gone on since; "
                 f"bring it back from a copy, or delete {folder.checkpoint_path('supernet')} to train again"
             )
+
+
+def _check_shared_warm_up(settings: RankSettings) -> None:
+    """Refuse to keep, or to take over, a warm-up that there is none of, or that training does not get to the end of."""
+    training = settings.training
+    if (settings.keep_warm_up or settings.warm_up is not None) and not 1 <= training.warm_up <= training.epochs:
+        raise ValueError(
+            f"training.warmup_epochs: expected 1 to {training.epochs}, the epochs of the training, as its end is to be "
+            f"shared with other runs, got {training.warm_up}"
+        )
 
 
 def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:

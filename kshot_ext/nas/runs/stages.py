@@ -27,7 +27,7 @@ class SupernetStage(Stage):
     unit = "epoch"
 
     def __init__(self, loop: TrainingLoop, until: int | None = None) -> None:
-        super().__init__("supernet", "train supernet", loop, until or loop.settings.epochs)
+        super().__init__("supernet", "train supernet", loop, loop.settings.epochs if until is None else until)
 
     @property
     def done(self) -> int:

@@ -25,7 +25,7 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
     :meth:`SearchSpace.from_key` for the keys.
 
     Raises:
-        TruthError: if the file cannot be read, is something else, or a key does not fit the space.
+        TruthError: if the file cannot be read, is something else, a key does not fit the space, or two mean the same.
     """
     try:
         table = read_json(path)
@@ -38,20 +38,23 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
     truth: dict[Architecture, float] = {}
     for key, value in table.items():
         try:
-            truth[space.from_key(key)] = _accuracy(value)
+            architecture, accuracy = space.from_key(key), _accuracy(key, value)
+            if architecture in truth:
+                raise ValueError(f"key {key!r}: expected one for each architecture, got another of the same before")
+            truth[architecture] = accuracy
         except ValueError as error:
             raise TruthError(f"{path}: {error}; the table must be one of space {space.name}") from error
     return truth
 
 
-def _accuracy(value: Any) -> float:
+def _accuracy(key: str, value: Any) -> float:
     number = value.get(_MEAN) if isinstance(value, dict) else value
     try:
         if type(number) in (int, float) and math.isfinite(number):
             return float(number)
     except OverflowError:  # JSON's integers have no bounds
         pass
-    raise ValueError(f"expected an accuracy, or an object with {_MEAN}, got {_shown(value)}")
+    raise ValueError(f"key {key!r}: expected an accuracy, or an object with {_MEAN}, got {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from kshot_ext.nas.methods import MethodSettings, method_class
-from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.tables import as_table, flatten
@@ -29,12 +28,13 @@ _DECIDES_THE_WARM_UP = (
 _MAY_DIFFER = ("equal_path_steps",)  # of training; it has no part in the warm-up
 
 
-def load_warm_up(path: Path, settings: SupernetSettings, card: RunCard) -> Checkpoint:
+def load_warm_up(path: Path, settings: SupernetSettings, images: str) -> Checkpoint:
     """The state at the end of another run's warm-up.
 
     Args:
         path: its run folder.
-        settings, card: of the run that is to begin from there.
+        settings: of the run that is to begin from there.
+        images: digest of that run's.
 
     Raises:
         RunFolderError: if there is none, or that run's images or settings were others.
@@ -45,7 +45,7 @@ def load_warm_up(path: Path, settings: SupernetSettings, card: RunCard) -> Check
     differences = [
         f"{name} is {theirs[name]!r} there, {value!r} here" for name, value in ours.items() if theirs[name] != value
     ]
-    if record.card.inputs["data"] != card.inputs["data"]:
+    if record.card.inputs["data"] != images:
         differences.append("its images are others")
     if differences:
         raise RunFolderError(

@@ -23,6 +23,8 @@ from kshot_ext.nn.fused_sequence import plus_residual
 _CHANNELS = 16
 _STAGE_FACTORS = (1, 2, 4)
 _CELLS = 5
+_MOST_CELLS = 100
+"""Of a stage. What a network needs is counted on its layers, one after the other, before memory can be asked for."""
 _EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # from node, to node; in the order of the paper's strings
 _OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
@@ -42,7 +44,7 @@ class NASBench201(SearchSpace):
         num_classes: number of classes.
         channels: channels of the first stage; None for the published 16.
         widths: shares of the full width that each stage chooses from; None for none.
-        cells: cells of each stage; None for the published 5.
+        cells: cells of each stage, at most 100; None for the published 5.
 
     A space of other operations sets :attr:`edge_operations`, and makes what is not in the list here in :meth:`edge`.
     """
@@ -69,7 +71,7 @@ class NASBench201(SearchSpace):
         self.channels = _CHANNELS if channels is None else channels
         check_at_least("channels", self.channels, 1)
         self.cells = _CELLS if cells is None else cells
-        check_at_least("cells", self.cells, 1)
+        check_at_least("cells", self.cells, 1, _MOST_CELLS)
 
     def from_key(self, key: str) -> Architecture:
         """The architecture of a key in the form ``|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|``."""

@@ -100,6 +100,11 @@ class Stepper:
         """What the learning rate is multiplied with at this step."""
         return self._loop.settings.learning_rate_factor(self.number, self.num_steps)
 
+    @property
+    def learning_rate_fall(self) -> float:
+        """The part of it that falls, without the rise before it."""
+        return self._loop.settings.learning_rate_fall(self.number, self.num_steps)
+
     def forward(self) -> AbstractContextManager[object]:
         """The context of a forward pass and its loss: the precision."""
         return self.gradient_steps.autocast()

@@ -62,7 +62,11 @@ class OptimizationSettings:
             >>> [round(settings.learning_rate_factor(step, 8), 2) for step in range(9)]
             [0.25, 0.48, 0.64, 0.69, 0.5, 0.31, 0.15, 0.04, 0.0]
         """
-        return min((step + 1) / (self.rise_steps + 1), 1) * (1 + math.cos(math.pi * step / num_steps)) / 2
+        return min((step + 1) / (self.rise_steps + 1), 1) * self.learning_rate_fall(step, num_steps)
+
+    def learning_rate_fall(self, step: int, num_steps: int) -> float:
+        """The part of that factor which falls, 1 to 0: half a cosine, without the rise before it."""
+        return (1 + math.cos(math.pi * step / num_steps)) / 2
 
 
 @dataclass

@@ -6,7 +6,7 @@ gradient: once under equal codes, K times under a code that picks one copy. And 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -28,7 +28,7 @@ def concentration(code: Tensor) -> float:
     return float(code.shape[-1] * code.square().sum(dim=-1).mean())
 
 
-def cost_factor(rank: float, learning_rate_factor: float, strength: float) -> float:
+def cost_factor(rank: float, fall: float, strength: float) -> float:
     """What the step of a path is multiplied with, so that cheap paths' rates fall early and costly ones' late:
 
         f^(2^(strength * (1 - 2 rank)) - 1)
@@ -38,7 +38,7 @@ def cost_factor(rank: float, learning_rate_factor: float, strength: float) -> fl
 
     Args:
         rank: of the path's cost, 0 to 1.
-        learning_rate_factor: f, 1 down to 0, where the schedule of all paths stands.
+        fall: f, 1 down to 0, how far the rate of all paths has fallen; a rise before that is the same for all.
         strength: 0 for none.
 
     The idea, with another curve, is that of Jeon et al., "Subnet-Aware Dynamic Supernet Training for Neural
@@ -48,7 +48,7 @@ def cost_factor(rank: float, learning_rate_factor: float, strength: float) -> fl
         >>> [cost_factor(rank, 0.25, 1.0) for rank in (0.0, 0.5, 1.0)]
         [0.25, 1.0, 2.0]
     """
-    return max(learning_rate_factor, 1e-6) ** (2 ** (strength * (1 - 2 * rank)) - 1)
+    return max(fall, 1e-6) ** (2 ** (strength * (1 - 2 * rank)) - 1)
 
 
 class PathSteps:
@@ -65,9 +65,17 @@ class PathSteps:
         self.cost_strength = cost_strength
         self.cost_rank = cost_rank() if cost_strength > 0 else None
 
-    def factor(self, path: Architecture, code: Tensor, learning_rate_factor: float) -> float:
-        """What the loss of a path is multiplied with."""
-        factor = 1 / concentration(code) if self.normalised else 1.0
-        if self.cost_rank is not None:
-            factor *= cost_factor(float(self.cost_rank([path])), learning_rate_factor, self.cost_strength)
-        return factor
+    def factor(self, path: Architecture, code: Tensor, fall: float) -> float:
+        """What the loss of a path is multiplied with, when the rate of all paths has fallen to a part ``fall``."""
+        evened = 1 / concentration(code) if self.normalised else 1.0
+        return evened * self.mean_rate([path], fall)
+
+    def mean_rate(self, paths: Sequence[Architecture], fall: float) -> float:
+        """The mean factor by the costs of a step's paths, with which the limit of its gradient is multiplied.
+
+        A rate says how far a step goes, not how large a gradient is: it must neither reach the limit nor stay below it.
+        """
+        if self.cost_rank is None:
+            return 1.0
+        factors = [cost_factor(rank, fall, self.cost_strength) for rank in self.cost_rank(paths).tolist()]
+        return sum(factors) / len(factors)

@@ -450,14 +450,15 @@ def test_refuses_a_warm_up_that_it_would_not_have_done(
     options = {"truth": str(table), "shots": 2, "warm_up": str(warmed_up), "out": str(tmp_path / "forked")}
     assert rank_command({**options, **_FROM_WARM_UP, **changed}, config, None) == EXIT_ERROR
     assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "forked").exists()
 
 
 def test_methods_that_warm_up_alike_share_one(warmed_up, config, table, tmp_path, capsys) -> None:
     """`kshot` has kept it; single paths begin alike, and a method of one's own does not unless it says so."""
-    card = RunRecord(warmed_up).card
+    images = RunRecord(warmed_up).card.inputs["data"]
     settings = RunRecord(warmed_up).settings
     single = replace(settings, method=METHODS["spos"].Settings())
-    assert load_warm_up(warmed_up, single, card).state["epoch"] == 1
+    assert load_warm_up(warmed_up, single, images).state["epoch"] == 1
     (tmp_path / "mine.py").write_text(
         "from kshot_ext.nas.methods.parts.path_method import PathMethod\n"
         "class Mine(PathMethod):\n    summary = paper = 'none'"
@@ -465,13 +466,25 @@ def test_methods_that_warm_up_alike_share_one(warmed_up, config, table, tmp_path
     allow_own_method(f"{tmp_path}/mine.py:Mine")
     other = replace(settings, method=MethodSettings(name=f"{tmp_path}/mine.py:Mine"))
     with pytest.raises(RunFolderError, match=r"method is .*paths as training.path_sampling.* there, .*mine.py:Mine"):
-        load_warm_up(warmed_up, other, card)
+        load_warm_up(warmed_up, other, images)
 
 
 def test_refuses_a_run_that_kept_no_warm_up(finished, config, table, tmp_path, capsys) -> None:
     options = {"truth": str(table), "warm_up": str(finished), "out": str(tmp_path / "forked")}
     assert rank_command(options | _FROM_WARM_UP, config, None) == EXIT_ERROR
     assert "keeps no warm-up; expected a run with keep_warm_up" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "forked").exists()
+
+
+@pytest.mark.parametrize("shared", [{"keep_warm_up": True}, {"warm_up": "another"}])
+@pytest.mark.parametrize("warmup_epochs", [0, 4])
+def test_refuses_to_share_a_warm_up_that_has_no_end(config, table, tmp_path, capsys, shared, warmup_epochs) -> None:
+    options = {"truth": str(table), "shots": 1, "out": str(tmp_path / "a"), **shared}
+    assert rank_command({**options, "training": {"warmup_epochs": warmup_epochs}}, config, None) == EXIT_ERROR
+    error = " ".join(capsys.readouterr().err.split())
+    assert "training.warmup_epochs: expected 1 to 3, the epochs of the training," in error
+    assert error.endswith(f"got {warmup_epochs}")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.usefixtures("_no_pictures")

@@ -104,6 +104,13 @@ def test_rejects_a_class_with_too_few_images() -> None:
         _load(_source((10, 2)))
     with pytest.raises(DataError, match=r"class 'a': 2 images used"):
         _load(_source((100, 100)), max_images=4)
+    with pytest.raises(DataError, match=r"20 images used, .* validation part, which gets a share of 0\.02 of"):
+        _load(_source((20, 20)), held_out={Part.VALIDATION: 0.02})
+
+
+def test_rejects_a_class_that_a_part_of_the_data_lacks() -> None:
+    with pytest.raises(DataError, match=r"class 'b': 10 images used, none of them in the validation part"):
+        _load(_source((10, 10), (Part.VALIDATION,) * 2 + (Part.TRAIN,) * 18))
 
 
 def test_rejects_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,10 +64,10 @@ def test_rates_of_cheap_paths_fall_first():
 
 
 def test_the_trainer_multiplies_by_the_factor(make_loop):
-    """The first step has the full rate, so all factors are 1; later ones follow the path's cost."""
+    """Of the first step all factors are 1; later ones follow the path's cost. A rise is the same for all paths."""
 
     def losses_and_factors(strength):
-        settings = dataclasses.replace(SETTINGS, batch_size=9, cost_aware_rates=strength)
+        settings = dataclasses.replace(SETTINGS, batch_size=9, cost_aware_rates=strength, rise_steps=2)
         trainer = make_loop(settings)
         factors, steps = [], trainer.method._path_steps
         factor = steps.factor
@@ -80,3 +80,23 @@ def test_the_trainer_multiplies_by_the_factor(make_loop):
     assert [rate for _, rate, _ in factors] == [SETTINGS.learning_rate_factor(step, 4) for step in range(4)]
     assert [factor for _, _, factor in factors] == [cost_factor(float(rank([p])), r, 1.0) for p, r, _ in factors]
     assert aware != plain
+
+
+def test_a_rate_by_cost_holds_where_gradients_are_clipped(make_loop):
+    """The first step has the full rate. In the second all weights are equal, and the gradient is above the limit."""
+
+    def second_move(strength):
+        trainer = make_loop(
+            dataclasses.replace(SETTINGS, batch_size=9, momentum=1e-6, clip_norm=1e-2, cost_aware_rates=strength)
+        )
+        at, factors, steps = [], [], trainer.method._path_steps
+        factor = steps.factor
+        steps.factor = lambda *call: factors.append(factor(*call)) or factors[-1]
+        parameters = list(trainer.method.supernet.parameters())
+        trainer.train_epoch(lambda _: at.append(torch.cat([p.detach().double().flatten() for p in parameters])))
+        return float((at[1] - at[0]).norm()), factors[1]
+
+    plain, _ = second_move(0.0)
+    aware, factor = second_move(3.0)
+    assert abs(factor - 1) > 0.1
+    assert aware / plain == pytest.approx(factor, rel=1e-2)

@@ -153,17 +153,17 @@ class PathMethod(Method[OwnSettings]):
             DivergedError: if the loss of one is not finite; in all processes.
         """
         losses, codes, tally = [], [], Tally()
-        rate = do.learning_rate_factor
+        fall = do.learning_rate_fall
         for path, share in zip(paths, shares or itertools.repeat(1.0)):
             code = self.simplex_net.code(path)
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
-            do.backward(share * self._path_steps.factor(path, code, rate) * loss)
+            do.backward(share * self._path_steps.factor(path, code, fall) * loss)
             losses.append(do.share * tally.add(loss, logits, labels))
             codes.append(code)
         losses = do.processes.summed(losses)
         check_path_losses(losses, paths, codes)
-        do.apply(self.optimizers["supernet"], clip_norm=self._clip_norm)
+        do.apply(self.optimizers["supernet"], clip_norm=self._clip_norm * self._path_steps.mean_rate(paths, fall))
         return Step(sum(losses) / len(losses), tally, paths)
 
     def path_loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
