@@ -208,7 +208,7 @@ def test_methods_are_listed():
         assert kind.Settings().name == name
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "kshot"])  # whose page is that of training
+@pytest.mark.parametrize("name", METHODS)
 def test_the_commands_of_its_page_are_not_refused(name, monkeypatch):
     given = []
     for command in ("search", "rank"):
