@@ -151,6 +151,8 @@ class RankJob(SupernetJob[RankSettings]):
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
             seconds[training.name] = run_stage(training, folder, metrics, progress)
             self._check_not_past(epoch, folder, evaluation)
+            if self.loop.finished:
+                self.tell_after_training(progress)
             with self.loop.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.loop.steps_per_epoch

@@ -97,9 +97,7 @@ class SearchJob(SupernetJob[RunSettings]):
         self.tell_before_training(progress)
         run(self._supernet_stage)
         self.processes.close()
-        trained = self.method.findings
-        for warning in () if trained is None else trained.warnings:
-            progress.tell(f"supernet: {warning}")
+        self.tell_after_training(progress)
         run(self._selection_stage)
         selection = self.method.selected(self._selection_stage)
 

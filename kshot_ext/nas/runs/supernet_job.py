@@ -153,6 +153,12 @@ class SupernetJob(Generic[AnySettings]):
         for note in self.method.notes_before_training:
             progress.tell(note)
 
+    def tell_after_training(self, progress: ConsoleProgress) -> None:
+        """Say what the method warns of when its supernet is trained, before more time is spent on that."""
+        findings = self.method.findings
+        for warning in () if findings is None else findings.warnings:
+            progress.tell(f"supernet: {warning}")
+
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""
         return named_generator(self.settings.seed, purpose)

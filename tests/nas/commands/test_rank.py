@@ -392,6 +392,18 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
 
 
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_one_shot_run_is_told_once_its_supernet_is_trained(config, table, tmp_path, capsys) -> None:
+    """One epoch of simplex steps does not part codes that start equal; more time need not be spent on those."""
+    options = {"truth": str(table), "codes": {"start": "equal"}, "out": str(tmp_path / "run")}
+    assert rank_command(options, config, None) == EXIT_DONE
+    trained, evaluated = " ".join(capsys.readouterr().out.split()).split("evaluate after epoch 3", 1)
+    assert "evaluate after epoch 2" in trained
+    assert trained.split("train supernet 3/3")[1].count("supernet: this is a one-shot run, as codes are alike") == 1
+    assert "supernet: this is a one-shot run" not in evaluated
+    assert "this is a one-shot run: its 2 copies act as one" in evaluated
+
+
 @pytest.fixture(scope="module")
 def warmed_up(config: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a ranking with one copy that kept its warm-up."""
