@@ -35,7 +35,7 @@ class KShotModule(nn.Module):
     check_code: bool = False
 
     def __init__(self, num_shots: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # and of no class of plain layers that a K-shot one belongs to
         if isinstance(num_shots, bool) or not isinstance(num_shots, int) or num_shots < 1:
             raise ValueError(f"num_shots must be an int >= 1, got {num_shots!r}")
         self.num_shots = num_shots
@@ -58,7 +58,7 @@ class KShotModule(nn.Module):
         if code is None:
             raise ValueError(
                 f"{self._get_name()} needs a code of {self.num_shots} entries: "
-                "pass it to forward, or call kshot_ext.set_code(model, code) before"
+                "pass it to forward, or call kshot_ext.set_code(model, code) before (copies of a model have none)"
             )
         if self.check_code:
             require_simplex(code)

@@ -12,6 +12,7 @@ from kshot_ext.ops.differentiable import below_autograd, differentiable, not_dif
 from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.kernel_names import named, profiling
 from kshot_ext.ops.window import Window
 
 
@@ -29,7 +30,7 @@ def _fake(
 def _forward(ctx, *inputs, output=None):
     if output is None:
         with below_autograd():
-            output = torch.ops.kshot_ext.chained_conv2d(*inputs)
+            output = (named if profiling() else torch.ops.kshot_ext).chained_conv2d(*inputs)
     input, mean, variance, norm_weight, norm_bias, ctx.eps, ctx.activation, weight, code, gate, _, *rest = inputs
     *ctx.window_and_form, moments, ctx.allow_tf32 = rest
     raw, out_mean, out_variance = output

@@ -17,6 +17,7 @@ from kshot_ext.ops.differentiable import below_autograd, differentiable, not_dif
 from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.kernel_names import named, profiling
 from kshot_ext.ops.window import Window
 
 
@@ -83,7 +84,7 @@ def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilati
 def _forward(ctx, *inputs, output=None) -> Tensor:
     if output is None:
         with below_autograd():
-            output = torch.ops.kshot_ext.fused_conv2d(*inputs)
+            output = (named if profiling() else torch.ops.kshot_ext).fused_conv2d(*inputs)
     input, weight, code, gate, bias, _, *ctx.window_and_form = inputs
     ctx.bias_rank, ctx.bias_dtype = (None, None) if bias is None else (bias.dim(), bias.dtype)
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
