@@ -12,6 +12,7 @@ from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.ensemble import Ensemble
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
+from kshot_ext.nas.own_classes import own_errors
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
@@ -71,7 +72,7 @@ class SearchJob(SupernetJob[RunSettings]):
             settings.evaluation.score,
         )
         tools = SelectionTools(archive=self.archive, settings=settings.search, loop=self.loop)
-        self._selection_stage = self.method.selection(tools)
+        self._selection_stage = self._selection(tools)
         self._retraining(
             "rehearsal", self.method.result_space.cheapest()
         )  # brings to light now what would stop it later
@@ -133,6 +134,16 @@ class SearchJob(SupernetJob[RunSettings]):
             LostProcessError: if a process has ended too early.
         """
         self.processes.follow(self.loop)
+
+    def _selection(self, tools: SelectionTools) -> Stage:
+        """The stage that selects; a method of the user's own may have anything else, which must not cost a training."""
+        with own_errors(self.settings.method.name, "method"):
+            stage = self.method.selection(tools)
+        if not isinstance(stage, Stage):
+            raise ValueError(
+                f"method: expected selection of {self.settings.method.name} to make a Stage, got {stage!r}"
+            )
+        return stage
 
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""

@@ -249,7 +249,7 @@ def test_no_winner_is_named_where_no_network_gives_numbers(
     ("options", "message"),
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
-        ({"budget": "10"}, "max_macs: no architecture of space nas-bench-macro has at most 10"),
+        ({"budget": "10"}, "limits: no architecture of space nas-bench-macro has at most 10"),
         ({"max_parameters": 10}, "limits: found no architecture"),
         ({"max_latency": 1e-9}, "limits: found no architecture"),
         ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
