@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.parts.several_paths import check_several_paths
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.ensemble import Ensemble
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
@@ -30,7 +32,7 @@ from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import NetworkTrainer
 
-_RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
 
 
 class SearchJob(SupernetJob[RunSettings]):
@@ -54,6 +56,7 @@ class SearchJob(SupernetJob[RunSettings]):
         apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
     ) -> None:
         super().__init__(settings, splits, processes)
+        check_several_paths(settings.method.name, self.method.result_space)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
         self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
