@@ -1,7 +1,7 @@
 """Names in torch's profiler for the kernels that one operator chooses among.
 
 torch names an operator; `kshot_ext::fused_conv2d` is four kernels. While a profiler runs, a call of such an operator is
-a step `kshot_ext::fused_conv2d [depthwise_conv2d]` around it, forward and backward.
+a step `kshot_ext.fused_conv2d [depthwise_conv2d]` around it, forward and backward.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Named:
             return operator
 
         def run(*inputs: Any) -> Any:
-            with torch.profiler.record_function(f"kshot_ext::{operator_name} [{name_of(*inputs)}]"):
+            with torch.profiler.record_function(f"kshot_ext.{operator_name} [{name_of(*inputs)}]"):
                 return operator(*inputs)
 
         return run

@@ -21,7 +21,7 @@ def steps_of(call: Callable[[], object]) -> list[str]:
     """The names of our operators and kernels in a profile, in order."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         call()
-    return [event.name for event in profiled.events() if event.name.startswith("kshot_ext::")]
+    return [event.name for event in profiled.events() if event.name.startswith("kshot_ext")]
 
 
 def image(size: int = 5) -> Tensor:
@@ -51,17 +51,18 @@ def test_kernels_of_one_operator_have_names_of_their_own(kernel: str, times: int
     for _ in range(times - 1):
         CONVOLUTIONS[kernel]()
     names = steps_of(CONVOLUTIONS[kernel])
-    assert names[:2] == [f"kshot_ext::fused_conv2d [{kernel}]", "kshot_ext::fused_conv2d"]
-    backward = "kshot_ext::fused_conv2d_backward"
-    assert names[names.index(backward) - 1] == f"{backward} [{kernel}]"
+    steps = [name for name in names if "[" in name]
+    assert steps == [f"kshot_ext.fused_conv2d [{kernel}]", f"kshot_ext.fused_conv2d_backward [{kernel}]"]
+    for step in steps:
+        assert names[names.index(step) + 1] == "kshot_ext::" + step.split(".")[1].split(" ")[0]
 
 
 @pytest.mark.parametrize(("groups", "kernel"), [(1, "chained_dense"), (4, "chained_depthwise")])
 def test_links_of_chains(groups: int, kernel: str) -> None:
     weight = torch.randn(2, 4, 4 // groups, 3, 3).requires_grad_()
     names = steps_of(lambda: KF.chained_conv2d(image(), weight, CODE, groups=groups).raw.sum().backward())
-    assert f"kshot_ext::chained_conv2d [{kernel}]" in names
-    assert f"kshot_ext::chained_conv2d_backward [{kernel}]" in names
+    assert f"kshot_ext.chained_conv2d [{kernel}]" in names
+    assert f"kshot_ext.chained_conv2d_backward [{kernel}]" in names
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def test_links_of_chains(groups: int, kernel: str) -> None:
 def test_folded_norms(groups: int, kernel: str) -> None:
     weight, norm = torch.randn(2, 4, 4 // groups, 3, 3), KF.ChannelNorm(torch.zeros(4), torch.ones(4))
     names = steps_of(lambda: KF.folded_conv2d(image(), weight, CODE, norm, groups=groups))
-    assert names == [f"kshot_ext::folded_conv2d [{kernel}]", "kshot_ext::folded_conv2d"]
+    assert names == [f"kshot_ext.folded_conv2d [{kernel}]", "kshot_ext::folded_conv2d"]
 
 
 def test_what_the_vendor_convolves_is_named_by_torch() -> None:
