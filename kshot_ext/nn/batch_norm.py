@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot_ext import functional as KF
@@ -38,6 +39,9 @@ class NormalisesBatch(KShotModule, _BatchNorm):
         residual: Tensor | None = None,
     ) -> Tensor:
         """`batch_norm_act` of `[N, C, H, W]` with this layer's parameters."""
+        if isinstance(input, Proxy):
+            other = None if activation == "identity" else activation
+            return self.leaf_of_graph(input, code=code, activation=other, residual=residual)
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         if not self.affine:
@@ -144,6 +148,8 @@ class KShotBatchNorm1d(_KShotBatchNorm):
     plain = nn.BatchNorm1d
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code)
         if input.dim() not in (2, 3):
             raise ValueError(f"input must have shape [N, C] or [N, C, L], got {list(input.shape)}")
         image = input[..., None] if input.dim() == 3 else input[..., None, None]
@@ -188,6 +194,8 @@ class KShotBatchNorm3d(_KShotBatchNorm):
     plain = nn.BatchNorm3d
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code)
         if input.dim() != 5:
             raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
         return super().forward(input.flatten(3), code).unflatten(3, input.shape[3:])

@@ -91,6 +91,13 @@ def test_muon_refuses_dictionaries() -> None:
         torch.optim.Muon(layer.parameters())
 
 
+def test_sparse_adam_refuses_gradients_of_dictionaries() -> None:
+    layer = KShotLinear(4, 6, bias=False, num_shots=3)
+    layer(torch.randn(5, 4), CODE).sum().backward()
+    with pytest.raises(RuntimeError, match="SparseAdam does not support dense gradients"):
+        torch.optim.SparseAdam(layer.parameters()).step()
+
+
 def test_muon_on_the_copies() -> None:
     """The recipe of the page, against Muon on three parameters."""
     layer = KShotLinear(4, 6, bias=False, num_shots=3)
