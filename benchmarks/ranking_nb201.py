@@ -27,15 +27,18 @@ from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.files import read_json, write_text
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.ranking.rank_correlation import rank_correlation
+from kshot_ext.nas.ranking.rank_correlation import kendall_tau, rank_correlation
 from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.results_file import read_results
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
+from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import read_toml
 
@@ -52,6 +55,7 @@ _NUMBERS = {
     "favourite": "truth_of_favourite",
     "best of ten": "best_truth_of_ten",
     "mean of ten": "mean_truth_of_ten",
+    "equal cost": "kendall_tau_equal_cost",
 }
 
 _WIDTH = 160  # of tables that go to a file or a pipe
@@ -241,19 +245,34 @@ def show(
 
 def gather(runs: Path) -> list[dict[str, Any]]:
     """An entry for each finished run in the trials' folders."""
-    entries = []
+    entries, spaces = [], {trial: space_of(trial) for trial in read_toml(TRIALS)}
     for path in sorted(path.parent for path in runs.glob("*/*/ranking.json")):
         side, _, seed = path.name.rpartition("-")
         (run,) = read_results(path / "ranking.json")
         evaluated = read_json(path / "evaluated.json")
         scores = [-math.inf if item["loss"] is None else -item["loss"] for item in evaluated]
-        ranking = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
+        truth, space = [item["truth"] for item in evaluated], spaces[path.parent.name]
+        macs = [space.count_macs(Architecture(tuple(map(int, item["architecture"])))) for item in evaluated]
+        ranking = asdict(rank_correlation(truth, scores, macs))
         kept = ("steps", "shots", "architectures", "code_distance", "min_entry_share", "seconds")
         numbers = {name: run[name] for name in kept} | {name: ranking[name] for name in _NUMBERS.values()}
         found = read_json(path / _FOUND) if (path / _FOUND).exists() else {}
         names = {"run": run["run"], "trial": path.parent.name, "side": side, "seed": int(seed)}
-        entries.append(names | numbers | found)
+        entries.append(names | numbers | {"kendall_tau_of_macs": kendall_tau(truth, macs)} | found)
     return entries
+
+
+def space_of(trial: str) -> SearchSpace:
+    """The space of a trial's runs."""
+    settings = merged(read_toml(CONFIG), read_toml(TRIALS)[trial])
+    side = settings["image_size"]
+    return create_space(
+        settings["space"],
+        image_shape=(3, side, side),
+        num_classes=10,
+        channels=settings["channels"],
+        cells=settings.get("cells"),
+    )
 
 
 def by_side(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:

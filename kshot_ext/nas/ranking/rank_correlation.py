@@ -6,9 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kshot_ext.nas.extras import require
 
 _FAVOURITES = 10
+_EQUAL = 0.01
+"""Share of the larger cost by which two costs may differ and still count as equal."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class RankCorrelation:
             truth, at least so many of all, with those that equal the last one.
         truth_of_favourite: truth of the best-ranked architecture.
         best_truth_of_ten, mean_truth_of_ten: of the ten best-ranked ones; of all, if there are fewer.
+        kendall_tau_equal_cost: Kendall's tau over pairs of equal cost alone, whose costs differ by 1 % at most: what
+            the scores know beyond the costs. None if no such pair differs in truth and score, or costs are not known.
     """
 
     kendall_tau: float | None
@@ -36,14 +42,18 @@ class RankCorrelation:
     truth_of_favourite: float
     best_truth_of_ten: float
     mean_truth_of_ten: float
+    kendall_tau_equal_cost: float | None = None
 
 
-def rank_correlation(truth: Sequence[float], scores: Sequence[float]) -> RankCorrelation:
+def rank_correlation(
+    truth: Sequence[float], scores: Sequence[float], costs: Sequence[float] | None = None
+) -> RankCorrelation:
     """Compare the ranking by scores with that by the truth.
 
     Args:
         truth: accuracy of each architecture, trained on its own.
         scores: of each in the supernet, the higher the better.
+        costs: of each, such as its multiply-accumulates; None if they are not known.
 
     Raises:
         ValueError: if there are fewer than two architectures, or the two differ in number.
@@ -55,18 +65,31 @@ def rank_correlation(truth: Sequence[float], scores: Sequence[float]) -> RankCor
     """
     if len(truth) != len(scores) or len(truth) < 2:
         raise ValueError(f"expected two or more architectures with a score each, got {len(truth)} and {len(scores)}")
+    if costs is not None and len(costs) != len(truth):
+        raise ValueError(f"expected a cost for each of {len(truth)} architectures, got {len(costs)}")
     favourite, _ = _truth_of_favourites(truth, scores, 1)
     best, mean = _truth_of_favourites(truth, scores, _FAVOURITES)
     return RankCorrelation(
-        kendall_tau=_correlation("kendalltau", truth, scores),
+        kendall_tau=kendall_tau(truth, scores),
         spearman_rho=_correlation("spearmanr", truth, scores),
         regret=max(truth) - favourite,
-        kendall_tau_better_half=_correlation("kendalltau", *_better(truth, scores, 2)),
-        kendall_tau_better_quarter=_correlation("kendalltau", *_better(truth, scores, 4)),
+        kendall_tau_better_half=kendall_tau(*_better(truth, scores, 2)),
+        kendall_tau_better_quarter=kendall_tau(*_better(truth, scores, 4)),
         truth_of_favourite=favourite,
         best_truth_of_ten=best,
         mean_truth_of_ten=mean,
+        kendall_tau_equal_cost=None if costs is None else _tau_at_equal_cost(truth, scores, costs),
     )
+
+
+def kendall_tau(truth: Sequence[float], values: Sequence[float]) -> float | None:
+    """Kendall's tau-b, -1 to 1; None where all of one side are equal.
+
+    Example:
+        >>> kendall_tau([70.0, 80.0, 90.0], [0.1, 0.3, 0.2])
+        0.333...
+    """
+    return _correlation("kendalltau", truth, values)
 
 
 def _correlation(name: str, truth: Sequence[float], scores: Sequence[float]) -> float | None:
@@ -74,6 +97,20 @@ def _correlation(name: str, truth: Sequence[float], scores: Sequence[float]) -> 
     if len(set(truth)) == 1 or len(set(scores)) == 1:
         return None
     return float(getattr(require("scipy.stats"), name)(truth, scores).statistic)
+
+
+def _tau_at_equal_cost(truth: Sequence[float], scores: Sequence[float], costs: Sequence[float]) -> float | None:
+    """Of pairs of equal cost that differ in truth and score: the share in the right order less that in the wrong."""
+    order = np.argsort(costs, kind="stable")
+    cost, *sides = (np.asarray(values, dtype=float)[order] for values in (costs, truth, scores))
+    ends = np.searchsorted(cost, cost / (1 - _EQUAL), side="right")
+    agreement = pairs = 0
+    for first, end in enumerate(ends):  # a row of pairs at a time: all at once would not fit for a whole table
+        above = slice(first + 1, end)
+        by_truth, by_score = (1 * (side[above] > side[first]) - (side[above] < side[first]) for side in sides)
+        agreement += int(by_truth @ by_score)
+        pairs += int(abs(by_truth) @ abs(by_score))
+    return agreement / pairs if pairs else None
 
 
 def _better(truth: Sequence[float], scores: Sequence[float], part: int) -> tuple[Sequence[float], Sequence[float]]:

@@ -12,7 +12,7 @@ from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
+from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, kendall_tau
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import check_results_file
@@ -33,11 +33,13 @@ class RankedArchitecture:
         architecture: which.
         truth: its accuracy in the table.
         scores: its scores in the supernet at the end of training.
+        macs: its multiply-accumulates for one image.
     """
 
     architecture: Architecture
     truth: float
     scores: Scores
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class RankResult:
     def final(self) -> RankPoint:
         return self.points[-1]
 
+    @property
+    def tau_of_macs(self) -> float | None:
+        """Kendall's tau of multiply-accumulates and truth: what a ranking by cost alone has, without a supernet."""
+        return kendall_tau([item.truth for item in self.architectures], [item.macs for item in self.architectures])
+
 
 class RankJob(SupernetJob[RankSettings]):
     """Everything a ranking run needs, checked before anything is written.
@@ -111,6 +118,7 @@ class RankJob(SupernetJob[RankSettings]):
         self.architectures = choose_architectures(
             self.space, self.truth, settings.architectures, self.generator("ranking")
         )
+        self.macs = [self.space.count_macs(architecture) for architecture in self.architectures]
 
     @property
     def epochs_ranked(self) -> tuple[int, ...]:
@@ -156,11 +164,14 @@ class RankJob(SupernetJob[RankSettings]):
             with self.loop.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.loop.steps_per_epoch
-            by_accuracy, by_loss = (ranking.by(score, self.truth) for score in ("accuracy", "loss"))
+            by_accuracy, by_loss = (ranking.by(score, self.truth, self.macs) for score in ("accuracy", "loss"))
             points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
-        ranked = (RankedArchitecture(a, self.truth[a], scores) for a, scores in zip(self.architectures, ranking.scores))
+        ranked = (
+            RankedArchitecture(path, self.truth[path], scores, macs)
+            for path, scores, macs in zip(self.architectures, ranking.scores, self.macs)
+        )
         return RankResult(tuple(points), tuple(ranked), self.method.findings, self.settings.evaluation.score, seconds)
 
     def begin_from_warm_up(self) -> Checkpoint | None:
@@ -220,6 +231,7 @@ def ranking_entry(run: str, job: RankJob, result: RankResult) -> dict[str, Any]:
         "score": result.score,
         **result.final.numbers(),
         "architectures": len(result.architectures),
+        "kendall_tau_of_macs": result.tau_of_macs,
         **({} if result.findings is None else result.findings.ranking),
         "seconds": round(sum(result.seconds.values()), 1),
         "space": job.space.name,

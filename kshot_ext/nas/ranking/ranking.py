@@ -83,10 +83,10 @@ class Ranking:
                 "they inherit have diverged; train the supernet with a lower learning_rate or clip_norm"
             )
 
-    def by(self, score: str, truth: Mapping[Architecture, float]) -> RankCorrelation:
+    def by(self, score: str, truth: Mapping[Architecture, float], costs: Sequence[float]) -> RankCorrelation:
         """The ranking by a score, ``"loss"`` or ``"accuracy"``, against the truth, when all are evaluated."""
         merits = [scores.merit(score) for scores in self.scores]
-        return rank_correlation([truth[architecture] for architecture in self.architectures], merits)
+        return rank_correlation([truth[architecture] for architecture in self.architectures], merits, costs)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs: plain values."""

@@ -63,7 +63,7 @@ def write_ranking(
     path = folder.path
     entry = ranking_entry(folder.card.run, job, result)
     evaluated = [
-        {"architecture": item.architecture.short(), "truth": item.truth, **asdict(item.scores)}
+        {"architecture": item.architecture.short(), "truth": item.truth, **asdict(item.scores), "macs": item.macs}
         for item in result.architectures
     ]
     write_text(path / "evaluated.json", strict_json(evaluated, indent=2) + "\n")
@@ -85,6 +85,7 @@ def summary(result: RankResult) -> dict[str, str]:
     """What else there is to know of a ranking run, for people."""
     return {
         "architectures": f"{len(result.architectures):,}",
+        "Kendall's tau of multiply-accumulates alone": shown_correlation(result.tau_of_macs),
         "training steps": f"{result.final.steps:,}",
         **({} if result.findings is None else result.findings.facts),
     }

@@ -16,6 +16,7 @@ CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",
     "kendall_tau_better_half": "Kendall's tau among the better half",
     "kendall_tau_better_quarter": "Kendall's tau among the better quarter",
+    "kendall_tau_equal_cost": "Kendall's tau among pairs of equal cost",
     "spearman_rho": "Spearman's rho",
     "truth_of_favourite": "truth of its favourite",
     "regret": "regret of its favourite",
@@ -88,7 +89,7 @@ def correlation_facts(correlation: RankCorrelation) -> dict[str, str]:
 
 def shown_correlation(value: float | None) -> str:
     """Return a correlation for people."""
-    return "undefined: all are equal" if value is None else f"{value:.3f}"
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:

@@ -203,7 +203,7 @@ def _compare_with_truth(
     if len(known) < 2:
         return None, []
     truth, score = [job.truth[item.architecture] for item in known], job.settings.evaluation.score
-    correlation = rank_correlation(truth, [item.merit for item in known])
+    correlation = rank_correlation(truth, [item.merit for item in known], [item.macs for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     legend = f"{len(known)} architectures, Kendall's tau {tau}"
     figure = plots.plot_ranking(truth, [item.scores for item in known], score, legend)

@@ -21,7 +21,7 @@ from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.methods import METHODS, MethodSettings, allow_own_method
 from kshot_ext.nas.ranking import ranking
-from kshot_ext.nas.ranking.rank_correlation import rank_correlation
+from kshot_ext.nas.ranking.rank_correlation import kendall_tau, rank_correlation
 from kshot_ext.nas.reporting import rank_outputs
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.runs.state_file import load_state
@@ -113,10 +113,13 @@ def test_the_numbers_are_those_of_the_evaluated_architectures(finished: Path, ta
     entry = _entry(finished / "ranking.json")
     for end, score in {"": "accuracy", "_by_loss": "loss"}.items():
         scores = [-item[score] if score == "loss" else item[score] for item in evaluated]
-        found = asdict(rank_correlation([item["truth"] for item in evaluated], scores))
+        macs = [item["macs"] for item in evaluated]
+        found = asdict(rank_correlation([item["truth"] for item in evaluated], scores, macs))
         assert {name: entry[name + end] for name in found} == pytest.approx(found)
         assert {name: entry["curve"][-1][name + end] for name in found} == pytest.approx(found)
     assert len({item["loss"] for item in evaluated}) == 4
+    assert entry["kendall_tau_of_macs"] == kendall_tau([item["truth"] for item in evaluated], macs)
+    assert len(set(macs)) > 1
 
 
 def test_the_score_asked_for_comes_first_and_changes_no_number(

@@ -98,6 +98,36 @@ def test_equals_are_all_choices_of_them() -> None:
     assert found.mean_truth_of_ten == ((45 + 10) / 10 + 45 / 10) / 2
 
 
+@pytest.mark.parametrize("values", [3, 40])
+def test_pairs_of_equal_cost_by_counting(values: int) -> None:
+    """Costs differ by 1 % at most; ties of truth or score are no pairs."""
+    truth, scores = _numbers(values, 60, values)
+    costs = [100 + number / 2 for number in _numbers(7, 60, 9)[0]]  # 100 to 104: neighbours are equal, others not
+    agreement = pairs = 0
+    for i, j in combinations(range(60), 2):
+        if abs(costs[i] - costs[j]) <= 0.01 * max(costs[i], costs[j]):
+            sign = _sign(truth[i] - truth[j]) * _sign(scores[i] - scores[j])
+            agreement, pairs = agreement + sign, pairs + abs(sign)
+    found = rank_correlation(truth, scores, costs).kendall_tau_equal_cost
+    assert found == pytest.approx(agreement / pairs)
+    assert found != pytest.approx(rank_correlation(truth, scores).kendall_tau, abs=1e-3)
+
+
+def test_a_ranking_by_cost_knows_nothing_at_equal_cost() -> None:
+    """Its tau over all is 1, and no pair of equal cost differs in score."""
+    found = rank_correlation([70.0, 71.0, 80.0, 81.0], [1.0, 1.0, 2.0, 2.0], [1e6, 1e6, 2e6, 2e6])
+    assert found.kendall_tau > 0.8
+    assert found.kendall_tau_equal_cost is None
+    right_at_equal_cost_alone = rank_correlation([70.0, 71.0, 80.0, 81.0], [3.0, 4.0, 1.0, 2.0], [1e6, 1e6, 2e6, 2e6])
+    assert right_at_equal_cost_alone.kendall_tau < 0
+    assert right_at_equal_cost_alone.kendall_tau_equal_cost == 1
+
+
+def test_a_cost_for_each() -> None:
+    with pytest.raises(ValueError, match="expected a cost for each of 2 architectures, got 1"):
+        rank_correlation([1, 2], [1, 2], [1])
+
+
 def test_of_fewer_than_ten_all_are_favourites() -> None:
     found = rank_correlation([1, 2, 6], [0.3, 0.2, 0.1])
     assert (found.truth_of_favourite, found.best_truth_of_ten, found.mean_truth_of_ten) == (1, 6, 3)
@@ -106,3 +136,5 @@ def test_of_fewer_than_ten_all_are_favourites() -> None:
 def test_networks_without_numbers_are_last() -> None:
     found = rank_correlation([1, 2, 3], [-0.5, -0.7, -math.inf])
     assert (found.kendall_tau, found.truth_of_favourite) == (-1, 1)
+    found = rank_correlation([1, 2, 3, 4], [-0.5, -0.7, -math.inf, -math.inf], [5, 5, 5, 5])
+    assert found.kendall_tau_equal_cost == -1
