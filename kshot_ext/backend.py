@@ -8,6 +8,7 @@ on a GPU first needs them; what they cannot serve the reference does, with one w
 
 import contextlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -92,8 +93,9 @@ _cuda_info: BackendInfo | None = None
 def native() -> bool:
     """Whether the compiled library is in use; the first call finds or builds it, and loads it.
 
-    Under a function transform or forward-mode differentiation it is not: see `under_transform`. `torch.compile` may
-    trace it, even as the first call of a process.
+    Under a function transform or forward-mode differentiation it is not (see `under_transform`), nor while
+    `torch.onnx.export` looks, as ONNX knows torch's operators only. `torch.compile` may trace it, even as the first
+    call of a process.
 
     Returns:
         True: operators may call `torch.ops.kshot_ext`. False: they call `kshot_ext.reference`.
@@ -101,7 +103,7 @@ def native() -> bool:
     Raises:
         BackendError: `KSHOT_EXT_BACKEND` is `native` and there is no library, or is no legal value.
     """
-    return not (override.reference or under_transform()) and _library_in_use()
+    return not (override.reference or under_transform() or _exports_to_onnx()) and _library_in_use()
 
 
 def under_transform() -> bool:
@@ -202,6 +204,11 @@ def use_reference() -> Iterator[None]:
         override.reference = before
 
 
+def _exports_to_onnx() -> bool:
+    onnx = sys.modules.get("torch.onnx")  # which torch imports when it is asked for
+    return onnx is not None and onnx.is_in_onnx_export()
+
+
 def _library_in_use() -> bool:
     state = _info or info()  # every call of an operator asks
     if state.error is not None and _forced() == "native":
@@ -218,7 +225,7 @@ def _cuda_in_use() -> bool:
 
 # What torch.compiler.assume_constant_result does; calling it would import all of torch._dynamo, which takes seconds.
 # Which transforms are at work is constant, too: torch.compile enters those of the traced code while it traces it.
-for _function in (_library_in_use, _cuda_in_use, under_transform):
+for _function in (_library_in_use, _cuda_in_use, _exports_to_onnx, under_transform):
     vars(_function)["_dynamo_marked_constant"] = True
 
 
@@ -283,7 +290,20 @@ def _load(reason: str) -> BackendInfo:
     found = find_library(source_folder(), _PREBUILT, folder)
     found.library.load()
     _run_callbacks()
-    return _info_of(found, folder, reason, torch.ops.kshot_ext.cpu_isa())
+    with _no_trace():
+        instruction_set = torch.ops.kshot_ext.cpu_isa()
+    return _info_of(found, folder, reason, instruction_set)
+
+
+@contextlib.contextmanager
+def _no_trace() -> Iterator[None]:
+    """Keeps calls of operators out of a graph that `torch.jit.trace` is making."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _load_cuda(reason: str) -> BackendInfo:

@@ -202,7 +202,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
 
     def mixed_parameter(dictionary: Tensor, shape: torch.Size, code: Tensor) -> nn.Parameter:
         by_use = mixed.setdefault(dictionary, {})
-        use = shape, tuple(code.tolist())
+        use = shape, None if dictionary.is_meta else tuple(code.tolist())
         if use not in by_use:
             with torch.no_grad():
                 (value,) = mixed_tensors([dictionary], code.detach().to(dictionary.device))

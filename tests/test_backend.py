@@ -265,6 +265,29 @@ def test_first_use_may_be_inside_torch_compile() -> None:
     subprocess.run([sys.executable, "-c", COMPILE_FIRST], env=environment, check=True)
 
 
+def test_first_use_may_be_inside_a_trace(fresh_and_loadable: ModuleType) -> None:
+    """What loads the library calls an operator, which is no part of the graph."""
+
+    def look(input: torch.Tensor) -> torch.Tensor:
+        return input + int(fresh_and_loadable.native())
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated", category=DeprecationWarning)
+        traced = torch.jit.trace(look, torch.zeros(1))
+    assert traced(torch.zeros(1)).item() == 1
+    assert "kshot_ext" not in str(traced.graph)
+
+
+def test_exports_to_onnx_run_the_reference(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX has torch's operators, not ours."""
+    import torch.onnx
+
+    assert fresh_and_loadable.native()
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert not fresh_and_loadable.native()
+    assert fresh_and_loadable.kernels_for(torch.device("cpu")) is None
+
+
 def test_each_kind_of_device_has_its_kernels(fresh_and_loadable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     served = fresh_and_loadable.kernels_for
     loaded = fresh_and_loadable.BackendInfo("native", "a test")

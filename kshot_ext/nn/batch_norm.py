@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
@@ -18,18 +21,14 @@ ACTIVATION_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hard
 """The modules that `batch_norm_act` does in its pass, by their classes, exactly."""
 
 
-class NormalisesBatch(KShotModule):
-    """Base of the K-shot layers that normalise by the batch: affine parameters `[K, C]`, running statistics `[C]`."""
+class NormalisesBatch(KShotModule, _BatchNorm):
+    """Base of the K-shot layers that normalise by the batch: affine parameters `[K, C]`, running statistics `[C]`.
 
-    _version = 2
+    They are batch norms to whoever looks for such layers to work on their statistics, as
+    `torch.optim.swa_utils.update_bn` and `torch.func.replace_all_batch_norm_modules_` do.
+    """
+
     process_group: dist.ProcessGroup | None = None
-
-    def reset_running_stats(self) -> None:
-        """Set the running statistics to those of a new layer."""
-        if self.track_running_stats:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-            self.num_batches_tracked.zero_()
 
     def forward(
         self,
@@ -40,6 +39,9 @@ class NormalisesBatch(KShotModule):
         residual: Tensor | None = None,
     ) -> Tensor:
         """`batch_norm_act` of `[N, C, H, W]` with this layer's parameters."""
+        if isinstance(input, Proxy):
+            other = None if activation == "identity" else activation
+            return self.leaf_of_graph(input, code=code, activation=other, residual=residual)
         if input.dim() != 4:
             raise ValueError(f"input must have shape [N, C, H, W], got {list(input.shape)}")
         if not self.affine:
@@ -70,17 +72,14 @@ class NormalisesBatch(KShotModule):
             **where,
         )
 
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *arguments: Any
-    ) -> None:
-        count = prefix + "num_batches_tracked"  # torch's norms did not count batches before their version 2
-        if (
-            (local_metadata.get("version") or 1) < 2
-            and count not in state_dict
-            and self.num_batches_tracked is not None
-        ):
-            state_dict = {**state_dict, count: self.num_batches_tracked}
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        # torch's and timm's functions of this name would go on with a layer of one copy.
+        if sys._getframe(1).f_code.co_name == "convert_sync_batchnorm":
+            raise ValueError(
+                f"convert_sync_batchnorm makes layers of one copy, and this is a {self._get_name()} of "
+                f"{self.num_shots}: use kshot_ext.distributed.synchronize_batch_norm(model, group) instead"
+            )
+        return super().named_children()
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
@@ -149,6 +148,8 @@ class KShotBatchNorm1d(_KShotBatchNorm):
     plain = nn.BatchNorm1d
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code)
         if input.dim() not in (2, 3):
             raise ValueError(f"input must have shape [N, C] or [N, C, L], got {list(input.shape)}")
         image = input[..., None] if input.dim() == 3 else input[..., None, None]
@@ -193,6 +194,8 @@ class KShotBatchNorm3d(_KShotBatchNorm):
     plain = nn.BatchNorm3d
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code)
         if input.dim() != 5:
             raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
         return super().forward(input.flatten(3), code).unflatten(3, input.shape[3:])

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from kshot_ext.nn.sample_rows import SampleRows, UnknownRows
 from kshot_ext.nn.shots import stack_shots
@@ -35,13 +36,28 @@ class KShotModule(nn.Module):
     check_code: bool = False
 
     def __init__(self, num_shots: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # and of no class of plain layers that a K-shot one belongs to
         if isinstance(num_shots, bool) or not isinstance(num_shots, int) or num_shots < 1:
             raise ValueError(f"num_shots must be an int >= 1, got {num_shots!r}")
         self.num_shots = num_shots
         self.sample_rows: SampleRows | None = None
         self._code: Tensor | None = None
         self._rows: SampleRows | None = None
+
+    def leaf_of_graph(self, *arguments: Any, **named: Any) -> Proxy:
+        """A call of this layer in a graph that `torch.fx` traces: the layer is a leaf, as torch's own layers are.
+
+        Forwards ask by `isinstance(input, Proxy)`, as a `__call__` would take time in every call.
+        """
+        tracer = arguments[0].tracer
+        given = {name: value for name, value in named.items() if value is not None}
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, given)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise RuntimeError(
+            f"torch.jit.script cannot compile a {self._get_name()}: script kshot_ext.merge(model, code), or take "
+            "torch.export or torch.jit.trace"
+        )
 
     def row_axes(self, input: Tensor) -> range:
         """The axes of an input that could count samples."""
@@ -58,7 +74,7 @@ class KShotModule(nn.Module):
         if code is None:
             raise ValueError(
                 f"{self._get_name()} needs a code of {self.num_shots} entries: "
-                "pass it to forward, or call kshot_ext.set_code(model, code) before"
+                "pass it to forward, or call kshot_ext.set_code(model, code) before (copies of a model have none)"
             )
         if self.check_code:
             require_simplex(code)
@@ -143,6 +159,15 @@ class KShotModule(nn.Module):
             return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
 
         return super()._apply(apply_to_copies, recurse)
+
+
+class LeafOfGraphs(KShotModule):
+    """Base of layers whose every call may ask whether `torch.fx` traces it, so that no forward of theirs has to."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if arguments and isinstance(arguments[0], Proxy):
+            return self.leaf_of_graph(*arguments, **named)
+        return super().__call__(*arguments, **named)
 
 
 def _parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from kshot_ext.nn.code import KShotModule
@@ -67,6 +68,8 @@ class _KShotConv(KShotModule):
         gate: Tensor | None = None,
         out_channels: int | None = None,
     ) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code, gate=gate, out_channels=out_channels)
         if code is None:
             if self._rows is not None:
                 return self._rows.call(self, input, self._code, gate=gate, out_channels=out_channels)

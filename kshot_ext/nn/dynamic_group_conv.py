@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.code import LeafOfGraphs
 from kshot_ext.nn.shots import stack_shots
 from kshot_ext.ops.dynamic_group_weight import most_group_gates
 
 _START = 1e-8  # size of a gate at the start; its sign is drawn
 
 
-class DynamicGroupConv2d(KShotModule):
+class DynamicGroupConv2d(LeafOfGraphs):
     """`torch.nn.Conv2d` whose groups are learnt: weight `[K, C_out, C_in, KH, KW]`, bias `[K, C_out]`, gates `[n]`.
 
     `forward(input, code=None)` is `dynamic_group_conv2d` with this layer's dictionaries and hard gates; without a code

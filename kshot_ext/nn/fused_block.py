@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.fx import Proxy
 
 from kshot_ext.nn.block_program import program_of, run_program
 from kshot_ext.nn.deferred import Value, finished
@@ -19,7 +20,7 @@ class FusedBlock(Fused):
     """
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        if len(inputs) != 1 or options:
+        if len(inputs) != 1 or options or isinstance(inputs[0], Proxy):  # which torch.fx traces a forward with
             return self.plain_kind.forward(self, *inputs, **options)
         return in_format_of(inputs[0], finished(self.run(inputs[0])))
 

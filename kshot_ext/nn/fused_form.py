@@ -7,6 +7,7 @@ and slices hold.
 from __future__ import annotations
 
 import functools
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -38,8 +39,16 @@ def fused_kind(mixin: type[Fused], kind: type[nn.Module]) -> type[nn.Module]:
     """A class like `kind` that fuses. It has the same name: what a model prints stays as it was."""
     members = {
         "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "plain_kind": kind,
+        "forward": _with_signature_of(kind.forward, mixin.forward),
     }  # fmt: skip
     return type(kind.__name__, (mixin, kind), members)
+
+
+def _with_signature_of(plain: FunctionType, forward: FunctionType) -> FunctionType:
+    """A forward by itself, which shows the plain one's arguments to `inspect`, and so to tracers and trainers."""
+    own = FunctionType(forward.__code__, forward.__globals__, plain.__name__, forward.__defaults__, forward.__closure__)
+    own.__wrapped__ = plain
+    return own
 
 
 def plain_kind(module: nn.Module) -> type[nn.Module]:

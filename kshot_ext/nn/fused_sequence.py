@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from kshot_ext.nn.deferred import SharedImage, Value, finished, plus
 from kshot_ext.nn.flow import in_format_of, linked, pass_through
@@ -17,6 +18,8 @@ class FusedSequence(Fused):
     _modules: dict[str, nn.Module]
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):  # a graph of torch.fx holds the layers, one by one
+            return self.plain_kind.forward(self, input)
         return in_format_of(input, finished(self.run(input)))
 
     def run(self, value: Value) -> Value:

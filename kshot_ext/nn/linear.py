@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
@@ -55,6 +56,8 @@ class KShotLinear(KShotModule):
         gate: Tensor | None = None,
         out_features: int | None = None,
     ) -> Tensor:
+        if isinstance(input, Proxy):
+            return self.leaf_of_graph(input, code=code, gate=gate, out_features=out_features)
         if code is None:
             if self._rows is not None:
                 return self._rows.call(self, input, self._code, gate=gate, out_features=out_features)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.code import KShotModule, LeafOfGraphs
 from kshot_ext.nn.reached_code import names_in
 from kshot_ext.nn.shots import stack_shots
 
@@ -43,7 +43,7 @@ def _names_in_class(kind: type[nn.Module]) -> frozenset[str]:
 _Own = Callable[[nn.Module, Mapping[str, Any]], list[str]]
 
 
-class KShotMixed(KShotModule):
+class KShotMixed(LeafOfGraphs):
     """A layer of any kind with K copies of each parameter, `[K, ...]`; buffers and parts are shared by the copies.
 
     A subclass says in `plain` which kind it is; its constructor is that of the kind, plus `num_shots`. Without a

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.code import KShotModule
+from kshot_ext.nn.code import KShotModule, LeafOfGraphs
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
@@ -121,7 +121,7 @@ class _KShotQuantised(Quantised):
         return super().narrowed(plain)
 
 
-class KShotQuantisedConv2d(_KShotQuantised, KShotConv2d):
+class KShotQuantisedConv2d(_KShotQuantised, LeafOfGraphs, KShotConv2d):
     """:class:`QuantisedConv2d` with K copies: weight `[K, C_out, C_in/groups, KH, KW]`, bias `[K, C_out]`.
 
     Args:
@@ -146,7 +146,7 @@ class KShotQuantisedConv2d(_KShotQuantised, KShotConv2d):
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-class KShotQuantisedLinear(_KShotQuantised, KShotLinear):
+class KShotQuantisedLinear(_KShotQuantised, LeafOfGraphs, KShotLinear):
     """:class:`QuantisedLinear` with K copies: weight `[K, C_out, C_in]`, bias `[K, C_out]`.
 
     Args:

@@ -10,6 +10,7 @@ from kshot_ext.ops.compact_gradient import CompactGradient
 from kshot_ext.ops.differentiable import below_autograd, differentiable, not_differentiable
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.recomputed import require_same_code
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
@@ -39,6 +40,7 @@ def _forward(ctx, *inputs, output=None) -> tuple[Tensor, Tensor, Tensor]:
         if code.dim() == 1:
             ctx.owned_weight = weight if isinstance(weight, OwnedParameter) and weight.dim() == 2 else None
             ctx.owned_bias = bias if isinstance(bias, OwnedParameter) and bias.dim() == 2 else None
+    ctx.code = code
     ctx.save_for_backward(input, weight, bias, code, residual, mean, variance)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
@@ -49,6 +51,8 @@ def _backward(ctx, grad, *_):
     if grad is None:  # nothing that was made of the output has a gradient
         return (None,) * 9
     input, weight, bias, code, residual, mean, variance = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     need_input, need_weight, need_bias, need_code, need_residual = ctx.needs_input_grad[:5]
     linear = ctx.activation == _IDENTITY
     need_code = need_code and ctx.mixes

@@ -12,6 +12,8 @@ from kshot_ext.ops.differentiable import below_autograd, differentiable, not_dif
 from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.kernel_names import named, profiling
+from kshot_ext.ops.recomputed import require_same_code
 from kshot_ext.ops.window import Window
 
 
@@ -29,11 +31,12 @@ def _fake(
 def _forward(ctx, *inputs, output=None):
     if output is None:
         with below_autograd():
-            output = torch.ops.kshot_ext.chained_conv2d(*inputs)
+            output = (named if profiling() else torch.ops.kshot_ext).chained_conv2d(*inputs)
     input, mean, variance, norm_weight, norm_bias, ctx.eps, ctx.activation, weight, code, gate, _, *rest = inputs
     *ctx.window_and_form, moments, ctx.allow_tf32 = rest
     raw, out_mean, out_variance = output
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
+    ctx.code = code
     ctx.save_for_backward(input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean)
     ctx.set_materialize_grads(False)
     if not moments:
@@ -45,6 +48,8 @@ def _backward(ctx, grad, grad_mean, grad_variance):
     if grad is None and grad_mean is None and grad_variance is None:
         return (None,) * 17
     input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     if grad is None:  # only the moments are used
         grad = torch.zeros_like(raw)
     needs = ctx.needs_input_grad

@@ -16,14 +16,14 @@ class LostProcessError(RuntimeError):
     """Another process of the training has ended or does not answer."""
 
 
-def all_reduce(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Replace a contiguous tensor by its sum over the processes of a group, and return it.
+def all_reduce(tensor: Tensor, group: dist.ProcessGroup, *, maximum: bool = False) -> Tensor:
+    """Replace a contiguous tensor by its sum, or its maximum, over the processes of a group, and return it.
 
     Raises:
         LostProcessError: if another process has ended, or does not answer within the group's timeout.
     """
     with _loss_explained():
-        dist.all_reduce(tensor, group=group)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX if maximum else dist.ReduceOp.SUM, group=group)
     return tensor
 
 

@@ -6,7 +6,8 @@ The gradient of a dictionary is an outer product: with g = dL/d(effective weight
 
 so a list of (code, gate, g) says all that the K times larger dense tensor says. `CompactGradient` carries such a
 list through autograd into a parameter's gradient slot (`ops/gradient_slot.py`). It is no gradient that code is meant
-to hold: whatever does more with it than add two of them makes it dense for good, so that no edit of it can be lost.
+to hold: whatever does more with it than add two of them, or copy its values elsewhere, makes it dense for good, so that
+no edit of it can be lost.
 """
 
 from __future__ import annotations
@@ -61,18 +62,23 @@ class SumOfUses:
     def dense(self) -> Tensor:
         """The ordinary tensor that the gradient is from now on: the same one in every call."""
         if self._dense is None:
-            total = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device).zero_()
-            for use in self.uses:
-                active = (slice(None), *(slice(width) for width in use.grad.shape[:2]))
-                total[active] += (use.code.reshape(-1, *(1,) * use.grad.dim()) * use.gated()).to(self.dtype)
-            self._dense, self.uses = total, ()
+            self._dense, self.uses = self.total(), ()
         return self._dense
+
+    def total(self) -> Tensor:
+        """The sum over the uses, as a new tensor."""
+        total = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device).zero_()
+        for use in self.uses:
+            active = (slice(None), *(slice(width) for width in use.grad.shape[:2]))
+            total[active] += (use.code.reshape(-1, *(1,) * use.grad.dim()) * use.gated()).to(self.dtype)
+        return total
 
 
 class CompactGradient(Tensor):
     """What carries a `SumOfUses` through autograd; see the file's head.
 
-    Autograd may alias it and add others to it. Everything else works on the dense tensor, which all aliases become.
+    Autograd may alias it, add others to it and copy it. Everything else works on the dense tensor, which all aliases
+    become.
     """
 
     content: SumOfUses
@@ -140,10 +146,18 @@ def _add_in_place(left, right, *, alpha: float = 1):
     return left
 
 
+def _copy_in_place(target, source, non_blocking: bool = False):
+    """Its values into memory of others, such as a bucket of `DistributedDataParallel`: the source stays as it is."""
+    if isinstance(target, CompactGradient) or source.content.is_dense:
+        return NotImplemented
+    return target.copy_(source.content.total(), non_blocking)
+
+
 _aten = torch.ops.aten
 _HANDLERS = {
     _aten.detach.default: _alias,
     _aten.alias.default: _alias,
     _aten.add.Tensor: _add,
     _aten.add_.Tensor: _add_in_place,
+    _aten.copy_.default: _copy_in_place,
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import has_torch_function
 
 from kshot_ext import backend
+from kshot_ext.ops.kernel_names import named, profiling
 from kshot_ext.ops.transforms import register_rules
 
 # torch.library itself uses this guard, but it is no public name. Without it calls are as right, only slower.
@@ -56,7 +57,7 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
 
     def unrecorded(*inputs):
         with below_autograd():
-            return getattr(torch.ops.kshot_ext, name)(*inputs)
+            return getattr(named if profiling() else torch.ops.kshot_ext, name)(*inputs)
 
     def call(*inputs):
         if must_be_seen(inputs):
@@ -108,7 +109,7 @@ def not_differentiable(name: str) -> Callable[..., Any]:
         if torch.is_grad_enabled() or must_be_seen(inputs):
             return getattr(torch.ops.kshot_ext, name)(*inputs)
         with below_autograd():
-            return getattr(torch.ops.kshot_ext, name)(*inputs)
+            return getattr(named if profiling() else torch.ops.kshot_ext, name)(*inputs)
 
     return call
 

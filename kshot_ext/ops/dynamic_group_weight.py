@@ -12,6 +12,7 @@ from kshot_ext.ops.differentiable import below_autograd, differentiable, not_dif
 from kshot_ext.ops.effective_weight import fake_effective_weight, fake_mixing_gradients
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.recomputed import require_same_code
 
 
 def dynamic_group_weight(weight: Tensor, code: Tensor, group_gates: Tensor) -> Tensor:
@@ -96,12 +97,15 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
             output = torch.ops.kshot_ext.dynamic_group_weight(*inputs)
     weight, code, group_gates = inputs
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
+    ctx.code = code
     ctx.save_for_backward(weight, code, group_gates)
     return output
 
 
 def _backward(ctx, grad: Tensor):
     weight, code, group_gates = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     need_weight, need_code, need_gates = ctx.needs_input_grad
     compact = need_weight and takes_compact_gradient(ctx.owned, ctx)
     grad_weight = grad_code = grad_gates = None

@@ -19,6 +19,7 @@ from kshot_ext.ops.differentiable import (
 )
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.recomputed import require_same_code
 
 
 def effective_weight(
@@ -143,13 +144,17 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
         with below_autograd():
             output = torch.ops.kshot_ext.effective_weight(*inputs)
     weight, code, gate, ctx.out_channels, ctx.in_channels = inputs
+    ctx.code = code
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
     ctx.save_for_backward(weight, code, gate)
     return output
 
 
 def _backward(ctx, grad: Tensor):
-    return *dictionary_gradients(grad, *ctx.saved_tensors, ctx.owned, ctx, *ctx.needs_input_grad[:3]), None, None
+    weight, code, gate = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
+    return *dictionary_gradients(grad, weight, code, gate, ctx.owned, ctx, *ctx.needs_input_grad[:3]), None, None
 
 
 def dictionary_gradients(
@@ -201,6 +206,7 @@ def _pair_forward(ctx, first, second, code, gate, out_channels, in_channels):
         first if shared and isinstance(first, OwnedParameter) else None,
         second if shared and isinstance(second, OwnedParameter) else None,
     )
+    ctx.code = code
     ctx.save_for_backward(first, second, code, gate)
     ctx.set_materialize_grads(False)
     return mixed, beside
@@ -208,6 +214,8 @@ def _pair_forward(ctx, first, second, code, gate, out_channels, in_channels):
 
 def _pair_backward(ctx, *grads: Tensor | None):
     first, second, code, gate = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     *need_weights, need_code, need_gate = ctx.needs_input_grad[:4]
     weights: list[Tensor | None] = [None, None]
     of_code, of_gate = [], []

@@ -115,7 +115,11 @@ def _folds(input, weight, code, norm, residual, depthwise: bool, groups: int) ->
     """Whether one operator serves: the CPU's, where nothing is recorded, and a dense weight is one for the batch."""
     if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
         return False
-    if is_recorded((input, weight, code, *norm[:4], residual)):
+    operands = (input, weight, code, *norm[:4], residual)
+    if is_recorded(operands):
+        return False
+    # torch.jit.trace checks its graph by one that it makes without gradients.
+    if torch.jit.is_tracing() and any(each is not None and each.requires_grad for each in operands):
         return False
     per_sample = any(values is not None and values.dim() == 2 for values in norm[2:4])
     if depthwise:

@@ -17,6 +17,8 @@ from kshot_ext.ops.differentiable import below_autograd, differentiable, not_dif
 from kshot_ext.ops.effective_weight import fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.kernel_names import named, profiling
+from kshot_ext.ops.recomputed import require_same_code
 from kshot_ext.ops.window import Window
 
 
@@ -83,16 +85,19 @@ def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilati
 def _forward(ctx, *inputs, output=None) -> Tensor:
     if output is None:
         with below_autograd():
-            output = torch.ops.kshot_ext.fused_conv2d(*inputs)
+            output = (named if profiling() else torch.ops.kshot_ext).fused_conv2d(*inputs)
     input, weight, code, gate, bias, _, *ctx.window_and_form = inputs
     ctx.bias_rank, ctx.bias_dtype = (None, None) if bias is None else (bias.dim(), bias.dtype)
     ctx.owned = weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None
+    ctx.code = code
     ctx.save_for_backward(input, weight, code, gate)
     return output
 
 
 def _backward(ctx, grad: Tensor):
     input, weight, code, gate = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     need_input, need_weight, need_code, need_gate, need_bias = ctx.needs_input_grad[:5]
     compact = need_weight and takes_compact_gradient(ctx.owned, ctx)
     needs = need_input, compact, need_weight and not compact, need_code, need_gate

@@ -86,6 +86,13 @@ def kshot_linear(
     return F.linear(input, plan.run(weight, code, gate, *widths), bias)
 
 
+def _run(plan, input, weight, code, bias, gate, out_features) -> Tensor:
+    """What `kshot_linear` does with a plan."""
+    if plan.mixes_bias:
+        return F.linear(input, *plan.run(weight, bias, code, gate, out_features, input.shape[-1]))
+    return F.linear(input, plan.run(weight, code, gate, out_features, input.shape[-1]), bias)
+
+
 class _Plan(NamedTuple):
     """What mixes the weight, and the bias with it; or else the bias is used as it is."""
 
@@ -102,6 +109,7 @@ def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
         plan = _plan_of(input, weight, code, bias, gate, out_features)
         if plan is not None:
             plans.keep(key, plan)
+            return _run(plan, input, weight, code, bias, gate, out_features)  # which saves what later calls save
     if code.dim() == 2 and input.dim() == 2 and suits_one_product(input):
         return per_sample_linear(input, weight, code, bias, gate, out_features)
     mixed = mix(weight, code, gate, out_features, input.shape[-1])

@@ -14,6 +14,7 @@ from kshot_ext.ops.differentiable import not_differentiable
 from kshot_ext.ops.effective_weight import effective_weight_gradients, fake_effective_weight
 from kshot_ext.ops.fakes import register_fake
 from kshot_ext.ops.gradient_slot import OwnedParameter, takes_compact_gradient
+from kshot_ext.ops.recomputed import require_same_code
 from kshot_ext.ops.transforms import register_rules
 
 
@@ -68,11 +69,14 @@ def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
 def _setup_context(ctx, inputs, output) -> None:
     weights, code = inputs
     ctx.owned = [weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None for weight in weights]
+    ctx.code = code
     ctx.save_for_backward(code, *weights)
 
 
 def _backward(ctx, grads: list[Tensor]):
     code, *weights = ctx.saved_tensors
+    if code is not ctx.code:
+        require_same_code(ctx.code, code)
     need_weights, need_code = ctx.needs_input_grad[:2]
     compacts = [need and takes_compact_gradient(weight, ctx) for need, weight in zip(need_weights, ctx.owned)]
     need_dense = [need and not compact for need, compact in zip(need_weights, compacts)]

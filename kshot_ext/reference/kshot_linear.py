@@ -21,7 +21,7 @@ def kshot_linear(
     mixed_weight = effective_weight(weight, code, gate=gate, out_channels=out_features, in_channels=input.shape[-1])
     mixed_bias = effective_bias(bias, code, gate, out_features)
     rows = input.reshape(input.shape[0], input.shape[1:-1].numel(), input.shape[-1])  # [N, R, C_in']
-    output = rows @ mixed_weight.mT
+    output = rows @ mixed_weight.transpose(-2, -1)  # which ONNX has, unlike `mT`
     if mixed_bias is not None:
         output = output + (mixed_bias[:, None, :] if mixed_bias.dim() == 2 else mixed_bias)
     return output.reshape(*input.shape[:-1], out_features)

@@ -1,4 +1,4 @@
-"""Mutation run over the operators: puts small faults into the sources and sees whether the narrow tests fail.
+"""Mutation run: puts small faults into operators and search methods, and sees whether the narrow tests fail.
 
     python -m tests.mutants [--list] [--only NAME]... [--fresh] [--folder FOLDER]
 

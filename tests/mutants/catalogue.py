@@ -1,6 +1,6 @@
 """All mutants."""
 
-from . import cpu_chains, cpu_kernels, cuda_kernels, glue, python_operators
+from . import cpu_chains, cpu_kernels, cuda_kernels, glue, python_operators, search_methods
 from .mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -9,4 +9,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *glue.MUTANTS,
     *python_operators.MUTANTS,
     *cuda_kernels.MUTANTS,
+    *search_methods.MUTANTS,
 )

@@ -11,8 +11,8 @@ from .runner import Outcome
 _HEAD = """\
 # Mutation run
 
-Small faults put into the operators on purpose, and the narrow tests that fail. `python -m tests.mutants`, from the root
-of the repository, repeats it and writes this page.
+Small faults put into operators and search methods on purpose, and the narrow tests that fail.
+`python -m tests.mutants`, from the root of the repository, repeats it and writes this page.
 """
 
 

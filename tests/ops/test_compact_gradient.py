@@ -222,6 +222,20 @@ def test_a_change_of_a_sum_leaves_its_terms() -> None:
     torch.testing.assert_close(total + 0, 3 * (expected[0] + expected[1]))
 
 
+def test_its_values_are_copied_elsewhere() -> None:
+    """By C++ code, such as that of DistributedDataParallel: it stays as it is, until something is copied into it."""
+    content = sum_of_uses((5, 3, False), (2, 3, True))
+    expected, bucket = by_definition(content), torch.empty(SHAPE, dtype=torch.float64)
+    with below_python():
+        bucket.copy_(CompactGradient(content))
+    torch.testing.assert_close(bucket, expected)
+    assert not content.is_dense
+    with below_python():
+        CompactGradient(content).copy_(2 * bucket)
+    assert content.is_dense
+    torch.testing.assert_close(content.dense(), 2 * expected)
+
+
 @pytest.mark.parametrize("dense_side", ["left", "right", "both"])
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_sum_with_one_that_has_become_dense(in_place: bool, dense_side: str) -> None:

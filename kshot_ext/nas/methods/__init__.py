@@ -69,6 +69,19 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
+def default_settings(name: str) -> MethodSettings:
+    """The options of a method, none of which is set.
+
+    Raises:
+        ValueError: if there is no such method, or one of the user's own has options that are no settings.
+    """
+    kind = method_class(name).Settings
+    if not (isinstance(kind, type) and issubclass(kind, MethodSettings)):
+        raise ValueError(f"method: expected Settings of {name} to be a subclass of MethodSettings, got {kind!r}")
+    with own_errors(name, "method"):
+        return kind(name=name)
+
+
 def begin_training(
     settings: MethodSettings,
     space: SearchSpace,
@@ -117,7 +130,8 @@ def begin_training(
         seed=seed,
         views=splits.views,
     )
-    return TrainingLoop(create_method(setup, settings), splits, processes)
+    with own_errors(settings.name, "method"):
+        return TrainingLoop(create_method(setup, settings), splits, processes)
 
 
 def create_method(setup: Setup, settings: MethodSettings) -> Method:

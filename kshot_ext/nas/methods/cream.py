@@ -36,7 +36,7 @@ class CreamSettings(MethodSettings):
         board_after: share of the training that passes before the board takes paths and teaching begins.
         matching_images: images by whose classes a student is compared with a teacher.
         matching_every: steps from one step of the matching network to the next.
-        matching_learning_rate: of its Adam.
+        matching_learning_rate: of the matching network's Adam.
 
     Raises:
         ValueError: if a value is out of range.

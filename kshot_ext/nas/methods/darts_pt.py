@@ -37,7 +37,7 @@ class DartsPTSettings(MethodSettings):
         selection: ``"perturbation"``, or ``"magnitude"``: the largest logit, as in DARTS, to compare with.
         criterion: what the supernet loses without an operation, ``"accuracy"`` or ``"loss"``; of operations with equal
             accuracy the loss decides.
-        score_batches: held-out batches that it is measured on.
+        score_batches: held-out batches that the supernet is scored on without an operation.
         train_logits: whether logits are trained; else all candidates keep equal weights until they are decided on.
         logit_learning_rate, logit_weight_decay: of Adam on the logits.
 

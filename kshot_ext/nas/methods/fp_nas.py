@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kshot_ext.nas.checks import check_at_least, check_between
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
@@ -62,8 +62,8 @@ class FPNASSettings(MethodSettings):
         check_at_least("samples_per_nat", self.samples_per_nat, 0)
         check_at_least("most_samples", self.most_samples, 2)
         check_at_least("counted_images", self.counted_images, 0)
-        check_between("weights_only", self.weights_only, 0, 1 + 1e-9)
-        check_between("factorised", self.factorised, 0, 1 + 1e-9)
+        check_at_least("weights_only", self.weights_only, 0, 1)
+        check_at_least("factorised", self.factorised, 0, 1)
         if self.target is not None:
             Budget.parse(self.target, "target")
         check_at_least("cost_weight", self.cost_weight, 0)

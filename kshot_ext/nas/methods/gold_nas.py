@@ -32,13 +32,12 @@ class GoldNASSettings(MethodSettings):
     Args:
         prune_every: epochs between two rounds of pruning.
         least_share: an operation with at most this share of what enters its node is pruned.
-        prunable_share: so are the smallest ones up to this share, but no more than `prunings` in a round.
-        prunings: None for a hundredth of all operations, at least 1. A round that prunes as many lowers the pressure,
-            another raises it.
-        pressure: what it begins with, and begins to rise by.
-        pressure_factor: by which it falls, and by which its rise grows.
-        operation_cost, mac_cost: of an operation under pressure: one for each, and for its multiply-accumulates
-            relative to the mean.
+        prunable_share: so is the smallest one up to this share, as long as a round has pruned fewer than `prunings`.
+        prunings: as many lower the pressure, fewer raise it; None for a hundredth of all operations, at least 1.
+        pressure: what the rise of the pressure begins with; the pressure itself begins at 0.
+        pressure_factor: by which the pressure falls, and by which its rise grows.
+        operation_cost: of each operation under pressure.
+        mac_cost: of its multiply-accumulates, relative to the mean of all operations.
         stable: an architecture that more rounds than this left as it was is one of the results once pruning goes on.
         least_macs: share of the whole supernet's multiply-accumulates below which nothing is pruned any more.
         results: most architectures that are trained anew in the end.

@@ -36,7 +36,7 @@ class MethodSettings:
     """The table ``[method]`` of a settings file; a method with options of its own has a class of its own for it.
 
     Args:
-        name: of the method, see :data:`kshot_ext.nas.methods.METHODS`; or ``FILE.py:CLASS``.
+        name: of the method, one that ``kshot-ext methods`` lists, or ``FILE.py:CLASS``.
     """
 
     name: str

@@ -39,7 +39,7 @@ class TemplateSettings(MethodSettings):
     """How the evaluator learns, and how it chooses candidates.
 
     Args:
-        evaluator_learning_rate: of Adam.
+        evaluator_learning_rate: of the evaluator's Adam.
         evaluator_weight_decay: L2 penalty on the evaluator's logits.
         selection: ``sampled``: candidates are drawn by their probability, as in the paper; ``likeliest``: the most
             probable ones, as in the authors' code.

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
-from kshot_ext.nn.batch_norm import NormalisesBatch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 _Layers = Mapping[str, nn.Module]
@@ -118,7 +117,7 @@ def _layers(network: nn.Module) -> _Layers:
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, (_BatchNorm, NormalisesBatch)) and module.running_mean is not None
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
     }
 
 

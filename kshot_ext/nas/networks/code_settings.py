@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.networks.code_starts import CODE_STARTS
 
 
@@ -85,11 +85,11 @@ class CodeSettings:
         if kind is not None and kind.per_layer and not self.per_layer:
             raise ValueError(f"start: {self.start} gives each layer a code of its own, so expected per_layer = true")
         for name in ("free_share_at_start", "free_share"):
-            check_between(name, getattr(self, name), 0, 1 + 1e-9)
-        check_between("growth", self.growth, 0, 1 + 1e-9)
+            check_at_least(name, getattr(self, name), 0, 1)
+        check_at_least("growth", self.growth, 0, 1)
         for name in ("temperature_at_start", "temperature"):
             check_at_least(name, getattr(self, name), 1e-3)
-        check_between("width_distance", self.width_distance, 0, 2 + 1e-9)
+        check_at_least("width_distance", self.width_distance, 0, 2)
 
     @property
     def starts_equal(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -38,8 +38,9 @@ class Ranking:
     Args:
         architectures: what to evaluate.
         evaluate: gives an architecture's scores.
-        apply_to_all: applies ``evaluate`` to some of them, in order: `map`, or what shares the work out as
-            :class:`kshot_ext.nas.search.ray_map.RayMap` does.
+        apply_to_all: applies ``evaluate`` to all that are left, in order: `map`, or what shares the work out as
+            :class:`kshot_ext.nas.search.ray_map.RayMap` does. Its results are taken as they come, a few for each step,
+            so that however many workers there are, none waits for the end of a step.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Ranking:
         self._evaluate = evaluate
         self._apply_to_all = apply_to_all
         self.scores: list[Scores] = []
+        self._coming: Iterator[Scores] | None = None  # of all architectures without scores
 
     @property
     def num_steps(self) -> int:
@@ -69,9 +71,11 @@ class Ranking:
         Raises:
             DivergedError: if none so far gives finite numbers.
         """
-        begin = len(self.scores)
-        for scores in self._apply_to_all(self._evaluate, self.architectures[begin : begin + _ARCHITECTURES_PER_STEP]):
-            self.scores.append(scores)
+        left = self.architectures[len(self.scores) :]
+        if self._coming is None:
+            self._coming = iter(self._apply_to_all(self._evaluate, left))
+        for _ in left[:_ARCHITECTURES_PER_STEP]:
+            self.scores.append(next(self._coming))
             on_move(len(self.scores) / _ARCHITECTURES_PER_STEP)
         if not any(scores.finite for scores in self.scores):
             raise DivergedError(
@@ -91,6 +95,7 @@ class Ranking:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken, of a ranking of the same architectures."""
         self.scores = [Scores(*values) for values in state["scores"]]
+        self._coming = None
 
 
 class RankingStage(Stage):

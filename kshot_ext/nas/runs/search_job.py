@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -9,9 +10,11 @@ from torch import nn
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.parts.several_paths import check_several_paths
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.ensemble import Ensemble
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
+from kshot_ext.nas.own_classes import own_errors
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
@@ -29,7 +32,7 @@ from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import NetworkTrainer
 
-_RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
 
 
 class SearchJob(SupernetJob[RunSettings]):
@@ -53,6 +56,7 @@ class SearchJob(SupernetJob[RunSettings]):
         apply_to_all: Callable[[Evaluate, Sequence[Architecture]], Iterable[Scores]] = map,
     ) -> None:
         super().__init__(settings, splits, processes)
+        check_several_paths(settings.method.name, self.method.result_space)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
         self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
@@ -71,7 +75,7 @@ class SearchJob(SupernetJob[RunSettings]):
             settings.evaluation.score,
         )
         tools = SelectionTools(archive=self.archive, settings=settings.search, loop=self.loop)
-        self._selection_stage = self.method.selection(tools)
+        self._selection_stage = self._selection(tools)
         self._retraining(
             "rehearsal", self.method.result_space.cheapest()
         )  # brings to light now what would stop it later
@@ -131,6 +135,16 @@ class SearchJob(SupernetJob[RunSettings]):
             LostProcessError: if a process has ended too early.
         """
         self.processes.follow(self.loop)
+
+    def _selection(self, tools: SelectionTools) -> Stage:
+        """The stage that selects; a method of the user's own may have anything else, which must not cost a training."""
+        with own_errors(self.settings.method.name, "method"):
+            stage = self.method.selection(tools)
+        if not isinstance(stage, Stage):
+            raise ValueError(
+                f"method: expected selection of {self.settings.method.name} to make a Stage, got {stage!r}"
+            )
+        return stage
 
     def _rival(self, winner: Architecture) -> Architecture:
         """Draw a random architecture whose cost is as near to the winner's as the space allows."""

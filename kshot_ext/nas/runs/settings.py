@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from kshot_ext.nas.checks import check_between
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
-from kshot_ext.nas.methods import MethodSettings, allow_own_method, method_class
+from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_settings, method_class
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings
-from kshot_ext.nas.own_classes import is_own, with_absolute_path
+from kshot_ext.nas.own_classes import is_own, own_errors, with_absolute_path
 from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
@@ -281,7 +281,7 @@ def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> 
         changes["method"] = {**method, "name": name}
         try:
             if name != settings.method.name:
-                settings = replace(settings, method=method_class(name).Settings(name=name))
+                settings = replace(settings, method=default_settings(name))
         except ValueError as error:
             raise SettingsError(f"{origin}: {error}") from error
     return override(settings, changes, origin)
@@ -314,7 +314,8 @@ def check_same(saved: SupernetSettings, asked: SupernetSettings, place: str) -> 
 def check_method_begins(settings: SupernetSettings) -> None:
     """Raise `SettingsError` if the method says that a run with these settings must not begin."""
     kind = method_class(settings.method.name)
-    refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
+    with own_errors(settings.method.name, "method"):
+        refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
     if refusal is not None:
         raise SettingsError(refusal)
 

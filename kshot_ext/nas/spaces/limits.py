@@ -100,7 +100,7 @@ def repair(
             return nearest
     if limits.max_macs is not None and space.count_macs(space.cheapest()) > limits.max_macs:
         raise ValueError(
-            f"max_macs: no architecture of space {space.name} has at most {limits.max_macs:,} "
+            f"limits: no architecture of space {space.name} has at most {limits.max_macs:,} "
             f"multiply-accumulates; they range from {space.count_macs(space.cheapest()):,} "
             f"to {space.count_macs(space.largest()):,}"
         )

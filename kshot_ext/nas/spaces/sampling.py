@@ -55,7 +55,7 @@ def random_architecture_of_equal_budget(
     Args:
         space: the space to draw from.
         amount: cost to come near to.
-        tolerance: largest accepted difference, as a share of ``amount``, e.g. 0.05.
+        tolerance: largest accepted difference, as a share of ``amount``, e.g. 0.05; infinity for any.
         generator: source of the random choices.
         exclude: architectures not wanted, such as the search result itself.
         cost: which cost, a field of :class:`kshot_ext.nas.spaces.counting.Cost`.
@@ -69,7 +69,7 @@ def random_architecture_of_equal_budget(
         if architecture in exclude:
             continue
         count = getattr(space.cost(architecture), cost)
-        if abs(count - amount) <= tolerance * amount:
+        if abs(count - amount) <= tolerance * max(amount, 1):
             return architecture
         if nearest is None or abs(count - amount) < abs(nearest - amount):
             nearest = count

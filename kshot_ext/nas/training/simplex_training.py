@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
@@ -49,7 +49,7 @@ class SimplexSettings:
 
     def __post_init__(self) -> None:
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
-        check_between("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1 + 1e-9)
+        check_at_least("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1)
         check_at_least("simplex_every", self.simplex_every, 1)
         check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
         if self.simplex_objective is None:

@@ -11,7 +11,7 @@ from kshot_ext import functional, reference
 
 BATCH, CHANNELS, SIDE, SHOTS = 2, 16, 9, 3
 # Channels of the wide image, and the first one in use: on and off the boundaries of vectors.
-SLICES = {"half": (2 * CHANNELS, CHANNELS), "vectors": (40, 8), "odd": (CHANNELS + 7, 3)}
+SLICES = {"half": (2 * CHANNELS, CHANNELS), "vectors": (40, 8), "odd": (CHANNELS + 7, 3), "odd_stride": (31, 8)}
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float64: 1e-9}
 KINDS = ["dense", "depthwise", "depthwise_without_tiles", "norm"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]

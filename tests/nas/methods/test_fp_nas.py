@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,13 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.fp_nas import FPNASSettings, path_shares
+from kshot_ext.nas.methods.selection import SelectionTools
+from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,14 +97,23 @@ def test_samples_follow_the_entropy(begin):
     assert begin(samples=5).method.num_samples == 5
 
 
+def test_an_epoch_tells_how_many_samples_its_own_steps_drew(begin):
+    loop = begin(samples_per_nat=1.0, most_samples=4, weights_only=1.0)
+    assert loop.train_epoch().numbers["samples"] == 4
+    loop.method.distribution.factors.data.view(8, 3)[:, 0] = 50.0
+    assert loop.train_epoch().numbers["samples"] == 2
+
+
 def test_it_joins_once_and_finds_what_explains_the_images(begin):
     loop = begin(weights_only=0.25, factorised=0.5, samples_per_nat=0.5)
-    joint = []
+    joint, moved = [], []
     for _ in range(4):
         report = loop.train_epoch()
         joint.append(bool(loop.method.distribution.is_joint))
+        moved.append(bool(loop.method.distribution.factors.any()))
         assert report.numbers["samples"] >= 2
     assert joint == [False, False, True, True]
+    assert moved == [False, True, True, True]
     assert loop.method.distribution.own.abs().max() > 0
     assert loop.method.found == loop.method.distribution.most_probable()
     assert report.numbers["entropy"] < 8 * math.log(3)
@@ -114,12 +130,36 @@ def test_the_distribution_leaves_costly_paths(begin, tiny_space):
     assert mean["20%"] < 0.8 * mean[None]
 
 
+def test_beyond_the_limits_the_most_probable_one_within_them_is_found(begin, tiny_space):
+    loop = begin()
+    with torch.no_grad():
+        factors = loop.method.distribution.factors.view(8, 3)
+        factors.normal_(std=0.5, generator=torch.Generator().manual_seed(0))[:, 2] += 3
+    limits = SearchLimits(tiny_space.count_macs(tiny_space.largest()) - 1)
+    archive = Archive(lambda path: Scores(0.0, 1.0), tiny_space, limits)
+    stage = loop.method.selection(SelectionTools(archive=archive, settings=SearchSettings(), loop=loop))
+    stage.step(lambda position: None)
+    rows = [row.softmax(dim=0).tolist() for row in factors.detach()]
+    everything = {path: math.prod(map(list.__getitem__, rows, path)) for path in itertools.product(range(3), repeat=8)}
+    ordered = sorted(everything, key=everything.get, reverse=True)
+    assert ordered[0] == tiny_space.largest().operations
+    [found] = loop.method.selected(stage).architectures
+    assert found.operations == next(path for path in ordered if limits.admit(tiny_space, Architecture(path)))
+
+
 def test_targets_out_of_reach_are_refused(begin, tiny_space):
     least = tiny_space.count_macs(tiny_space.cheapest())
     with pytest.raises(ValueError, match=rf"target: no architecture .* at most 10 .*; the cheapest has {least:,}"):
         begin(target="10")
     with pytest.raises(ValueError, match="target: expected multiply-accumulates"):
         FPNASSettings(target="much")
+
+
+@pytest.mark.parametrize("name", ["weights_only", "factorised"])
+def test_shares_of_the_training_go_up_to_all_of_it(name):
+    assert getattr(FPNASSettings(**{name: 1.0}), name) == 1
+    with pytest.raises(ValueError, match=f"{name}: expected at most 1, got 1.1"):
+        FPNASSettings(**{name: 1.1})
 
 
 def test_a_step_of_copies_under_codes(tiny_splits):

@@ -51,6 +51,29 @@ def test_shares_and_resources_by_hand(cells, tiny_splits):
     assert method.resources().item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_pressure_presses_the_logits_of_a_step(tiny_space, tiny_splits):
+    """The gradient under pressure is that without, and the pressure times that of the resources."""
+    loop = begin(tiny_space, tiny_splits)
+    method, found = loop.method, []
+    logits = method.relaxation.logits
+    logits.data.normal_(generator=torch.Generator().manual_seed(1))
+    method.resources().backward()
+    expected = 3.0 * logits.grad
+
+    def keep(optimizer, **options):
+        if optimizer is method.optimizers["logits"]:
+            found.append(logits.grad.clone())
+        optimizer.zero_grad()
+
+    loop.do.apply = keep
+    images, labels = next(iter(loop.random_batches(loop.images, torch.Generator().manual_seed(0))))
+    method.optimizers["logits"].zero_grad()
+    for method.pressure in (0.0, 3.0):
+        method.step(images, labels, loop.do)
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(found[1] - found[0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_costs_count_operations_and_multiply_accumulates(tiny_space, tiny_splits):
     method = begin(tiny_space, tiny_splits, operation_cost=2.0, mac_cost=3.0).method
     macs = torch.tensor([[tiny_space.layer_cost(layer, o).macs for o in range(3)] for layer in range(8)]).float()
@@ -97,6 +120,15 @@ def test_stable_architectures_are_results_once_pruning_goes_on(tiny_space, tiny_
     rounds(quiet=1)
     assert method.found == [stable]  # too soon after the last
     assert method.result_space.sets(method.current)[:3] == ((0, 2), (0, 2), (0, 2))
+
+
+def test_of_many_results_some_are_trained_anew_evenly_and_the_last(tiny_space, tiny_splits):
+    method = begin(tiny_space, tiny_splits, results=4).method
+    method.found = [tiny_space.cheapest().with_operation(layer, 1) for layer in range(8)]
+    method.found.append(tiny_space.cheapest())
+    assert method.series == [method.found[index] for index in (2, 4, 6, 8)]
+    method.found = method.found[:4]
+    assert method.series == method.found
 
 
 def test_no_node_loses_all_operations(cells, tiny_space, tiny_splits):

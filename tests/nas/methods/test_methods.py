@@ -372,6 +372,37 @@ def test_a_method_that_cannot_be_made_is_named(tmp_path, tiny_space, tiny_splits
         begin_training(method_class(name).Settings(name=name), tiny_space, tiny_splits, TRAINING)
 
 
+NEEDS_SIZE = """Settings = dataclass(frozen=True, kw_only=True)(
+        type("Needs", (MethodSettings,), {"__annotations__": {"size": int}}))"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("Settings = None", "method: expected Settings of .*mine.py:Mine to be a subclass of MethodSettings, got None"),
+        ("Settings = dict", "to be a subclass of MethodSettings, got <class 'dict'>"),
+        (
+            NEEDS_SIZE,
+            r"method: .*mine.py: cannot be run .TypeError: .*missing 1 required keyword-only argument: 'size'",
+        ),
+        ("def __init__(self, setup, settings): pass", r"mine.py: cannot be run .AttributeError: 'Mine' .*'training'"),
+        ("def refusal(*arguments): return 1 / 0", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
+        ("def selection(self, tools): return 1 / 0", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
+        ("def selection(self, tools): pass", "method: expected selection of .*mine.py:Mine to make a Stage, got None"),
+    ],
+    ids=["no settings", "other settings", "a setting without a default", "no init", "refusal", "selection", "no stage"],
+)
+def test_what_is_wrong_with_a_method_of_ones_own_is_told_before_training(tmp_path, body, message, capsys):
+    heads = ["from dataclasses import dataclass", "from kshot_ext.nas.methods.method import MethodSettings"]
+    heads += ["from kshot_ext.nas.methods.parts.path_method import PathMethod", "class Mine(PathMethod):"]
+    (tmp_path / "mine.py").write_text("\n".join([*heads, f"    {body}"]))
+    (tmp_path / "settings.toml").write_text(MINIATURE)
+    options = {"method": f"{tmp_path}/mine.py:Mine", "out": str(tmp_path / "run")}
+    assert search_command(options, tmp_path / "settings.toml", None) == EXIT_ERROR
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_code_in_python_runs(capsys):
     exec(IN_PYTHON, {})
     assert re.fullmatch(r"loss \d\.\d\d\n", capsys.readouterr().out)

@@ -20,7 +20,7 @@ def test_share_moves_evenly_and_temperature_by_a_constant_factor():
         ({"perturbation": -0.1}, "perturbation: expected at least 0"),
         ({"spread": -1.0}, "spread"),
         ({"fixed_epochs": -1}, "fixed_epochs"),
-        ({"free_share": 1.1}, "free_share: expected"),
+        ({"free_share": 1.1}, "free_share: expected at most 1, got 1.1"),
         ({"free_share_at_start": -0.1}, "free_share_at_start"),
         ({"temperature": 0.0}, "temperature: expected"),
         ({"temperature_at_start": 0.0}, "temperature_at_start"),

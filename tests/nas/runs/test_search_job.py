@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
@@ -249,7 +250,7 @@ def test_no_winner_is_named_where_no_network_gives_numbers(
     ("options", "message"),
     [
         ({"shots": 0}, "command line: shots: expected 1 or more, got 0"),
-        ({"budget": "10"}, "max_macs: no architecture of space nas-bench-macro has at most 10"),
+        ({"budget": "10"}, "limits: no architecture of space nas-bench-macro has at most 10"),
         ({"max_parameters": 10}, "limits: found no architecture"),
         ({"max_latency": 1e-9}, "limits: found no architecture"),
         ({"data": "missing.zip"}, "missing.zip: no such file or folder"),
@@ -328,3 +329,59 @@ def test_a_run_is_not_resumed_with_other_settings(finished: Path, capsys: pytest
     assert search_command({"out": str(finished)}, None, None) == EXIT_ERROR
     assert "exists already" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+SPACE = """
+from torch import nn
+from kshot_ext.nas.spaces.staged_space import Stage, StagedSpace
+
+class Layers(StagedSpace):
+    def __init__(self, *, channels, **options):
+        options = {name: options[name] for name in ("image_shape", "num_classes", "widths")}
+        stages = [Stage(channels, 2, 1)]
+        super().__init__("layers", operations=self.OPERATIONS, stem_channels=channels, stages=stages, **options)
+
+    def stem(self, shape):
+        return nn.Conv2d(1, 4, 1)
+
+    def candidate(self, operation, shape):
+        return nn.Conv2d(4, 4, 3, padding=1) if operation == "convolution" else nn.Identity()
+
+    def head(self, shape):
+        return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+
+class One(Layers):
+    OPERATIONS = ("convolution",)
+
+class Uneven(Layers):
+    OPERATIONS = ("convolution", "skip")
+"""
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> dict[str, object]:
+    """Options of a search among small networks by a method that needs no population."""
+    (tmp_path / "layers.py").write_text(SPACE)
+    (tmp_path / "settings.toml").write_text(SETTINGS.replace("simplex_every = 1", ""))
+    return {"method": "darts-pt", "shots": 1, "epochs": 1, "retrain_epochs": 1, "out": str(tmp_path / "run")}
+
+
+def test_a_space_of_one_network_is_refused_before_training(
+    tmp_path: Path, layers: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = layers | {"space": f"{tmp_path}/layers.py:One", "budget": "100%"}
+    assert search_command(options, tmp_path / "settings.toml", None) == EXIT_ERROR
+    assert "method darts-pt: expected a space of two or more architectures, got layers" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rival_may_cost_far_more_than_the_winner_if_all_others_do(
+    tmp_path: Path, layers: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without convolutions there are 2,816 multiply-accumulates, with one 12,032."""
+    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
+    options = layers | {"space": f"{tmp_path}/layers.py:Uneven", "budget": 3000}
+    assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["winner"]["macs"] == 2816
+    assert results["random"]["macs"] >= 2816 + 9216

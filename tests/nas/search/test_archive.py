@@ -6,7 +6,9 @@ import pytest
 
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.limits import SearchLimits
 
 
@@ -57,10 +59,24 @@ def test_distinct_ones_are_new_legal_and_no_more_than_asked_for(tiny_space, seed
     assert archive.random(0) == []
 
 
+def test_of_equals_the_cheapest_come_first():
+    """Of equal multiply-accumulates those of fewer bit operations."""
+    options = {"image_shape": (1, 8, 8), "num_classes": 3, "channels": 2, "bits": parse_bits("w2a2,w4a4")}
+    space = create_space("nas-bench-macro", **options)
+    archive = Archive(lambda a: Scores(0.5, 1.0), space, SearchLimits())
+    [few, many] = (space.operations(0).index(f"mb3_k3@{bits}") for bits in ("w2a2", "w4a4"))
+    cheapest = space.cheapest()
+    ordered = [cheapest, cheapest.with_operation(0, few), cheapest.with_operation(0, many), space.largest()]
+    archive.evaluate([ordered[2], ordered[3], ordered[0], ordered[1]])
+    assert [result.architecture for result in archive.best_first()] == ordered
+    assert archive[ordered[1]].macs == archive[ordered[2]].macs
+
+
 def test_its_generator_decides_what_is_random_and_goes_on(tiny_space, seeded):
     one, other = (Archive(evaluate, tiny_space, SearchLimits(), seeded(seed)) for seed in (4, 5))
     assert one.random(3) != other.random(3)
     one.evaluate(one.random(3))
+    other.evaluate(other.random(2))
     other.load_state_dict(one.state_dict())
     assert other.history == one.history
     assert other.random(3) == one.random(3)

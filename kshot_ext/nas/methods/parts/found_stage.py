@@ -30,7 +30,7 @@ class Found:
 
     def score(self) -> None:
         """Evaluates them."""
-        archive, found = self.archive, list(dict.fromkeys(self._find()))
+        archive, found = self.archive, self._find()
         within = [architecture for architecture in found if archive.limits.admit(archive.space, architecture)]
         if not within:
             cheapest = min(found, key=archive.space.count_macs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 
 
@@ -34,6 +35,16 @@ def test_only_what_is_within_the_limits_counts(tiny_space):
     stage.step(lambda position: None)
     [repaired] = stage.selection.architectures
     assert tiny_space.count_macs(repaired) <= (least + most) // 2
+
+
+def test_where_none_is_within_the_limits_the_cheapest_is_changed(tiny_space):
+    """Its last layers are the cheapest there are, so nothing there need change; the other one's are not."""
+    cheaper, largest = Architecture((2, 2, 2, 2, 0, 0, 0, 0)), tiny_space.largest()
+    stage = made(tiny_space, [largest, cheaper], tiny_space.count_macs(cheaper) - 1)
+    stage.step(lambda position: None)
+    [repaired] = stage.selection.architectures
+    assert repaired.operations[4:] == (0, 0, 0, 0)
+    assert sum(a != b for a, b in zip(repaired.operations, cheaper.operations)) == 1
 
 
 def test_it_goes_on_from_its_state(tiny_space):
