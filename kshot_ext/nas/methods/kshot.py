@@ -39,7 +39,6 @@ class KShot(PathMethod[KShotSettings]):
         super().__init__(setup, settings)
         self._first_trained = self._warm_up_steps + setup.codes.fixed_epochs * setup.steps_per_epoch
         num_simplex_steps = sum(map(self._has_simplex_step, range(setup.num_steps)))
-        self.needs_held_out = num_simplex_steps > 0
         self.simplex_training = SimplexTraining(
             self.supernet,
             self.simplex_net,
@@ -48,6 +47,7 @@ class KShot(PathMethod[KShotSettings]):
             self.own_generator,
             setup.training.label_smoothing,
         )
+        self.needs_held_out = num_simplex_steps > 0 and self.simplex_training.objective.needs_images
         self._simplex_losses: list[float] = []  # of the epoch
 
     @classmethod

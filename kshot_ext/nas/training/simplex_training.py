@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from kshot_ext.nas.checks import check_at_least, check_one_of
+from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -28,8 +29,9 @@ class SimplexSettings:
     """How the simplex-net is trained.
 
     Args:
-        simplex_objective: what simplex steps make small: ``loss``, ``relative``, ``ranking``, ``agreement`` or
-            ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`.
+        simplex_objective: what simplex steps make small: ``loss``, as published, ``relative``, ``ranking``,
+            ``agreement`` or ``balance``, see :mod:`kshot_ext.nas.training.simplex_objectives`; leave it out for
+            ``loss`` where codes start equal, and elsewhere for ``balance``, which costs nothing.
         simplex_learning_rate: of the simplex-net's Adam, at its first step.
         simplex_rate_at_end: share of it that is left at the end of half a cosine; 1 keeps the rate as it is.
         simplex_every: dictionary steps between two simplex steps.
@@ -39,23 +41,33 @@ class SimplexSettings:
         ValueError: if a value is out of range.
     """
 
-    simplex_objective: str = "loss"
+    simplex_objective: str | None = None
     simplex_learning_rate: float = 3e-3
     simplex_rate_at_end: float = 1.0
     simplex_every: int = 8
     paths_per_simplex_step: int = 4
 
     def __post_init__(self) -> None:
-        check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
         check_at_least("simplex_learning_rate", self.simplex_learning_rate, 0)
         check_at_least("simplex_rate_at_end", self.simplex_rate_at_end, 0, 1)
         check_at_least("simplex_every", self.simplex_every, 1)
         check_at_least("paths_per_simplex_step", self.paths_per_simplex_step, 1)
+        if self.simplex_objective is None:
+            return
+        check_one_of("simplex_objective", self.simplex_objective, SIMPLEX_OBJECTIVES)
         if SIMPLEX_OBJECTIVES[self.simplex_objective].compares_paths and self.paths_per_simplex_step < 2:
             raise ValueError(
                 f"paths_per_simplex_step: expected at least 2, since the simplex_objective {self.simplex_objective!r} "
                 f"compares paths, got {self.paths_per_simplex_step}"
             )
+
+    def objective(self, codes: CodeSettings) -> str:
+        """The name of the objective of a simplex-net whose codes start so.
+
+        No objective was measured to add to a start by structure (docs/ranking.md), so there it is the cheapest one that
+        is taken. Codes that start equal part by the loss only.
+        """
+        return self.simplex_objective or ("loss" if codes.starts_equal else "balance")
 
 
 class SimplexTraining:
@@ -63,7 +75,7 @@ class SimplexTraining:
 
         objective + balance * imbalance + width_separation * width mismatch
 
-    where the objective is what ``simplex_objective`` says, by default the mean cross-entropy of a few paths.
+    where the objective is what ``simplex_objective`` says; as published, the mean cross-entropy of a few paths.
 
     Args:
         supernet: gives the cross-entropies; its weights stay as they are.
@@ -91,9 +103,10 @@ class SimplexTraining:
         self.settings = settings
         self.generator = generator
         self.label_smoothing = label_smoothing
-        self.objective = SIMPLEX_OBJECTIVES[settings.simplex_objective]()
+        objective = settings.objective(simplex_net.settings)
+        self.objective = SIMPLEX_OBJECTIVES[objective]()
         if num_steps and not self.objective.parts_equal_codes:
-            _check_codes_differ(simplex_net, settings.simplex_objective)
+            _check_codes_differ(simplex_net, objective)
         rate = settings.simplex_learning_rate
         self.optimizer = torch.optim.Adam(simplex_net.parameters(), lr=rate)
         self.schedule = CosineAnnealingLR(

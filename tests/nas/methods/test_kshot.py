@@ -11,6 +11,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.supernet import path_loss
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.settings import TrainingSettings
+from kshot_ext.nas.training.simplex_objectives import BalanceAlone, MeanLoss
 from kshot_ext.nn import KShotConv2d
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, warmup_epochs=1, held_out_share=0.25)
@@ -90,7 +91,7 @@ def test_codes_stay_fixed_for_the_first_epochs_and_their_free_share_grows(make_t
     codes = CodeSettings(
         start="cost", spread=2.0, fixed_epochs=1, free_share_at_start=0.0, free_share=0.5, temperature_at_start=4.0
     )
-    trainer = make_trainer(codes=codes)
+    trainer = make_trainer(codes=codes, simplex_objective="loss")
     start = {name: p.detach().clone() for name, p in trainer.method.simplex_net.named_parameters()}
     reports = [trainer.train_epoch()]
     assert reports[0].numbers["code_distance"] == 0
@@ -105,6 +106,21 @@ def test_codes_stay_fixed_for_the_first_epochs_and_their_free_share_grows(make_t
     distances = [report.numbers["code_distance"] for report in reports]
     assert distances == sorted(distances)
     assert distances[1] > 0
+
+
+def test_where_no_objective_is_named_codes_that_start_equal_get_the_loss_and_others_what_costs_nothing(make_trainer):
+    few = dataclasses.replace(SETTINGS, held_out_share=0.02)  # no image at all
+    assert isinstance(make_trainer().method.simplex_training.objective, MeanLoss)
+    with pytest.raises(ValueError, match="held_out_share: expected at least 2"):
+        make_trainer(settings=few)
+    trainer = make_trainer(settings=few, codes=CodeSettings(start="cost", spread=1.0))
+    assert isinstance(trainer.method.simplex_training.objective, BalanceAlone)
+    start = weights_of(trainer.method.simplex_net)
+    reports = [trainer.train_epoch() for _ in range(2)]
+    assert not any("simplex_loss" in report.numbers for report in reports)
+    assert not equal(start, weights_of(trainer.method.simplex_net))  # the penalties are there all the same
+    with pytest.raises(ValueError, match="held_out_share: expected at least 2"):
+        make_trainer(settings=few, codes=CodeSettings(start="cost", spread=1.0), simplex_objective="loss")
 
 
 def test_warm_up_has_equal_codes_whatever_the_simplex_net_says(make_trainer):
@@ -258,7 +274,11 @@ def test_a_seed_draws_the_same_paths_and_batches_for_every_number_of_shots_and_f
     one, without_steps = drawn(1)
     assert without_steps == [True, True, True]  # one copy has one code, and nothing to train
     many, without_steps = drawn(
-        3, CodeSettings(per_layer=True, start="cost", spread=1.0), simplex_every=1, paths_per_simplex_step=3
+        3,
+        CodeSettings(per_layer=True, start="cost", spread=1.0),
+        simplex_objective="loss",
+        simplex_every=1,
+        paths_per_simplex_step=3,
     )
     assert without_steps == [True, False, False]
     assert one == many

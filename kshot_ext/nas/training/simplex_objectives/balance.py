@@ -16,6 +16,7 @@ class BalanceAlone(SimplexObjective):
     pass.
     """
 
+    needs_images = False
     parts_equal_codes = False
 
     def backward(self, paths: Sequence[Architecture], batches: Iterator[Batch], tools: StepTools) -> None:

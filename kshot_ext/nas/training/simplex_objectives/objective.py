@@ -49,12 +49,14 @@ class SimplexObjective(ABC):
 
     Attributes:
         compares_paths: whether a step needs at least two of them.
+        needs_images: whether a step looks at images, which are then held out for it.
         seen: what it has gathered by :meth:`remember`, float64; None before the first time.
         parts_equal_codes: whether its gradient can part codes that are all alike. One that looks at codes in a way
             that does not care which copy is which cannot: there its gradient is the same for all copies.
     """
 
     compares_paths: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = True
     parts_equal_codes: ClassVar[bool] = True
 
     def __init__(self) -> None:
