@@ -272,7 +272,7 @@ def test_first_use_may_be_inside_a_trace(fresh_and_loadable: ModuleType) -> None
         return input + int(fresh_and_loadable.native())
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated")
         traced = torch.jit.trace(look, torch.zeros(1))
     assert traced(torch.zeros(1)).item() == 1
     assert "kshot_ext" not in str(traced.graph)

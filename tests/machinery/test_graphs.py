@@ -26,7 +26,8 @@ def saved(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 def jit_traced(model: nn.Module) -> Callable[[Tensor], Tensor]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # checks compare sizes
         return saved(torch.jit.trace(model, images()))
 
 
@@ -138,7 +139,7 @@ def test_set_code_in_a_compiled_function() -> None:
 
 def test_scripting_takes_merged_models() -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*`torch.jit.* is deprecated")
         model = converted()
         scripted = torch.jit.script(kshot_ext.merge(model))
         with pytest.raises(RuntimeError, match=r"cannot compile a KShot\w+: script kshot_ext.merge\(model, code\)"):
