@@ -72,7 +72,7 @@ Space = Annotated[
     str | None,
     typer.Option(
         help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
-        "groupable, or FILE.py:CLASS, one of your own."
+        "groupable, split-attention, or FILE.py:CLASS, one of your own."
     ),
 ]
 Method = Annotated[

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from kshot_ext import backend
 from kshot_ext.cli import app
+from kshot_ext.nas.spaces import space_names
 
 COMMAND = [sys.executable, "-c", "from kshot_ext.cli import main; main()", "search"]
 
@@ -56,16 +57,25 @@ def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("search", "data space widths shots epochs seed budget truth device out config resume"),
-        ("rank", "data truth space shots epochs seed architectures checkpoints device results out config resume"),
-        ("analyse", "space"),
-        ("compare", "out"),
+        ("search", "data space method widths shots epochs seed budget truth device out config resume"),
+        (
+            "rank",
+            "data truth space method shots epochs seed architectures checkpoints device results out config resume",
+        ),
+        ("analyse", "space method"),
+        ("compare", "out method"),
     ],
 )
 def test_the_help_names_every_option(command: str, options: str) -> None:
     text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
     for option in options.split():
         assert f"--{option}" in text
+
+
+def test_the_help_names_every_space() -> None:
+    text = CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "400", "TERM": "dumb"}).output
+    [line] = [line for line in text.splitlines() if "--space" in line]
+    assert all(f" {name}," in line.replace(" (default)", "") for name in space_names())
 
 
 @pytest.mark.parametrize("arguments", [["rank", "--epochs", "1"], ["analyse", "none"], ["compare", "none", "none"]])
