@@ -327,11 +327,15 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
     out: Annotated[Path | None, typer.Option(help="Page to write; default: compare-, then the runs' names.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE.py:CLASS, if a run's method is one of your own: this runs the file; once for each."),
+    ] = None,
 ) -> None:
     """Show two runs side by side: settings that differ, results, numbers over time."""
     from kshot_ext.nas.commands.compare import compare_command
 
-    raise typer.Exit(compare_command(first, second, out))
+    raise typer.Exit(compare_command(first, second, out, method or ()))
 
 
 def _text(path: Path | None) -> str | None:

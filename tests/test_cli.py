@@ -57,10 +57,13 @@ def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("search", "data space widths shots epochs seed budget truth device out config resume"),
-        ("rank", "data truth space shots epochs seed architectures checkpoints device results out config resume"),
-        ("analyse", "space"),
-        ("compare", "out"),
+        ("search", "data space method widths shots epochs seed budget truth device out config resume"),
+        (
+            "rank",
+            "data truth space method shots epochs seed architectures checkpoints device results out config resume",
+        ),
+        ("analyse", "space method"),
+        ("compare", "out method"),
     ],
 )
 def test_the_help_names_every_option(command: str, options: str) -> None:

@@ -81,11 +81,11 @@ MUTANTS = (
         "Going back to a state leaves what was evaluated since.",
     ),
     Mutant(
-        "no_rival_beyond_twice_the_cost",
-        "kshot_ext/nas/runs/search_job.py",
-        "0.5, 1.0, math.inf)",
-        "0.5, 1.0)",
-        ("tests/nas/runs/test_search_job.py", "-k", "rival"),
-        "A search ends in an error after all training, where all networks but the winner cost far more.",
+        "rival_of_any_cost",
+        "kshot_ext/nas/spaces/sampling.py",
+        "        if difference < least:",
+        "        if nearest is None:",
+        ("tests/nas/spaces/test_sampling.py",),
+        "Where no random network costs about as much as the winner, the first one is its rival.",
     ),
 )

@@ -14,17 +14,19 @@ from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_
 from kshot_ext.nas.files import check_can_write, is_there, write_text
 from kshot_ext.nas.findings import Curve
 from kshot_ext.nas.messages import file_name, visible
+from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.reporting import page
 from kshot_ext.nas.reporting.comparison import Comparison, compare_runs
 from kshot_ext.nas.reporting.page import Picture
 
 
-def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
+def compare_command(first: Path, second: Path, out: Path | None = None, own_methods: Sequence[str] = ()) -> int:
     """Compare two runs; writes a page and prints tables.
 
     Args:
         first, second: run folders.
         out: HTML file to write, which must not exist; None for one of the runs' names in the working directory.
+        own_methods: ``FILE.py:CLASS`` of runs whose method is one of the user's own; this runs the file.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
@@ -32,6 +34,8 @@ def compare_command(first: Path, second: Path, out: Path | None = None) -> int:
 
     def body(console: Console) -> None:
         with users_errors("matplotlib"):
+            for method in own_methods:
+                allow_own_method(method)
             comparison = compare_runs(first, second)
         runs = (file_name(run.resolve().name) for run in (first, second))
         file = out or Path(f"compare-{'-'.join(runs)}.html")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,12 +17,15 @@ from kshot_ext.nas.findings import MethodFigure
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import PathMethod, weight_optimizer
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.networks.inherited_ensembles import InheritedEnsembles
 from kshot_ext.nas.networks.supernet import Supernet
+from kshot_ext.nas.search.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.ensembles import EnsembleSpace
+from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.optimization import Tally
@@ -174,6 +177,13 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         found = [value / do.processes.size for value in do.processes.summed(found)]
         return tuple(self._by_operation(ensembles, found[number::2]) for number in range(2))
 
+    def selection(self, tools: SelectionTools) -> KeptSearch:
+        return KeptSearch(tools.archive, tools.settings)
+
+    def selected(self, stage: KeptSearch) -> Selection:
+        stage.make_room()  # what is searched for besides, such as a rival, comes from the same space
+        return super().selected(stage)
+
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "kept": [list(operations) for operations in self.ensembles.kept]}
 
@@ -220,6 +230,30 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
                     if any(member.operations[layer] == operation for member in members):
                         values_with_it.append(value)
         return {choice: sum(with_it) / len(with_it) for choice, with_it in found.items()}
+
+
+class KeptSearch(SearchStage):
+    """Searches ensembles of the operations that are kept.
+
+    Training does not know the limits of a run. Where too few ensembles of what it has kept are within them, all layers
+    get operations back, the cheapest ones first.
+    """
+
+    def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
+        self.make_room()
+        return {**super().step(on_move), "kept_operations": sum(map(len, self.work.archive.space.kept))}
+
+    def make_room(self) -> None:
+        """Gives back what is needed; the same whenever it is asked for after the training."""
+        archive, population = self.work.archive, self.work.settings.population
+        while True:
+            try:
+                random_architectures(archive.space, archive.limits, population, torch.Generator().manual_seed(0))
+            except ValueError:
+                if archive.space.give_back():
+                    continue
+                raise
+            return
 
 
 Judgement = Mapping[tuple[int, int], float]

@@ -11,7 +11,8 @@ from kshot_ext.nas.drawing import is_finite
 from kshot_ext.nas.files import is_there, read_json
 from kshot_ext.nas.findings import Curve, Number
 from kshot_ext.nas.messages import in_shell, notice, one_line, visible
-from kshot_ext.nas.methods import METHODS
+from kshot_ext.nas.methods import METHODS, method_class
+from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
@@ -81,11 +82,12 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     if names[0] == names[1]:
         names = f"{names[0]} (first)", f"{names[1]} (second)"
     settings = [_described(record) for record in records]
+    methods = [*METHODS.values(), *(method_class(record.settings.method.name) for record in records)]
     return Comparison(
         names=names,
         settings={name: pair for name, pair in _side_by_side(*settings).items() if pair[0] != pair[1]},
-        results=_side_by_side(*map(_results, records)),
-        curves=_curves(dict(zip(names, records))),
+        results=_side_by_side(*(_results(record, methods) for record in records)),
+        curves=_curves(dict(zip(names, records)), methods),
     )
 
 
@@ -106,7 +108,9 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
 
 
-def _results(record: RunRecord) -> dict[str, Any]:
+def _results(record: RunRecord, methods: Sequence[type[Method]]) -> dict[str, Any]:
+    """The main numbers, and what methods tell of their own; a file knows which of it is there."""
+    told = dict.fromkeys(number for method in methods for number in method.numbers)
     results: dict[str, Any] = {}
     for file, names in _RESULTS.items():
         path = record.path / file
@@ -118,19 +122,14 @@ def _results(record: RunRecord) -> dict[str, Any]:
                     raise ValueError("of another run")
                 numbers = flatten(content)
                 results |= {title: _checked(numbers.get(name), Number(name, title)) for name, title in names.items()}
-                told = (number for number in _told_by_methods() if number.name in numbers)
-                results |= {number.title: _checked(numbers[number.name], number) for number in told}
+                there = (number for number in told if number.name in numbers)
+                results |= {number.title: _checked(numbers[number.name], number) for number in there}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: damaged results ({one_line(error)}); the command that made them makes them again: "
                 f"kshot-ext {record.card.command} --resume {in_shell(record.path)}"
             ) from error
     return results
-
-
-def _told_by_methods() -> tuple[Number, ...]:
-    """What methods tell of their own; a file knows which of it is there, whatever method its run names."""
-    return tuple(dict.fromkeys(number for method in METHODS.values() for number in method.numbers))
 
 
 def _checked(value: Any, number: Number) -> int | float | str | None:
@@ -142,8 +141,10 @@ def _checked(value: Any, number: Number) -> int | float | str | None:
     return value
 
 
-def _curves(records: Mapping[str, RunRecord]) -> dict[Curve, dict[str, list[tuple[float, float]]]]:
-    of_methods = (curve for method in METHODS.values() for curve in method.curves)
+def _curves(
+    records: Mapping[str, RunRecord], methods: Sequence[type[Method]]
+) -> dict[Curve, dict[str, list[tuple[float, float]]]]:
+    of_methods = (curve for method in methods for curve in method.curves)
     curves: dict[Curve, dict[str, list[tuple[float, float]]]] = {
         curve: {} for curve in dict.fromkeys([_CURVES[0], *of_methods, *_CURVES[1:]])
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 
 from torch import nn
 
@@ -27,12 +25,12 @@ from kshot_ext.nas.search.latency_table import LatencyTable
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
-from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
+from kshot_ext.nas.spaces.sampling import random_architecture_near
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import NetworkTrainer
 
-_RIVAL_TOLERANCES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, math.inf)
+_RIVAL_TOLERANCE = 0.02
 
 
 class SearchJob(SupernetJob[RunSettings]):
@@ -152,12 +150,7 @@ class SearchJob(SupernetJob[RunSettings]):
         costs = space.cost(winner)
         cost = "bit_operations" if costs.bit_operations else "macs"
         amount = getattr(costs, cost)
-        generator = self.generator("rival")
-        *near, widest = _RIVAL_TOLERANCES
-        for tolerance in near:
-            with suppress(ValueError):  # Nothing so near; look further away.
-                return random_architecture_of_equal_budget(space, amount, tolerance, generator, {winner}, cost)
-        return random_architecture_of_equal_budget(space, amount, widest, generator, {winner}, cost)
+        return random_architecture_near(space, amount, _RIVAL_TOLERANCE, self.generator("rival"), {winner}, cost)
 
     def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
         generator = self.generator(f"retraining of {title}")

@@ -85,6 +85,17 @@ class EnsembleSpace(SearchSpace):
                 raise ValueError(f"kept[{layer}]: expected one or more of {list(legal)}, got {list(operations)}")
         self.kept = [tuple(sorted(set(operations))) for operations in kept]
 
+    def give_back(self) -> bool:
+        """Lets each layer choose again from the cheapest operation that it has lost; whether any had lost one."""
+        kept = []
+        for layer, left in enumerate(self.kept):
+            lost = set(range(len(self.space.operations(layer)))) - set(left)
+            cheapest = sorted(lost, key=lambda o, layer=layer: self.space.layer_cost(layer, o).macs)[:1]
+            kept.append((*left, *cheapest))
+        grown = sum(map(len, kept)) > sum(map(len, self.kept))
+        self.keep(kept)
+        return grown
+
     def trunk(self, architecture: Architecture) -> int:
         """How many layers all members share."""
         return architecture.operations[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -55,7 +56,7 @@ def random_architecture_of_equal_budget(
     Args:
         space: the space to draw from.
         amount: cost to come near to.
-        tolerance: largest accepted difference, as a share of ``amount``, e.g. 0.05; infinity for any.
+        tolerance: largest accepted difference, as a share of ``amount``, e.g. 0.05.
         generator: source of the random choices.
         exclude: architectures not wanted, such as the search result itself.
         cost: which cost, a field of :class:`kshot_ext.nas.spaces.counting.Cost`.
@@ -63,18 +64,43 @@ def random_architecture_of_equal_budget(
     Raises:
         ValueError: if no such architecture turned up; the message tells the nearest count that did.
     """
-    nearest: int | None = None
+    nearest = random_architecture_near(space, amount, tolerance, generator, exclude, cost)
+    count = getattr(space.cost(nearest), cost)
+    if abs(count - amount) > tolerance * amount:
+        raise ValueError(
+            f"found no architecture of space {space.name} with {amount:,} {COST_TITLES[cost]} give or take "
+            f"{tolerance:.1%} in {_TRIES_FOR_EQUAL_BUDGET} random tries; the nearest has {count:,}: raise the tolerance"
+        )
+    return nearest
+
+
+def random_architecture_near(
+    space: SearchSpace,
+    amount: int,
+    tolerance: float,
+    generator: torch.Generator,
+    exclude: Collection[Architecture] = (),
+    cost: str = "macs",
+) -> Architecture:
+    """The same, but where none of so equal cost turns up, the one of the nearest cost that did.
+
+    Raises:
+        ValueError: if there is no other architecture than those excluded.
+    """
+    nearest: Architecture | None = None
+    least = math.inf
     for _ in range(_TRIES_FOR_EQUAL_BUDGET):
         architecture = space.sample(generator)
         if architecture in exclude:
             continue
-        count = getattr(space.cost(architecture), cost)
-        if abs(count - amount) <= tolerance * max(amount, 1):
-            return architecture
-        if nearest is None or abs(count - amount) < abs(nearest - amount):
-            nearest = count
-    raise ValueError(
-        f"found no architecture of space {space.name} with {amount:,} {COST_TITLES[cost]} give or take "
-        f"{tolerance:.1%} in {_TRIES_FOR_EQUAL_BUDGET} random tries; the nearest has "
-        f"{'none' if nearest is None else f'{nearest:,}'}: raise the tolerance"
-    )
+        difference = abs(getattr(space.cost(architecture), cost) - amount)
+        if difference < least:
+            nearest, least = architecture, difference
+        if least <= tolerance * amount:
+            return nearest
+    if nearest is None:
+        raise ValueError(
+            f"found no other architecture of space {space.name} than the {len(exclude)} excluded in "
+            f"{_TRIES_FOR_EQUAL_BUDGET} random tries"
+        )
+    return nearest

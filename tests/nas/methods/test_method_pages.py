@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kshot_ext.nas.methods import METHODS
-from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 
 DOCS = Path(__file__).parents[3] / "docs"
 ROW = re.compile(r"^\| (`.*?) \| (.*?) \| (.*) \|$", flags=re.MULTILINE)
@@ -76,6 +76,15 @@ def test_a_page_has_what_every_page_has(name):
     [authors] = re.findall(r"^\w+", METHODS[name].paper)
     assert authors in page
     assert f"(methods/{name}.md)" in (DOCS / "methods.md").read_text()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_settings_files_of_a_page_are_settings_of_its_method(name, tmp_path):
+    for number, table in enumerate(re.findall(r"```toml\n(.*?)```", page_of(name), flags=re.DOTALL)):
+        (tmp_path / f"{number}.toml").write_text(table)
+        settings = gather_settings(RunSettings(), tmp_path / f"{number}.toml", {})
+        assert settings.method.name == name
+        assert METHODS[name].refusal(settings.method, settings.training, 1, settings.codes) is None
 
 
 def test_defaults_are_read_as_they_are_written():

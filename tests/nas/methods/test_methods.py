@@ -15,18 +15,21 @@ import torch
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
-from kshot_ext.nas import drawing
+from kshot_ext.nas import drawing, methods
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.findings import Curve
 from kshot_ext.nas.methods import METHODS, allow_own_method, begin_training, method_class
 from kshot_ext.nas.methods.kshot import KShotSettings
+from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.own_classes import load_own
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
 from kshot_ext.nas.search.archive import Archive
 from kshot_ext.nas.search.generations import SearchSettings
@@ -297,11 +300,20 @@ def test_a_method_of_ones_own_takes_less_than_60_lines():
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_command_searches_with_a_method_of_ones_own(own, tmp_path, capsys):
+def test_the_commands_search_and_compare_with_a_method_of_ones_own(own, tmp_path, monkeypatch, capsys):
     assert f"--method {own}" in PAGE
     assert search_command({"method": own, "out": "run"}, tmp_path / "miniature.toml", None) == EXIT_DONE
     assert search_command({"method": own}, None, tmp_path / "run") == EXIT_DONE
-    capsys.readouterr()
+    monkeypatch.setattr(methods, "_own", {})  # as in another process
+    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")
+    assert compare_command(tmp_path / "run", tmp_path / "run") == EXIT_ERROR
+    assert f"expected --method {tmp_path}/{own} on the command line" in capsys.readouterr().err
+    kind = load_own(f"{tmp_path}/{own}", "method", Method)
+    kind.curves = (Curve("supernet", "accuracy", "How often it is right", "share"),)
+    monkeypatch.setattr(methods, "load_own", lambda *named: kind)
+    command = ["compare", str(tmp_path / "run"), str(tmp_path / "run"), "--out", "page.html", "--method", own]
+    assert CliRunner().invoke(app, command).exit_code == EXIT_DONE
+    assert "How often it is right" in Path("page.html").read_text()
 
 
 def test_a_method_of_ones_own_draws_the_best_path(own, tiny_space, tiny_splits):
@@ -331,7 +343,11 @@ def test_neither_a_settings_file_nor_a_run_folder_can_run_a_method(tmp_path, mon
     run = open_run(tmp_path, tiny_splits)
     settings = run / "settings.toml"
     settings.write_text(settings.read_text().replace('name = "kshot"', f'name = "{tmp_path}/hostile.py:Method"'))
-    for command in (lambda: search_command({}, None, run), lambda: analyse_command(run)):
+    for command in (
+        lambda: search_command({}, None, run),
+        lambda: analyse_command(run),
+        lambda: compare_command(run, run, tmp_path / "page.html"),
+    ):
         assert command() == EXIT_ERROR
         assert f"expected --method {tmp_path}/hostile.py:Method" in capsys.readouterr().err
     assert not Path("executed").exists()

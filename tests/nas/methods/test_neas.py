@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -11,12 +12,17 @@ from torch.nn import functional as F
 
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.neas import EnsembleSettings, _ranks, disagreement
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
+from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs import supernet_job
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.search.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, held_out_share=0.25)
@@ -171,6 +177,42 @@ def test_the_space_shrinks_over_the_training_and_to_no_less_than_is_to_be_kept(b
             assert all(operation in legal for operation, legal in zip(member.operations, before))
     assert kept == [24, 21, 18, 18, 16, 16]  # after epochs 1.5, 3, 4.5: 24 - 8/3, 24 - 16/3, 24 - 8
     assert [len(operations) for operations in loop.method.ensembles.kept] == [2] * 8
+
+
+@pytest.mark.parametrize(
+    ("left", "is_limited", "searched"), [((1, 2), False, (1, 2)), ((1, 2), True, (0, 1, 2)), ((2,), False, (0, 2))]
+)
+def test_the_search_gets_back_what_its_limits_and_its_population_need(begin, seeded, left, is_limited, searched):
+    """Of one operation a layer there are nine ensembles, by their trunks; a population has twelve."""
+    method = begin().method
+    ensembles, everything = method.ensembles, [(0, 1, 2)] * 8
+    ensembles.keep([left] * 8)
+    limits = SearchLimits(ensembles.count_macs(ensembles.cheapest()) - 1 if is_limited else None)
+
+    def after_training():
+        ensembles.keep(everything)
+        archive = Archive(lambda path: Scores(0.5, float(sum(path.operations))), ensembles, limits, seeded(0))
+        settings = SearchSettings(population=12, generations=3)
+        stage = method.selection(SelectionTools(archive=archive, settings=settings, loop=None))
+        ensembles.keep([left] * 8)
+        return stage
+
+    whole = after_training()
+    whole.step(lambda position: None)
+    state = copy.deepcopy(whole.work.state_dict())
+    while whole.done < whole.total:
+        numbers = whole.step(lambda position: None)
+    assert numbers["kept_operations"] == 8 * len(searched)
+    assert all(limits.admit(ensembles, result.architecture) for result in whole.work.archive.history)
+    resumed = after_training()
+    resumed.work.load_state_dict(state)
+    while resumed.done < resumed.total:
+        resumed.step(lambda position: None)
+    assert resumed.work.archive.history == whole.work.archive.history
+    ended = after_training()
+    ended.work.load_state_dict(whole.work.state_dict())
+    assert method.selected(ended) == method.selected(whole)
+    assert ensembles.kept == [searched] * 8
 
 
 def test_all_is_kept_without_shrinking(begin, tiny_splits):

@@ -384,4 +384,4 @@ def test_a_rival_may_cost_far_more_than_the_winner_if_all_others_do(
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["winner"]["macs"] == 2816
-    assert results["random"]["macs"] >= 2816 + 9216
+    assert results["random"]["macs"] == 2816 + 9216  # the nearest

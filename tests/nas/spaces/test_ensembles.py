@@ -85,6 +85,16 @@ def test_operations_that_are_not_kept_give_way(seeded):
             ensembles.keep(kept)
 
 
+def test_layers_get_their_cheapest_lost_operations_back():
+    ensembles = EnsembleSpace(space_of(), 2)
+    ensembles.keep([(2,), (0, 2), (0, 1, 2), (0,)] + [(0, 1, 2)] * 4)
+    assert ensembles.give_back()
+    assert ensembles.kept[:4] == [(0, 2), (0, 1, 2), (0, 1, 2), (0, 1)]
+    assert ensembles.give_back()
+    assert ensembles.kept == [(0, 1, 2)] * 8
+    assert not ensembles.give_back()
+
+
 def test_costs_lie_between_the_cheapest_and_the_largest(seeded):
     space = space_of()
     ensembles, generator = EnsembleSpace(space, 2), seeded(0)

@@ -3,7 +3,11 @@ import pytest
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.limits import SearchLimits
-from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget, random_architectures
+from kshot_ext.nas.spaces.sampling import (
+    random_architecture_near,
+    random_architecture_of_equal_budget,
+    random_architectures,
+)
 
 
 def test_architectures_differ_and_meet_the_budget(tiny_space, seeded):
@@ -33,6 +37,17 @@ def test_impossible_budget_names_the_nearest(tiny_space, seeded, monkeypatch):
     monkeypatch.setattr("kshot_ext.nas.spaces.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
     with pytest.raises(ValueError, match=r"in 50 random tries; the nearest has \d"):
         random_architecture_of_equal_budget(tiny_space, 10**9, 0.01, seeded(0))
+
+
+def test_without_an_equal_budget_the_nearest_comes_near(tiny_space, seeded, monkeypatch):
+    monkeypatch.setattr("kshot_ext.nas.spaces.sampling._TRIES_FOR_EQUAL_BUDGET", 50)
+    generator = seeded(0)
+    drawn = [tiny_space.sample(generator) for _ in range(50)]
+    near = random_architecture_near(tiny_space, 10**9, 0.02, seeded(0))
+    assert near == max(drawn, key=tiny_space.count_macs) != drawn[0]
+    monkeypatch.setattr("kshot_ext.nas.spaces.sampling._TRIES_FOR_EQUAL_BUDGET", 1)
+    with pytest.raises(ValueError, match="no other architecture of space nas-bench-macro than the 1 excluded"):
+        random_architecture_near(tiny_space, 10**9, 0.02, seeded(0), exclude=[drawn[0]])
 
 
 def test_equal_budget_may_be_one_of_bit_operations(seeded):

@@ -26,8 +26,8 @@ class OperationDistribution(nn.Module):
         >>> from kshot_ext.nas.spaces import create_space
         >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=10)
         >>> distribution = OperationDistribution(space, torch.Generator().manual_seed(0), spread=0.0)
-        >>> round(1 / distribution.log_probability(space.cheapest()).exp().item()) == 3**8
-        True
+        >>> [round(share, 4) for share in distribution.probabilities()[0].tolist()]
+        [0.3333, 0.3333, 0.3333]
     """
 
     def __init__(self, space: SearchSpace, generator: torch.Generator, spread: float) -> None:
@@ -39,11 +39,6 @@ class OperationDistribution(nn.Module):
     def probabilities(self) -> list[Tensor]:
         """Of the operations of each layer, float32 ``[number of them]``, differentiable in the logits."""
         return [logits.softmax(dim=0) for logits in self.logits]
-
-    def log_probability(self, architecture: Architecture) -> Tensor:
-        """The logarithm of ``p(a)`` without its widths, a float64 number, differentiable in the logits."""
-        rows = (logits.double().log_softmax(dim=0) for logits in self.logits)
-        return sum(row[choice] for row, choice in zip(rows, architecture.operations))
 
     @torch.no_grad()
     def entropies(self) -> list[float]:
