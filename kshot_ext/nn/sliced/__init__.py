@@ -11,6 +11,7 @@ Example:
     torch.Size([1, 48, 8, 8])
 """
 
+from kshot_ext.nn.sliced.adoption import AdoptionReport, adopt
 from kshot_ext.nn.sliced.batch_norm import DynamicBatchNorm2d
 from kshot_ext.nn.sliced.channel_sorting import sort_channels
 from kshot_ext.nn.sliced.conv import DynamicConv2d
@@ -22,6 +23,7 @@ from kshot_ext.nn.sliced.squeeze_excite import DynamicSE
 from kshot_ext.nn.sliced.switchable import SwitchableBatchNorm2d
 
 __all__ = [
+    "AdoptionReport",
     "DynamicBatchNorm2d",
     "DynamicConv2d",
     "DynamicGroupConv2d",
@@ -30,5 +32,6 @@ __all__ = [
     "DynamicSE",
     "DynamicSeparableConv2d",
     "SwitchableBatchNorm2d",
+    "adopt",
     "sort_channels",
 ]
