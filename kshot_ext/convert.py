@@ -25,6 +25,7 @@ from kshot_ext.nn.merging import (
     require_values,
 )
 from kshot_ext.nn.mixed import mixed_tensors
+from kshot_ext.nn.narrowing import is_narrowed, swap_layers
 from kshot_ext.nn.obstacles import sort_layers
 from kshot_ext.nn.routed_conv import RoutedConv2d
 from kshot_ext.nn.selection import Selection, left_by_choice
@@ -170,7 +171,8 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     one with the weight that it has in eval mode.
 
     Args:
-        model: a module with K-shot layers, narrow ones (see `kshot_ext.narrow`) included; left untouched.
+        model: a module with K-shot layers, narrow ones (see `kshot_ext.narrow`) included, also those that `narrow` made
+            of sliced layers; left untouched.
         code: `[K]`; default: the code that `kshot_ext.set_code` left in each layer.
 
     Returns:
@@ -190,7 +192,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     """
     originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, KShotModule)}
     routed = any(isinstance(layer, RoutedConv2d) and layer.plain is not None for layer in model.modules())
-    if not originals and not routed:
+    if not originals and not routed and not any(map(is_narrowed, model.modules())):
         raise ValueError(f"{type(model).__name__} holds no K-shot layer to merge")
     for name, layer in originals.items():
         require_plain_form(name, layer)
@@ -228,6 +230,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     for layer in layers.values():
         if isinstance(layer, RoutedConv2d):
             layer.release()
+    merged = swap_layers(merged, lambda _, layer: layer.to_plain() if is_narrowed(layer) else None)
     restore_fast_paths(merged)
     unfuse_modules(merged)
     return merged

@@ -20,9 +20,11 @@ from kshot_ext.ops.dynamic_group_weight import dynamic_group_weight
 from kshot_ext.ops.effective_weight import effective_weight
 from kshot_ext.ops.folded_conv2d import folded_conv2d
 from kshot_ext.ops.gated_conv2d import gated_conv2d
+from kshot_ext.ops.kernel_window import kernel_window
 from kshot_ext.ops.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
 from kshot_ext.ops.kshot_linear import kshot_linear
 from kshot_ext.ops.mix_weights import mix_weights
+from kshot_ext.ops.regrouped_weight import regrouped_weight
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput
 
 __all__ = [
@@ -37,9 +39,11 @@ __all__ = [
     "effective_weight",
     "folded_conv2d",
     "gated_conv2d",
+    "kernel_window",
     "kshot_conv1d",
     "kshot_conv2d",
     "kshot_conv3d",
     "kshot_linear",
     "mix_weights",
+    "regrouped_weight",
 ]

@@ -1,8 +1,6 @@
-"""From a K-shot model to narrower ones that share its weights."""
+"""From a K-shot model, or one of sliced layers, to narrower ones that share its weights."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torch import nn
 
@@ -10,12 +8,13 @@ from kshot_ext.nn import KShotModule
 from kshot_ext.nn.fast_paths import turn_off_fast_paths
 from kshot_ext.nn.fused_form import plain_kind
 from kshot_ext.nn.fusing import fuse_modules
+from kshot_ext.nn.narrowing import Narrowable, swap_layers
 from kshot_ext.nn.obstacles import HOOK_TABLES
 from kshot_ext.nn.quantised import with_bits_of
 
 
 def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
-    """Give a narrower plain model the leading channels of a K-shot model's layers.
+    """Give a narrower plain model the leading channels of a K-shot model's layers, and parts of sliced layers.
 
     Layers are matched by name. Each one uses
 
@@ -23,10 +22,11 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
 
     through the operators' own widths: nothing is copied, and what the narrow model learns, the wide one has learnt.
     `kshot_ext.merge` makes truly narrow layers of it. Where a plain layer has bits (`nn.QuantisedConv2d`), the
-    narrow one computes with as many, whether the wide one has others or none.
+    narrow one computes with as many, whether the wide one has others or none. Sliced layers (`kshot_ext.nn.sliced`,
+    `nn.GatedConv2d`) also give the kernel size and groups of the plain layer, where they have them.
 
     Args:
-        model: a module with K-shot layers; left untouched.
+        model: a module with K-shot or sliced layers; left untouched.
         plain: the same network with at most as many channels in every layer. It is best made under
             `torch.device("meta")`, since its weights are not used. The result is made of its other modules.
 
@@ -60,15 +60,16 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
             raise ValueError(
                 f"layer {name!r} of the plain model has hooks, which narrow would lose: register them after"
             )
-        if isinstance(layer, KShotModule):
+        if isinstance(layer, (KShotModule, Narrowable)):
             try:
-                return with_bits_of(wanted, layer.narrowed(wanted))
+                narrowed = layer.narrowed(wanted)
+                return with_bits_of(wanted, narrowed) if isinstance(narrowed, KShotModule) else narrowed
             except ValueError as error:
                 raise ValueError(f"layer {name!r}: {error}") from error
         if layer is None or plain_kind(layer) is not plain_kind(wanted) or _own_shapes(layer) != shapes:
             found = "none" if layer is None else f"{type(layer).__name__} {_own_shapes(layer)}"
             raise ValueError(
-                f"layer {name!r}: expected a K-shot layer to narrow, or one equal to "
+                f"layer {name!r}: expected a K-shot or sliced layer to narrow, or one equal to "
                 f"{type(wanted).__name__} {shapes}, got {found}"
             )
         if not wanted._modules:
@@ -77,27 +78,10 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
         wanted._parameters, wanted._buffers = layer._parameters, layer._buffers
         return None
 
-    narrowed = _swap_layers(plain, share).train(model.training)
+    narrowed = swap_layers(plain, share).train(model.training)
     turn_off_fast_paths(narrowed)
     fuse_modules(narrowed)
     return narrowed
-
-
-def _swap_layers(model: nn.Module, swap: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
-    """Replace, in place, each module for which `swap(name, module)` returns another one.
-
-    A module is swapped once, however often it is used. The result may be a replacement itself.
-    """
-    swapped: dict[nn.Module, nn.Module] = {}
-    for name, module in model.named_modules():
-        replacement = swap(name, module)
-        if replacement is not None:
-            swapped[module] = replacement
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child in swapped:
-                module._modules[name] = swapped[child]
-    return swapped.get(model, model)
 
 
 def _own_shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:

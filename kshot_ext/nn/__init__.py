@@ -11,6 +11,7 @@ Example:
 from kshot_ext.nn import (
     init,
     library_layers,  # noqa: F401  registers layers that have no public name
+    sliced,
 )
 from kshot_ext.nn.batch_norm import KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d
 from kshot_ext.nn.code import KShotModule, set_code
@@ -58,4 +59,5 @@ __all__ = [
     "export_dynamic_groups",
     "init",
     "set_code",
+    "sliced",
 ]

@@ -212,3 +212,21 @@ def count_batch(norm: nn.Module) -> float:
         if norm.momentum is None:  # cumulative average
             return 1.0 / float(norm.num_batches_tracked)
     return norm.momentum if norm.momentum is not None else 0.0
+
+
+def norm_act(norm: nn.BatchNorm2d, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:
+    """What a plain norm, and what follows it, makes of an input; of fewer channels by leading parts."""
+    momentum = count_batch(norm)
+    keeps = not norm.training or norm.track_running_stats
+    return KF.batch_norm_act(
+        input,
+        norm.weight,
+        norm.bias,
+        norm.running_mean if keeps else None,
+        norm.running_var if keeps else None,
+        training=norm.training or norm.running_mean is None,
+        momentum=momentum,
+        eps=norm.eps,
+        activation=activation,
+        residual=residual,
+    )

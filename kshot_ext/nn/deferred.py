@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
-from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, count_batch
+from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, norm_act
 from kshot_ext.ops.chained_conv2d import serves_chains
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
@@ -49,7 +49,7 @@ class Pending(NamedTuple):
 
 
 class WaitingNorm(NamedTuple):
-    """A batch norm, plain or K-shot, that has its input and has not run; the code is for this call of a K-shot one."""
+    """A batch norm of any kind that has its input and has not run; the code is for this call of a K-shot one."""
 
     raw: Tensor
     layer: nn.Module
@@ -74,7 +74,9 @@ class WaitingNorm(NamedTuple):
             return self.layer(self.raw, self.code, **options)
         if isinstance(self.layer, NormalisesBatch):
             return NormalisesBatch.forward(self.layer, self.raw, self.code, **options)  # without its own activation
-        return _plain_norm_act(self.layer, self.raw, **options)
+        if isinstance(self.layer, nn.BatchNorm2d):
+            return _plain_norm_act(self.layer, self.raw, **options)
+        return self.layer(self.raw, **options)  # a sliced one
 
 
 class WaitingFold(NamedTuple):
@@ -214,17 +216,4 @@ def _plain_norm_act(norm: nn.Module, input: Tensor, activation: str, residual: T
     """A `torch.nn.BatchNorm2d` with what follows it, in one operation."""
     if input.dim() != 4 or input.shape[1] != norm.num_features:
         return nn.BatchNorm2d.forward(norm, input)  # which says what is wrong
-    momentum = count_batch(norm)
-    keeps = not norm.training or norm.track_running_stats
-    return KF.batch_norm_act(
-        input,
-        norm.weight,
-        norm.bias,
-        norm.running_mean if keeps else None,
-        norm.running_var if keeps else None,
-        training=norm.training or norm.running_mean is None,
-        momentum=momentum,
-        eps=norm.eps,
-        activation=activation,
-        residual=residual,
-    )
+    return norm_act(norm, input, activation, residual)

@@ -10,10 +10,12 @@ from torch import nn
 from kshot_ext.nn.block_program import ends_in_product, program_of
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.fused_block import FusedBlock
+from kshot_ext.nn.fused_elastic_block import FusedElasticBlock, is_elastic_block
 from kshot_ext.nn.fused_form import Fused, TakesValues, fused_kind, plain_kind
 from kshot_ext.nn.fused_pool import FusedAvgPool, is_plain_pool
 from kshot_ext.nn.fused_sequence import FusedSequence
 from kshot_ext.nn.links import is_norm, obstacle
+from kshot_ext.nn.sliced.convolution import SlicedConv
 from kshot_ext.nn.watched import is_free
 
 _HAVE_NO_FORWARD = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -26,6 +28,8 @@ def fuse_modules(model: nn.Module) -> None:
     for module in reversed(list(model.modules())):  # parts come behind what holds them
         if is_plain_pool(module):
             module.__class__ = fused_kind(FusedAvgPool, type(module))
+        elif is_elastic_block(module):
+            module.__class__ = fused_kind(FusedElasticBlock, type(module))
         elif not isinstance(module, TakesValues) and _has_parts_to_fuse(module) and _obstacle(module) is None:
             module.__class__ = fused_kind(FusedSequence if _is_sequence(module) else FusedBlock, type(module))
 
@@ -47,7 +51,7 @@ def chains_of(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
             follower.update(_pairs(module))
     fused, left = {}, {}
     for conv, name in names.items():
-        if not isinstance(conv, (nn.Conv2d, KShotConv2d)):
+        if not isinstance(conv, (nn.Conv2d, KShotConv2d, SlicedConv)) or isinstance(parents.get(conv), SlicedConv):
             continue
         norm = follower.get(conv)
         reason = _why_apart(conv, norm, parents.get(conv)) or obstacle(conv)

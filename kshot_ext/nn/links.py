@@ -1,4 +1,4 @@
-"""A convolution and the batch norm behind it as a link of a chain: plain or K-shot layers, run by `chained_conv2d`.
+"""A convolution and the batch norm behind it as a link of a chain: plain, K-shot or sliced, run by `chained_conv2d`.
 
 A link reads what waits before it, a raw output and its norm, and leaves its own raw output waiting. Layers keep their
 parameters, buffers and names; their forwards do not run.
@@ -13,6 +13,10 @@ from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, count_bat
 from kshot_ext.nn.batch_norm_act import KShotBatchNormAct2d
 from kshot_ext.nn.conv import KShotConv2d
 from kshot_ext.nn.deferred import JoinedChannels, Pending, Value, WaitingFold, WaitingNorm, finished
+from kshot_ext.nn.sliced.batch_norm import DynamicBatchNorm2d
+from kshot_ext.nn.sliced.conv import DynamicConv2d
+from kshot_ext.nn.sliced.convolution import ConvOperands, SlicedConv, single_copy
+from kshot_ext.nn.sliced.separable_conv import DynamicSeparableConv2d
 from kshot_ext.nn.watched import is_free, is_watched
 from kshot_ext.ops.batch_norm_act import mixed_affine, record_moments
 from kshot_ext.ops.chained_conv2d import prefers_chain
@@ -21,12 +25,14 @@ from kshot_ext.ops.effective_weight import leading
 from kshot_ext.ops.gradient_slot import OwnedParameter
 from kshot_ext.widths import active_widths
 
-_CONVOLUTIONS = (nn.Conv2d, KShotConv2d)
+_CONVOLUTIONS = (nn.Conv2d, KShotConv2d, DynamicConv2d, DynamicSeparableConv2d)
 _NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")  # of a library that need not be installed
 
 
 def is_norm(layer: nn.Module) -> bool:
     """Whether a layer is a batch norm that a link, or what waits, can stand for while nobody looks at it."""
+    if type(layer) is DynamicBatchNorm2d:
+        return not layer.SET_RUNNING_STATISTICS and is_free(layer.bn)
     return type(layer) in (nn.BatchNorm2d, KShotBatchNorm2d) or is_norm_act(layer)
 
 
@@ -52,18 +58,22 @@ def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
     raw = value if isinstance(value, Tensor) else value.first if isinstance(value, JoinedChannels) else value.raw
     if len(value.shape) != 4:
         return False
-    if isinstance(conv, KShotConv2d):
-        if conv._rows is not None and not conv._rows.is_first(raw, conv._code):
-            return False
-        return prefers_chain(raw, conv.weight, conv._code)
-    fits = value.shape[1] == conv.in_channels and conv.out_channels == norm.num_features
-    return fits and prefers_chain(raw, conv.weight, None)
+    sliced = isinstance(conv, SlicedConv)
+    held = conv.conv if sliced else conv
+    fits = sliced or isinstance(conv, KShotConv2d) or value.shape[1] == conv.in_channels
+    if type(norm) is nn.BatchNorm2d:
+        fits = fits and not sliced and conv.out_channels == norm.num_features
+    if isinstance(held, KShotConv2d):
+        fits = fits and (held._rows is None or held._rows.is_first(raw, held._code))
+        return fits and prefers_chain(raw, held.weight, held._code)
+    return fits and prefers_chain(raw, held.weight, None)
 
 
 def obstacle(conv: nn.Module) -> str | None:
     """What about a convolution keeps it from being a link for good."""
     if type(conv) not in _CONVOLUTIONS:
-        return f"{type(conv).__name__} is not exactly a Conv2d or KShotConv2d"
+        return f"{type(conv).__name__} is not exactly a Conv2d or KShotConv2d, nor a sliced one that chains take"
+    conv = conv.conv if isinstance(conv, SlicedConv) else conv
     if conv.bias is not None:
         return "it has a bias"
     if conv.padding_mode != "zeros":
@@ -85,16 +95,19 @@ def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = N
     if not isinstance(value, Pending) or value.residual is not None:
         value = finished(value)
     input, pending = (value.raw, value.norm) if isinstance(value, Pending) else (value, None)
-    weight, code_of_conv, groups, width = _dictionary(conv, code)
-    layer, window = (weight, code_of_conv), (conv.stride, conv.padding, conv.dilation, groups)
+    weight, code_of_conv, *window, width = _operands(conv, input, code)
+    layer, groups = (weight, code_of_conv), window[-1]
+    channels = active_widths(input.shape[1], weight.shape[1:3], groups, width).out_channels
+    if isinstance(norm, DynamicBatchNorm2d):
+        norm.require_inputs(channels)
+        norm = norm.bn
     if _takes_moments(norm):
         raw, mean, variance = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width)
         _record(norm, raw, mean, variance)
         return Pending(raw, _norm_of(norm, mean, variance, code))
-    channels = active_widths(input.shape[1], weight.shape[1:3], groups, width).out_channels
     known = _norm_of(norm, *(leading(values, channels) for values in (norm.running_mean, norm.running_var)), code)
     if pending is None and not is_recorded((input, *layer, *known[:4])):
-        return WaitingFold(input, *layer, known, window, channels)
+        return WaitingFold(input, *layer, known, tuple(window), channels)
     raw = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width, moments=False).raw
     return Pending(raw, known)
 
@@ -104,6 +117,8 @@ def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | Non
     if isinstance(norm, NormalisesBatch) and norm.affine:
         code = norm.resolve_code(code)
         weight, bias = mixed_affine(weight, bias, code, mean.shape[0], mean.dtype)
+    elif weight is not None:
+        weight, bias = leading(weight, mean.shape[0]), leading(bias, mean.shape[0])
     return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
 
 
@@ -120,12 +135,14 @@ def _convolved(input: Tensor, conv: nn.Module, code: Tensor | None) -> Tensor:
     return conv(input, code) if isinstance(conv, KShotConv2d) else conv(input)
 
 
-def _dictionary(conv: nn.Module, code: Tensor | None) -> tuple[Tensor, Tensor, int, int | None]:
-    """Dictionary, code, groups and output width of a convolution; a plain one has a single copy."""
+def _operands(conv: nn.Module, input: Tensor, code: Tensor | None) -> ConvOperands:
+    """What a convolution takes besides its input; a plain one has a dictionary of a single copy."""
+    if isinstance(conv, SlicedConv):
+        return conv.operands(input)
+    window = conv.stride, conv.padding, conv.dilation
     if isinstance(conv, KShotConv2d):
-        return conv.weight, conv.resolve_code(code), conv._dictionary_groups, conv._width
-    weight = conv.weight
-    return weight[None], weight.new_ones(1), conv.groups, None
+        return ConvOperands(conv.weight, conv.resolve_code(code), *window, conv._dictionary_groups, conv._width)
+    return ConvOperands(*single_copy(conv.weight), *window, conv.groups, None)
 
 
 def _record(norm: nn.Module, raw: Tensor, mean: Tensor, variance: Tensor) -> None:

@@ -22,6 +22,7 @@ from kshot_ext.nn.conversions import conversion_of, names_of_kinds
 from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
 from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.narrowing import Sliced
 from kshot_ext.nn.reached_code import (
     callables_on,
     code_key,
@@ -61,7 +62,7 @@ def layers_read_by_code(model: nn.Module, owner: Mapping[nn.Module, nn.Module]) 
         owner: by module, one that may read it: its K-shot form knows of copies.
     """
     tensors = _TENSORS.union(*(kind._parameters for kind in model.modules() if conversion_of(type(kind)) is not None))
-    parents = [module for module in model.modules() if module._modules]
+    parents = [module for module in model.modules() if module._modules and not isinstance(module, Sliced)]
     hooks = [(module, hook) for module in model.modules() for hook in callables_on(module) if hook is not None]
     of_parents = [hook for _, hook in hooks if isinstance(hook, MethodType) and hook.__self__ in parents]
     reached = reached_functions(parents, [hook.__func__.__name__ for hook in of_parents])

@@ -11,9 +11,11 @@ from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_c
 from kshot_ext.reference.dynamic_group_conv2d import dynamic_group_conv2d, dynamic_group_weight
 from kshot_ext.reference.effective_weight import effective_weight
 from kshot_ext.reference.gated_conv2d import gated_conv2d
+from kshot_ext.reference.kernel_window import kernel_window
 from kshot_ext.reference.kshot_conv import kshot_conv1d, kshot_conv2d, kshot_conv3d
 from kshot_ext.reference.kshot_linear import kshot_linear
 from kshot_ext.reference.mix_weights import mix_weights
+from kshot_ext.reference.regrouped_weight import regrouped_weight
 from kshot_ext.reference.sgd_update import sgd_update
 
 __all__ = [
@@ -29,10 +31,12 @@ __all__ = [
     "effective_weight",
     "folded_conv2d",
     "gated_conv2d",
+    "kernel_window",
     "kshot_conv1d",
     "kshot_conv2d",
     "kshot_conv3d",
     "kshot_linear",
     "mix_weights",
+    "regrouped_weight",
     "sgd_update",
 ]
