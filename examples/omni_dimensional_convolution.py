@@ -5,20 +5,19 @@
 with kernel [N, K], place [N, KH * KW], inp [N, C_in] and out [N, C_out], all made of the mean of x[n].
 Li et al., "Omni-Dimensional Dynamic Convolution", ICLR 2022.
 
-An attention over places acts on the mixed weight, which no operator takes. So the weights of the N images are mixed
-first (`effective_weight`), weighed by place, and become a dictionary of N copies of which image n takes the n-th: its
-code is a row of the identity. The attention over output channels is a gate, that over input channels scales the image.
+The attentions over kernels and places make a code per image and place, the one over output channels is a gate, so the
+layer is one call of `kshot_conv2d`. The one over input channels scales the image; in a depthwise layer, where input and
+output channels are the same, it is part of the gate.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from kshot_ext import functional as KF
+from kshot_ext.nn import KShotConv2d
 
 
-class OmniDimensionalConv2d(nn.Module):
+class OmniDimensionalConv2d(KShotConv2d):
     """A convolution of `[N, C, H, W]` whose four attentions follow the image.
 
     Args:
@@ -40,12 +39,11 @@ class OmniDimensionalConv2d(nn.Module):
         reduction: int = 16,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.stride, self.padding, self.groups, self.temperature = stride, padding, groups, temperature
-        shape = out_channels, in_channels // groups, kernel_size, kernel_size
-        self.weight = nn.Parameter(torch.empty(num_shots, *shape))
+        geometry = {"stride": stride, "padding": padding, "groups": groups, "bias": False}
+        super().__init__(in_channels, out_channels, kernel_size, num_shots=num_shots, **geometry)
         for copy in self.weight.detach():
             nn.init.kaiming_normal_(copy, mode="fan_out", nonlinearity="relu")
+        self.temperature = temperature
         hidden = max(in_channels // reduction, 16)
         self.hidden = nn.Sequential(nn.Linear(in_channels, hidden), nn.ReLU())
         sizes = {"kernel": num_shots, "place": kernel_size**2, "input": in_channels, "output": out_channels}
@@ -58,8 +56,10 @@ class OmniDimensionalConv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         by = self.attentions(input)
-        samples, side = len(input), self.weight.shape[-1]
-        weight = KF.effective_weight(self.weight, by["kernel"]) * by["place"].view(samples, 1, 1, side, side)
-        own = torch.eye(samples, dtype=weight.dtype, device=weight.device)
-        image = input * by["input"][:, :, None, None]
-        return KF.kshot_conv2d(image, weight, own, None, self.stride, self.padding, 1, self.groups, gate=by["output"])
+        code = by["kernel"][:, :, None, None] * by["place"].view(-1, 1, *self.kernel_size)
+        gate = by["output"]
+        if self.groups == self.in_channels == self.out_channels:
+            gate = gate * by["input"]
+        else:
+            input = input * by["input"][:, :, None, None]
+        return super().forward(input, code, gate=gate)

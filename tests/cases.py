@@ -86,6 +86,7 @@ CONV2D_CASES = (
     ConvCase("gate_of_active_channels", gate="active", output_width=4, bias="shared"),
     ConvCase("gate_per_sample", gate="per_sample", output_width=4, bias="dictionary"),
     ConvCase("gate_per_sample_shared_bias", gate="per_sample", bias="shared", stride=2),
+    ConvCase("gate_per_sample_depthwise", out_channels=5, groups=5, gate="per_sample", bias="shared", stride=2),
     ConvCase("empty_batch", batch=0, bias="dictionary", gate="per_sample", output_width=5),
     ConvCase("empty_batch_depthwise", batch=0, out_channels=5, groups=5, bias="shared"),
     ConvCase("one_sample", batch=1, padding=1, bias="shared"),

@@ -8,6 +8,8 @@
 //     dL/dcode[n, k]      = sum_o gate[n, o] * d[n, o, k]
 //     dL/dgate[n, o]      = sum_k code[n, k] * d[n, o, k]
 //
+// A row may have a code of its own, code[o, n, k]; its gradient is then not summed over o.
+//
 // A task owns whole rows o (see common/mix_geometry.h), so threads never share an output. A row is worked off
 // in chunks that stay in L1 with all their K copies: every element of the dictionary is read from memory
 // once, whatever the number of samples. Bound by memory: K reads per element forward, K reads and K writes
@@ -28,7 +30,9 @@ struct Typed {
   const MixGeometry& geometry = args.geometry;
   const T* weight = static_cast<const T*>(args.weight);
 
-  const C* code(int64_t n) const { return static_cast<const C*>(args.code) + n * geometry.shots; }
+  const C* code(int64_t n, int64_t row) const {
+    return static_cast<const C*>(args.code) + row * args.code_row_stride + n * geometry.shots;
+  }
   C gate(int64_t n, int64_t row) const {
     return args.gate ? static_cast<const C*>(args.gate)[n * args.gate_stride + row] : C(1);
   }
@@ -57,7 +61,7 @@ void forward(const EffectiveWeight& args, int64_t begin, int64_t end) {
       geometry, begin, end, [&](int64_t row, int64_t weight_at, int64_t packed_at, int64_t length) {
         for (int64_t n = 0; n < geometry.samples; ++n) {
           mix_chunk(output + n * geometry.sample_size + packed_at, typed.weight + weight_at,
-                    geometry.shot_stride, typed.code(n), geometry.shots, typed.gate(n, row), length);
+                    geometry.shot_stride, typed.code(n, row), geometry.shots, typed.gate(n, row), length);
         }
       });
 }
@@ -89,7 +93,8 @@ void backward(const EffectiveWeightBackward& args, int64_t begin, int64_t end) {
           T* target = grad_weight + weight_at;
           const bool past_caches = args.past_caches && can_pass_caches(target, geometry.shot_stride);
           const auto gate = [&](int64_t n) { return typed.gate(n, row); };
-          grad_weight_chunk(target, grad + packed_at, geometry, typed.code(0), gate, length, past_caches);
+          grad_weight_chunk(target, grad + packed_at, geometry, typed.code(0, row), gate, length,
+                            past_caches);
         }
       });
   if (args.past_caches) finish_stores();
@@ -103,13 +108,14 @@ void reduce(const EffectiveWeightReduce& args) {
   const C* dots = static_cast<const C*>(args.backward->row_dots);
   C* grad_code = static_cast<C*>(args.grad_code);
   C* grad_gate = static_cast<C*>(args.grad_gate);
+  const int64_t code_row_stride = args.backward->forward.code_row_stride;
   for (int64_t n = 0; n < geometry.samples; ++n) {
     for (int64_t row = 0; row < geometry.rows; ++row, dots += geometry.shots) {
       const C gate = typed.gate(n, row);
       C gate_sum = 0;
       for (int64_t k = 0; k < geometry.shots; ++k) {
-        if (grad_code) grad_code[n * geometry.shots + k] += gate * dots[k];
-        gate_sum += typed.code(n)[k] * dots[k];
+        if (grad_code) grad_code[row * code_row_stride + n * geometry.shots + k] += gate * dots[k];
+        gate_sum += typed.code(n, row)[k] * dots[k];
       }
       if (grad_gate) grad_gate[n * args.backward->forward.gate_stride + row] += gate_sum;
     }

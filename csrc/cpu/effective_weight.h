@@ -18,7 +18,7 @@ struct EffectiveWeightBackward {
 
 struct EffectiveWeightReduce {
   const EffectiveWeightBackward* backward;
-  void* grad_code;  // [N, K] of the sum type, added to; or null
+  void* grad_code;  // like code, added to; or null
   void* grad_gate;  // like gate, added to; or null
 };
 

@@ -11,16 +11,20 @@ namespace kshot {
 // Holds the tensors (copied where their layout asks for it) behind the kernels' raw pointers.
 class Mixing {
  public:
+  // `code_per_row`: the code is [C_out', N, K], one for each row; on the CPU only.
   Mixing(const Dictionary& dictionary, const Tensor& code, const std::optional<Tensor>& gate,
-         int64_t out_channels, int64_t in_channels)
+         int64_t out_channels, int64_t in_channels, bool code_per_row = false)
       : dictionary_(dictionary),
+        code_per_row_(code_per_row),
         code_(as_contiguous(code)),
         out_channels_(out_channels),
         in_channels_(in_channels) {
     STD_TORCH_CHECK(product(dictionary.sizes()) > 0, "a weight dictionary must have no empty dimension");
     check_matches_dictionary("code", code);
-    STD_TORCH_CHECK((code.dim() == 1 || code.dim() == 2) && code.size(code.dim() - 1) == dictionary.shots(),
-                    "code must be [K] or [N, K] with K = ", dictionary.shots());
+    const bool ranks =
+        code_per_row ? code.dim() == 3 && code.size(0) == out_channels : code.dim() == 1 || code.dim() == 2;
+    STD_TORCH_CHECK(ranks && code.size(code.dim() - 1) == dictionary.shots(), "code must be ",
+                    code_per_row ? "[C_out', N, K]" : "[K] or [N, K]", " with K = ", dictionary.shots());
     STD_TORCH_CHECK(1 <= out_channels && out_channels <= dictionary.out_channels() && 1 <= in_channels &&
                         in_channels <= dictionary.in_channels(),
                     "widths must lie in 1..", dictionary.out_channels(), " and 1..", dictionary.in_channels(),
@@ -33,15 +37,15 @@ class Mixing {
           "gate must be [C_out'] or, with a code per sample, [N, C_out'] with C_out' = ", out_channels);
       gate_ = as_contiguous(*gate);
     }
-    geometry_ = dictionary.geometry(samples(), out_channels, in_channels, gate_.has_value());
+    geometry_ = dictionary.geometry(samples(), out_channels, in_channels, gate_.has_value() || code_per_row);
   }
 
   const Dictionary& dictionary() const { return dictionary_; }
   const MixGeometry& geometry() const { return geometry_; }
   const Tensor& code() const { return code_; }
   const std::optional<Tensor>& gate() const { return gate_; }
-  bool per_sample() const { return code_.dim() == 2; }
-  int64_t samples() const { return per_sample() ? code_.size(0) : 1; }
+  bool per_sample() const { return code_.dim() > 1; }
+  int64_t samples() const { return per_sample() ? code_.size(code_.dim() - 2) : 1; }
 
   Sizes effective_sizes() const {
     return dictionary_.effective_sizes(per_sample() ? std::optional(samples()) : std::nullopt, out_channels_,
@@ -75,6 +79,7 @@ class Mixing {
     args.code = code_.data_ptr();
     args.gate = gate_ ? gate_->data_ptr() : nullptr;
     args.gate_stride = gate_ && gate_->dim() == 2 ? out_channels_ : 0;
+    args.code_row_stride = code_per_row_ ? samples() * dictionary_.shots() : 0;
     return args;
   }
 
@@ -90,6 +95,7 @@ class Mixing {
   }
 
   Dictionary dictionary_;
+  bool code_per_row_;
   Tensor code_;
   std::optional<Tensor> gate_;
   int64_t out_channels_, in_channels_;

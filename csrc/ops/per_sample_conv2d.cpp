@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "ops/dense_panels.h"
+#include "ops/place_codes.h"
 #include "ops/stacked_linear.h"
 #include "ops/sum_of_parts.h"
 
@@ -50,10 +51,10 @@ struct MixedBlocks {
 template <class RowsOf>
 void gather_mixed(const cpu::DenseGather& args, int64_t panel_width, const Tensor& code, const float* biases,
                   const RowsOf& rows_of) {
-  const int64_t batch = code.size(0), shots = code.size(1), places = args.plan->places();
+  const CodesOfPlaces codes(code);
+  const int64_t batch = codes.samples, places = args.plan->places();
   const int64_t panels = (args.target_channels + panel_width - 1) / panel_width;
-  const MixedBlocks blocks(args, panel_width, shots);
-  const float* codes = static_cast<const float*>(code.data_ptr());
+  const MixedBlocks blocks(args, panel_width, codes.shots);
 
   // Samples [begin, end) through source channels [r, r + rows) of panels [first, last).
   const auto gather = [&](float* mixed, int64_t first, int64_t last, int64_t r, int64_t begin, int64_t end) {
@@ -68,7 +69,7 @@ void gather_mixed(const cpu::DenseGather& args, int64_t panel_width, const Tenso
       for (int64_t panel = first; panel < last; ++panel) {
         float* target = mixed + (panel - first) * blocks.size;
         for (int64_t t = 0; t < args.plan->taps; ++t, target += block.source_channels * panel_width) {
-          KSHOT_CALL(mix_rows, rows_of(panel, t, r, block.source_channels), codes + n * shots, samples,
+          KSHOT_CALL(mix_rows, rows_of(panel, t, r, block.source_channels), codes.at(t, n), samples,
                      panel_width, target, mixture);
         }
       }
@@ -142,29 +143,32 @@ struct GradientTasks {
   int64_t groups, rows, blocks, count;
 };
 
-// Gradients of the dictionary, in groups [groups, K, C_out, C_in, KH, KW], and of the codes, [N, K].
+// Gradients of the dictionary, in groups [groups, K, C_out, C_in, KH, KW], and of the codes, shaped like
+// `code`.
 std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& args,
                                                const InputPanels& panels, const Tensor& dictionary,
                                                const Tensor& code) {
-  const int64_t batch = code.size(0), shots = panels.shots, places = args.plan->places(),
+  const CodesOfPlaces codes(code);
+  const int64_t batch = codes.samples, shots = panels.shots, places = args.plan->places(),
                 taps = args.plan->taps;
   const GradientTasks tasks(panels, batch);
   Sizes sizes = sizes_of(dictionary), strides = strides_of(dictionary);
   sizes.insert(sizes.begin(), tasks.groups);
   strides.insert(strides.begin(), shots * panels.copy_stride);
   Tensor sums = empty_strided(sizes, strides, code.scalar_type(), code);
-  const Sizes dot_sizes{panels.count * tasks.blocks, batch, shots};
+  const int64_t code_size = product(sizes_of(code));
+  Sizes dot_sizes = sizes_of(code);
+  dot_sizes.insert(dot_sizes.begin(), panels.count * tasks.blocks);
   Tensor dots = empty_strided(dot_sizes, contiguous_strides(dot_sizes), code.scalar_type(), code);
   torch::stable::zero_(sums);
   torch::stable::zero_(dots);
-  const float* codes = static_cast<const float*>(code.data_ptr());
   parallel_tasks(tasks.count, [&](int64_t task) {
     const int64_t group = task / (tasks.blocks * panels.count), part = task % (tasks.blocks * panels.count);
     const int64_t panel = part / tasks.blocks, row = part % tasks.blocks * tasks.rows;
     const int64_t rows = std::min(tasks.rows, args.out_channels - row);
     const int64_t first = group * batch / tasks.groups, last = (group + 1) * batch / tasks.groups;
     float* group_sums = static_cast<float*>(sums.data_ptr()) + group * shots * panels.copy_stride;
-    float* part_dots = static_cast<float*>(dots.data_ptr()) + part * batch * shots;
+    float* part_dots = static_cast<float*>(dots.data_ptr()) + part * code_size;
     cpu::DenseWeightGradient block = args;
     block.row_begin = row;
     block.row_end = row + rows;
@@ -181,7 +185,7 @@ std::tuple<Tensor, Tensor> parameter_gradients(const cpu::DenseWeightGradient& a
       for (int64_t t = 0; t < taps; ++t) {
         KSHOT_CALL(contract_rows,
                    {panels.rows_of(panel, t, row, rows), gradients.data() + t * rows * panels.width,
-                    block_size, panels.width, samples, codes + n * shots, part_dots + n * shots,
+                    block_size, panels.width, samples, codes.at(t, n), part_dots + codes.offset(t, n),
                     group_sums + panels.offset(panel, t, row)});
       }
     }

@@ -10,7 +10,8 @@
 namespace kshot {
 
 // All of float32: input [N, C_in', H, W] and grad with even pixels, dictionary [K, C_out, C_in, KH, KW], code
-// [N, K] and bias [N, C_out'], contiguous, or none. Returns [N, C_out', H', W'] in channels_last.
+// [N, K] or, by place, [KH * KW, N, K], and bias [N, C_out'], contiguous, or none. Returns [N, C_out', H',
+// W'] in channels_last.
 Tensor per_sample_forward(const Tensor& input, const Dictionary& dictionary, const Tensor& code,
                           const std::optional<Tensor>& bias, const ConvGeometry& geometry);
 

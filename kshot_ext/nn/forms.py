@@ -23,6 +23,15 @@ def kshot_form(layer: nn.Module, num_shots: int) -> KShotModule:
     return form
 
 
+def parts_read_by(layer: nn.Module) -> list[nn.Module]:
+    """The parts of a plain layer whose weights its forward, and so its K-shot form, reads itself.
+
+    Raises:
+        ValueError: saying why the layer has no K-shot form.
+    """
+    return [layer._modules[name] for name in kshot_form(layer, 1).parts_read if name in layer._modules]
+
+
 def plain_form(layer: KShotModule) -> nn.Module:
     """A plain layer with the geometry of a K-shot one that has a `plain_class`; its tensors mean nothing."""
     return conversion_of(plain_class(layer)).to_plain(layer)

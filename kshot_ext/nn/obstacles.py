@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conversions import conversion_of, registered_ancestor, routing_class_of
-from kshot_ext.nn.forms import kshot_form, plain_form
+from kshot_ext.nn.forms import kshot_form, parts_read_by, plain_form
 from kshot_ext.nn.routed_conv import RoutedConv2d
 from kshot_ext.nn.weight_readers import layers_read_by_code, uses_its_module
 from kshot_ext.ops.gradient_slot import OwnedParameter
@@ -70,7 +70,8 @@ def sort_layers(
         for module in model.modules()
         if conversion_of(type(module)) is not None and module not in parts_of_others
     }
-    owner = _owners_of_parts_read(module for module, reason in obstacles.items() if reason is None)
+    able_alone = [module for module, reason in obstacles.items() if reason is None]
+    owner = {part: module for module in able_alone for part in parts_read_by(module)}
     routing = [module for module in model.modules() if routing_class_of(type(module)) is not None]
     obstacles |= {module: by_choice.get(module) or wrapped.get(module) or _added_forward(module) for module in routing}
     read = layers_read_by_code(model, owner)
@@ -181,6 +182,8 @@ def _unknown_kind(module: nn.Module) -> str:
     ancestor = registered_ancestor(type(module))
     if ancestor is not None:
         return f"{kind} is a subclass of {ancestor.__name__}, and may mean something else by its weight"
+    if not any(parameter is not None for parameter in module._parameters.values()):
+        return f"{kind} holds buffers only, so it has nothing to learn"
     return f"{kind} has no K-shot form"
 
 
@@ -258,12 +261,6 @@ def _attribute_obstacle(layer: nn.Module, plain: nn.Module, kshot: nn.Module) ->
         if name in vars(kshot) or hasattr(type(kshot), name):
             return f"its attribute {name!r} would hide that of the K-shot layer"
     return None
-
-
-def _owners_of_parts_read(layers: Iterable[nn.Module]) -> dict[nn.Module, nn.Module]:
-    """By part: the layer whose K-shot form reads the part's weight itself, whether plain or K-shot."""
-    names = ((layer, name) for layer in layers for name in kshot_form(layer, 1).parts_read)
-    return {layer._modules[name]: layer for layer, name in names if name in layer._modules}
 
 
 def _leave_those_tied_to_others(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+from kshot_ext.nn.conversions import conversion_of
+from kshot_ext.nn.forms import parts_read_by
 
 Selection = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -22,7 +26,20 @@ def left_by_choice(model: nn.Module, include: Selection | None, exclude: Selecti
         selected = _selected(model, "include", include)
         reasons.update((module, "include does not name it") for module in model.modules() if module not in selected)
     if exclude is not None:
-        reasons.update(dict.fromkeys(_selected(model, "exclude", exclude), "exclude names it"))
+        named = _selected(model, "exclude", exclude)
+        reasons.update(_left_with(named))
+        reasons.update(dict.fromkeys(named, "exclude names it"))
+    return reasons
+
+
+def _left_with(layers: Iterable[nn.Module]) -> dict[nn.Module, str]:
+    """The parts whose weights layers that are left read themselves, as an attention does: they stay plain, too."""
+    reasons: dict[nn.Module, str] = {}
+    for layer in layers:
+        if layer._modules and conversion_of(type(layer)) is not None:
+            with contextlib.suppress(ValueError):  # a layer without a K-shot form
+                reason = f"exclude names the {type(layer).__name__} that reads its weight"
+                reasons.update(dict.fromkeys(parts_read_by(layer), reason))
     return reasons
 
 

@@ -51,7 +51,7 @@ def _pays_for_layout(call: ConvCall) -> bool:
     their products, and products per moved number are the harmonic mean of the channels. Depthwise 3x3 convolutions,
     which move what they are bound by, lose; but not in half types, which PyTorch has no fast path for, nor where its
     grouped form becomes slow. Larger depthwise kernels, whose weight gradient PyTorch makes slowly, gain. Dense 3x3
-    ones do not.
+    ones do not, unless their codes differ from place to place, by which our kernels mix at no cost.
     """
     numbers, taps = call.input.numel(), math.prod(call.weight.shape[3:])
     if numbers <= 2**16:
@@ -59,4 +59,4 @@ def _pays_for_layout(call: ConvCall) -> bool:
     if call.depthwise:
         return taps > 9 or call.input.dtype in HALF_TYPES or numbers > 2**23
     inputs, outputs = call.widths.in_channels, call.widths.out_channels
-    return taps == 1 and inputs * outputs >= 24 * (inputs + outputs)
+    return call.by_place if taps > 1 else inputs * outputs >= 24 * (inputs + outputs)

@@ -47,16 +47,25 @@ def check_dictionary(weight: object, layout: str, ranks: Sequence[int], name: st
         raise ValueError(f"{name} must have no empty dimension, got shape {list(weight.shape)}")
 
 
-def check_code(code: object, weight: Tensor, batch: int | None = None) -> None:
-    """`code` is `[K]` or `[N, K]` for the dictionary `weight`, with N the batch where there is one."""
-    check_tensor("code", code, "[K] or [N, K]", (1, 2))
+def check_code(code: object, weight: Tensor, batch: int | None = None, *, places: bool = False) -> None:
+    """`code` is `[K]` or `[N, K]` for the dictionary `weight`, with N the batch where there is one.
+
+    With `places` it may also be `[N, K, *kernel]`.
+    """
+    kernel, layout, ranks = weight.shape[3:], "[K] or [N, K]", (1, 2)
+    if places:
+        by_place = ", ".join(str(size) for size in ("N", "K", *kernel))
+        layout, ranks = f"[K], [N, K] or, by place in the kernel, [{by_place}]", (1, 2, 2 + len(kernel))
+    check_tensor("code", code, layout, ranks)
     shots = weight.shape[0]
-    if code.shape[-1] != shots:
+    if code.dim() > 2 and code.shape[2:] != kernel:
+        raise ValueError(f"a code by place must have shape {layout[layout.rindex('[') :]}, got {list(code.shape)}")
+    if code.shape[1 if code.dim() > 2 else -1] != shots:
         raise ValueError(
             f"code must have K = {shots} entries, one for each copy in weight {list(weight.shape)}, "
             f"got shape {list(code.shape)}"
         )
-    if batch is not None and code.dim() == 2 and code.shape[0] != batch:
+    if batch is not None and code.dim() > 1 and code.shape[0] != batch:
         raise ValueError(f"a code per sample must have N = {batch} rows like input, got {code.shape[0]}")
     check_companion("code", code, "weight", weight)
 
@@ -64,7 +73,7 @@ def check_code(code: object, weight: Tensor, batch: int | None = None) -> None:
 def check_gate(gate: object, weight: Tensor, total: int, active: int, batch: int | None = None) -> None:
     """`gate` covers all `total` output channels or just the `active` ones."""
     check_tensor("gate", gate, "[C_out] or [N, C_out]", (1, 2))
-    if gate.shape[-1] not in (total, active):
+    if gate.shape[-1] != total and gate.shape[-1] != active:  # not `in`, which compilers get wrong of dynamic shapes
         either = f"{total}" if total == active else f"{total} (all) or {active} (the active ones)"
         raise ValueError(f"gate must have C_out = {either} entries, got shape {list(gate.shape)}")
     if batch is not None and gate.dim() == 2 and gate.shape[0] != batch:

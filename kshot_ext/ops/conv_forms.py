@@ -55,7 +55,12 @@ class ConvCall(NamedTuple):
 
     @property
     def per_sample(self) -> bool:
-        return self.code.dim() == 2
+        return self.code.dim() > 1
+
+    @property
+    def by_place(self) -> bool:
+        """Whether each place in the kernel has a code of its own, `[N, K, *kernel]`."""
+        return self.code.dim() > 2
 
     @property
     def depthwise(self) -> bool:
@@ -95,13 +100,13 @@ def fused_serves(call: ConvCall) -> bool:
     """Whether we have a kernel for this call: two dimensions, depthwise or dense.
 
     Dense kernels take float32, on CUDA half types too, and there up to `MOST_CUDA_COPIES` copies. Under autocast the
-    vendor's are used: they round the mixed weight, not the dictionary.
+    vendor's are used: they round the mixed weight, not the dictionary. Codes by place are known to those of the CPU.
     """
-    if call.dims.count != 2:
+    on_cuda = backend.kernels_for(call.input.device) == "cuda"
+    if call.dims.count != 2 or (call.by_place and on_cuda):
         return False
     if call.depthwise:
         return True
-    on_cuda = backend.kernels_for(call.input.device) == "cuda"
     legal = (torch.float32, torch.bfloat16, torch.float16) if on_cuda else (torch.float32,)
     autocast = torch.is_autocast_enabled(call.input.device.type)
     if call.widths.groups != 1 or call.input.dtype not in legal or autocast:
@@ -117,7 +122,7 @@ def is_linear_map(call: ConvCall) -> bool:
 def stacks_copies(call: ConvCall) -> bool:
     """Whether a per-sample convolution is a linear map of one row a sample: 1x1 on a single pixel."""
     single = math.prod(call.input.shape[2:]) == 1
-    return call.per_sample and single and is_linear_map(call) and suits_one_product(call.input)
+    return call.per_sample and not call.by_place and single and is_linear_map(call) and suits_one_product(call.input)
 
 
 def form_of_copies(call: ConvCall) -> Form:
@@ -169,14 +174,10 @@ def fused_arguments(call: ConvCall) -> tuple[tuple[Tensor | None, ...], tuple[in
 def takes_gate(call: ConvCall) -> bool:
     """Whether `fused_conv2d` takes the gate of this call, if there is one.
 
-    A gate per sample makes a weight per sample of a weight for the batch, where scaling the output is cheaper. Only
-    depthwise weights of half types are small enough to be mixed per sample rather than to convolve in float32.
+    A gate per sample makes a weight per sample of a weight for the batch. Depthwise ones are small beside the output;
+    of dense ones the output is scaled instead.
     """
-    if call.gate is None:
-        return True
-    if not call.depthwise:
-        return not call.per_sample and call.gate.dim() == 1
-    return call.per_sample or call.gate.dim() == 1 or _output_dtype(call) in HALF_TYPES
+    return call.gate is None or call.depthwise or (not call.per_sample and call.gate.dim() == 1)
 
 
 def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tensor:

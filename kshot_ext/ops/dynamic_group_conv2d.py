@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kshot_ext import backend, reference
 from kshot_ext.ops import conv_forms
+from kshot_ext.ops.checks import check_code
 from kshot_ext.ops.conv_forms import ConvCall
 from kshot_ext.ops.dynamic_group_weight import check_group_gates
 from kshot_ext.ops.kshot_conv import DIMENSIONS, Size, checked
@@ -63,6 +64,7 @@ def dynamic_group_conv2d(
             f"input must have C_in = {weight.shape[2]} channels for weight {list(weight.shape)}, since gates group all "
             f"of them; got {input.shape[1]}"
         )
+    check_code(code, weight)
     check_group_gates(group_gates, weight)
     if backend.kernels_for(input.device) is None:
         input, window = window.without_pitfalls(input)

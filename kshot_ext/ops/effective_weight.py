@@ -79,8 +79,23 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
     """`effective_weight` on checked arguments: what the other operations call."""
     if backend.kernels_for(weight.device) is None:
         return reference.effective_weight(weight, code, gate=gate, out_channels=out_channels, in_channels=in_channels)
+    if code.dim() > 2:
+        return mix_by_place(weight, code, gate, out_channels, in_channels)
     operands, widths = mixing_arguments(weight, code, gate, out_channels, in_channels)
     return mixing.call(*operands, *widths)
+
+
+def mix_by_place(
+    weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int | None
+) -> Tensor:
+    """`mix` with a code `[N, K, *kernel]`, by torch's product of matrices for each place; sums are not rounded."""
+    (weight, code, gate), _ = mixing_arguments(weight, code, gate, out_channels, in_channels)
+    active = weight[:, :out_channels, :in_channels].flatten(3)
+    with torch.autocast(weight.device.type, enabled=False):
+        mixed = torch.einsum("nkp,koip->noip", code.flatten(2), active.to(code.dtype))
+    if gate is not None:
+        mixed = gate[..., None, None] * mixed
+    return mixed.unflatten(3, weight.shape[3:]).to(weight.dtype)
 
 
 def mixing_arguments(

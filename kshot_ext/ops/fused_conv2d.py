@@ -43,7 +43,7 @@ def fused_conv2d(
             channels_last; CUDA's depthwise kernels take both memory formats.
         weight: dictionary `[K, C_out, C_in/groups, KH, KW]`, of which the leading channels are used. Best in the
             input's dtype, and dense ones with their input channels innermost: of others the part in use is copied.
-        code: `[K]` or `[N, K]`, of the sum type.
+        code: `[K]`, `[N, K]` or, on the CPU, `[N, K, KH, KW]`, of the sum type.
         gate: `[C_out']`, with a code per sample also `[N, C_out']`, of the sum type; or None. A dense weight per
             sample takes none.
         bias: `[C_out']` or `[N, C_out']`, mixed and gated; or None.
@@ -58,7 +58,7 @@ def fused_conv2d(
         To `input`, `weight`, `code`, `gate` and `bias`; deterministic. float32 products are made in tf32 where
         `torch.backends.cudnn.allow_tf32` says so, as in torch's own convolutions.
     """
-    if gate is not None and not depthwise and code.dim() == 2:
+    if gate is not None and not depthwise and code.dim() > 1:
         raise ValueError("a dense weight per sample takes no gate: gate the output")
     return operator.call(input, weight, code, gate, bias, *settings(out_channels, window, depthwise))
 

@@ -59,15 +59,17 @@ def kshot_conv2d(
         output[n, o] = gate[o] * (bias[o] + sum_i (sum_k code[k] * weight[k, o, i]) (*) input[n, i])
 
     where (*) is the cross-correlation of `torch.nn.functional.conv2d`. The gate is a factor of the whole output
-    channel, its bias included, so that a gate of zero removes the channel just as a smaller width does.
+    channel, its bias included, so that a gate of zero removes the channel just as a smaller width does. A code may
+    differ from place to place in the kernel; at each the copies are then mixed by its own entries.
 
     Args:
         input: `[N, C_in', H, W]`. Its channel count is the input width: the leading C_in' input channels of the
             weight are used. With several groups a width is a whole number of groups, and the input width sets the
             group count (for a depthwise weight it is the output width too).
         weight: dictionary `[K, C_out, C_in/groups, KH, KW]`; float32, float64, bfloat16 or float16.
-        code: `[K]` for the whole batch, or `[N, K]`, one row per sample; any real numbers.
-        bias: `[C_out]`, or a dictionary `[K, C_out]` mixed with the same code; default: none.
+        code: `[K]` for the whole batch; `[N, K]`, one row per sample; or `[N, K, KH, KW]`, one per sample and place in
+            the kernel. Any real numbers.
+        bias: `[C_out]`, or a dictionary `[K, C_out]` mixed with the same code, which then has no places; default: none.
         stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`; padding may be "same" or "valid".
         gate: `[C_out]` or `[N, C_out]`, or just the active part of it; default: no gate.
         out_channels: output width C_out'; default: all that the input width allows.
@@ -90,7 +92,8 @@ def kshot_conv2d(
         >>> kshot_conv2d(torch.randn(2, 3, 16, 16), weight, code, padding=1, out_channels=6).shape
         torch.Size([2, 6, 16, 16])
 
-    Paper: K-shot NAS, arXiv 2106.06442 (codes); per-sample codes are those of CondConv, arXiv 1904.04971.
+    Paper: K-shot NAS, arXiv 2106.06442 (codes); per-sample codes are those of CondConv, arXiv 1904.04971, and those by
+    place the attentions over kernels and places of omni-dimensional dynamic convolution, arXiv 2209.07947.
     """
     return kshot_conv(_2D, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm)
 
@@ -220,7 +223,7 @@ def checked(
     checks.check_dictionary(weight, dims.weight_layout, (dims.count + 3,))
     checks.check_companion("weight", weight, "input", input)
     checks.check_same_dtype("weight", weight, "input", input)
-    checks.check_code(code, weight, input.shape[0])
+    checks.check_code(code, weight, input.shape[0], places=True)
     checks.check_algorithm(algorithm)
     widths = active_widths(input.shape[1], (weight.shape[1], weight.shape[2]), groups, out_channels)
     window = Window.of_arguments(weight.shape[3:], stride, padding, dilation).cut_to(input.shape[2:])
@@ -228,6 +231,11 @@ def checked(
         checks.check_gate(gate, weight, weight.shape[1], widths.out_channels, input.shape[0])
     if bias is not None:
         checks.check_bias(bias, weight)
+        if bias.dim() == 2 and code.dim() > 2:
+            raise ValueError(
+                "a bias dictionary [K, C_out] has no places in a kernel, and needs a code [K] or [N, K]; "
+                f"got code {list(code.shape)}: mix the bias beforehand, and add it to the output"
+            )
     return widths, window
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def effective_weight(
     weight: Tensor,  # [K, C_out, C_in/groups, *kernel]
-    code: Tensor,  # [K] or [N, K]
+    code: Tensor,  # [K], [N, K] or [N, K, *kernel]
     *,
     gate: Tensor | None = None,  # [C_out] or [N, C_out]
     out_channels: int | None = None,
@@ -21,10 +21,12 @@ def effective_weight(
     active, code = active.to(sum_dtype), code.to(sum_dtype)
 
     trailing = (1,) * (active.dim() - 1)
-    per_sample = code.shape[:-1]
+    copy_dim = 0 if code.dim() == 1 else 1
+    per_sample, places = code.shape[:copy_dim], code.shape[2:] or trailing[2:]
     mixed = torch.zeros((), dtype=sum_dtype, device=weight.device)
     for k in range(weight.shape[0]):
-        mixed = mixed + code[..., k].reshape(*per_sample, *trailing) * active[k]
+        share = code.select(copy_dim, k).reshape(*per_sample, *trailing[:2], *places)
+        mixed = mixed + share * active[k]
     if gate is not None:
         gate = gate[..., : active.shape[1]].to(sum_dtype)
         mixed = gate.reshape(*gate.shape, *trailing[1:]) * mixed

@@ -12,7 +12,7 @@ using cpu::EffectiveWeightBackward;
 // elements.
 struct Case {
   int64_t shots, samples, out_channels, runs, run, rows, run_length;
-  bool gated;
+  bool gated, code_per_row = false;
 
   MixGeometry geometry() const {
     MixGeometry g{};
@@ -32,14 +32,17 @@ struct Case {
 const Case kCases[] = {
     {1, 1, 3, 1, 7, 3, 7, false},     {4, 1, 5, 1, 64, 5, 64, true}, {8, 3, 5, 1, 131, 4, 97, true},
     {5, 2, 2, 9, 17, 2, 13, false},   {3, 1, 1, 1, 1, 1, 1, true},   {7, 2, 3, 2, 700, 2, 600, true},
-    {16, 1, 2, 1, 513, 2, 513, true},
+    {16, 1, 2, 1, 513, 2, 513, true}, {5, 3, 4, 1, 70, 4, 70, false, true},
+    {2, 2, 3, 2, 19, 2, 17, true, true},
 };
 
 template <class T>
 bool check(const Kernels& kernels, const Case& c, DType dtype) {
   const MixGeometry g = c.geometry();
   const auto weight = numbers<T>(g.shots * g.shot_stride, 1);
-  const auto code = numbers<T>(g.samples * g.shots, 2);
+  const int64_t code_row_stride = c.code_per_row ? g.samples * g.shots : 0;
+  const auto code = numbers<T>((c.code_per_row ? g.rows : 1) * g.samples * g.shots, 2);
+  const auto code_at = [&](int64_t n, int64_t row, int64_t k) { return row * code_row_stride + n * g.shots + k; };
   const auto gate = numbers<T>(g.samples * g.rows, 3);
   const auto grad = numbers<T>(g.samples * g.sample_size, 4);
   std::vector<T> output(grad.size()), grad_weight(weight.size()), row_dots(g.samples * g.rows * g.shots);
@@ -53,8 +56,8 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
           for (int64_t i = 0; i < g.run_length; ++i) {
             const int64_t from = k * g.shot_stride + g.weight_offset(row, run) + i;
             const int64_t to = n * g.sample_size + g.packed_offset(row, run) + i;
-            mixed[to] += factor * code[n * g.shots + k] * weight[from];
-            expected_grad_weight[from] += factor * code[n * g.shots + k] * grad[to];
+            mixed[to] += factor * code[code_at(n, row, k)] * weight[from];
+            expected_grad_weight[from] += factor * code[code_at(n, row, k)] * grad[to];
             expected_dots[(n * g.rows + row) * g.shots + k] += static_cast<double>(grad[to]) * weight[from];
           }
         }
@@ -70,6 +73,7 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
   forward.gate = c.gated ? gate.data() : nullptr;
   forward.gate_stride = g.rows;
   forward.output = output.data();
+  forward.code_row_stride = code_row_stride;
   EffectiveWeightBackward backward{};
   backward.forward = forward;
   backward.grad = grad.data();
@@ -85,8 +89,8 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
     for (int64_t row = 0; row < g.rows; ++row) {
       for (int64_t k = 0; k < g.shots; ++k) {
         const double dot = expected_dots[(n * g.rows + row) * g.shots + k];
-        expected_code[n * g.shots + k] += (c.gated ? gate[n * g.rows + row] : 1) * dot;
-        expected_gate[n * g.rows + row] += code[n * g.shots + k] * dot;
+        expected_code[code_at(n, row, k)] += (c.gated ? gate[n * g.rows + row] : 1) * dot;
+        expected_gate[n * g.rows + row] += code[code_at(n, row, k)] * dot;
       }
     }
   }

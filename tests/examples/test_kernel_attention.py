@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dynamic_convolution import DynamicConv2d
 from omni_dimensional_convolution import OmniDimensionalConv2d
+from weight_net import WeightNetConv2d
 
 GEOMETRIES = [
     {"out_channels": 8, "kernel_size": 3, "padding": 1},
@@ -21,13 +22,20 @@ GEOMETRIES = [
 
 
 def images() -> Tensor:
-    return torch.randn(3, 4, 7, 7, dtype=torch.float64).to(memory_format=torch.channels_last)
+    return torch.randn(3, 4, 7, 7, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
 
 
-def gradients(layer: nn.Module, output: Tensor) -> dict[str, Tensor]:
-    layer.zero_grad()
-    (output**2).sum().backward()
-    return {name: parameter.grad.clone() for name, parameter in layer.named_parameters()}
+def gradients(layer: nn.Module, input: Tensor, output: Tensor) -> dict[str, Tensor]:
+    leaves = {"input": input, **dict(layer.named_parameters())}
+    return dict(zip(leaves, torch.autograd.grad((output**2).sum(), leaves.values(), retain_graph=True)))
+
+
+def assert_equal(layer: nn.Module, input: Tensor, expected: Tensor) -> None:
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(layer(input), expected, **close)
+    found = gradients(layer, input, layer(input))
+    for name, gradient in gradients(layer, input, expected).items():
+        torch.testing.assert_close(found[name], gradient, msg=lambda text, name=name: f"{name}: {text}", **close)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -42,10 +50,7 @@ def test_dynamic_convolution(geometry: dict) -> None:
             for x, shares in zip(input, attention)
         ]
     )
-    torch.testing.assert_close(layer(input), expected)
-    found = gradients(layer, layer(input))
-    for name, gradient in gradients(layer, expected).items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+    assert_equal(layer, input, expected)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -64,10 +69,33 @@ def test_omni_dimensional_convolution(geometry: dict) -> None:
         weight = torch.cat([part * factor.view(1, -1, 1, 1) for part, factor in zip(weight.chunk(groups), own)])
         expected.append(F.conv2d(x[None], weight, None, layer.stride, layer.padding, 1, groups))
     expected = torch.cat(expected)
-    torch.testing.assert_close(layer(input), expected)
-    found = gradients(layer, layer(input))
-    for name, gradient in gradients(layer, expected).items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+    assert_equal(layer, input, expected)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        *(each for each in GEOMETRIES if "groups" not in each),
+        {"out_channels": 6, "kernel_size": 3, "factors": 4, "parts": 2},
+        {"out_channels": 6, "kernel_size": 3, "groups": 2, "factors": 6, "parts": 2},
+        {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4, "factors": 1, "parts": 1},
+    ],
+    ids=str,
+)
+def test_weight_net(geometry: dict) -> None:
+    """The paper's form: a grouped fully connected layer makes each image's weight, and the batch becomes groups."""
+    layer = WeightNetConv2d(4, **geometry).double()
+    input = images()
+    groups, parts, factors, outputs = layer.outputs
+    inputs, side = layer.weight.shape[1:3]
+    attention = layer.attention(input.mean(dim=(2, 3))).view(3, groups, parts, factors, outputs)
+    by_channel = attention.permute(0, 1, 4, 2, 3).reshape(3, -1, 1, 1)
+    weight = layer.weight.view(groups, parts, factors, outputs, inputs, side, side)
+    fully_connected = weight.permute(0, 3, 1, 4, 5, 6, 2).reshape(-1, factors, 1, 1)
+    own = F.conv2d(by_channel, fully_connected, groups=parts * groups * outputs)
+    own = own.view(3 * groups * outputs, parts * inputs, side, side)
+    output = F.conv2d(input.reshape(1, -1, 7, 7), own, None, layer.stride, layer.padding, 1, 3 * groups)
+    assert_equal(layer, input, output.view(3, groups * outputs, *output.shape[2:]))
 
 
 def test_the_page_says_what_the_formula_says() -> None:

@@ -13,6 +13,7 @@ ADAMW = ("tests/ops/test_adamw_update.py",)
 NORM = ("tests/ops/test_batch_norm_act.py", "-k", "not compile")
 SETS = ("tests/ops/test_instruction_sets.py",)
 LARGE = ("tests/ops/test_large_results.py",)
+PLACES = ("tests/ops/test_place_codes.py",)
 PER_SAMPLE = ("tests/ops/test_per_sample_conv2d.py", "tests/ops/test_per_sample_linear.py")
 
 POOL = ("tests/ops/test_avg_pool2d.py", "-k", "not compile")
@@ -149,7 +150,7 @@ MUTANTS = (
     Mutant(
         "code_left_out_of_the_gate_gradient",
         "csrc/cpu/effective_weight.cpp",
-        "gate_sum += typed.code(n)[k] * dots[k];",
+        "gate_sum += typed.code(n, row)[k] * dots[k];",
         "gate_sum += dots[k];",
         MIX,
         "The gate's gradient has no code.",
@@ -157,10 +158,50 @@ MUTANTS = (
     Mutant(
         "gate_left_out_of_the_code_gradient",
         "csrc/cpu/effective_weight.cpp",
-        "grad_code[n * geometry.shots + k] += gate * dots[k];",
-        "grad_code[n * geometry.shots + k] += dots[k];",
+        "+ n * geometry.shots + k] += gate * dots[k];",
+        "+ n * geometry.shots + k] += dots[k];",
         MIX,
         "The code's gradient has no gate.",
+    ),
+    Mutant(
+        "codes_of_rows_left_out_of_mixing",
+        "csrc/cpu/effective_weight.cpp",
+        "args.code) + row * args.code_row_stride + n",
+        "args.code) + n",
+        PLACES,
+        "All taps of a depthwise kernel are mixed by the code of the first place.",
+    ),
+    Mutant(
+        "codes_of_places_left_out_of_dense_mixing",
+        "csrc/ops/per_sample_conv2d.cpp",
+        "rows_of(panel, t, r, block.source_channels), codes.at(t, n), samples,",
+        "rows_of(panel, t, r, block.source_channels), codes.at(0, n), samples,",
+        PLACES,
+        "All taps of a dense kernel are mixed by the code of the first place.",
+    ),
+    Mutant(
+        "dots_of_places_in_one",
+        "csrc/ops/per_sample_conv2d.cpp",
+        "codes.at(t, n), part_dots + codes.offset(t, n),",
+        "codes.at(t, n), part_dots + codes.offset(0, n),",
+        PLACES,
+        "The code's gradient of all places is added to the first.",
+    ),
+    Mutant(
+        "places_and_codes_not_transposed_back",
+        "csrc/ops/place_codes.h",
+        "transpose_matrices(by_place, 0, result, codes * places, places, codes);",
+        "transpose_matrices(by_place, 0, result, codes * places, codes, places);",
+        PLACES,
+        "The gradient of a code by place is in another order than the code.",
+    ),
+    Mutant(
+        "gate_after_mixing_left_out_of_the_weight_gradient",
+        "csrc/ops/depthwise_mixture.h",
+        "      grad_weight = with_tap_gate(grad_weight, *gate_after_);\n",
+        "",
+        PLACES,
+        "A gate on a code by place does not scale the gradients of dictionary and code.",
     ),
     Mutant(
         "copy_offset_in_32_bits",

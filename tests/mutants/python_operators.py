@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "auto_changes_the_layout_of_thin_images",
         "kshot_ext/ops/auto_rule.py",
-        "return taps == 1 and inputs * outputs >= 24 * (inputs + outputs)",
-        "return taps == 1",
+        "return call.by_place if taps > 1 else inputs * outputs >= 24 * (inputs + outputs)",
+        "return call.by_place if taps > 1 else True",
         FORMS,
         "The rule of `auto` brings contiguous images of few channels to channels_last.",
     ),
@@ -115,8 +115,8 @@ MUTANTS = (
     Mutant(
         "gate_of_active_channels_refused",
         "kshot_ext/ops/checks.py",
-        "if gate.shape[-1] not in (total, active):",
-        "if gate.shape[-1] not in (total,):",
+        "if gate.shape[-1] != total and gate.shape[-1] != active:",
+        "if gate.shape[-1] != total:",
         CONV,
         "A gate of the channels in use is refused.",
     ),

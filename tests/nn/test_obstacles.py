@@ -27,6 +27,17 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
+class FrozenNorm(nn.Module):
+    """As torchvision's FrozenBatchNorm2d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.full((4, 1, 1), 2.0))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.weight
+
+
 def convolution() -> nn.Conv2d:
     return nn.Conv2d(4, 4, 3, padding=1)
 
@@ -82,6 +93,7 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "subclass": (lambda: OwnConv2d(4, 4, 3, padding=1), "OwnConv2d is a subclass of Conv2d"),
     "instance_norm": (lambda: nn.InstanceNorm2d(4, affine=True), "InstanceNorm2d has no K-shot form"),
+    "buffers_only": (FrozenNorm, r"test_obstacles\.FrozenNorm holds buffers only, so it has nothing to learn"),
     "untracked_in_training_only": (
         with_(untracked_in_training_only, nn.BatchNorm2d(4)),
         r"buffers are .*running_mean.* where a BatchNorm2d of its attributes has \{\}",

@@ -40,6 +40,17 @@ def test_only_chosen_layers_are_swapped(chosen: dict, swapped: list[str]) -> Non
     assert by_choice <= {"include does not name it", "exclude names it"}
 
 
+@pytest.mark.parametrize("exclude", ["0", lambda name, module: isinstance(module, nn.MultiheadAttention)])
+def test_an_attention_is_left_whole(exclude) -> None:
+    """Its forward reads the weight of `out_proj` itself; nobody is warned of what was named."""
+    plain = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4))
+    report = kshot_ext.conversion_report(kshot_ext.convert(plain, 2, exclude=exclude))
+    assert list(report.swapped) == ["1"]
+    left = kshot_ext.conversion_report(plain, exclude=exclude).left
+    reason = "exclude names it" if exclude == "0" else "exclude names the MultiheadAttention that reads its weight"
+    assert left == {"0": "exclude names it", "0.out_proj": reason, "1": "it is plain, and convert would swap it"}
+
+
 def test_a_layer_tied_to_one_that_is_left_stays() -> None:
     tied = model()
     tied["stem"].weight = tied["blocks"][1].weight

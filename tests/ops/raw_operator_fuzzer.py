@@ -35,7 +35,7 @@ def convolution(rng: random.Random) -> tuple[dict[str, Any], tuple[int, ...]]:
     arguments = {
         "input": torch.randn(batch, channels, 6, 5),
         "weight": torch.randn(shots, out + 1, 1 if depthwise else channels + 1, 3, 2),
-        "code": torch.randn(*rows, shots),
+        "code": torch.randn(*rows, shots, *((3, 2) if per_sample and rng.random() < 0.3 else ())),
         "gate": torch.randn(*gate_rows, out) if gated else None,
     }
     window = {
@@ -164,8 +164,8 @@ def chain_norm(rng: random.Random, input: Tensor) -> dict[str, Any]:
 
 def chain_link(rng: random.Random) -> tuple[dict[str, Any], tuple[int, ...]]:
     arguments, size = convolution(rng)
-    if not arguments["depthwise"] and arguments["code"].dim() == 2:
-        arguments |= {"code": torch.randn(arguments["weight"].shape[0])}
+    if arguments["code"].dim() > (2 if arguments["depthwise"] else 1):
+        arguments |= {"code": torch.randn(arguments["weight"].shape[0]), "gate": None}
     input, *mixing = (arguments[name] for name in ("input", "weight", "code", "gate", "out_channels"))
     window = {name: arguments[name] for name in ("stride", "padding", "dilation", "depthwise")}
     names = ("weight", "code", "gate", "out_channels")

@@ -17,14 +17,14 @@ from kshot_ext.widths import active_widths
 def call(
     *, batch: int = 2, channels: tuple[int, int] = (16, 16), groups: int = 1, shots: int = 3, size: int = 40,
     kernel: int = 1, padding: int = 0, per_sample: bool = False, dtype: torch.dtype = torch.float32,
-    channels_last: bool = True,
+    channels_last: bool = True, by_place: bool = False,
 ) -> ConvCall:  # fmt: skip
     """A call of these sizes; nothing is computed."""
     inputs, outputs = channels
     form = torch.channels_last if channels_last else torch.contiguous_format
     image = torch.empty(batch, inputs, size, size, dtype=dtype).contiguous(memory_format=form)
     weight = torch.empty(shots, outputs, inputs // groups, kernel, kernel, dtype=dtype)
-    code = torch.empty(*([batch] if per_sample else []), shots)
+    code = torch.empty(*([batch] if per_sample else []), shots, *([kernel, kernel] if by_place else []))
     window = Window.of_arguments((kernel, kernel), 1, padding, 1)
     widths = active_widths(inputs, (outputs, inputs // groups), groups, None)
     return ConvCall(DIMENSIONS[2], image, weight, code, None, None, widths, window)
@@ -46,6 +46,14 @@ RULE = {
     ),
     "per_sample_3x3_contiguous": (
         {"per_sample": True, "channels": (64, 64), "kernel": 3, "channels_last": False},
+        False,
+    ),
+    "by_place_3x3_contiguous": (
+        {"per_sample": True, "by_place": True, "channels": (64, 64), "kernel": 3, "channels_last": False},
+        True,
+    ),
+    "by_place_of_one_place_contiguous": (
+        {"per_sample": True, "by_place": True, "channels": (48, 47), "channels_last": False},
         False,
     ),
     "per_sample_of_single_pixels": ({"per_sample": True, "channels": (8, 8), "size": 1, "channels_last": False}, True),

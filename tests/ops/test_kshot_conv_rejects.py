@@ -32,11 +32,11 @@ REJECTIONS: dict[str, tuple[dict[str, Any], type, str]] = {
     "weight_no_copy": ({"weight": torch.zeros(0, 4, 3, 3, 3)}, ValueError, r"at least one copy.*\[0, 4, 3, 3, 3\]"),
     "weight_dtype": ({"weight": torch.zeros(3, 4, 3, 3, 3).double()}, TypeError, r"weight must be .*32.*got .*64"),
     "weight_device": ({"weight": torch.zeros(3, 4, 3, 3, 3, device="meta")}, ValueError, "weight must be on cpu.*meta"),
-    "code_no_tensor": ({"code": 0.5}, TypeError, r"code must be a tensor \[K\] or \[N, K\], got float"),
+    "code_no_tensor": ({"code": 0.5}, TypeError, r"code must be a tensor \[K\], \[N, K\] or, by place .*, got float"),
     "code_rank": (
         {"code": torch.zeros(1, 1, 3)},
         ValueError,
-        r"code must have shape \[K\] or \[N, K\], got \[1, 1, 3\]",
+        r"code must have shape \[K\], \[N, K\] or, by place in the kernel, \[N, K, 3, 3\], got \[1, 1, 3\]",
     ),
     "code_shots": ({"code": torch.zeros(4)}, ValueError, r"code must have K = 3 entries.*got shape \[4\]"),
     "code_batch": ({"code": torch.zeros(5, 3)}, ValueError, "N = 2 rows like input, got 5"),

@@ -92,12 +92,14 @@ def convolution_samples() -> Iterator[tuple[Any, ...]]:
         (random(4), random(4), None),
         (random(4), None, random(4)),
         (random(2, 4), None, random(2, 4)),
+        (random(2, 4, 2, 3), None, random(4)),
     ):
         yield images, dense, code, gate, bias, 4, *WINDOW, False, False
     for code, gate, bias in (
         (random(4), random(3), None),
         (random(2, 4), random(2, 3), random(2, 3)),
         (random(2, 4), None, None),
+        (random(2, 4, 2, 3), random(2, 3), None),
     ):
         yield images, depthwise, code, gate, bias, 3, *WINDOW, True, False
 
