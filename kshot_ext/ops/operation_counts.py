@@ -24,7 +24,7 @@ Shape = Sequence[int]
 
 def _mixing(weight: Shape, code: Shape, *mixed: Shape) -> int:
     """Of effective weights whose shapes, without a dimension of samples, are `mixed`."""
-    samples = code[0] if len(code) == 2 else 1
+    samples = code[0] if len(code) > 1 else 1
     return 2 * weight[0] * samples * sum(map(math.prod, mixed))
 
 
@@ -34,7 +34,7 @@ def _effective(weight: Shape, in_channels: int, out_channels: int, depthwise: bo
 
 def _rows(code: Shape, gate: Shape | None) -> Shape:
     """The code's shape, or that of a code for each row of the gate."""
-    return code if gate is None or len(gate) == 1 else [gate[0], *code[-1:]]
+    return code if gate is None or len(gate) == 1 or len(code) > 1 else [gate[0], *code]
 
 
 def _effective_weight(weight, code, gate, out_channels, in_channels, *, out_shape) -> int:

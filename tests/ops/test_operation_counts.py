@@ -67,6 +67,17 @@ def test_a_fused_convolution(kind: str, code: Tensor) -> None:
         assert theirs[1] == backward
 
 
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_a_code_by_place_counts_as_one_per_sample(kind: str) -> None:
+    shape, options = KINDS[kind]
+    weight, by_place = torch.randn(SHOTS, *shape), CODES[:, :, None, None].expand(-1, -1, *shape[2:]).contiguous()
+
+    def fused(x: Tensor, w: Tensor, c: Tensor) -> Tensor:
+        return KF.kshot_conv2d(x, w, c, **options, algorithm="fused")
+
+    assert counted(fused, IMAGE, weight, by_place)[0] == counted(fused, IMAGE, weight, CODES)[0]
+
+
 @pytest.mark.parametrize("code", [CODE, CODES], ids=["shared", "per_sample"])
 def test_mixing(code: Tensor) -> None:
     weight = torch.randn(SHOTS, 4, 6)
