@@ -70,9 +70,9 @@ def test_tables_and_plot_show_every_side():
 
 def test_gathers_finished_runs_by_their_held_out_loss(tmp_path):
     evaluated = [
-        {"architecture": "a", "truth": 90.0, "accuracy": 0.1, "loss": 1.0},
-        {"architecture": "b", "truth": 80.0, "accuracy": 0.9, "loss": 2.0},
-        {"architecture": "c", "truth": 10.0, "accuracy": 0.2, "loss": None},
+        {"architecture": "330000", "truth": 90.0, "accuracy": 0.1, "loss": 1.0},
+        {"architecture": "303000", "truth": 80.0, "accuracy": 0.9, "loss": 2.0},
+        {"architecture": "000000", "truth": 10.0, "accuracy": 0.2, "loss": None},
     ]
     run = entry("one", 0, 0.0) | {"architectures": 3}
     for name in ("one-3", "count-4-12", "unfinished-0"):
@@ -88,6 +88,8 @@ def test_gathers_finished_runs_by_their_held_out_loss(tmp_path):
     ]
     assert (found[0]["kendall_tau"], found[0]["truth_of_favourite"], found[0]["architectures"]) == (1.0, 90.0, 3)
     assert all(math.isfinite(value) for value in found[0].values() if isinstance(value, float))
+    assert found[0]["kendall_tau_equal_cost"] == 1  # the first two have two 3x3 convolutions each
+    assert found[0]["kendall_tau_of_macs"] == pytest.approx(2 / math.sqrt(3 * 2))
 
 
 def test_sides_and_trials_are_settings_of_rank():
