@@ -182,8 +182,9 @@ class DenseBackward {
         KSHOT_CALL(add_panels, weights_[0].of(panel), weights_[group].of(panel), weights_[0].size());
       }
     });
-    gradients.weight = empty_strided(sizes_of(weight_), strides_of(weight_), weight_.scalar_type(), weight_);
-    weights_[0].unpack_into(view_, floats_of(gradients.weight));
+    gradients.weight = new_packed_like(weight_);
+    weights_[0].unpack_into(weight_view(gradients.weight, view_.out_channels, view_.in_channels),
+                            floats_of(gradients.weight));
     return gradients;
   }
 

@@ -6,8 +6,9 @@
 
 namespace kshot {
 
-// The mixed weight of a dense link.
+// The mixed weight of a dense link; that of a single copy as it lies.
 inline Tensor dense_effective(const Mixing& mixing) {
+  if (const auto part = mixing.in_place()) return *part;
   Tensor effective = mixing.new_effective();
   run_forward({mixing.forward_into(effective)}, effective);
   return in_dtype(effective, torch::headeronly::ScalarType::Float);

@@ -116,8 +116,9 @@ ConvGradients dense_backward(const Tensor& grad, const Tensor& input, const Tens
   const Panels sums = weight_gradient(args, view, groups, [&](int64_t begin, int64_t end) {
     if (side_by_side) KSHOT_CALL(dense_gather, gather, panels.range(0, panels.count()), nullptr, begin, end);
   });
-  grad_weight = empty_strided(sizes_of(w), strides_of(w), w.scalar_type(), w);
-  sums.unpack_into(view, static_cast<float*>(grad_weight.data_ptr()));
+  grad_weight = new_packed_like(w);
+  sums.unpack_into(weight_view(grad_weight, view.out_channels, view.in_channels),
+                   static_cast<float*>(grad_weight.data_ptr()));
   return {grad_input, grad_weight};
 }
 

@@ -21,6 +21,15 @@ cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t 
           tap_stride};
 }
 
+Tensor new_packed_like(const Tensor& weight) {
+  const Sizes sizes = sizes_of(weight);
+  const bool channels_last = weight.size(1) > 1 && weight.stride(1) == 1;
+  const Sizes strides = channels_last
+                            ? Sizes{sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]}
+                            : contiguous_strides(sizes);
+  return empty_strided(sizes, strides, weight.scalar_type(), weight);
+}
+
 Panels::Panels(const cpu::WeightView& copy, int64_t shots, Side side) : side_(side), shots_(shots) {
   const bool by_output = side == Side::kOutput;
   const int64_t channels = by_output ? copy.out_channels : copy.in_channels;

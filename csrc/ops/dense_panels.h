@@ -15,6 +15,10 @@ bool kernel_lies_in_order(const Tensor& weight);
 // The active part of a weight [C_out, C_in, KH, KW] whose kernel lies in order.
 cpu::WeightView weight_view(const Tensor& weight, int64_t out_channels, int64_t in_channels);
 
+// A new weight of these sizes with no gaps, in the order of dimensions that `weight`, which may be a slice,
+// has.
+Tensor new_packed_like(const Tensor& weight);
+
 // Panels of the K copies of a weight, [panels, K, taps, depth, width].
 class Panels {
  public:

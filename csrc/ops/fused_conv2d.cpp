@@ -7,6 +7,7 @@
 // A code per sample may have an entry for each place of the kernel, which weighs the copies there.
 #include "ops/fused_conv2d.h"
 
+#include "ops/chained_dense.h"
 #include "ops/conv_arguments.h"
 #include "ops/dense_conv2d.h"
 #include "ops/depthwise_conv2d.h"
@@ -75,8 +76,7 @@ Tensor fused_conv2d(const Tensor& input,                // [N, C_in', H, W]
     return per_sample_forward(x, dictionary, codes_by_place(code), addend, geometry);
   }
   const Mixing mixing(dictionary, code, gate, out_channels, geometry.in_channels);
-  Tensor effective = mixing.new_effective();
-  run_forward({mixing.forward_into(effective)}, effective);
+  const Tensor effective = dense_effective(mixing);
   return dense_forward(x, effective, addend, geometry);
 }
 
@@ -108,8 +108,7 @@ FusedGradients fused_conv2d_backward(const Tensor& grad,                 // [N, 
     return {grads.input, none_like(x), grads.dictionary, grad_code, none_like(x)};
   }
   const Mixing mixing(dictionary, code, gate, geometry.out_channels, geometry.in_channels);
-  Tensor effective = mixing.new_effective();
-  run_forward({mixing.forward_into(effective)}, effective);
+  const Tensor effective = dense_effective(mixing);
   const ConvGradients grads = dense_backward(g, x, effective, geometry, need_input, needs.parameters());
   if (!needs.parameters()) return no_gradients_of_mixing(mixing, grads.input);
   return gradients_of_mixing(mixing, grads.input, grads.weight, needs);

@@ -57,6 +57,18 @@ class Mixing {
                          dictionary_.tensor());
   }
 
+  // The effective weight where it lies, in a single copy whose code is one, for kernels of the CPU that take
+  // any strides: a sliced weight is then not copied.
+  std::optional<Tensor> in_place() const {
+    const Tensor& weight = dictionary_.tensor();
+    const bool as_it_is = dictionary_.shots() == 1 && !gate_ && !per_sample() && code_.is_cpu() &&
+                          weight.scalar_type() == torch::headeronly::ScalarType::Float &&
+                          *static_cast<const float*>(code_.data_ptr()) == 1.0f;
+    if (!as_it_is) return std::nullopt;
+    const Sizes& strides = dictionary_.strides();
+    return seen_as(weight, effective_sizes(), {strides.begin() + 1, strides.end()});
+  }
+
   // `grad` in the memory layout of the effective weight.
   Tensor laid_out_like_effective(const Tensor& grad) const {
     const Sizes sizes = effective_sizes();

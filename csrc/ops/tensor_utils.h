@@ -121,6 +121,14 @@ inline Tensor none_like(const Tensor& like) {
   return empty_strided({0}, {1}, like.scalar_type(), like);
 }
 
+// The memory of `tensor`, from its first element on, with other sizes and strides.
+inline Tensor seen_as(const Tensor& tensor, const Sizes& sizes, const Sizes& strides) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(
+      tensor.get(), static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), 0, &handle));
+  return Tensor(handle);
+}
+
 // `tensor` itself if it lies in memory as `strides` say, else a copy that does.
 inline Tensor laid_out_as(const Tensor& tensor, const Sizes& strides) {
   if (lies_as(tensor, strides)) return tensor;

@@ -79,6 +79,19 @@ class DynamicSE(TakesValues, nn.Module):
         """Channels between the two maps at a width."""
         return divisible(channels // self.reduction, self.divisor)
 
+    def get_active_reduce_weight(self, num_mid: int, in_channel: int) -> Tensor:
+        """The weight of the first map at these widths, a view; of K copies all of them. So are the other three."""
+        return self.fc.reduce.weight[..., :num_mid, :in_channel, :, :]
+
+    def get_active_reduce_bias(self, num_mid: int) -> Tensor:
+        return self.fc.reduce.bias[..., :num_mid]
+
+    def get_active_expand_weight(self, num_mid: int, in_channel: int) -> Tensor:
+        return self.fc.expand.weight[..., :in_channel, :num_mid, :, :]
+
+    def get_active_expand_bias(self, in_channel: int) -> Tensor:
+        return self.fc.expand.bias[..., :in_channel]
+
     def extra_repr(self) -> str:
         return f"max_channel={self.channel}, reduction={self.reduction}, divisor={self.divisor}"
 

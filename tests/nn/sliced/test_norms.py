@@ -114,3 +114,6 @@ def test_squeeze_excite_by_hand() -> None:
     y = y.relu() @ expand.weight[:24, :8, 0, 0].T + expand.bias[:24]
     wanted = x * ((y + 3).clamp(0, 6) / 6)[..., None, None]
     torch.testing.assert_close(layer(x), wanted, rtol=1e-12, atol=1e-12)
+    inner = F.conv2d(x.mean((2, 3), True), layer.get_active_reduce_weight(8, 24), layer.get_active_reduce_bias(8))
+    outer = F.conv2d(inner.relu(), layer.get_active_expand_weight(8, 24), layer.get_active_expand_bias(24))
+    torch.testing.assert_close(x * F.hardsigmoid(outer), wanted, rtol=1e-12, atol=1e-12)
