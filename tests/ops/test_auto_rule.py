@@ -113,3 +113,17 @@ def test_the_rule(sizes: dict[str, Any], fused: bool) -> None:
 )  # fmt: skip
 def test_single_pixels_are_linear_maps(sizes: dict[str, Any], stacked: bool) -> None:
     assert conv_forms.stacks_copies(call(**{"per_sample": True, "size": 1, **sizes})) == stacked
+
+
+@pytest.mark.parametrize(
+    ("options", "gate", "mixed"),
+    [
+        ({}, (16,), True),
+        ({}, (2, 16), False),
+        ({"per_sample": True}, (16,), False),
+        ({"groups": 16, "kernel": 3}, (2, 16), True),
+        ({"groups": 16, "kernel": 3, "per_sample": True, "by_place": True}, (2, 16), True),
+    ],
+)
+def test_gates_are_mixed_into_weights_that_are_small_beside_the_output(options: dict, gate: tuple, mixed: bool) -> None:
+    assert conv_forms.takes_gate(call(**options)._replace(gate=torch.empty(gate))) == mixed
