@@ -59,7 +59,7 @@ def test_each_copy_is_a_parameter_of_its_own(name: str) -> None:
     torch.testing.assert_close(layer.weight.detach(), torch.stack(separate).detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", OF_WHOLE_TENSORS)
+@pytest.mark.parametrize("name", sorted(OF_WHOLE_TENSORS))
 def test_those_that_look_at_whole_tensors_lower_the_loss(name: str) -> None:
     layer = KShotLinear(4, 6, bias=False, num_shots=3)
     optimizer, input = getattr(torch.optim, name)(layer.parameters(), lr=0.05), torch.randn(5, 4)
