@@ -64,8 +64,8 @@ class SimplexSettings:
     def objective(self, codes: CodeSettings) -> str:
         """The name of the objective of a simplex-net whose codes start so.
 
-        No objective was measured to add to a start by structure (docs/ranking.md), so there it is the cheapest one that
-        is taken. Codes that start equal part by the loss only.
+        To a start by structure no objective was measured to add more than seeds differ by (docs/ranking.md), so it is
+        the cheapest one that is taken there. Codes that start equal part by the loss only.
         """
         return self.simplex_objective or ("loss" if codes.starts_equal else "balance")
 
