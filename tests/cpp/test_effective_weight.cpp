@@ -30,9 +30,10 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {1, 1, 3, 1, 7, 3, 7, false},     {4, 1, 5, 1, 64, 5, 64, true}, {8, 3, 5, 1, 131, 4, 97, true},
-    {5, 2, 2, 9, 17, 2, 13, false},   {3, 1, 1, 1, 1, 1, 1, true},   {7, 2, 3, 2, 700, 2, 600, true},
-    {16, 1, 2, 1, 513, 2, 513, true}, {5, 3, 4, 1, 70, 4, 70, false, true},
+    {1, 1, 3, 1, 7, 3, 7, false},        {4, 1, 5, 1, 64, 5, 64, true},
+    {8, 3, 5, 1, 131, 4, 97, true},      {5, 2, 2, 9, 17, 2, 13, false},
+    {3, 1, 1, 1, 1, 1, 1, true},         {7, 2, 3, 2, 700, 2, 600, true},
+    {16, 1, 2, 1, 513, 2, 513, true},    {5, 3, 4, 1, 70, 4, 70, false, true},
     {2, 2, 3, 2, 19, 2, 17, true, true},
 };
 
@@ -42,7 +43,9 @@ bool check(const Kernels& kernels, const Case& c, DType dtype) {
   const auto weight = numbers<T>(g.shots * g.shot_stride, 1);
   const int64_t code_row_stride = c.code_per_row ? g.samples * g.shots : 0;
   const auto code = numbers<T>((c.code_per_row ? g.rows : 1) * g.samples * g.shots, 2);
-  const auto code_at = [&](int64_t n, int64_t row, int64_t k) { return row * code_row_stride + n * g.shots + k; };
+  const auto code_at = [&](int64_t n, int64_t row, int64_t k) {
+    return row * code_row_stride + n * g.shots + k;
+  };
   const auto gate = numbers<T>(g.samples * g.rows, 3);
   const auto grad = numbers<T>(g.samples * g.sample_size, 4);
   std::vector<T> output(grad.size()), grad_weight(weight.size()), row_dots(g.samples * g.rows * g.shots);
