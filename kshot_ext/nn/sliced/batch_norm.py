@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,7 @@ class DynamicBatchNorm2d(Sliced):
     ) -> None:
         super().__init__()
         self.max_feature_dim = max_feature_dim
-        where = {"device": device, "dtype": dtype}
-        if num_shots is None:
-            self.bn = nn.BatchNorm2d(max_feature_dim, **where)
-        else:
-            self.bn = KShotBatchNorm2d(max_feature_dim, num_shots=num_shots, **where)
+        self.bn = inner_norm(max_feature_dim, num_shots, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, *, activation: str = "identity", residual: Tensor | None = None) -> Tensor:
         self.require_inputs(x.shape[1])
@@ -78,3 +74,12 @@ class DynamicBatchNorm2d(Sliced):
         tensors = {**bn._parameters, **bn._buffers}
         values = {name: t if t is None or t.dim() == 0 else t[..., :channels] for name, t in tensors.items()}
         return filled(layer, values, bn.weight, self.training)
+
+
+def inner_norm(features: int, num_shots: int | None, **where: Any) -> nn.BatchNorm2d | KShotBatchNorm2d:
+    """The layer that keeps the parameters, with K copies if `num_shots` says so."""
+    return (
+        nn.BatchNorm2d(features, **where)
+        if num_shots is None
+        else KShotBatchNorm2d(features, num_shots=num_shots, **where)
+    )

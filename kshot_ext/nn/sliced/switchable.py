@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nn.batch_norm import KShotBatchNorm2d
+from kshot_ext.nn.sliced.batch_norm import inner_norm
 
 
 class SwitchableBatchNorm2d(nn.Module):
@@ -47,12 +47,8 @@ class SwitchableBatchNorm2d(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features_list, self.num_features = list(num_features_list), max(num_features_list)
-        where = {"device": device, "dtype": dtype}
         self.bn = nn.ModuleList(
-            nn.BatchNorm2d(features, **where)
-            if num_shots is None
-            else KShotBatchNorm2d(features, num_shots=num_shots, **where)
-            for features in self.num_features_list
+            inner_norm(features, num_shots, device=device, dtype=dtype) for features in self.num_features_list
         )
         self.active_index: int | None = None
 
