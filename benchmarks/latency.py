@@ -1,6 +1,6 @@
 """How well latency is predicted from timed parts: `python -m benchmarks.latency --help`.
 
-The prediction of `kshot_ext.nas.search.latency_table` against the time of whole networks drawn at random.
+The prediction of `kshot_ext.nas.searchers.latency_table` against the time of whole networks drawn at random.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarks.measuring.environment import environment
 from benchmarks.place import CPU
 from benchmarks.reporting.results import write_json
-from kshot_ext.nas.search.latency_table import LatencyTable
+from kshot_ext.nas.searchers.latency_table import LatencyTable
 from kshot_ext.nas.spaces import create_space
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"

@@ -32,8 +32,8 @@ from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.results_file import read_results
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget

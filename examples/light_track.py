@@ -37,8 +37,8 @@ from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import InvertedResidual, conv_batch_norm, depthwise_batch_norm
 from kshot_ext.nas.spaces.counting import Cost

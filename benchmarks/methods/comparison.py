@@ -30,8 +30,8 @@ from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.results_file import read_results
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.strict_json import strict_json

@@ -17,10 +17,10 @@ from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, 
 from kshot_ext.nas.methods.csnas import ContrastiveSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.random_search import RandomSearch
-from kshot_ext.nas.search.searcher import Searcher
-from kshot_ext.nas.search.tpe import TreeStructuredParzenEstimator
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.random_search import RandomSearch
+from kshot_ext.nas.searchers.searcher import Searcher
+from kshot_ext.nas.searchers.tpe import TreeStructuredParzenEstimator
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.loop import TrainingLoop
 from kshot_ext.nas.training.settings import TrainingSettings

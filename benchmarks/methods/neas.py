@@ -20,7 +20,7 @@ from kshot_ext.nas.methods.neas import EnsembleSettings, disagreement
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.loop import TrainingLoop

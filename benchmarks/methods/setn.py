@@ -20,8 +20,8 @@ from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, 
 from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.runs.truth import TruthError, read_truth
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.random_search import RandomSearch
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.random_search import RandomSearch
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.loop import TrainingLoop

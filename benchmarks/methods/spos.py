@@ -25,8 +25,8 @@ from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores, evalu
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.ranking.rank_correlation import rank_correlation
 from kshot_ext.nas.runs.truth import read_truth
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace

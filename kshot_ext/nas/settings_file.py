@@ -44,7 +44,7 @@ def meanings(kind: type) -> dict[str, str]:
     """What each field of a dataclass means, by the ``Args`` of its docstring and of those of its base classes.
 
     Example:
-        >>> from kshot_ext.nas.search.generations import SearchSettings
+        >>> from kshot_ext.nas.searchers.generations import SearchSettings
         >>> meanings(SearchSettings)["population"]
         'architectures per generation, at least 2.'
     """

@@ -66,18 +66,18 @@ MUTANTS = (
     ),
     Mutant(
         "archive_orders_equals_by_their_turn",
-        "kshot_ext/nas/search/archive.py",
+        "kshot_ext/nas/searchers/archive.py",
         "(-result.merit, result.macs, result.bit_operations)",
         "(-result.merit,)",
-        ("tests/nas/search/test_archive.py",),
+        ("tests/nas/searchers/test_archive.py",),
         "Of equally good networks the one that was evaluated first is the best, whatever it costs.",
     ),
     Mutant(
         "archive_keeps_its_own_results_beside_a_state",
-        "kshot_ext/nas/search/archive.py",
+        "kshot_ext/nas/searchers/archive.py",
         "        self._results = {}\n        for text",
         "        for text",
-        ("tests/nas/search/test_archive.py",),
+        ("tests/nas/searchers/test_archive.py",),
         "Going back to a state leaves what was evaluated since.",
     ),
     Mutant(

@@ -3,8 +3,8 @@
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.networks.evaluation import evaluate_architecture
 from kshot_ext.nas.networks.export import extract
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from kshot_ext.nas.commands.frame import CommandError
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.ray_map import RayMap
+from kshot_ext.nas.searchers.ray_map import RayMap
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.randomness import seeded_by
-from kshot_ext.nas.search.search_stage import SearchStage
+from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.loop import Step, Stepper

@@ -19,8 +19,8 @@ from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
-from kshot_ext.nas.search.generations import SEARCHERS
-from kshot_ext.nas.search.search_stage import SearchStage
+from kshot_ext.nas.searchers.generations import SEARCHERS
+from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.stage import Stage

@@ -23,7 +23,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet, InheritedNetworks
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.randomness import draw_seed, named_generator
-from kshot_ext.nas.search.search_stage import SearchStage
+from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.stage import Stage

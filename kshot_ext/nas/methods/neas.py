@@ -22,7 +22,7 @@ from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.networks.inherited_ensembles import InheritedEnsembles
 from kshot_ext.nas.networks.supernet import Supernet
-from kshot_ext.nas.search.search_stage import SearchStage
+from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.ensembles import EnsembleSpace
 from kshot_ext.nas.spaces.sampling import random_architectures

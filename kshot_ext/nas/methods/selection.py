@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.loop import TrainingLoop
 

@@ -18,9 +18,9 @@ from kshot_ext.nas.methods.parts.operation_distribution import OperationDistribu
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
 from kshot_ext.nas.methods.selection import SelectionTools
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.search_stage import SearchStage
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.search_stage import SearchStage
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.divergence import check_loss

@@ -39,8 +39,8 @@ class Ranking:
         architectures: what to evaluate.
         evaluate: gives an architecture's scores.
         apply_to_all: applies ``evaluate`` to all that are left, in order: `map`, or what shares the work out as
-            :class:`kshot_ext.nas.search.ray_map.RayMap` does. Its results are taken as they come, a few for each step,
-            so that however many workers there are, none waits for the end of a step.
+            :class:`kshot_ext.nas.searchers.ray_map.RayMap` does. Its results are taken as they come, a few for each
+            step, so that however many workers there are, none waits for the end of a step.
     """
 
     def __init__(

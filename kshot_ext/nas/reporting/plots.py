@@ -11,7 +11,7 @@ from kshot_ext.nas import drawing
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.pareto import Evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
 
 CORRELATION_TITLES = {

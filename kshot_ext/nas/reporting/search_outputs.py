@@ -24,7 +24,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
-from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kshot_ext.nas.findings import Findings
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 
 

@@ -20,8 +20,8 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.stages import RetrainStage, SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
-from kshot_ext.nas.search.archive import Archive, Evaluate
-from kshot_ext.nas.search.latency_table import LatencyTable
+from kshot_ext.nas.searchers.archive import Archive, Evaluate
+from kshot_ext.nas.searchers.latency_table import LatencyTable
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits

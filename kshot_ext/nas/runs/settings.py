@@ -15,7 +15,7 @@ from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings
 from kshot_ext.nas.own_classes import is_own, own_errors, with_absolute_path
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
 from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
 from kshot_ext.nas.spaces.budget import Budget

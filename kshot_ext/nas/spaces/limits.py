@@ -26,7 +26,7 @@ class SearchLimits:
         max_parameters: most trainable numbers of the plain network, or None.
         max_bit_operations: most bit operations for one image, in a space with bits, or None.
         max_latency: most milliseconds, or None.
-        latency: milliseconds of an architecture, such as a :class:`kshot_ext.nas.search.latency_table.LatencyTable`.
+        latency: milliseconds of an architecture, such as a :class:`kshot_ext.nas.searchers.latency_table.LatencyTable`.
 
     Raises:
         ValueError: if a limit is below 1 (a latency: below 0), or there is one on the latency and nothing to tell it.

@@ -10,7 +10,7 @@ from benchmarks.methods import __main__ as command
 from benchmarks.methods import comparison
 from kshot_ext.nas import drawing
 from kshot_ext.nas.runs.settings import RankSettings, gather_settings
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.tables import read_toml
 
 OPTIONS = {

@@ -16,8 +16,8 @@ from kshot_ext.nas.methods.csnas import ContrastiveScore, ContrastiveSettings, v
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation, Scores
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 

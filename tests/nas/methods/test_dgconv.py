@@ -15,8 +15,8 @@ from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.dgconv import DynamicGroupSettings
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits

@@ -13,8 +13,8 @@ from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.fp_nas import FPNASSettings, path_shares
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits

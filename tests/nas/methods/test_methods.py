@@ -31,8 +31,8 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.own_classes import load_own
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.tables import SettingsError

@@ -16,8 +16,8 @@ from kshot_ext.nas.methods.setn import EvaluatorSearcher, TemplateSettings
 from kshot_ext.nas.methods.spos import SinglePathSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits

@@ -19,8 +19,8 @@ from kshot_ext.nas.methods.spos import SinglePathSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.bit_widths import parse_bits
 from kshot_ext.nas.spaces.budget import Budget

@@ -8,7 +8,7 @@ import numpy as np
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 
 HISTORY = [

@@ -12,7 +12,7 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting.page import Picture
 from kshot_ext.nas.reporting.report import render_report
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 
 HOSTILE = "<script>alert('x')</script>\"&"

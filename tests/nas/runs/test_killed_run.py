@@ -31,7 +31,7 @@ ATTEMPTS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-import kshot_ext.nas.search.nsga2_generation, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
+import kshot_ext.nas.searchers.nsga2_generation, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
 from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.search import search_command
 

@@ -23,7 +23,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings, SupernetSettings
 from kshot_ext.nas.runs.supernet_job import SupernetJob, load_data
-from kshot_ext.nas.search.generations import SearchSettings
+from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.retrain import RetrainSettings

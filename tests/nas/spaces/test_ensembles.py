@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kshot_ext.nas.search.latency_table import LatencyTable
+from kshot_ext.nas.searchers.latency_table import LatencyTable
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.counting import cost_of, count_positions

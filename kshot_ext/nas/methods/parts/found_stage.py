@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kshot_ext.nas.methods.selection import Selection
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.pareto import Evaluated
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.stage import Stage
 

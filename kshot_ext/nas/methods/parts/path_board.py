@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 

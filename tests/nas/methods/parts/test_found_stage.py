@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 

@@ -4,7 +4,7 @@ import torch
 
 from kshot_ext.nas.methods.parts.path_board import BoardEntry, BoardSearcher, PathBoard
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits
 

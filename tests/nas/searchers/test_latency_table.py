@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.search.latency_table import LatencyTable
+from kshot_ext.nas.searchers.latency_table import LatencyTable
 from kshot_ext.nas.spaces import create_space, space_names
 from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
 from kshot_ext.nas.spaces.bit_widths import parse_bits

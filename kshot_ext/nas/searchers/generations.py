@@ -10,13 +10,13 @@ import torch
 
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.evolution import Evolution
-from kshot_ext.nas.search.nsga2 import NSGA2
-from kshot_ext.nas.search.pareto import Evaluated
-from kshot_ext.nas.search.random_search import RandomSearch
-from kshot_ext.nas.search.searcher import Searcher
-from kshot_ext.nas.search.tpe import TreeStructuredParzenEstimator
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.evolution import Evolution
+from kshot_ext.nas.searchers.nsga2 import NSGA2
+from kshot_ext.nas.searchers.pareto import Evaluated
+from kshot_ext.nas.searchers.random_search import RandomSearch
+from kshot_ext.nas.searchers.searcher import Searcher
+from kshot_ext.nas.searchers.tpe import TreeStructuredParzenEstimator
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.sampling import random_architectures
 from kshot_ext.nas.spaces.space import operation_shares

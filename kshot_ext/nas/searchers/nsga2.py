@@ -12,13 +12,13 @@ import numpy as np
 
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.randomness import draw_seed
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.pareto import costs_of
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.pareto import costs_of
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 if TYPE_CHECKING:
-    from kshot_ext.nas.search.nsga2_generation import Generation
+    from kshot_ext.nas.searchers.nsga2_generation import Generation
 
 _WORST = 1e60  # of networks without numbers, which may be the cheapest; beyond float32, and pymoo wants no infinity
 
@@ -30,7 +30,7 @@ class NSGA2(Searcher):
 
     Args:
         mutation_probability: chance of each choice to be drawn anew in a child.
-        costs: names of the costs, fields of :class:`kshot_ext.nas.search.pareto.Evaluated`.
+        costs: names of the costs, fields of :class:`kshot_ext.nas.searchers.pareto.Evaluated`.
 
     Raises:
         MissingExtraError: if pymoo is not installed.
@@ -45,7 +45,7 @@ class NSGA2(Searcher):
 
     def ask(self, archive: Archive, count: int) -> list[Architecture]:
         """New children, at most as many as there are parents, and at most ``count``."""
-        from kshot_ext.nas.search.nsga2_generation import Generation
+        from kshot_ext.nas.searchers.nsga2_generation import Generation
 
         space = archive.space
         parents = self._population or [result.architecture for result in archive.history]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from kshot_ext.cli import app
 from kshot_ext.nas import drawing
-from kshot_ext.nas.search.ray_map import RayMap
+from kshot_ext.nas.searchers.ray_map import RayMap
 
 SETTINGS = """
 shots = 2

@@ -7,10 +7,10 @@ import pytest
 
 from kshot_ext.nas.extras import MissingExtraError
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search import tpe
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
-from kshot_ext.nas.search.tpe import TreeStructuredParzenEstimator
+from kshot_ext.nas.searchers import tpe
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.tpe import TreeStructuredParzenEstimator
 from kshot_ext.nas.spaces.limits import SearchLimits
 
 OPTIMUM = (2, 0, 1, 1, 2, 0, 2, 1)

@@ -14,9 +14,9 @@ from typing import Any
 
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.randomness import draw_seed
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.pareto import Evaluated
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.pareto import Evaluated
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 _TRIES_PER_ARCHITECTURE = 5  # a proposal takes milliseconds

@@ -1,7 +1,7 @@
 """Fronts of known tables."""
 
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 
 

@@ -19,10 +19,10 @@ from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
-from kshot_ext.nas.search import ray_map as ray_map_module
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
-from kshot_ext.nas.search.ray_map import RayMap
+from kshot_ext.nas.searchers import ray_map as ray_map_module
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.ray_map import RayMap
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.limits import SearchLimits
 

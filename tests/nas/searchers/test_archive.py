@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_widths import parse_bits

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 
 

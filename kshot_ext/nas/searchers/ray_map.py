@@ -59,7 +59,11 @@ class RayMap:
         self._connection, theirs = multiprocessing.Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from kshot_ext.nas.search.ray_driver import serve; serve({theirs.fileno()})"],
+                [
+                    sys.executable,
+                    "-c",
+                    f"from kshot_ext.nas.searchers.ray_driver import serve; serve({theirs.fileno()})",
+                ],
                 pass_fds=[theirs.fileno()],
                 # Ray would report on its use over the internet.
                 env={"RAY_USAGE_STATS_ENABLED": "0", **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -10,8 +10,8 @@ import torch
 
 from kshot_ext.nas.checks import check_one_of
 from kshot_ext.nas.networks.evaluation import SCORES, Scores
-from kshot_ext.nas.search.latency_table import LatencyTable
-from kshot_ext.nas.search.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.latency_table import LatencyTable
+from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.limits import SearchLimits, repair
 from kshot_ext.nas.spaces.space import SearchSpace
@@ -30,7 +30,7 @@ class Archive:
         limits: limits that every evaluated architecture meets.
         generator: source of the random choices, of a searcher's too.
         apply_to_all: applies ``evaluate`` to several, in order: `map`, or what shares the work out as
-            :class:`kshot_ext.nas.search.ray_map.RayMap` does.
+            :class:`kshot_ext.nas.searchers.ray_map.RayMap` does.
         score: which score ranks architectures, ``"loss"`` or ``"accuracy"``.
 
     Attributes:

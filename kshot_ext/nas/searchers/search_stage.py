@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from kshot_ext.nas.search.archive import Archive
-from kshot_ext.nas.search.generations import Generations, SearchSettings
-from kshot_ext.nas.search.searcher import Searcher
+from kshot_ext.nas.searchers.archive import Archive
+from kshot_ext.nas.searchers.generations import Generations, SearchSettings
+from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.stage import Stage
 
 
@@ -17,7 +17,7 @@ class SearchStage(Stage):
     Args:
         archive: evaluates, and keeps what is found.
         settings: of the search.
-        searcher: see :class:`kshot_ext.nas.search.generations.Generations`.
+        searcher: see :class:`kshot_ext.nas.searchers.generations.Generations`.
     """
 
     unit = "generation"

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kshot_ext.nas.search.archive import Archive
+from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.spaces.architecture import Architecture
 
 
