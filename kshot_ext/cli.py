@@ -148,6 +148,12 @@ def search(
     learning_rate: LearningRate = None,
     precision: Precision = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
+    retrain_seeds: Annotated[
+        int | None, typer.Option(help="Times that the winner is trained from scratch; default 3.", **_NUMBER)
+    ] = None,
+    rivals: Annotated[
+        int | None, typer.Option(help="Random networks to compare the winner with; default 3.", **_NUMBER)
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +184,7 @@ def search(
     json: Json = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
+    """Train a supernet, search it, train the winner and random rivals from scratch, and report."""
     from kshot_ext.nas.commands.frame import Output
     from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.search import search_command
@@ -195,6 +201,8 @@ def search(
         "learning_rate": learning_rate,
         "precision": precision,
         "retrain_epochs": retrain_epochs,
+        "retrain_seeds": retrain_seeds,
+        "rivals": rivals,
         "budget": budget,
         "bit_budget": bit_budget,
         "truth": _text(truth),
