@@ -5,13 +5,15 @@ output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot_ext.reference.effective_weight import effective_weight
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
     "relu6": F.relu6,
