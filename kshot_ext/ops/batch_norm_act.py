@@ -229,7 +229,8 @@ def _as_image(x: Tensor) -> Tensor:
         return x
     if x.dim() > 4:
         return x.flatten(2, 3)
-    return x[(..., *(None,) * (4 - x.dim()))]
+    image = (..., *(None,) * (4 - x.dim()))
+    return x[image]
 
 
 def _native_form(

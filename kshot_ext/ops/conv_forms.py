@@ -147,7 +147,8 @@ def stacked_form(call: ConvCall) -> Tensor:
     """All copies applied to the batch, their results mixed."""
     input, weight = call.input.flatten(1), call.weight.flatten(2)
     output = per_sample_linear(input, weight, call.code, call.bias, call.gate, call.widths.out_channels)
-    return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
+    single = (..., *(None,) * call.dims.count)
+    return call.in_format_of_input(output[single])
 
 
 def fused_form(call: ConvCall) -> Tensor:
@@ -261,8 +262,8 @@ def batched_form(call: ConvCall) -> Tensor:
     widths = call.widths
     mixed = call.effective_weight().flatten(2)
     bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
-    every = tuple(slice(None, None, step) for step in call.window.stride)
-    image = call.input[(slice(None), slice(None), *every)]
+    every = (slice(None), slice(None), *(slice(None, None, step) for step in call.window.stride))
+    image = call.input[every]
     positions = image.flatten(2)  # [N, C_in', positions]
     bias = bias if bias is None else bias.to(mixed.dtype).reshape(-1, widths.out_channels, 1)
     if image.stride(1) == 1:  # channels_last: so is the output

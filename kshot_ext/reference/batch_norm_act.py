@@ -70,6 +70,7 @@ def _record(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: floa
 def _affine(parameter: Tensor, code: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor:
     """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
     if parameter.dim() == 2:
+        assert code is not None, "a dictionary comes with a code"
         return effective_weight(parameter.to(dtype), code, out_channels=channels)
     return parameter[:channels].to(dtype)
 
