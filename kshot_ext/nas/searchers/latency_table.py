@@ -187,11 +187,12 @@ class LatencyTable:
     @cached_property
     def _images(self) -> Tensor:
         shape = (self.batch_size, *self.space.image_shape)
-        return torch.zeros(shape, device=self.device).contiguous(memory_format=self.space.memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format
+        return torch.zeros(shape, device=self.device).contiguous(memory_format=self.space.memory_format)
 
     def _prepared(self, network: nn.Module) -> nn.Module:
         """The network on the device, after a first run, which is slower than those that follow."""
-        network = network.eval().to(self.device, memory_format=self.space.memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format
+        network = network.eval().to(self.device)
+        network.to(memory_format=self.space.memory_format)  # type: ignore[call-overload]  # torch's stub lacks it
         network(self._images)
         return network
 

@@ -79,11 +79,11 @@ def create_space(
         if name not in _SPACES_OF_CELLS:
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
-    kind: Callable[..., SearchSpace]
-    if is_own(name):
-        kind = load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
-    else:
-        kind = _SPACES[name]
+    kind: Callable[..., SearchSpace] = (
+        load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
+        if is_own(name)
+        else _SPACES[name]
+    )
     with own_errors(name, "space"):
         space = kind(**arguments)
         return space if bits is None else BitWidthSpace(space, bits)
