@@ -106,7 +106,8 @@ class RunRecord(Generic[AnySettings]):
             raise RunFolderError(f"{path / _CARD}: {one_line(error)}") from error
         file = path / _SETTINGS
         table = read_toml(file)
-        self.settings: AnySettings = with_table(_KINDS[self.card.command].of_older_runs(), table, str(file))
+        before: Any = _KINDS[self.card.command].of_older_runs()
+        self.settings: AnySettings = with_table(before, table, str(file))
         try:
             self.card.check_settings(table)
         except RunCardError as error:

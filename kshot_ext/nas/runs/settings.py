@@ -258,7 +258,7 @@ def gather_settings(
     """
     settings = merge_settings(base, file, options, origin)
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
-    absolute = {
+    absolute: dict[str, Any] = {
         name: str(Path(path).resolve()) for name, path in files.items() if path is not None and not is_given(path)
     }
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
@@ -412,7 +412,7 @@ def _in_their_places(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Settings of the method that a file has where they were before there were methods."""
     moved = dict(changes)
     for table, beginnings in _FORMER_PLACES.items():
-        inner = moved.get(table)
+        inner: Any = moved.get(table)
         former = {n: v for n, v in inner.items() if n.startswith(beginnings)} if isinstance(inner, Mapping) else {}
         if not former:
             continue

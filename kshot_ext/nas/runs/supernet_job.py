@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.methods import begin_training, method_class
+from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.export import plain_copy
@@ -149,7 +150,7 @@ class SupernetJob(Generic[AnySettings]):
                 seed=settings.seed,
                 processes=self.processes,
             )
-        self.method = self.loop.method
+        self.method = cast("Method[Any]", self.loop.method)
         searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])
