@@ -17,12 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
+from kshot_ext.nas.api.finished import SearchRun, load_run
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line, visible
 from kshot_ext.nas.runs.run_folder import RunFolderError
 from kshot_ext.nas.strict_json import strict_json
+from kshot_ext.nas.tables import SettingsError
 from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -88,7 +90,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     except LostProcessError as error:
         _complain("error: ", f"{one_line(error)}; {how_to_go_on()}")
         return EXIT_ERROR
-    except (CommandError, RunFolderError, DivergedError) as error:
+    except (CommandError, RunFolderError, SettingsError, DivergedError) as error:
         _complain("error: ", str(error))
         return EXIT_ERROR
     except OSError as error:
@@ -162,6 +164,23 @@ def users_errors(*libraries: str) -> Iterator[None]:
         yield
     except (ValueError, MissingExtraError) as error:
         raise CommandError(str(error)) from error
+
+
+def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:
+    """The search in a folder, for commands that use what it found.
+
+    Args:
+        folder: the run folder.
+        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+
+    Raises:
+        CommandError: if it is a run of another kind.
+        RunFolderError, ValueError: as `load_run`.
+    """
+    run = load_run(folder, space=space, method=method)
+    if not isinstance(run, SearchRun):
+        raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
+    return run
 
 
 def tell(console: Console, text: str) -> None:
