@@ -81,7 +81,7 @@ def create_space(
         if name not in _SPACES_OF_CELLS:
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
-    kind: Callable[..., SearchSpace] = (
+    kind: type[SearchSpace] | SearchSpace | Callable[..., SearchSpace] = (
         load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
         if is_own(name)
         else _SPACES[name]
