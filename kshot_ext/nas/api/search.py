@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.api.finished import SearchRun, load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
@@ -21,7 +21,7 @@ from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
-from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
+from kshot_ext.nas.runs.settings import RunSettings, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -205,5 +205,5 @@ def _followed(
     settings = with_table(RunSettings(), table, "settings of the leading process")
     _, splits = load_data(settings, progress, source=source)
     job = SearchJob(settings, splits, processes)
-    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), own_classes(settings)
+    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), to_give_again(settings)
     return job
