@@ -41,6 +41,7 @@ class Exported:
     snippet: str
 
 
+@torch.no_grad()
 def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> Exported:
     """Write a network with its preprocessing.
 
@@ -143,7 +144,6 @@ def _images(classifier: Classifier, count: int, more: int = 0) -> torch.Tensor:
     return torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
 
 
-@torch.no_grad()
 def _program(classifier: Classifier) -> torch.export.ExportedProgram:
     sides = {2: "height", 3: "width"} if classifier.preprocessing.resize else {}
     dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in ({0: "batch"} | sides).items()}
