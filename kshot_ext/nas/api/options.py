@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.datasets import ImageSource, open_source
+from kshot_ext.nas.datasets import DataWarning, ImageSource, open_source
 from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.own_classes import give
 from kshot_ext.nas.runs.settings import SupernetSettings
@@ -61,7 +62,9 @@ def images_of(data: Any) -> tuple[str | None, ImageSource | None]:
     """
     if data is None or isinstance(data, (str, Path)):
         return (None if data is None else str(data)), None
-    source = data if isinstance(data, ImageSource) else open_source(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # told when the images are read
+        source = data if isinstance(data, ImageSource) else open_source(data)
     return f"python:{source.name}", source
 
 

@@ -30,7 +30,7 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_near
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
-from kshot_ext.nas.training.retrain import NetworkTrainer
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 
 _RIVAL_TOLERANCE = 0.02
 
@@ -183,11 +183,19 @@ class SearchJob(SupernetJob[RunSettings]):
                 break
         return rivals
 
-    def retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
-        """The training of an architecture from scratch, before its first epoch; the title decides what is random."""
+    def retraining(
+        self, title: str, architecture: Architecture, settings: RetrainSettings | None = None
+    ) -> NetworkTrainer:
+        """The training of an architecture from scratch, before its first epoch.
+
+        Args:
+            title: decides what is random.
+            architecture: which one.
+            settings: of the training; None for those of the run.
+        """
         generator = self.generator(f"retraining of {title}")
         network = self.method.result_space.build(architecture, generator).to(self.splits.mean.device)
-        return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
+        return NetworkTrainer(network, self.splits, settings or self.settings.retrain, generator)
 
     def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)

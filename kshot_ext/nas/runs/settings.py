@@ -170,7 +170,9 @@ class RunSettings(SupernetSettings):
     @classmethod
     def of_older_runs(cls: type[AnySettings]) -> AnySettings:
         """Codes were plain, the winner had one rival, and both were trained once."""
-        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        older: Any = cls
+        settings: AnySettings = older(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        return settings
 
     def __post_init__(self) -> None:
         super().__post_init__()
