@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.api.finished import SearchRun, load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
@@ -27,6 +25,9 @@ from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def search(
@@ -78,7 +79,7 @@ def search(
     given = as_options({**options, "data": name, "out": out})
     with begun_search(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,
@@ -173,7 +174,7 @@ def begun_search(
         processes,
         ExitStack() as resources,
         closing(session),
-        ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
+        ConsoleProgress(console if processes.leads else new_console(quiet=True)) as progress,
     ):
         session.follows = not processes.leads
         if session.follows:
