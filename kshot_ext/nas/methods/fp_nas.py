@@ -15,7 +15,7 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.path_method import PathMethod
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.training.divergence import check_path_losses
@@ -134,9 +134,6 @@ class FPNAS(PathMethod[FPNASSettings]):
             return [within[int(self.distribution.log_probability(within).argmax())]]
 
         return FoundStage(tools.archive, find)
-
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
 
     def draw_paths(self, images: Tensor, labels: Tensor, do: Stepper) -> list[Architecture]:
         if do.progress >= self.settings.factorised and not self.distribution.is_joint:

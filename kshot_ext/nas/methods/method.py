@@ -202,8 +202,8 @@ class Method(ABC, Generic[OwnSettings]):
 
     def selected(self, stage: Stage) -> Selection:
         """What the stage that :meth:`selection` made has found, when it has ended."""
-        archive = stage.work.archive
-        return Selection(architectures=(archive.best.architecture,), considered=archive.history)
+        found = tuple(result.architecture for result in stage.work.results)
+        return Selection(architectures=found, considered=stage.work.archive.history)
 
     @property
     def notes_before_training(self) -> Sequence[str]:

@@ -136,6 +136,14 @@ class Stepper:
             self._held_out = self._endless(self._loop.held_out)
         return self._held_out
 
+    def held_out_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """So many held-out images, or some more, with their labels: whole batches, the same in all processes."""
+        found = [next(self.held_out())]
+        while sum(len(labels) for _, labels in found) < count:
+            found.append(next(self.held_out()))
+        images, labels = zip(*found)
+        return torch.cat(images), torch.cat(labels)
+
     def views(self, images: Tensor, count: int) -> list[Tensor]:
         """Several views of each image, drawn anew, see :class:`kshot_ext.nas.datasets.augmentation.Views`.
 
