@@ -151,7 +151,9 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         return FoundStage(tools.archive, lambda: [self.learnt])
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
-        """How many groups each layer has."""
+        """How many groups each layer has; at the end gates stand as they were settled, not as their average."""
+        if do.number == do.num_steps:
+            self._settle_gates(do)
         return {f"groups_{index}": float(layer.groups) for index, layer in enumerate(self.layers, start=1)}
 
     def state_dict(self) -> dict[str, Any]:
