@@ -52,7 +52,7 @@ class FPNASSettings(MethodSettings):
     counted_images: float = 8.0
     weights_only: float = 0.25
     factorised: float = 0.5
-    target: str | None = None
+    target: str | int | float | None = None
     cost_weight: float = 0.5
     learning_rate: float = 0.05
 
