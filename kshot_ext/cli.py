@@ -340,8 +340,3 @@ def compare(
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def main() -> None:
-    """Entry point of the command."""
-    app()

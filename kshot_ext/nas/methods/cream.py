@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,9 @@ class Cream(PathMethod[CreamSettings]):
         self._weights: list[float] = []  # of an epoch's lessons
         self._changes = 0  # of the board in an epoch
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(  # type: ignore[override]  # its paths have equal shares, or shares of its own
+        self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper
+    ) -> Step:
         if do.number < self._first_taught:
             return super().train_paths(paths, images, labels, do)
         if do.number % self.settings.matching_every == 0:
@@ -193,7 +195,7 @@ class Cream(PathMethod[CreamSettings]):
         others = slice(count, 2 * count)
         gradients = self.matching_gradient(student, entries, images[:count], images[others], labels[others], do)
         pairs = zip(self.matching.parameters(), gradients)
-        do.backward(sum((parameter * gradient).sum() for parameter, gradient in pairs))
+        do.backward(cast("Tensor", sum((parameter * gradient).sum() for parameter, gradient in pairs)))
         do.apply(self.optimizers["matching"])
 
     def matching_gradient(

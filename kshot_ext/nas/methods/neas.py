@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,9 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         """One ensemble, of what the space has kept."""
         return [self.ensembles.sample(do.generator)]
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(  # type: ignore[override]  # its paths have equal shares, or shares of its own
+        self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper
+    ) -> Step:
         """Moves the weights of an ensemble.
 
         Raises:
@@ -149,7 +151,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         with do.forward(), self.networks.network(ensemble) as network:
             scores = network.members(images, trunk_gradient=1 / len(members))
             losses = [F.cross_entropy(f, labels, label_smoothing=self.training.label_smoothing) for f in scores]
-        do.backward(sum(factor * loss for factor, loss in zip(factors, losses)))
+        do.backward(cast("Tensor", sum(factor * loss for factor, loss in zip(factors, losses))))
         tally.add(torch.stack(losses).detach().mean(), torch.stack(scores).mean(dim=0), labels)
         values = do.processes.summed([do.share * loss.item() for loss in losses])
         check_path_losses(values, members, codes)
@@ -206,8 +208,11 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
     def _build_branch(self, number: int) -> Supernet:
         setup, codes = self.setup, self.setup.codes
         generator = setup.generator(f"supernet {number}")
-        options = {"perturbation": codes.perturbation, "mixed_batch_norm": codes.mixed_batch_norm}
-        return Supernet(self.space, setup.shots, generator, **options).to(setup.device)
+        branch = Supernet(
+            self.space, setup.shots, generator,
+            perturbation=codes.perturbation, mixed_batch_norm=codes.mixed_batch_norm,
+        )  # fmt: skip
+        return branch.to(setup.device)
 
     def _evenly_drawn(self, generator: torch.Generator) -> list[Architecture]:
         """Random ensembles in which each choice is as frequent as the others of its gene."""
@@ -217,7 +222,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
             for kept in self.ensembles.kept:
                 columns.append([kept[choice] for choice in evenly(len(kept), count, generator)])
         for _ in range(self.ensembles.num_widths):
-            columns.append(evenly(len(self.space.widths), count, generator))
+            columns.append(evenly(len(self.space.widths or ()), count, generator))
         return [self.ensembles.from_genes(genes) for genes in zip(*columns)]
 
     def _measure(self, ensemble: Architecture, images: Tensor, labels: Tensor, do: Stepper) -> tuple[float, float]:

@@ -105,7 +105,8 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
         """
 
         def loss_of(images: Tensor, labels: Tensor) -> Tensor:
-            weights, widths = self.evaluator.probabilities(), self.space.sample(do.own_generator).widths
+            weights: list[Any] = self.evaluator.probabilities()
+            widths = self.space.sample(do.own_generator).widths
             even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
             with self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
                 return F.cross_entropy(mixture(images), labels)
