@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kshot_ext.nas.checks import check_given, check_numbers
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
@@ -258,6 +259,7 @@ class TrainingLoop(EpochTrainer):
             do.num_images = len(images)
             images, labels, do.share = self.processes.part(images, labels)
             done = self.method.step(images, labels, do)
+            check_given("step", done, Step)
             tally.join(done.tally)
             paths.extend(done.paths)
             if self.average is not None:
@@ -271,6 +273,7 @@ class TrainingLoop(EpochTrainer):
         if self.finished and self.average is not None:
             self.average.swap()
         numbers = self.method.end_epoch(do)
+        check_numbers("end_epoch", numbers)
         tally = self.processes.joined(tally)
         shares = operation_shares(self.method.space, paths) if paths else {}
         return EpochReport(self.epoch, tally.loss, tally.accuracy, learning_rate, numbers, shares)
