@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.splits import Images
 from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
 from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
@@ -152,8 +152,8 @@ class InheritedEvaluation:
     """
 
     networks: InheritedNetworks
-    calibration: ImageSet
-    validation: ImageSet
+    calibration: Images
+    validation: Images
     mean: Tensor
     std: Tensor
     statistics: str = "recalibrated"
@@ -170,12 +170,12 @@ class InheritedEvaluation:
             self.score_network,
         )
 
-    def _batches(self, images: ImageSet, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, images: Images, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(images, batch_size, mean=self.mean, std=self.std)
 
-    def _mixed_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def _mixed_batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Equally large batches of images from everywhere, always the same: their statistics are alike."""
-        height, width = images.images.shape[2:]
+        _, height, width = images.image_shape
         most = _PIXELS_FOR_STATISTICS // (height * width)
         most = max(_LEAST_FOR_STATISTICS, min(most, _MOST_FOR_STATISTICS))
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

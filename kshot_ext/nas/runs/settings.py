@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.datasets.settings import AugmentationSettings, ImageSettings
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
 from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_settings, method_class
@@ -57,14 +58,14 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, the last four
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last six
     as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
         image_size: side in pixels to which images are scaled and cut; None to leave them.
         max_images: most images to use; None for all.
-        augment: whether training images are cropped, and those in colour mirrored, at random.
+        augment: whether training images are varied at random, as ``augmentation`` says.
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
         cells: cells of each stage, in a space made of cells; None for what is published.
@@ -77,6 +78,8 @@ class SupernetSettings:
         out: the run folder; None for a name from the date, the data and the space.
         method: which search method, and its own options.
         codes: how architectures' codes are formed; what is not set is as in :data:`DEFAULT_CODES`.
+        images: how images are read, kept and normalised.
+        augmentation: how training images are varied.
         training: settings of training.
         evaluation: how networks are scored with the supernet's weights.
 
@@ -100,6 +103,8 @@ class SupernetSettings:
     out: str | None = None
     method: MethodSettings = field(default_factory=KShotSettings)
     codes: CodeSettings = DEFAULT_CODES
+    images: ImageSettings = field(default_factory=ImageSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
 import torch
 
 from kshot_ext.nas.datasets import DataWarning, load_splits, open_source
+from kshot_ext.nas.datasets.keep import in_memory_if_small
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
-from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.methods import begin_training, method_class
@@ -29,14 +29,19 @@ _CALIBRATION_IMAGES = 512
 
 
 def load_data(
-    settings: SupernetSettings, progress: ConsoleProgress, held_out: Mapping[Part, float] = HELD_OUT_SHARES
+    settings: SupernetSettings,
+    progress: ConsoleProgress,
+    held_out: Mapping[Part, float] = HELD_OUT_SHARES,
+    source: ImageSource | None = None,
 ) -> tuple[str, DataSplits]:
-    """Read the images that the settings name.
+    """Read the images that the settings name, or those of a source.
 
     Args:
         settings: which images, and how.
         progress: where it is shown, and where it is told what is left out.
         held_out: see `load_splits`.
+        source: images that no text can name, such as a ``Dataset`` that `open_source` has opened; None for those of
+            the settings.
 
     Returns:
         The data's name and the images.
@@ -46,7 +51,7 @@ def load_data(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # told below, in the command's own way
-        source = open_source(None if settings.data is None else Path(settings.data))
+        source = source or open_source(settings.data)
     for note in source.notes:
         progress.tell(f"data: {note}")
     progress.start("read images", min(len(source), settings.max_images or len(source)))
@@ -57,8 +62,12 @@ def load_data(
         image_size=settings.image_size,
         held_out=held_out,
         on_image=lambda done, total: progress.move(done),
+        images=settings.images,
+        augmentation=settings.augmentation if settings.augment else None,
     )
-    return source.name, splits if settings.augment else replace(splits, augmentation=None)
+    for note in splits.notes[len(source.notes) :]:
+        progress.tell(f"data: {note}")
+    return source.name, splits
 
 
 def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
@@ -140,8 +149,8 @@ class SupernetJob(Generic[AnySettings]):
             validation = validation.subset(order[: settings.evaluation.images])
         self.evaluation = InheritedEvaluation(
             self.method.networks,
-            calibration,
-            validation,
+            calibration.in_memory(),
+            in_memory_if_small(validation),
             self.splits.mean,
             self.splits.std,
             settings.evaluation.statistics,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.evaluation import evaluate_network
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
@@ -68,7 +68,7 @@ class NetworkTrainer(EpochTrainer):
             momentum=settings.momentum,
             nesterov=True,
         )
-        super().__init__(_joined(splits.train, splits.validation), optimizer, splits, settings, generator)
+        super().__init__(splits.train.joined(splits.validation), optimizer, splits, settings, generator)
 
     def train_epoch(self, on_step: OnStep | None = None) -> RetrainReport:
         """Trains for one epoch.
@@ -104,7 +104,3 @@ class NetworkTrainer(EpochTrainer):
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network}
-
-
-def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    return ImageSet(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))

@@ -1,0 +1,167 @@
+"""What networks learn: how outputs are compared with targets, while training and when networks are scored.
+
+:class:`Classification` is the default. Another task is a subclass of :class:`Task` with a loss and a metric.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Task(ABC):
+    """The loss that networks make small, and the metric that people read.
+
+    A subclass defines :meth:`loss` and :meth:`metric`; targets are then numbers, ``[N]`` or ``[N, T]``, and networks
+    have T outputs (one for ``[N]``). It is made without arguments where the command line names it.
+
+    Attributes:
+        name: what people call it.
+        metric_name: what people call the metric.
+        higher_is_better: whether a higher metric is better.
+        in_percent: whether the metric is a share, shown in per cent.
+        has_classes: whether targets are class indices, and outputs a logit for each class.
+
+    Example:
+        >>> class AbsoluteError(Task):
+        ...     name = metric_name = "mean absolute error"
+        ...     higher_is_better = False
+        ...     def loss(self, outputs, targets):
+        ...         return F.l1_loss(outputs, targets)
+        ...     def metric(self, outputs, targets):
+        ...         return (outputs - targets).abs().mean()
+        >>> task = AbsoluteError()
+        >>> float(task.loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])))
+        1.5
+    """
+
+    name: ClassVar[str] = "task"
+    metric_name: ClassVar[str] = "metric"
+    higher_is_better: ClassVar[bool] = True
+    in_percent: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a batch: a scalar, differentiable in the outputs.
+
+        Args:
+            outputs: of a network, floating point ``[B, num_outputs]``.
+            targets: float32 ``[B, T]``; int64 ``[B]`` where the task has classes.
+        """
+
+    @abstractmethod
+    def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The metric of a batch, as its mean over the images: a scalar. Batches count by their sizes.
+
+        Args:
+            outputs: as in :meth:`loss`, float32.
+            targets: as in :meth:`loss`.
+        """
+
+    def num_outputs(self, targets: Tensor, class_names: Sequence[str]) -> int:
+        """How many outputs networks have: T by default."""
+        return targets.shape[1]
+
+    def prepared(self, targets: Tensor) -> Tensor:
+        """Targets in the form that :meth:`loss` gets, ``[N, T]`` by default.
+
+        Raises:
+            ValueError: if the task cannot use them; the message says what it expects, and what came.
+        """
+        return targets.to(torch.float32).view(len(targets), -1)
+
+    def training_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        """The loss of a training step. Targets that are no classes are not smoothed."""
+        return self.loss(outputs, targets)
+
+    def metric_sum(self, outputs: Tensor, targets: Tensor) -> float:
+        """The metric of a batch times its size; an image whose outputs are no numbers makes it no number."""
+        return float(self.metric(outputs.float(), targets)) * len(targets)
+
+
+class Classification(Task):
+    """One of several classes for each image: cross-entropy, and the share of images that are right."""
+
+    name = "classification"
+    metric_name = "accuracy"
+    in_percent = True
+    has_classes = True
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats; targets int64 ``[B]``, or probabilities ``[B, C]`` where images are mixed."""
+        return F.cross_entropy(outputs, targets)
+
+    def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Share of images whose highest logit is at their class; one with logits that are no numbers is wrong."""
+        return outputs.new_tensor(self.metric_sum(outputs, targets) / len(targets))
+
+    def num_outputs(self, targets: Tensor, class_names: Sequence[str]) -> int:
+        return len(class_names)
+
+    def prepared(self, targets: Tensor) -> Tensor:
+        if targets.dtype != torch.int64 or targets.dim() != 1:
+            raise ValueError(
+                "task: classification expects a class for every image, a whole number, got targets "
+                f"{targets.dtype} {list(targets.shape)}; name another task, such as regression or multi-label"
+            )
+        return targets
+
+    def training_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def metric_sum(self, outputs: Tensor, targets: Tensor) -> float:
+        classes = targets if targets.dim() == 1 else targets.argmax(dim=1)
+        right = (outputs.argmax(dim=1) == classes) & ~outputs.isnan().any(dim=1)  # argmax takes NaN for the highest
+        return float(right.sum())
+
+
+class Regression(Task):
+    """One or several numbers for each image: mean squared error, and the mean absolute error as the metric."""
+
+    name = "regression"
+    metric_name = "mean absolute error"
+    higher_is_better = False
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error over images and numbers."""
+        return F.mse_loss(outputs, targets)
+
+    def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean absolute error over images and numbers, in the unit of the targets."""
+        return (outputs - targets).abs().mean()
+
+
+class MultiLabel(Task):
+    """Any of several labels for each image: binary cross-entropy, and the share of labels that are right."""
+
+    name = "multi-label"
+    metric_name = "share of labels right"
+    in_percent = True
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy of logits, mean over images and labels."""
+        return F.binary_cross_entropy_with_logits(outputs, targets)
+
+    def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Share of labels on whose side of zero the logit is."""
+        return ((outputs > 0) == (targets > 0.5)).float().mean()
+
+    def prepared(self, targets: Tensor) -> Tensor:
+        if targets.dim() != 2 or not bool(((targets == 0) | (targets == 1)).all()):
+            raise ValueError(
+                "task: multi-label expects zeros and ones [N, T] as targets, a column for each label, got "
+                f"{targets.dtype} {list(targets.shape)} from {targets.min():g} to {targets.max():g}"
+            )
+        return targets.to(torch.float32)
+
+
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Regression, MultiLabel)}
+"""The tasks that a setting may name."""
+
+CLASSIFICATION = Classification()
