@@ -34,7 +34,7 @@ from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
 
-_LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
 
 
 def rank_command(

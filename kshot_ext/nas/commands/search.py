@@ -35,7 +35,7 @@ from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
-_LIBRARIES = ("matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
 
 
 def search_command(

@@ -46,7 +46,8 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
     if len({(part_targets.dtype, part_targets.shape[1:]) for part_targets in targets}) > 1:
         forms = "; ".join(f"{part.value}: {t.dtype} {list(t.shape)}" for part, t in zip(items, targets))
         raise DataError(f"data: expected targets of one form in all parts, got {forms}")
-    labels, class_names = prepared(torch.cat(targets), task, "data"), ()
+    labels = prepared(torch.cat(targets), task, "data")
+    class_names: tuple[str, ...] = ()
     if task.has_classes:
         labels, class_names, unused = class_indices(labels, next(iter(items.values())).class_names, "data")
         notes += [f"left out {len(unused)} classes without images: {examples(unused)}"] if unused else []

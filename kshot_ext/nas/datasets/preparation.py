@@ -63,7 +63,7 @@ def suitable_augmentation(splits: DataSplits, transformed: bool, settings: Augme
     """
     channels, height, width = splits.image_shape
     numbered = splits.task.has_classes and _are_characters(splits.class_names)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if numbered and channels == 3 and settings.flip is None and not transformed:
         some = ", ".join(splits.class_names[:3])
         notes = (
@@ -106,6 +106,6 @@ def _are_characters(names: tuple[str, ...]) -> bool:
 
 def _some(images: Images, most: int) -> ImageSet:
     """Images spread over a set, in memory; all of them if they are there anyway."""
-    if isinstance(images, ImageSet) or len(images) == 0:
+    if isinstance(images, ImageSet):
         return images
     return images.subset(torch.linspace(0, len(images) - 1, min(most, len(images))).long()).in_memory()

@@ -61,8 +61,9 @@ class ImageSet:
         """Return the images at ``indices`` (int64 ``[M]``), in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
 
-    def joined(self, other: ImageSet) -> ImageSet:
+    def joined(self, other: Images) -> ImageSet:
         """Return these images, then the other ones."""
+        assert isinstance(other, ImageSet), "images in memory join such images"
         return ImageSet(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
 
     def in_memory(self) -> ImageSet:
@@ -100,7 +101,7 @@ class ImageSet:
         """Add all pixels and labels."""
         for tensor in (self.images, self.labels):
             digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.cpu().contiguous().numpy())
+            digest.update(tensor.cpu().contiguous().numpy().data)
 
     def to(self, device: torch.device) -> ImageSet:
         """Return the same images on a device; batches of them are made there."""

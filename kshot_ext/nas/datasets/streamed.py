@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from kshot_ext.nas.datasets.augmentation import VaryImage
 from kshot_ext.nas.datasets.decode import fit_square
 from kshot_ext.nas.datasets.source import DataError, ImageSource
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.splits import Images, ImageSet
 from kshot_ext.nas.randomness import everything_seeded, seed_everything
 
 _CPU = torch.device("cpu")
@@ -86,6 +86,7 @@ class StreamedImages:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of every image."""
+        assert self.reader.shape is not None
         return self.reader.shape
 
     @property
@@ -97,8 +98,9 @@ class StreamedImages:
         """Return the images at ``indices`` (int64 ``[M]``), in that order."""
         return replace(self, indices=self.indices[indices], labels=self.labels[indices])
 
-    def joined(self, other: StreamedImages) -> StreamedImages:
+    def joined(self, other: Images) -> StreamedImages:
         """Return these images, then the other ones, of the same source."""
+        assert isinstance(other, StreamedImages), "streamed images join streamed ones"
         indices = torch.cat([self.indices, other.indices])
         return replace(self, indices=indices, labels=torch.cat([self.labels, other.labels]))
 
@@ -121,13 +123,13 @@ class StreamedImages:
     def add_to_digest(self, digest: Any) -> None:
         """Add the labels and some images, evenly spread: to read all takes as long as an epoch."""
         digest.update(repr((len(self), self.image_shape)).encode())
-        digest.update(self.labels.cpu().contiguous().numpy())
+        digest.update(self.labels.cpu().contiguous().numpy().data)
         if len(self) == 0:
             return
         some = torch.linspace(0, len(self) - 1, min(_DIGESTED, len(self))).long()
         for training in (False, True):
             for images, _ in replace(self, workers=0).read(some.split(1), training=training):
-                digest.update(images.cpu().contiguous().numpy())
+                digest.update(images.cpu().contiguous().numpy().data)
 
     def read(
         self,
@@ -149,7 +151,7 @@ class StreamedImages:
         requests = ((self.indices[chunk].tolist(), seeds[chunk].tolist()) for chunk in chunks)
         job = _Job(self.reader, vary, training, own_process=self.workers > 0)
         if self.workers == 0:
-            batches: Iterator[Any] = map(job.__getitems__, requests)
+            batches: Any = map(job.__getitems__, requests)
         else:
             batches = iter(_loader(job, requests, min(self.workers, max(len(chunks), 1))))
         try:

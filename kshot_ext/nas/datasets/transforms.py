@@ -22,9 +22,9 @@ def with_transforms(source: ImageSource, training: Transform | None, evaluation:
         training: for images that weights are trained on; None to leave them.
         evaluation: for images that networks are scored on; None for ``training``.
     """
-    if training is None and evaluation is None:
-        return source
     last = evaluation if evaluation is not None else training
+    if last is None:
+        return source
     return replace(
         source,
         read=_Transformed(source.read, last, source.describe),

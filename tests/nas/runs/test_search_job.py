@@ -305,7 +305,7 @@ def test_one_class_is_no_data(
 
 def test_a_table_adds_the_rank_correlation(finished: Path) -> None:
     text = re.sub(r"<[^>]*>", " ", (finished / "report.html").read_text())
-    assert re.search(r"Kendall&#x27;s tau\s+-?0\.\d{3}", text)
+    assert re.search(r"Kendall&#39;s tau\s+-?0\.\d{3}", text)
     assert re.search(r"Pareto front\s+architecture", text)
 
 
