@@ -80,9 +80,22 @@ class Task(ABC):
         """The loss of a training step. Targets that are no classes are not smoothed."""
         return self.loss(outputs, targets)
 
+    def loss_sum(self, outputs: Tensor, targets: Tensor) -> float:
+        """The loss of a batch times its size."""
+        return float(self.loss(outputs, targets)) * len(targets)
+
     def metric_sum(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric of a batch times its size; an image whose outputs are no numbers makes it no number."""
         return float(self.metric(outputs.float(), targets)) * len(targets)
+
+    def shown(self, metric: float) -> str:
+        """The metric as text.
+
+        Example:
+            >>> Classification().shown(0.5), Regression().shown(0.5)
+            ('50.00%', '0.5')
+        """
+        return f"{metric:.2%}" if self.in_percent else f"{metric:.4g}"
 
 
 class Classification(Task):
@@ -114,6 +127,9 @@ class Classification(Task):
 
     def training_loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def loss_sum(self, outputs: Tensor, targets: Tensor) -> float:
+        return float(F.cross_entropy(outputs, targets, reduction="sum"))
 
     def metric_sum(self, outputs: Tensor, targets: Tensor) -> float:
         classes = targets if targets.dim() == 1 else targets.argmax(dim=1)

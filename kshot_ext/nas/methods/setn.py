@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.methods.method import MethodSettings, Setup
@@ -77,6 +76,7 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
     summary = "uniform single paths, and an evaluator that learns which candidates to score"
     paper = "Dong and Yang, One-Shot Neural Architecture Search via Self-Evaluated Template Network, ICCV 2019"
     Settings = TemplateSettings
+    any_task = True
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: TemplateSettings) -> None:
@@ -110,7 +110,7 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
         even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
         with frozen(self.supernet):
             with do.forward(), self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
-                loss = F.cross_entropy(mixture(images), labels)
+                loss = self.task.loss(mixture(images), labels)
             do.gradient_steps.backward(share * loss)
         [value] = do.processes.summed([share * loss.item()])
         check_loss(value)

@@ -159,7 +159,7 @@ class SearchJob(SupernetJob[RunSettings]):
 
     def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(Ensemble(networks), test).accuracy
+        return evaluate_network(Ensemble(networks), test, self.splits.task).accuracy
 
     def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
         space, scores = self.method.result_space, self.evaluation(architecture)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits
@@ -80,14 +79,14 @@ class NetworkTrainer(EpochTrainer):
             RuntimeError: if training has finished.
             DivergedError: if a loss, or a weight at the epoch's end, is not finite.
         """
-        tally = Tally()
+        tally, task = Tally(), self.splits.task
         learning_rate = float(self.schedule.get_last_lr()[0])
 
         def step(images: Tensor, labels: Tensor) -> float:
             with self.gradient_steps.autocast():
                 logits = self.network(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-            value = tally.add(loss, logits, labels)
+                loss = task.training_loss(logits, labels, self.settings.label_smoothing)
+            value = tally.add(loss, logits, labels, task)
             check_loss(value)
             self.gradient_steps.backward(loss)
             self.gradient_steps.step(self.optimizer, clip_norm=self.settings.clip_norm)
@@ -98,9 +97,9 @@ class NetworkTrainer(EpochTrainer):
         return RetrainReport(self.epoch, tally.loss, tally.accuracy, learning_rate)
 
     def test_accuracy(self) -> float:
-        """Share of the test images that the network gets right now."""
+        """The task's metric on the test images: of classes, the share that the network gets right now."""
         test = batches(self.splits.test, self.settings.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(self.network, test).accuracy
+        return evaluate_network(self.network, test, self.splits.task).accuracy
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network}
