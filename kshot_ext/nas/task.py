@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot_ext.nas.checks import check_one_of
+from kshot_ext.nas.messages import one_line
+from kshot_ext.nas.own_classes import is_given, is_own, load_own, own_errors, with_absolute_path
+
 
 class Task(ABC):
     """The loss that networks make small, and the metric that people read.
@@ -176,6 +180,65 @@ class MultiLabel(Task):
             )
         return targets.to(torch.float32)
 
+
+def check_task(task: Task, targets: Tensor, num_outputs: int) -> None:
+    """Try a task on outputs of zero, so that what is wrong with it is found before training.
+
+    Args:
+        task: to be tried.
+        targets: of some images.
+        num_outputs: of networks.
+
+    Raises:
+        ValueError: if its loss is no differentiable scalar, its metric no scalar, or one of them fails.
+    """
+    outputs = torch.zeros(len(targets), num_outputs, device=targets.device, requires_grad=True)
+    for name, function in (("loss", task.loss), ("metric", task.metric)):
+        try:
+            value = function(outputs, targets)
+        except Exception as error:  # The task may be the user's.
+            shapes = f"outputs {list(outputs.shape)} and targets {targets.dtype} {list(targets.shape)}"
+            raise ValueError(f"task: {name} of {task.name} fails with {shapes}: {one_line(error)}") from error
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"task: expected {name} of {task.name} to be a tensor of one number, got {got}")
+        if name == "loss" and not value.requires_grad:
+            raise ValueError(f"task: expected loss of {task.name} to be differentiable in the outputs, but it is not")
+
+
+def check_task_name(name: str) -> None:
+    """Raises `ValueError` for a name that :func:`task_named` cannot know."""
+    if not is_own(name):
+        check_one_of("task", name, TASKS)
+
+
+def allow_own_task(name: str | None) -> None:
+    """Lets the file of a task of the user's own be run, who has named it: on the command line, or in a program."""
+    if name is not None and is_own(name):
+        _allowed.add(with_absolute_path(name))
+
+
+def task_named(name: str) -> Task:
+    """The task of a name: one of :data:`TASKS`, ``FILE.py:CLASS``, or one that a program gave.
+
+    Raises:
+        ValueError: if there is none of that name, nobody has allowed to run its file, or it cannot be made without
+            arguments.
+    """
+    check_task_name(name)
+    if not is_own(name):
+        return TASKS[name]()
+    if not is_given(name) and with_absolute_path(name) not in _allowed:
+        raise ValueError(
+            f"task: expected --task {name} on the command line: it runs that file, which settings read from a file must "
+            "not do by themselves (in a program: task=...)"
+        )
+    kind = load_own(name, "task", Task)
+    with own_errors(name, "task"):
+        return kind() if isinstance(kind, type) else kind
+
+
+_allowed: set[str] = set()
 
 TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Regression, MultiLabel)}
 """The tasks that a setting may name."""

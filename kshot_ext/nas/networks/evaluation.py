@@ -32,8 +32,8 @@ class Scores:
     """How well a network does its task.
 
     Args:
-        accuracy: the task's metric; of classes the share of images whose highest logit is at their label, where one with
-            logits that are no numbers is wrong.
+        accuracy: the task's metric; of classes the share of images whose highest logit is at their label, where one
+            with logits that are no numbers is wrong.
         loss: the task's mean loss; of classes the cross-entropy, in nats; infinite where outputs are no numbers. Of as
             many images it tells networks apart better than the accuracy, as it sees how sure they are, too.
         lower_is_better: whether a lower metric is better.
@@ -96,8 +96,8 @@ class EvaluationSettings:
     """How networks are scored with a supernet's weights.
 
     Args:
-        score: what ranks networks, ``"loss"`` or ``"accuracy"`` (the task's metric) on held-out images. Two halves of the images agree
-            better on the order of losses.
+        score: what ranks networks, ``"loss"`` or ``"accuracy"`` on held-out images, the latter being the task's metric.
+            Two halves of the images agree better on the order of losses.
         statistics: of batch norm. ``"recalibrated"``: measured on training images for each network, as they are when a
             network is used. ``"batch"``: of the images scored themselves, some hundreds at a time, which saves the
             pass over training images; what an image gets then depends on those around it.

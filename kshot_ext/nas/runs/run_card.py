@@ -13,11 +13,11 @@ from typing import Any
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.files import parse_json, read_bytes
 from kshot_ext.nas.messages import one_line
-from kshot_ext.nas.own_classes import file_of
+from kshot_ext.nas.own_classes import own_digest
 from kshot_ext.nas.runs.settings import SupernetSettings, own_classes
 from kshot_ext.nas.tables import as_table
 
-_COMMANDS = ("search", "rank")
+_COMMANDS = ("search", "rank", "retrain")
 _LARGEST_SIDE = 2**16
 _MOST_CLASSES = 2**24
 
@@ -32,10 +32,10 @@ class RunCard:
 
     Args:
         run: its name among all runs.
-        command: what was run: ``"search"`` or ``"rank"``.
+        command: what was run: ``"search"``, ``"rank"`` or ``"retrain"``.
         data_name: what its images are called.
         image_shape: ``(channels, height, width)`` of them.
-        num_classes: number of their classes.
+        num_classes: number of their classes, or of a network's outputs for another task.
         settings: digest of the settings' file.
         inputs: digest of everything that the settings name, see `input_digests`.
         data_notes: what of the data is left out, and how names were understood where they leave it open.
@@ -60,7 +60,7 @@ class RunCard:
         shape, classes = self.image_shape, self.num_classes
         whole = isinstance(shape, tuple) and len(shape) == 3 and all(type(side) is int for side in shape)
         _expect(whole and all(1 <= side <= _LARGEST_SIDE for side in shape), "image_shape", "three sizes", shape)
-        _expect(type(classes) is int and 2 <= classes <= _MOST_CLASSES, "num_classes", "2 or more", classes)
+        _expect(type(classes) is int and 1 <= classes <= _MOST_CLASSES, "num_classes", "1 or more", classes)
         texts = isinstance(self.inputs, Mapping) and all(isinstance(digest, str) for digest in self.inputs.values())
         _expect(texts and "data" in self.inputs, "inputs", "digests by name", self.inputs)
         notes = isinstance(self.data_notes, tuple) and all(isinstance(note, str) for note in self.data_notes)
@@ -137,9 +137,9 @@ def input_digests(settings: SupernetSettings, splits: DataSplits) -> dict[str, s
         OSError: if a file cannot be read.
     """
     files = {} if settings.truth is None else {"truth": settings.truth}
-    files |= {setting: file_of(name) for setting, name in own_classes(settings).items()}
     digests = {name: hashlib.sha256(read_bytes(Path(file))).hexdigest() for name, file in files.items()}
-    return {"data": splits.digest(), **digests}
+    own = {setting: own_digest(name) for setting, name in own_classes(settings).items()}
+    return {"data": splits.digest(), **digests, **own}
 
 
 def _settings_digest(table: Mapping[str, Any]) -> str:

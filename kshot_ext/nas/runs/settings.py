@@ -15,19 +15,22 @@ from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_sett
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings
-from kshot_ext.nas.own_classes import is_own, own_errors, with_absolute_path
+from kshot_ext.nas.own_classes import is_given, is_own, own_errors, with_absolute_path
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.task import allow_own_task, check_task_name
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
 _SHORT_NAMES = {
     "epochs": (("training", "epochs"),),
     "retrain_epochs": (("retrain", "epochs"),),
+    "retrain_seeds": (("retrain", "seeds"),),
     "batch_size": (("training", "batch_size"), ("retrain", "batch_size")),
     "learning_rate": (("training", "learning_rate"),),
     "precision": (("training", "precision"), ("retrain", "precision")),
@@ -45,6 +48,8 @@ _LEAST = {
     "max_parameters": 1,
     "max_latency": 0,
     "seed": 0,
+    "rivals": 0,
+    "training_seed": 0,
     "architectures": 2,
     "checkpoints": 1,
 }
@@ -66,6 +71,7 @@ class SupernetSettings:
         image_size: side in pixels to which images are scaled and cut; None to leave them.
         max_images: most images to use; None for all.
         augment: whether training images are varied at random, as ``augmentation`` says.
+        task: what targets mean: ``classification``, ``regression``, ``multi-label``, or ``FILE.py:CLASS``.
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
         cells: cells of each stage, in a space made of cells; None for what is published.
@@ -91,6 +97,7 @@ class SupernetSettings:
     image_size: int | None = None
     max_images: int | None = None
     augment: bool = True
+    task: str = "classification"
     space: str = "nas-bench-macro"
     channels: int | None = None
     cells: int | None = None
@@ -108,6 +115,14 @@ class SupernetSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
+    @classmethod
+    def of_older_runs(cls: type[AnySettings]) -> AnySettings:
+        """What holds in a run whose file does not say: defaults as they were before they became others.
+
+        Codes were plain.
+        """
+        return cls(codes=CodeSettings())
+
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name, None)
@@ -118,6 +133,7 @@ class SupernetSettings:
                 f"shots: expected {_MOST_SHOTS} or fewer, as every step mixes that many copies of the weights, "
                 f"got {self.shots}"
             )
+        check_task_name(self.task)
         check_space_name(self.space)
         check_device_name(self.device)
         if self.widths is not None:
@@ -145,6 +161,7 @@ class RunSettings(SupernetSettings):
         bit_budget: most bit operations, where there are bits; None for no limit.
         max_parameters: most parameters; None for no limit.
         max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
+        rivals: how many random networks of the winner's cost are trained from scratch, to compare it with.
         search, retrain: settings of these kinds of stage, tables in a file.
 
     Raises:
@@ -155,8 +172,14 @@ class RunSettings(SupernetSettings):
     bit_budget: str | int | float | None = None
     max_parameters: int | None = None
     max_latency: float | None = None
+    rivals: int = 3
     search: SearchSettings = field(default_factory=SearchSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
+
+    @classmethod
+    def of_older_runs(cls: type[AnySettings]) -> AnySettings:
+        """Codes were plain, the winner had one rival, and both were trained once."""
+        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,6 +190,32 @@ class RunSettings(SupernetSettings):
             raise ValueError(
                 "bits: expected some, such as 2,4,8, as bit operations are to be limited or lowered, got none"
             )
+
+
+@dataclass(frozen=True)
+class RetrainRunSettings(RunSettings):
+    """What ``kshot-ext retrain`` does: the settings of a search, and what of it is trained.
+
+    Args:
+        architecture: which one, as JSON.
+        training_seed: decides everything random in its training; images are divided by ``seed``, as in the search.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    architecture: str = ""
+    training_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.architecture:
+            Architecture.from_json(self.architecture)
+
+    @property
+    def chosen(self) -> Architecture:
+        """The architecture as an object."""
+        return Architecture.from_json(self.architecture)
 
 
 @dataclass(frozen=True)
@@ -205,7 +254,9 @@ class RankSettings(SupernetSettings):
 SETTINGS_BY_COMMAND: dict[str, type[SupernetSettings]] = {"search": RunSettings, "rank": RankSettings}
 
 
-def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+def gather_settings(
+    base: AnySettings, file: Path | Mapping[str, Any] | None, options: Mapping[str, Any], origin: str = "command line"
+) -> AnySettings:
     """Settings of a run: :func:`merge_settings`, and what a run's settings have besides.
 
     Paths are absolute, as a run may be resumed from another working directory. A length of warm-up that nobody set is
@@ -214,11 +265,14 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     Raises:
         SettingsError: as there; or if a text cannot be kept.
     """
-    settings = merge_settings(base, file, options)
+    settings = merge_settings(base, file, options, origin)
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
-    absolute: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    absolute: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in files.items() if path is not None and not is_given(path)
+    }
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
-    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
+    own = {name: with_absolute_path(getattr(settings, name)) for name in ("space", "task")}
+    settings = replace(settings, **absolute, **own, training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
         if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
             raise SettingsError(
@@ -228,48 +282,55 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     return settings
 
 
-def merge_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+def merge_settings(
+    base: AnySettings, file: Path | Mapping[str, Any] | None, options: Mapping[str, Any], origin: str = "command line"
+) -> AnySettings:
     """Merge settings: options win over the file, the file over the base. For short names see :func:`with_table`.
 
     A file may be for all commands: what only another command has is checked, and left out.
 
     Args:
         base: what holds where neither says anything.
-        file: a TOML file, or None.
+        file: a TOML file, or its content; or None.
         options: settings by name; those that are None are not given.
+        origin: where the options come from, for messages.
 
-    A space or a method of one's own is code, which only the command line may ask to run: files of settings come from
+    A space, a task or a method of one's own is code, which only the options may ask to run: files of settings come from
     anywhere.
 
     Raises:
-        SettingsError: if the file cannot be read, a name or value is illegal, or the space or the method of the file or
-            of the base is one of one's own that the options do not name.
+        SettingsError: if the file cannot be read, a name or value is illegal, or the space, the task or the method of
+            the file or of the base is one of one's own that the options do not name.
     """
     asked = method_asked_for(options)
     allow_own_method(asked)
     settings = base
     if file is not None:
-        table = read_toml(file, pipes=True)
+        table = dict(file) if isinstance(file, Mapping) else read_toml(file, pipes=True)
+        place = "settings" if isinstance(file, Mapping) else str(file)
         own_options = table.get("method")
         if asked is not None and isinstance(own_options, Mapping):
             table["method"] = {"name": asked, **own_options}  # those of a table that names none are the asked method's
-        settings = with_table(settings, _of_this_command(settings, table, str(file)), str(file))
+        settings = with_table(settings, _of_this_command(settings, table, place), place)
     given = {name: value for name, value in options.items() if value is not None}
-    settings = with_table(settings, given, "command line")
-    if is_own(settings.space) and given.get("space") is None:
-        raise SettingsError(
-            f"space: expected --space {settings.space} on the command line: it runs that file, "
-            "which settings read from a file must not do by themselves"
-        )
+    settings = with_table(settings, given, origin)
+    allow_own_task(given.get("task"))
+    for name in ("space", "task"):
+        value = getattr(settings, name)
+        if is_own(value) and given.get(name) is None:
+            raise SettingsError(
+                f"{name}: expected --{name} {value} on the command line: it runs that file, "
+                f"which settings read from a file must not do by themselves (of nas.search: {name}=...)"
+            )
     return settings
 
 
 def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> AnySettings:
     """Settings with those of a table put in.
 
-    ``epochs`` and ``learning_rate`` are short for those of ``training``, ``retrain_epochs`` for ``retrain.epochs``,
-    ``batch_size`` and ``precision`` for those of both, ``method`` for ``method.name``. A method named anew comes with
-    its own defaults.
+    ``epochs`` and ``learning_rate`` are short for those of ``training``, ``retrain_epochs`` and ``retrain_seeds`` for
+    those of ``retrain``, ``batch_size`` and ``precision`` for those of both, ``method`` for ``method.name``. A method
+    named anew comes with its own defaults.
 
     Args:
         settings: what holds where the table says nothing.
@@ -300,7 +361,7 @@ def method_asked_for(options: Mapping[str, Any]) -> str | None:
 
 def own_classes(settings: SupernetSettings) -> dict[str, str]:
     """The classes of the user's own that settings name, ``FILE.py:CLASS`` by the setting."""
-    named = {"space": settings.space, "method": settings.method.name}
+    named = {"space": settings.space, "task": settings.task, "method": settings.method.name}
     return {setting: name for setting, name in named.items() if is_own(name)}
 
 

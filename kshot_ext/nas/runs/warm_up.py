@@ -18,6 +18,7 @@ _DECIDES_THE_WARM_UP = (
     "image_size",
     "max_images",
     "augment",
+    "task",
     "channels",
     "cells",
     "widths",
