@@ -27,6 +27,7 @@ class Task(ABC):
     Attributes:
         name: what people call it.
         metric_name: what people call the metric.
+        loss_name: what they call the loss, and its unit.
         higher_is_better: whether a higher metric is better.
         in_percent: whether the metric is a share, shown in per cent.
         has_classes: whether targets are class indices, and outputs a logit for each class.
@@ -46,6 +47,7 @@ class Task(ABC):
 
     name: ClassVar[str] = "task"
     metric_name: ClassVar[str] = "metric"
+    loss_name: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = True
     in_percent: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
@@ -107,6 +109,7 @@ class Classification(Task):
 
     name = "classification"
     metric_name = "accuracy"
+    loss_name = "loss (nats)"
     in_percent = True
     has_classes = True
 
@@ -230,8 +233,8 @@ def task_named(name: str) -> Task:
         return TASKS[name]()
     if not is_given(name) and with_absolute_path(name) not in _allowed:
         raise ValueError(
-            f"task: expected --task {name} on the command line: it runs that file, which settings read from a file must "
-            "not do by themselves (in a program: task=...)"
+            f"task: expected --task {name} on the command line: it runs that file, which settings read from a file "
+            "must not do by themselves (in a program: task=...)"
         )
     kind = load_own(name, "task", Task)
     with own_errors(name, "task"):

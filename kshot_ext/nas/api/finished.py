@@ -54,8 +54,8 @@ def load_run(
     Args:
         folder: of a search, a ranking or a retraining.
         data: the images, if they were given as an object. They are read when something needs them.
-        space, method, task: the run's own, if it has one: the class (or the object) itself, or ``FILE.py:CLASS``, as this runs
-            that file.
+        space, method, task: the run's own, if it has one: the class (or the object) itself, or ``FILE.py:CLASS``, as
+            this runs that file.
 
     Raises:
         RunFolderError: if it is no run folder.

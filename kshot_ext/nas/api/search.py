@@ -62,8 +62,8 @@ def search(
         workers, ray_address: evaluate architectures by so many processes of Ray.
         threads: of this process; None for what suits the images.
         **options: settings by the names of a settings file, which win over ``settings``: ``shots=8``,
-            ``training={"epochs": 40}``, or an object for a table. ``space``, ``task`` and ``method`` may be names, classes,
-            or, of a space or a task, an object; ``widths`` and ``bits`` may be lists.
+            ``training={"epochs": 40}``, or an object for a table. ``space``, ``task`` and ``method`` may be names,
+            classes, or, of a space or a task, an object; ``widths`` and ``bits`` may be lists.
 
     Returns:
         The finished run; None in a process that ``torchrun`` started beside the first.

@@ -33,7 +33,8 @@ class RetrainedNetwork:
         parameters: number of trainable numbers.
         supernet_accuracy: share of validation images right with the supernet's weights; the metric of another task.
         supernet_loss: mean loss of the validation images with the supernet's weights; of classes in nats.
-        test_accuracy: share of test images right, or the metric of another task, after training from scratch, of the training whose weights are kept.
+        test_accuracy: share of test images right, or the metric of another task, after training from scratch, of the
+            training whose weights are kept.
         widths: chosen share of the full width of each width searched; None if none are.
         bit_operations: for one image; 0 of a network without bits.
         test_accuracies: those of all its trainings, which differ in their random numbers only; this one's first. Empty
