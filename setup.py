@@ -53,7 +53,7 @@ setup(
     packages=[*find_packages(include=["kshot_ext", "kshot_ext.*"]), "kshot_ext.csrc"],
     package_dir={"kshot_ext.csrc": "csrc"},
     package_data={
-        "kshot_ext": ["py.typed"],
+        "kshot_ext": ["py.typed", "nas/reporting/templates/*"],
         "kshot_ext.csrc": ["*.txt", "*/*.cpp", "*/*.h", "*/*.cu", "*/*.cuh"],
     },
     cmdclass={"build_py": BuildWithLibrary},

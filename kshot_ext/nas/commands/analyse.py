@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from torch import Tensor
@@ -25,7 +25,7 @@ from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport
 from kshot_ext.nas.own_classes import with_absolute_path
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.reporting import method_parts, page, plots
-from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.reporting.page import Picture, Table
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.trained import load_trained
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -68,9 +68,9 @@ def analyse_command(run: Path, space: str | None = None, method: str | None = No
     """
 
     def body(console: Console) -> None:
-        with users_errors("matplotlib", "safetensors"):
+        with users_errors("jinja2", "matplotlib", "safetensors"):
             allow_own_method(method)
-            record = RunRecord(run)
+            record: RunRecord[Any] = RunRecord(run)
             _check_can_write_outputs(record.path / "analysis")
             plots.rehearse()
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
@@ -165,13 +165,16 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
     ]
     heads = ("layer", "rank", "effective rank")
     rows = [(name, str(layer.rank), f"{layer.effective_rank:.3f}") for name, layer in analysis.layers.items()]
-    parts = [
-        *method_parts.banner(code_findings(analysis.codes), f"After {analysis.epoch} of {analysis.epochs} epochs"),
-        page.tiles(_summary(analysis)),
-        page.figures(pictures),
-        page.heading("Layers"),
-        page.details(f"Rank of each of {len(rows)} layers", page.table(heads, rows)),
-    ]
-    lead = f"{record.settings.shots} weight copies, space {record.settings.space}, seed {record.settings.seed}"
-    write_text(folder / "analysis.html", page.render_page(f"What run {record.name} learned to mix", lead, parts))
+    text = page.render(
+        "analysis.html",
+        title=f"What run {record.name} learned to mix",
+        lead=f"{record.settings.shots} weight copies, space {record.settings.space}, seed {record.settings.seed}",
+        banner=method_parts.banner(
+            code_findings(analysis.codes), f"After {analysis.epoch} of {analysis.epochs} epochs"
+        ),
+        tiles=_summary(analysis),
+        pictures=pictures,
+        layers=Table(heads, rows),
+    )
+    write_text(folder / "analysis.html", text)
     return folder / "analysis.html"

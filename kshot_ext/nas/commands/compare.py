@@ -33,7 +33,7 @@ def compare_command(first: Path, second: Path, out: Path | None = None, own_meth
     """
 
     def body(console: Console) -> None:
-        with users_errors("matplotlib"):
+        with users_errors("jinja2", "matplotlib"):
             for method in own_methods:
                 allow_own_method(method)
             comparison = compare_runs(first, second)
@@ -53,12 +53,18 @@ def compare_command(first: Path, second: Path, out: Path | None = None, own_meth
 def _page(comparison: Comparison) -> str:
     pictures = [Picture(_drawn(curve, runs), curve.heading, "") for curve, runs in comparison.curves.items()]
     first, second = comparison.names
-    tables = {"Settings that differ": comparison.settings, "Results": comparison.results}
-    parts = []
-    for heading, values in tables.items():
-        rows = [(name, *pair) for name, pair in values.items()]
-        parts += [page.heading(heading), page.table(("", first, second), rows)]
-    return page.render_page(f"{first} and {second}", "two runs side by side", [*parts, page.figures(pictures)])
+
+    def table(values: Mapping[str, tuple[str, str]]) -> page.Table:
+        return page.Table(("", first, second), [(name, *pair) for name, pair in values.items()])
+
+    return page.render(
+        "compare.html",
+        title=f"{first} and {second}",
+        lead="two runs side by side",
+        settings=table(comparison.settings),
+        results=table(comparison.results),
+        pictures=pictures,
+    )
 
 
 def _drawn(curve: Curve, runs: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:

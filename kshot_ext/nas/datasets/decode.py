@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -99,16 +99,17 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     Returns:
         uint8 ``[C, size, size]``.
     """
-    longest = _LONGEST_SIDES * min(image.shape[1:])
-    for dim in (1, 2):
+    longest = _LONGEST_SIDES * min(image.shape[-2:])
+    for dim in (-2, -1):
         extra = max(image.shape[dim] - longest, 0)
         image = image.narrow(dim, extra // 2, image.shape[dim] - extra)
-    height, width = image.shape[1:]
+    height, width = image.shape[-2:]
     shorter = min(height, width)
     scaled_shape = (round(height * size / shorter), round(width * size / shorter))
-    scaled = F.interpolate(image[None], scaled_shape, mode="bilinear", antialias=True)[0]
+    batch = image if image.dim() == 4 else image[None]
+    scaled = F.interpolate(batch, scaled_shape, mode="bilinear", antialias=True).view(*image.shape[:-2], *scaled_shape)
     top, left = (scaled_shape[0] - size) // 2, (scaled_shape[1] - size) // 2
-    return scaled[:, top : top + size, left : left + size]
+    return scaled[..., top : top + size, left : left + size]
 
 
 def bytes_to_scale(size: int) -> int:
@@ -160,7 +161,9 @@ def _from_16_bits(image: Image, file_format: str, name: str) -> np.ndarray:
     is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
     values = np.asarray(image) if is_16_bits else None
     transparent = image.info.get("transparency")
-    visible = values != transparent if is_16_bits and isinstance(transparent, int) else np.ones(image.size[::-1], bool)
+    visible: Any = (
+        values != transparent if is_16_bits and isinstance(transparent, int) else np.ones(image.size[::-1], bool)
+    )
     brightest = 0 if values is None else int(values.max(initial=0, where=visible))
     if values is None or 0 < brightest < _DARK_16_BITS:
         found = f"mode {image.mode!r}" + (f" with values up to {brightest}" if is_16_bits else "")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from kshot_ext.nas import drawing
 from kshot_ext.nas.findings import Findings, MethodFigure
-from kshot_ext.nas.reporting import page
 from kshot_ext.nas.reporting.page import Picture
 
 MOST_ARCHITECTURES = 24
 """How many architectures a figure of a method has room for."""
 
 
-def banner(findings: Findings | None, when: str = "") -> list[str]:
+def banner(findings: Findings | None, when: str = "") -> str:
     """Return a page's warning that the training is not what it was to be; empty if it is.
 
     Args:
@@ -22,17 +21,9 @@ def banner(findings: Findings | None, when: str = "") -> list[str]:
         when: the moment that they tell of; empty for the end.
     """
     if findings is None or not findings.warnings:
-        return []
+        return ""
     text = f"{when} {findings.sentence}".strip()
-    return [page.warning(text[0].upper() + text[1:])]
-
-
-def section(findings: Findings | None) -> list[str]:
-    """Return a page's section on what the method tells of its own; empty if nothing."""
-    if findings is None:
-        return []
-    sentence = [page.note(findings.sentence)] if findings.sentence else []
-    return [page.heading(findings.heading), page.facts(findings.facts), *sentence]
+    return text[0].upper() + text[1:]
 
 
 def tiles(findings: Findings | None) -> dict[str, str]:

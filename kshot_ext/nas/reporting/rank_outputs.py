@@ -12,7 +12,7 @@ from kshot_ext.nas.files import write_text
 from kshot_ext.nas.networks.evaluation import SCORES
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting import method_parts, page, plots
-from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.reporting.page import Picture, Table
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES, correlation_facts, seconds_by_stage, shown_correlation
 from kshot_ext.nas.runs.results_file import add_result
 from kshot_ext.nas.runs.run_folder import RunFolder
@@ -132,7 +132,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "space": job.space.name,
         "method": f"method {settings.method.name}",
         "shots": f"K = {settings.shots}",
-        "table": Path(settings.truth).name,
+        "table": Path(settings.truth or "").name,
         "seed": f"seed {settings.seed}",
     }
     if splits.notes:
@@ -140,18 +140,16 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
     ranked = correlations(result)
     rows = [(name, *(numbers[name] for numbers in ranked.values())) for name in CORRELATION_TITLES.values()]
     headline = {f"{name} by {result.score}": ranked[f"by {result.score}"][name] for name in _HEADLINE}
-    return page.render_page(
-        f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
-        "; ".join(facts.values()),
-        [
-            *method_parts.banner(result.findings),
-            page.tiles(headline | summary(result)),
-            page.figures(pictures),
-            page.heading("Details"),
-            page.details("Rank correlation", page.table(("", *ranked), rows), is_open=True),
-            page.details("What was run", page.facts(facts)),
-            page.details("Settings", page.facts(flatten(as_table(settings)))),
-            page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),
-            page.details("Environment", page.facts(page.environment())),
-        ],
+    return page.render(
+        "rank.html",
+        title=f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
+        lead="; ".join(facts.values()),
+        banner=method_parts.banner(result.findings),
+        tiles=headline | summary(result),
+        pictures=pictures,
+        correlations=Table(("", *ranked), rows),
+        facts=facts,
+        settings=flatten(as_table(settings)),
+        seconds=seconds_by_stage(result.seconds),
+        environment=page.environment(),
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
-from kshot_ext.nas.reporting.page import Picture
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.reporting.page import Picture, Table
+from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
 
@@ -27,9 +27,6 @@ CORRELATION_TITLES = {
 
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
 _SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
-_LOADING = """import torch
-# Plain torch.nn layers: this needs torch alone. architecture.json tells how images are normalised.
-network = torch.load("model.pt", weights_only=False)"""
 
 
 def render_report(
@@ -52,30 +49,22 @@ def render_report(
         settings: settings by dotted name.
         correlation: how the search's ranking compares with a table of results; None without one.
     """
-    return page.render_page(
-        title,
-        "; ".join(facts.values()),
-        [
-            *method_parts.banner(result.findings),
-            _tiles(result),
-            page.heading("Winner against random"),
-            _comparison(result),
-            *([page.heading("Pareto front"), _front(front)] if front else []),
-            *(
-                []
-                if correlation is None
-                else [page.heading("Rank correlation"), page.facts(correlation_facts(correlation))]
-            ),
-            *method_parts.section(result.findings),
-            page.figures(pictures),
-            page.heading("Use the network"),
-            page.code(_LOADING),
-            page.heading("Details"),
-            page.details("What was run", page.facts(facts), is_open=True),
-            page.details("Settings", page.facts(settings)),
-            page.details("Seconds by stage", page.facts(seconds_by_stage(result.seconds))),
-            page.details("Environment", page.facts(page.environment())),
-        ],
+    return page.render(
+        "search.html",
+        title=title,
+        lead="; ".join(facts.values()),
+        banner=method_parts.banner(result.findings),
+        tiles=_tiles(result),
+        compared=_compared(result),
+        compared_note=_compared_note(result),
+        front=_front(front) if front else None,
+        correlation=None if correlation is None else correlation_facts(correlation),
+        findings=result.findings,
+        pictures=pictures,
+        facts=facts,
+        settings=settings,
+        seconds=seconds_by_stage(result.seconds),
+        environment=page.environment(),
     )
 
 
@@ -97,22 +86,19 @@ def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:
     return {stage: f"{value:,.1f}" for stage, value in seconds.items()}
 
 
-def _tiles(result: RunResult) -> str:
+def _tiles(result: RunResult) -> dict[str, str]:
     winner, ensemble = result.winner, result.ensemble_accuracy
-    return page.tiles(
-        {
-            "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
-            **({} if ensemble is None else {"test accuracy of the ensemble": f"{ensemble:.2%}"}),
-            "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
-            "parameters": f"{winner.parameters:,}",
-            "seconds in all": f"{sum(result.seconds.values()):,.0f}",
-            **method_parts.tiles(result.findings),
-        }
-    )
+    return {
+        "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
+        **({} if ensemble is None else {"test accuracy of the ensemble": f"{ensemble:.2%}"}),
+        "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
+        "parameters": f"{winner.parameters:,}",
+        "seconds in all": f"{sum(result.seconds.values()):,.0f}",
+        **method_parts.tiles(result.findings),
+    }
 
 
-def _comparison(result: RunResult) -> str:
-    heads = ("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks))
+def _compared(result: RunResult) -> Table:
     rows = [
         (
             network.title,
@@ -123,30 +109,46 @@ def _comparison(result: RunResult) -> str:
         )
         for network in result.compared
     ]
+    return Table(("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks)), rows)
+
+
+def _compared_note(result: RunResult) -> str:
     note = (
         "All were trained from scratch in the same way and tested on images that no stage had seen; "
-        "the random one costs about as much as the winner. "
+        "the random ones cost about as much as the winner. "
+        + ("" if result.comparison is None else comparison_sentence(result.comparison, result.test_images) + " ")
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
     if result.max_bit_operations is not None:
         note += f" That of bit operations was {result.max_bit_operations:,}."
-    return page.table(heads, rows) + page.note(note)
+    return note
 
 
-def _front(front: Sequence[Evaluated]) -> str:
-    heads = ("architecture", *_SCORE_HEADS, *_cost_heads(front))
+def comparison_sentence(comparison: Comparison, test_images: int) -> str:
+    """Return how the winner and its rivals compare, for people."""
+    winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
+    sentence = (
+        f"The winner had {winner} in {_number(winner.count, 'training')}, "
+        f"{_number(rivals.count, 'random network')} of its cost {rivals} (mean ± standard deviation in points, "
+        f"{test_images:,} test images): {100 * abs(comparison.difference):.2f} points "
+        + ("more" if comparison.difference >= 0 else "less")
+    )
+    if error is None:
+        return f"{sentence}, of which a single training on one side tells little."
+    return f"{sentence}, with a standard error of {100 * error:.2f}."
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+def _front(front: Sequence[Evaluated]) -> Table:
     rows = [
-        (
-            item.architecture.short(),
-            f"{item.scores.loss:.4f}",
-            f"{item.scores.accuracy:.2%}",
-            *_costs(item),
-        )
+        (item.architecture.short(), f"{item.scores.loss:.4f}", f"{item.scores.accuracy:.2%}", *_costs(item))
         for item in front
     ]
-    legend = "Digits (a is ten) are each layer's operation, then the widths, by their place in the space's lists."
-    return page.table(heads, rows) + page.note(legend)
+    return Table(("architecture", *_SCORE_HEADS, *_cost_heads(front)), rows)
 
 
 def _cost_heads(networks: Sequence[RetrainedNetwork | Evaluated]) -> list[str]:

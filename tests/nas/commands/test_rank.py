@@ -100,7 +100,7 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     assert entry["code_distance"] > 0.3
     assert 1 < entry["effective_rank"] < 2
     page = (finished / "report.html").read_text()
-    assert re.search("Kendall&#x27;s tau.*<th[^>]*>by loss</th><th[^>]*>by accuracy</th>", page, re.DOTALL)
+    assert re.search("Kendall&#39;s tau.*<th[^>]*>by loss</th><th[^>]*>by accuracy</th>", page, re.DOTALL)
     assert entry["score"] == "loss"
     assert 'class="warning"' not in page
 

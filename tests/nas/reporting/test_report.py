@@ -31,7 +31,7 @@ def _page(findings: Findings | None = FOUND, networks: tuple[RetrainedNetwork, .
     front = (Evaluated(Architecture((1, 2)), Scores(0.4321, 0.8765), 765_432, 54_321),)
     result = RunResult(
         networks=networks or (winner,),
-        random=random,
+        rivals=(random,),
         ensemble_accuracy=None if networks is None else 0.9912,
         considered=front,
         max_macs=2_000_000,
@@ -81,7 +81,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: str) -> None:
 
 def test_text_from_outside_is_escaped_everywhere(page: str) -> None:
     assert "script" not in _Tags(page).names
-    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&quot;&amp;") == 10
+    assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&#34;&amp;") == 10
 
 
 def test_the_numbers_are_there(page: str) -> None:
@@ -111,6 +111,7 @@ def test_the_page_tells_what_the_method_found(page: str) -> None:
     assert "this went well" in page
     assert 'class="warning"' not in page
     assert "What is learnt" not in _page(findings=None)
+    assert "this went well" not in _page(replace(FOUND, sentence=""))
 
 
 def test_a_warning_of_the_method_is_a_banner_above_all_numbers() -> None:
