@@ -57,7 +57,7 @@ def plot_search(front: Sequence[Evaluated], result: RunResult) -> Figure:
         *_points(front, result.score), color=drawing.ORANGE, linewidth=2, marker="o", markersize=5, label="Pareto front"
     )
     axes.axvline(result.max_macs / 1e6, color=drawing.RED, linestyle="--", linewidth=1.3, label="budget")
-    marks = [("*", drawing.GREEN)] * len(result.networks) + [("D", drawing.GREY)]
+    marks = [("*", drawing.GREEN)] * len(result.networks) + [("D", drawing.GREY)] * len(result.rivals)
     for network, (marker, colour) in zip(result.compared, marks):
         height = _drawn(Scores(network.supernet_accuracy, network.supernet_loss), result.score)
         size = 260 if marker == "*" else 70

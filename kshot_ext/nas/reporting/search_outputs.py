@@ -24,7 +24,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
-from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
@@ -87,9 +87,7 @@ def write_outputs(
     """
     path = folder.path
     for number, (described, network) in enumerate(zip(result.networks, networks, strict=True), start=1):
-        suffix = "" if number == 1 else f"-{number}"
-        write_text(path / f"architecture{suffix}.json", _to_json(_network_card(data_name, job, described)))
-        _save_network(network, path, suffix)
+        write_network(path, data_name, job, described, network, "" if number == 1 else f"-{number}")
     write_text(path / "results.json", _to_json({"run": folder.card.run, **result.to_json()}))
     pictures = _draw(path, job, result, records)
     correlation = None
@@ -100,7 +98,7 @@ def write_outputs(
         f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
-        _front(job, result),
+        result.front,
         pictures,
         flatten(as_table(job.settings)),
         correlation,
@@ -109,8 +107,21 @@ def write_outputs(
     return path / "report.html"
 
 
-def _front(job: SearchJob, result: RunResult) -> tuple[Evaluated, ...]:
-    return pareto_front(result.considered, job.settings.search.costs)
+def write_network(
+    folder: Path, data_name: str, job: SearchJob, described: RetrainedNetwork, network: nn.Module, suffix: str = ""
+) -> None:
+    """Write a trained network, and what it is: ``architecture.json``, ``model.pt`` and ``model.safetensors``.
+
+    Args:
+        folder: where.
+        data_name: what the images are called.
+        job: whose space and images they are.
+        described: what it is.
+        network: it itself.
+        suffix: added to the files' names.
+    """
+    write_text(folder / f"architecture{suffix}.json", _to_json(_network_card(data_name, job, described)))
+    _save_network(network, folder, suffix)
 
 
 def _save_network(network: nn.Module, folder: Path, suffix: str = "") -> None:
@@ -189,7 +200,7 @@ def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Map
         *method_parts.save_figures(folder, job.method.figures(architectures, records)),
     ]
     if considered:
-        figure = plots.plot_search(_front(job, result), result)
+        figure = plots.plot_search(result.front, result)
         caption = "Every architecture that was evaluated with the supernet's weights."
         pictures.insert(1, picture("search", figure, "Search", caption))
     return pictures
