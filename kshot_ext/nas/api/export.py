@@ -100,8 +100,10 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
 def _write_onnx(classifier: Classifier, path: Path) -> str:
     for library in ("onnx", "onnxscript"):
         require(library, "onnx")
-    names = {"input_names": ["images"], "output_names": ["scores"]}
-    model = torch.onnx.export(_program(classifier), dynamo=True, verbose=False, **names).model_proto
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["scores"]}
+    exported = torch.onnx.export(_program(classifier), dynamo=True, verbose=False, **names)
+    assert exported is not None, "so it is without a file"
+    model = exported.model_proto
     for name, value in metadata_of(classifier).items():
         model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
     with atomic_path(path) as temporary:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -89,7 +89,7 @@ def search(
         origin="search",
     ) as begun:
         found = begun.run()
-    return None if found is None else load_run(found.folder.path, data=source, **own_of(given))
+    return None if found is None else cast("SearchRun", load_run(found.folder.path, data=source, **own_of(given)))
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,18 @@ class Preprocessing(nn.Module):
         point are taken for shares of white.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self, image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float], resize: bool = False
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.resize = resize
-        mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (mean, std))
-        self.register_buffer("scale", (1 / (_WHITE * std))[:, None, None])
-        self.register_buffer("shift", (mean / std)[:, None, None])
+        middle, spread = (torch.as_tensor(values, dtype=torch.float32) for values in (mean, std))
+        self.register_buffer("scale", (1 / (_WHITE * spread))[:, None, None])
+        self.register_buffer("shift", (middle / spread)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
         values, floating = images.to(torch.float32), images.is_floating_point()

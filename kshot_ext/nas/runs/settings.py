@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -170,7 +170,8 @@ class RunSettings(SupernetSettings):
     @classmethod
     def of_older_runs(cls: type[AnySettings]) -> AnySettings:
         """Codes were plain, the winner had one rival, and both were trained once."""
-        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        make: Callable[..., AnySettings] = cls
+        return make(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
 
     def __post_init__(self) -> None:
         super().__post_init__()
