@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
@@ -88,9 +88,7 @@ def create_space(
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
     kind: Any = (  # a class, or a space
-        load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
-        if is_own(name)
-        else _SPACES[name]
+        load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
     )
     with own_errors(name, "space"):
         space = _checked(kind, **arguments) if isinstance(kind, SearchSpace) else kind(**arguments)
