@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def new_console(*, quiet: bool) -> Console:
-    """Standard output as a console, or one that shows nothing.
+def new_console(*, quiet: bool = False) -> Console:
+    """A console on standard output, or one that shows nothing.
 
     Raises:
         MissingExtraError: if rich is not installed.

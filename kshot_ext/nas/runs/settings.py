@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.checks import check_between, check_given
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
 from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_settings, method_class
@@ -371,8 +371,9 @@ def check_method_begins(settings: SupernetSettings) -> None:
     kind = method_class(settings.method.name)
     with own_errors(settings.method.name, "method"):
         refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
-    if refusal is not None:
-        raise SettingsError(refusal)
+        if refusal is not None:
+            check_given("refusal", refusal, str)
+            raise SettingsError(refusal)
 
 
 def _of_this_command(settings: SupernetSettings, table: Mapping[str, Any], origin: str) -> dict[str, Any]:
