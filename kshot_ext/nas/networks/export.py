@@ -45,8 +45,9 @@ def plain_copy(network: nn.Module) -> torch.fx.GraphModule:
     Raises:
         ValueError: naming the layer, if one has no plain form.
     """
-    if _has(network, DynamicGroupConv2d):
-        network = export_dynamic_groups(network)
+    if _has(network, DynamicGroupConv2d):  # which is trained with one copy, whose code a copied layer does not keep
+        device = next(network.parameters()).device
+        return to_plain_network(merge(export_dynamic_groups(network), torch.ones(1, device=device)))
     return to_plain_network(merge(network) if _has(network, KShotModule) else copy.deepcopy(network))
 
 
