@@ -78,12 +78,28 @@ def decode_image(data: bytes, name: str) -> Tensor:
             _check_size(image.size, name)
             image.load()
             _scale_transparency(image, data)
-            pixels = _pixels(_upright(image), image.format or "", name)
+            return picture_pixels(image, name)
     except DataError:
         raise
     except Exception as error:  # Damaged files make the decoders raise nearly anything.
         reason = "not an image file" if isinstance(error, image_module.UnidentifiedImageError) else error
         raise DataError(f"{name}: damaged image ({reason})") from error
+
+
+def picture_pixels(image: Image, name: str) -> Tensor:
+    """The pixels of a PIL image, as `decode_image` has them.
+
+    Args:
+        image: of any mode.
+        name: of it, for messages.
+
+    Returns:
+        uint8 ``[1, H, W]`` for a grey image, else ``[3, H, W]``.
+
+    Raises:
+        DataError: if its numbers do not reach from black to white.
+    """
+    pixels = _pixels(_upright(image), image.format or "", name)
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 

@@ -132,6 +132,7 @@ class SearchJob(SupernetJob[RunSettings]):
             max_macs=self.max_macs,
             max_bit_operations=self.max_bit_operations,
             score=self.settings.evaluation.score,
+            task=self.splits.task,
             costs=self.settings.search.costs,
             test_images=len(self.splits.test),
             findings=self.method.findings,  # a selection may have trained on
@@ -209,7 +210,7 @@ class SearchJob(SupernetJob[RunSettings]):
 
     def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(Ensemble(networks), test).accuracy
+        return evaluate_network(Ensemble(networks), test, self.splits.task).accuracy
 
     def describe(
         self, title: str, architecture: Architecture, trainers: Sequence[NetworkTrainer], scores: Scores
