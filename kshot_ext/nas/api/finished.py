@@ -151,7 +151,8 @@ class TrainedSupernetRun(Run[AnySettings]):
         space, splits = job.method.result_space, job.splits
         space.validate(architecture)
         resize = self.settings.image_size is not None
-        preprocessing = Preprocessing(splits.image_shape, splits.mean.tolist(), splits.std.tolist(), resize)
+        statistics = splits.mean.tolist(), splits.std.tolist()
+        preprocessing = Preprocessing(splits.image_shape, *statistics, resize, splits.test.dtype)
         return Classifier(job.inherited(architecture), preprocessing, splits.class_names, "inherited")
 
 
