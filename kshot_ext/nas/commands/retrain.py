@@ -56,5 +56,8 @@ def retrain_command(
         tell(console, f"folder: {trained.path}")
         output.result({"folder": str(trained.path), **network.to_json()})
 
-    again = f"kshot-ext retrain {in_shell(run)} --architecture {in_shell(architecture)}"
-    return exit_status(body, lambda: f"the search is unchanged; go on by the same command: {again} ...", output)
+    words = {"architecture": architecture, "epochs": epochs, "seed": seed or None, "out": out}
+    given = {**words, "space": space, "method": method}
+    options = "".join(f" --{name} {in_shell(value)}" for name, value in given.items() if value is not None)
+    again = f"kshot-ext retrain {in_shell(run)}{options}"
+    return exit_status(body, lambda: f"the search is unchanged; go on by the same command: {again}", output)
