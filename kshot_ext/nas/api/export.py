@@ -188,11 +188,13 @@ def _snippet(classifier: Classifier, path: Path, format: str) -> str:
     shape = ", ".join(map(str, classifier.preprocessing.image_shape))
     dtype = _name(classifier.preprocessing.dtype)
     images = f"images = torch.zeros(1, {shape}, dtype=torch.{dtype})  # yours: {dtype} [N, {shape}]"
+    classes = bool(classifier.class_names)
     if format == "pt2":
         load = f"import torch; network = torch.export.load({str(path)!r}).module()"
-        return f"{load}\n{images}\nprint(network(images).argmax(dim=1))"
+        return f"{load}\n{images}\nprint(network(images){'.argmax(dim=1)' if classes else ''})"
     if format == "onnx":
         load = f"import onnxruntime, torch; session = onnxruntime.InferenceSession({str(path)!r})"
-        return f'{load}\n{images}\nprint(session.run(None, {{"images": images.numpy()}})[0].argmax(axis=1))'
+        run = 'session.run(None, {"images": images.numpy()})[0]'
+        return f"{load}\n{images}\nprint({run}{'.argmax(axis=1)' if classes else ''})"
     load = f"from safetensors.torch import load_file\nweights = load_file({str(path)!r})"
     return f"{load}\nprint({{name: tuple(weight.shape) for name, weight in weights.items()}})"
