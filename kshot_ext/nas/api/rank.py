@@ -86,6 +86,7 @@ class BegunRanking:
     """A ranking that is ready to run: everything that could be found out before has been.
 
     Args:
+        session: which run it is.
         job: the work.
         folder: the run's.
         progress: where it is shown.
@@ -93,6 +94,7 @@ class BegunRanking:
         callbacks: told of what is done.
     """
 
+    session: Session
     job: RankJob
     folder: RunFolder[RankSettings]
     progress: ConsoleProgress
@@ -107,7 +109,7 @@ class BegunRanking:
         try:
             report = write_ranking(self.folder, self.job, result, metrics.records)
         except ResultsFileError as error:
-            raise RunFolderError(f"{error}; mend or move that file, and go on with the run") from error
+            raise RunFolderError(f"{error}; mend or move that file; {self.session.how_to_go_on()}") from error
         metrics.close()
         return result, report
 
@@ -143,4 +145,4 @@ def begun_ranking(
             job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
         rehearse_outputs()
         folder = session.open_folder(settings, data_name, splits, outputs(job))
-        yield BegunRanking(job, folder, progress, threads, callbacks)
+        yield BegunRanking(session, job, folder, progress, threads, callbacks)

@@ -190,18 +190,18 @@ def own_class_errors(session: Session) -> Iterator[None]:
         raise CommandError(f"{told}; {session.how_to_go_on()}") from error
 
 
-def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:
+def search_run(folder: Path, space: str | None = None, task: str | None = None, method: str | None = None) -> SearchRun:
     """The search in a folder, for commands that use what it found.
 
     Args:
         folder: the run folder.
-        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        space, task, method: ``FILE.py:CLASS``, if the run's is one's own.
 
     Raises:
         CommandError: if it is a run of another kind.
         RunFolderError, ValueError: as `load_run`.
     """
-    run = load_run(folder, space=space, method=method)
+    run = load_run(folder, space=space, task=task, method=method)
     if not isinstance(run, SearchRun):
         raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
     return run
