@@ -1,4 +1,4 @@
-"""Classes of the user's own: search spaces and search methods, by file and class, or given as objects by a program."""
+"""Classes of the user's own: spaces, methods and tasks, by file and class, or given as objects by a program."""
 
 from __future__ import annotations
 

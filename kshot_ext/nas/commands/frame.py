@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
+from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
@@ -94,6 +96,9 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
         return EXIT_ERROR
     except (CommandError, RunFolderError, SettingsError, DivergedError) as error:
         _complain("error: ", str(error))
+        return EXIT_ERROR
+    except DataError as error:  # of an image that is read while training
+        _complain("error: ", f"{error}; {how_to_go_on()}")
         return EXIT_ERROR
     except OSError as error:
         _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno or 0, '')}{how_to_go_on()}")

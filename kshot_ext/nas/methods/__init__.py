@@ -135,6 +135,7 @@ def begin_training(
         device=splits.mean.device,
         seed=seed,
         views=splits.views,
+        task=splits.task,
     )
     with own_errors(settings.name, "method"):
         return TrainingLoop(create_method(setup, settings), splits, processes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +87,7 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
     summary = "a mixture of all operations; each layer keeps the one whose removal hurts most"
     paper = "Wang et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021"
     Settings = DartsPTSettings
+    any_task = True
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: DartsPTSettings) -> None:
@@ -174,10 +175,11 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
         weights: Rows = self.relaxation.rows(self.relaxation.softmax().detach())
         weights[layer][operation] = None
         with self.supernet.coded_mixture(weights) as network, batch_statistics(network), do.forward():
-            scores = evaluate_network(network, batches)
+            scores = evaluate_network(network, batches, self.task)
         # The mean is what all agree on to the last bit.
         accuracy, loss = do.processes.summed([scores.accuracy, scores.loss])
-        return Scores(accuracy / do.processes.size, loss / do.processes.size)
+        size = do.processes.size
+        return replace(scores, accuracy=accuracy / size, loss=loss / size)
 
     def _merits(self, scores: Scores) -> tuple[float, float]:
         """What the supernet is worth by the criterion, then by the loss."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kshot_ext.convert import convert, merge
 from kshot_ext.nas.checks import check_at_least, check_between
@@ -82,6 +81,7 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         "Zhang et al., Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks, ICCV 2019"
     )
     Settings = DynamicGroupSettings
+    any_task = True
     takes_copies = False
     searches_widths = False
 
@@ -134,10 +134,10 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         tally = Tally()
         with do.forward():
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.training.label_smoothing)
+            loss = self.task.training_loss(logits, labels, self.training.label_smoothing)
         closed = sum(layer.log2_groups() / layer.num_gates for layer in self.layers) / len(self.layers)
         do.backward(loss + self.settings.penalty * (1 - closed))
-        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels)])
+        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels, self.task)])
         check_loss(whole)
         do.apply(self.optimizers["weights"], clip_norm=self.training.clip_norm)
         if self._first <= do.number < self._last:

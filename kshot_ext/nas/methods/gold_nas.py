@@ -110,6 +110,7 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     summary = "a mixture of all operations, pruned by degrees under a rising pressure: a Pareto series from one run"
     paper = "Bi et al., GOLD-NAS: Gradual, One-Level, Differentiable, 2020"
     Settings = GoldNASSettings
+    any_task = True
 
     def __init__(self, setup: Setup, settings: GoldNASSettings) -> None:
         super().__init__(setup, settings)

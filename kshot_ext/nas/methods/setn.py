@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.methods.method import MethodSettings, Setup
@@ -76,6 +75,7 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
     summary = "uniform single paths, and an evaluator that learns which candidates to score"
     paper = "Dong and Yang, One-Shot Neural Architecture Search via Self-Evaluated Template Network, ICCV 2019"
     Settings = TemplateSettings
+    any_task = True
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: TemplateSettings) -> None:
@@ -109,7 +109,7 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
             widths = self.space.sample(do.own_generator).widths
             even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
             with self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
-                return F.cross_entropy(mixture(images), labels)
+                return self.task.loss(mixture(images), labels)
 
         return held_out_step((images, labels), loss_of, self.supernet, self.optimizers["evaluator"], do)
 

@@ -31,7 +31,7 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_near
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
-from kshot_ext.nas.training.retrain import NetworkTrainer
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 
 _RIVAL_TOLERANCE = 0.02
 
@@ -132,6 +132,7 @@ class SearchJob(SupernetJob[RunSettings]):
             max_macs=self.max_macs,
             max_bit_operations=self.max_bit_operations,
             score=self.settings.evaluation.score,
+            task=self.splits.task,
             costs=self.settings.search.costs,
             test_images=len(self.splits.test),
             findings=self.method.findings,  # a selection may have trained on
@@ -193,15 +194,23 @@ class SearchJob(SupernetJob[RunSettings]):
                 break
         return rivals
 
-    def retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
-        """The training of an architecture from scratch, before its first epoch; the title decides what is random."""
+    def retraining(
+        self, title: str, architecture: Architecture, settings: RetrainSettings | None = None
+    ) -> NetworkTrainer:
+        """The training of an architecture from scratch, before its first epoch.
+
+        Args:
+            title: decides what is random.
+            architecture: which one.
+            settings: of the training; None for those of the run.
+        """
         generator = self.generator(f"retraining of {title}")
         network = self.method.result_space.build(architecture, generator).to(self.splits.mean.device)
-        return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
+        return NetworkTrainer(network, self.splits, settings or self.settings.retrain, generator)
 
     def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(Ensemble(networks), test).accuracy
+        return evaluate_network(Ensemble(networks), test, self.splits.task).accuracy
 
     def describe(
         self, title: str, architecture: Architecture, trainers: Sequence[NetworkTrainer], scores: Scores

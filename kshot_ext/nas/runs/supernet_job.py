@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, cast
 
@@ -14,6 +13,7 @@ from torch import nn
 from kshot_ext.nas.checks import check_given
 from kshot_ext.nas.datasets import DataError, DataWarning, load_splits, open_source
 from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.keep import in_memory_if_small
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
@@ -35,6 +35,7 @@ from kshot_ext.nas.runs.truth import read_truth
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.task import check_task, task_named
 from kshot_ext.nas.training.data_parallel import DataParallel
 
 _CALIBRATION_IMAGES = 512
@@ -69,7 +70,7 @@ def load_data(
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # told below, in the command's own way
-        source = source or open_source(None if settings.data is None else Path(settings.data))
+        source = source or open_source(settings.data, task=task_named(settings.task))
     for note in source.notes:
         progress.tell(f"data: {note}")
     progress.start("read images", min(len(source), settings.max_images or len(source)))
@@ -80,8 +81,12 @@ def load_data(
         image_size=settings.image_size,
         held_out=held_out,
         on_image=lambda done, total: progress.move(done),
+        images=settings.images,
+        augmentation=settings.augmentation if settings.augment else None,
     )
-    return source.name, splits if settings.augment else replace(splits, augmentation=None)
+    for note in splits.notes[len(source.notes) :]:
+        progress.tell(f"data: {note}")
+    return source.name, splits
 
 
 def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
@@ -139,6 +144,7 @@ class SupernetJob(Generic[AnySettings]):
         device = self.processes.training_device(settings.device)
         self.settings = settings
         self.splits = splits.to(device)
+        check_task(splits.task, splits.train.labels[:2], splits.num_classes)
         self.space = build_space(settings, splits.image_shape, splits.num_classes)
         _check_memory(settings, self.space)
         self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
@@ -167,8 +173,8 @@ class SupernetJob(Generic[AnySettings]):
             validation = validation.subset(order[: settings.evaluation.images])
         self.evaluation = InheritedEvaluation(
             self.method.networks,
-            calibration,
-            validation,
+            calibration.in_memory(),
+            in_memory_if_small(validation),
             self.splits.mean,
             self.splits.std,
             settings.evaluation.statistics,

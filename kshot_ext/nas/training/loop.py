@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.nas.checks import check_given, check_numbers
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits, Images
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -168,7 +168,7 @@ class Stepper:
         """One pass over the images that weights are trained on, in whole batches."""
         return self._loop.random_batches(self._loop.images, generator)
 
-    def _endless(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def _endless(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self._loop.random_batches(images, self.own_generator)
 
@@ -303,7 +303,7 @@ class TrainingLoop(EpochTrainer):
         return parts if self.average is None else {**parts, "average": self.average}
 
 
-def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     """Splits every (1 / share)-th image off: the same ones whenever a training is set up again."""
     is_held_out = _held_out_marks(len(images), share)
     return images.subset((~is_held_out).nonzero()[:, 0]), images.subset(is_held_out.nonzero()[:, 0])
