@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import io
 import itertools
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -264,6 +266,16 @@ def test_a_method_searches_widths_or_refuses_them(name, tiny_splits):
         return
     with pytest.raises(ValueError, match=rf"widths: {name} chooses operations only, expected none, got \(0.5, 1.0\)"):
         begin()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_imports_no_other(name):
+    """What two need is in parts, once."""
+    files = {kind.__module__ for kind in METHODS.values()}
+    source = Path(sys.modules[METHODS[name].__module__].__file__).read_text()
+    imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    assert len(imported) > 1
+    assert files.isdisjoint(imported)
 
 
 def test_an_unknown_method_lists_the_known_ones(tmp_path, capsys):
