@@ -92,7 +92,7 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         WriteError: if it cannot be written.
     """
-    with write_errors(path), path.open("ab", buffering=0) as file:
+    with write_errors(path), open(path, "ab", buffering=0, opener=_open_itself) as file:
         before = os.fstat(file.fileno()).st_size
         content = memoryview(as_utf8(f"{line}\n"))
         try:
@@ -103,6 +103,11 @@ def append_line(path: Path, line: str) -> None:
             with suppress(OSError):
                 file.truncate(before)
             raise
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file that is no link, which could lead anywhere, and no pipe that would wait for a reader."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def check_can_write(folder: Path, names: Iterable[str]) -> None:
