@@ -43,7 +43,7 @@ _SEARCH = "search"
 
 
 def load_run(
-    folder: str | Path, *, data: Any = None, space: Any = None, method: Any = None
+    folder: str | Path, *, data: Any = None, space: Any = None, method: Any = None, task: Any = None
 ) -> SearchRun | RankRun | RetrainedRun:
     """What is in a run folder, finished or not; for reading only.
 
@@ -52,8 +52,8 @@ def load_run(
     Args:
         folder: of a search, a ranking or a retraining.
         data: the images, if they were given as an object. They are read when something needs them.
-        space, method: the run's own, if it has one: the class (or the space) itself, or ``FILE.py:CLASS``, as this runs
-            that file.
+        space, method, task: the run's own, if it has one: the class (or the object) itself, or ``FILE.py:CLASS``, as
+            this runs that file.
 
     Raises:
         RunFolderError: if it is no run folder.
@@ -62,7 +62,7 @@ def load_run(
     allow_own_method(own_name(method))
     record: RunRecord[Any] = RunRecord(Path(folder))
     kind = {"search": SearchRun, "rank": RankRun, "retrain": RetrainedRun}[record.card.command]
-    return kind(record, images_of(data)[1], own_name(space))
+    return kind(record, images_of(data, task)[1], own_name(space))
 
 
 class Run(Generic[AnySettings]):

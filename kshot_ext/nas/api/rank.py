@@ -61,8 +61,8 @@ def rank(
         ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
     """
     session = Session("rank", None if resume is None else Path(resume))
-    name, source = images_of(data)
-    given = as_options({**options, "data": name, "out": out})
+    name, source, task = images_of(data, options.get("task"))
+    given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_ranking(
         session,
         new_console(quiet=not progress),
