@@ -86,8 +86,13 @@ def as_utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, on disk when this returns; a line that does not fit leaves no part of itself.
+def append_line(path: Path, line: str, *, sync: bool = True) -> None:
+    """Add a line to a file; a line that does not fit leaves no part of itself.
+
+    Args:
+        path: the file, no link.
+        line: without its end.
+        sync: whether it is on disk when this returns.
 
     Raises:
         WriteError: if it cannot be written.
@@ -98,7 +103,8 @@ def append_line(path: Path, line: str) -> None:
         try:
             while content:
                 content = content[file.write(content) :]
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
                 file.truncate(before)

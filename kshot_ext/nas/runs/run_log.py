@@ -74,7 +74,7 @@ class RunLog:
             self._lines.append(line)
             return
         try:
-            append_line(self._path, line)
+            append_line(self._path, line, sync=False)
         except WriteError as error:
             self._given_up = True
             notice(f"{error}; the run goes on without its log")
