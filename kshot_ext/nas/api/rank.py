@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.runs import RankRun
@@ -111,6 +112,7 @@ class BegunRanking:
         except ResultsFileError as error:
             raise RunFolderError(f"{error}; mend or move that file; {self.session.how_to_go_on()}") from error
         metrics.close()
+        notices.log(f"done; report: {report}")
         return result, report
 
 
@@ -136,7 +138,7 @@ def begun_ranking(
     """
     if (started_processes() or 1) > 1:
         raise ValueError("rank runs in one process: start it without torchrun, or with one process")
-    with closing(session), ExitStack() as resources, ConsoleProgress(console) as progress:
+    with session, ExitStack() as resources, ConsoleProgress(console) as progress:
         apply_to_all = resources.enter_context(evaluators(workers, ray_address))
         settings = session.settings(RankSettings(), config, options, origin)
         data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out}, source)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.search_run import SearchRun
@@ -142,6 +143,7 @@ class BegunSearch:
             result, networks = self.job.run(self.folder, metrics, self.progress, self.callbacks)
         report = write_outputs(self.folder, self.data_name, self.job, result, networks, metrics.records)
         metrics.close()
+        notices.log(f"done; report: {report}")
         return Found(self.folder, result, report)
 
 
@@ -177,7 +179,7 @@ def begun_search(
     with (
         processes,
         ExitStack() as resources,
-        closing(session),
+        session,
         ConsoleProgress(console if processes.leads else new_console(quiet=True)) as progress,
     ):
         session.follows = not processes.leads
