@@ -75,6 +75,12 @@ Space = Annotated[
         "split-attention, groupable, or FILE.py:CLASS, one of your own."
     ),
 ]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="classification (default), regression, multi-label, or a class of your own: FILE.py:CLASS."
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(help="Search method: kshot (default), another that `kshot-ext methods` lists, or FILE.py:CLASS."),
@@ -142,6 +148,7 @@ def search(
         ),
     ] = None,
     method: Method = None,
+    task: TaskName = None,
     shots: Shots = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -195,6 +202,7 @@ def search(
         "widths": widths,
         "bits": bits,
         "method": method,
+        "task": task,
         "shots": shots,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -229,6 +237,7 @@ def rank(
     ] = None,
     space: Space = None,
     method: Method = None,
+    task: TaskName = None,
     shots: Shots = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -278,6 +287,7 @@ def rank(
         "truth": _text(truth),
         "space": space,
         "method": method,
+        "task": task,
         "shots": shots,
         "epochs": epochs,
         "batch_size": batch_size,
