@@ -45,8 +45,8 @@ class Exported:
 def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> Exported:
     """Write a network with its preprocessing.
 
-    It takes uint8 images ``[N, C, H, W]``, any number of them, and gives scores ``[N, num_classes]``. Names of classes
-    are in the file's metadata.
+    It takes uint8 images ``[N, C, H, W]``, any number of them, and gives scores ``[N, num_classes]``. Where the images
+    of a run passed through a transform, it takes what that gave. Names of classes are in the file's metadata.
 
     Args:
         classifier: the network.
@@ -78,7 +78,7 @@ def metadata_of(classifier: Classifier) -> dict[str, Any]:
     return {
         "class_names": classifier.class_names,
         "input": {
-            "dtype": "uint8",
+            "dtype": _name(preprocessing.dtype),
             "shape": ["N", *preprocessing.image_shape],
             "any_size": preprocessing.resize,
         },
@@ -141,7 +141,8 @@ def _images(classifier: Classifier, count: int, more: int = 0) -> torch.Tensor:
     channels, height, width = classifier.preprocessing.image_shape
     sides = (height + more, width + 2 * more) if classifier.preprocessing.resize else (height, width)
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
+    images = torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
+    return images if classifier.preprocessing.dtype == torch.uint8 else images / 255
 
 
 def _program(classifier: Classifier) -> torch.export.ExportedProgram:
@@ -149,6 +150,10 @@ def _program(classifier: Classifier) -> torch.export.ExportedProgram:
     dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in ({0: "batch"} | sides).items()}
     # Sizes of examples that differ, and are not those of the network, are not taken for what they are.
     return torch.export.export(classifier, (_images(classifier, _EXAMPLES, more=5),), dynamic_shapes=(dynamic,))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None:
@@ -162,7 +167,8 @@ def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None
 
 def _snippet(classifier: Classifier, path: Path, format: str) -> str:
     shape = ", ".join(map(str, classifier.preprocessing.image_shape))
-    images = f"images = torch.zeros(1, {shape}, dtype=torch.uint8)  # yours: uint8 [N, {shape}]"
+    dtype = _name(classifier.preprocessing.dtype)
+    images = f"images = torch.zeros(1, {shape}, dtype=torch.{dtype})  # yours: {dtype} [N, {shape}]"
     if format == "pt2":
         load = f"import torch; network = torch.export.load({str(path)!r}).module()"
         return f"{load}\n{images}\nprint(network(images).argmax(dim=1))"

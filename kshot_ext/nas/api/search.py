@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
@@ -49,13 +50,11 @@ def search(
     """Search a space on images, as ``kshot-ext search`` does, and train the winner and random rivals from scratch.
 
     Args:
-        settings: of the run: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table of these, or the path of a
-            TOML file; None for the defaults.
+        settings: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table, or the path of a TOML file.
         data: images: a path, or an object that :func:`kshot_ext.nas.datasets.open_source` takes; None for those of the
             settings, or scikit-learn's digits.
         out: run folder to create, which must not exist; None for ``runs/``, then date, time, data and space.
-        resume: run folder to go on with; a finished run makes its results anew. Its data, and space and method, are
-            given again if they are objects.
+        resume: run folder to go on with. What was given as an object is given again.
         on_epoch: called after each epoch of a training and each generation of a search, once it is saved.
         on_evaluated: called after each architecture that is evaluated with the supernet's weights.
         on_stage: called at the beginning and the end of each stage.

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
+from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import MissingExtraError, require

@@ -37,6 +37,8 @@ _OUTPUTS = (
     *("architecture.png", "search.png", "loss.png", "ranking.png"),
 )
 _TIMED = 12
+_NORMALISED = "pixels divided by 255, then minus mean, then divided by std, per channel"
+_TRANSFORMED = "what the transform of the images gives minus mean, then divided by std, per channel"
 
 
 def outputs(job: SearchJob) -> tuple[str, ...]:
@@ -155,9 +157,10 @@ def _network_card(data_name: str, job: SearchJob, network: RetrainedNetwork) -> 
         "class_names": splits.class_names,
         "input": {
             "shape": splits.image_shape,
+            "dtype": "uint8" if splits.test.dtype == torch.uint8 else "float32",
             "mean": splits.mean.tolist(),
             "std": splits.std.tolist(),
-            "note": "pixels divided by 255, then minus mean, then divided by std, per channel",
+            "note": _NORMALISED if splits.test.dtype == torch.uint8 else _TRANSFORMED,
         },
     }
 

@@ -122,6 +122,26 @@ def test_classes_and_objects_of_ones_own(tmp_path: Path, undrawn: None) -> None:
         nas.search(resume=tmp_path / "first", space=Small, method=SinglePathOneShot, progress=False)
 
 
+def test_images_as_a_dataset_of_a_program(tmp_path: Path, undrawn: None) -> None:
+    """Of floating point, as transforms give them; networks of the run take the same."""
+    digits = open_source(None)
+    images = torch.stack([digits.read(index) for index in range(240)]) / 16 - 1
+    dataset = torch.utils.data.TensorDataset(images, digits.labels[:240])
+    options = {name: value for name, value in TINY.items() if name != "max_images"}
+    run = nas.search(data=dataset, out=tmp_path / "run", **options, **SHORT)
+    assert run is not None
+    again = nas.load_run(tmp_path / "run", data=dataset)
+    assert isinstance(again, nas.SearchRun)
+    trained, inherited = again.network("winner"), again.network("winner", "inherited")
+    for network in (trained, inherited):
+        assert network.preprocessing.dtype == torch.float32
+    test = again.job.splits.test.in_memory()
+    right = trained(test.images).argmax(dim=1) == test.labels
+    assert right.double().mean().item() == pytest.approx(again.winner.test_accuracy)
+    with pytest.raises(ValueError, match="data: expected tensordataset again, which a program gave as an object"):
+        nas.load_run(tmp_path / "run").network("winner", "inherited")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -30,6 +30,7 @@ from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.networks.export import plain_copy
 from kshot_ext.nas.own_classes import load_own
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
 from kshot_ext.nas.searchers.archive import Archive
@@ -155,6 +156,9 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
     assert archive.best.scores == evaluation(archive.best.architecture)
     assert evaluation(space.cheapest()).loss != evaluation(space.largest()).loss
     assert_equal(state_of(loop), kept)  # to score a network changes none
+    with method.networks.network(best) as lent:
+        plain, pixels = plain_copy(lent), torch.rand(3, 1, 8, 8, generator=seeded(3))
+        torch.testing.assert_close(plain.eval()(pixels), lent.eval()(pixels), rtol=1e-4, atol=1e-5)
     network = space.build(best, seeded(1))
     trainer = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=1, batch_size=8), seeded(2))
     trainer.train_epoch()
