@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
-from kshot_ext.nas import drawing
-from kshot_ext.nas.findings import Findings, MethodFigure
-from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.findings import Findings
 
 MOST_ARCHITECTURES = 24
 """How many architectures a figure of a method has room for."""
@@ -30,10 +25,3 @@ def tiles(findings: Findings | None) -> dict[str, str]:
     """Return the facts that pages show large."""
     return {} if findings is None else {name: findings.facts[name] for name in findings.headline}
 
-
-def save_figures(folder: Path, figures: Iterable[MethodFigure]) -> list[Picture]:
-    """Write a method's figures as PNG files, and return them for a page."""
-    return [
-        Picture(drawing.save_png(figure.figure, folder / f"{figure.name}.png"), figure.heading, figure.caption)
-        for figure in figures
-    ]
