@@ -8,10 +8,11 @@ first operator call.
 
 from kshot_ext import backend, distributed, functional, nn, optim, reference
 from kshot_ext.batch_axes import find_batch_axes
-from kshot_ext.convert import ConversionReport, conversion_report, convert, merge
+from kshot_ext.convert import conversion_report, convert, merge
 from kshot_ext.fuse import FusionReport, fuse, unfuse
 from kshot_ext.narrow import narrow
 from kshot_ext.nn.code import set_code
+from kshot_ext.nn.conversion_report import ConversionReport
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.autotune import set_autotune
 

@@ -298,12 +298,13 @@ def _load(reason: str) -> BackendInfo:
 @contextlib.contextmanager
 def _no_trace() -> Iterator[None]:
     """Keeps calls of operators out of a graph that `torch.jit.trace` is making."""
+    set_state: Callable[[object], None] = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub lacks it
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    set_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        set_state(state)
 
 
 def _load_cuda(reason: str) -> BackendInfo:

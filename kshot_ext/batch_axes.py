@@ -64,7 +64,7 @@ def find_batch_axes(model: nn.Module, *example: Any, batch_axis: int = 0, **name
     return found
 
 
-def _samples(example: tuple, named: Mapping[str, Any], axis: int) -> int:
+def _samples(example: tuple[Any, ...], named: Mapping[str, Any], axis: int) -> int:
     tensors = [value for value in (*example, *named.values()) if isinstance(value, Tensor) and value.dim() > axis]
     if not tensors:
         raise ValueError(f"example: expected tensors with samples on axis {axis}, got none")
@@ -94,7 +94,7 @@ def _inputs(
     with ExitStack() as hooks:
         for name, layer in layers.items():
 
-            def keep(_: nn.Module, arguments: tuple, keywords: dict, name: str = name) -> None:
+            def keep(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], name: str = name) -> None:
                 seen[name].append((arguments[0] if arguments else keywords["input"]).detach().clone())
 
             handle = layer.register_forward_pre_hook(keep, with_kwargs=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +132,11 @@ def convert(
         )
     converted = copy_model(model)
     layers = dict(converted.named_modules())
-    dictionaries: dict[nn.Parameter | None, nn.Parameter | None] = {None: None}
+    dictionaries: dict[nn.Parameter, nn.Parameter] = {}
 
     def dictionary_of(parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None:
+            return None
         if parameter not in dictionaries:
             copies = perturbed_copies(parameter.detach(), num_shots, perturbation, generator)
             dictionary = nn.Parameter(stack_shots(copies), requires_grad=parameter.requires_grad)
@@ -148,9 +151,11 @@ def convert(
             continue
         new = kshot_form(layer, num_shots)
         old = plain_form(new)
-        parameters = {own: dictionary_of(parameter) for own, parameter in layer._parameters.items()}
+        parameters: dict[str, Tensor | None] = {
+            own: dictionary_of(parameter) for own, parameter in layer._parameters.items()
+        }
         take_form(layer, old, new, parameters, layer._buffers)
-        layer.settle_copies()
+        cast("KShotModule", layer).settle_copies()
     turn_off_fast_paths(converted)
     fuse_modules(converted)
     originals = dict(model.named_modules())
@@ -200,7 +205,7 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
     codes = {name: code_of(name, layer, code) for name, layer in originals.items()}
     merged = copy_model(model)
     layers = dict(merged.named_modules())
-    mixed: dict[Tensor, dict[tuple, nn.Parameter]] = {}
+    mixed: dict[Tensor, dict[tuple[Any, ...], nn.Parameter]] = {}
 
     def mixed_parameter(dictionary: Tensor, shape: torch.Size, code: Tensor) -> nn.Parameter:
         by_use = mixed.setdefault(dictionary, {})
@@ -213,18 +218,18 @@ def merge(model: nn.Module, code: Tensor | None = None) -> nn.Module:
         return by_use[use]
 
     for name in originals:
-        layer = layers[name]
+        layer = cast("KShotModule", layers[name])
         new = plain_form(layer)
         require_values(name, layer, new)
         old = kshot_form(new, layer.num_shots)
         parameters: dict[str, Tensor | None] = dict(new._parameters)
         for own, wanted in parameters.items():
             if wanted is not None:
-                parameters[own] = mixed_parameter(dictionary(layer, own), wanted.shape, codes[name])
+                parameters[own] = mixed_parameter(dictionary(layer, own), wanted.shape, cast("Tensor", codes[name]))
         buffers = dict(layer._buffers)
         for own, wanted in new._buffers.items():
             if wanted is not None:
-                buffers[own] = leading(buffers[own], wanted.shape)
+                buffers[own] = leading(cast("Tensor", buffers[own]), wanted.shape)
         layer._modules.pop("parametrizations", None)
         take_form(layer, old, new, parameters, buffers)
     for layer in layers.values():

@@ -69,7 +69,8 @@ def _in_common_form(parameters: Iterable[Tensor], group: dist.ProcessGroup) -> l
         return []
     is_dense = torch.tensor([isinstance(gradient_in_slot(p), Tensor) for p in present], dtype=torch.float32)
     dense_somewhere = all_reduce(is_dense.to(present[0].device), group).tolist()
-    return [p.grad if dense else gradient_in_slot(p) for p, dense in zip(present, dense_somewhere)]
+    forms = [p.grad if dense else gradient_in_slot(p) for p, dense in zip(present, dense_somewhere)]
+    return [gradient for gradient in forms if gradient is not None]
 
 
 def _sums(tensors: list[Tensor], group: dist.ProcessGroup) -> list[Tensor]:
@@ -119,6 +120,7 @@ def compact_all_reduce_hook(
         >>> dist.destroy_process_group()
     """
     group = process_group if process_group is not None else dist.group.WORLD
+    assert group is not None, "DistributedDataParallel has initialised the processes"
     views = [_in_layout_of(parameter, view) for parameter, view in zip(bucket.parameters(), bucket.gradients())]
     uses = _common_uses(bucket.parameters(), bucket.buffer().device, group)
     sums = _sums([view if use is None else use.grad for view, use in zip(views, uses)], group)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
 from kshot_ext.nn import KShotModule
@@ -73,7 +75,7 @@ def narrow(model: nn.Module, plain: nn.Module) -> nn.Module:
                 f"{type(wanted).__name__} {shapes}, got {found}"
             )
         if not wanted._modules:
-            return layer
+            return cast("nn.Module", layer)
         # It has parts, which may be narrower than those of `layer`: it shares the tables of the tensors alone.
         wanted._parameters, wanted._buffers = layer._parameters, layer._buffers
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,16 +113,16 @@ class KShotSGD(DictionaryOptimizer):
             uses,
             lr=float(group["lr"]),
             momentum=group["momentum"],
-            dampening=kind,
+            dampening=cast("float", kind),  # of `_kind`
             weight_decay=float(group["weight_decay"]),
             nesterov=group["nesterov"],
             maximize=group["maximize"],
         )
 
     def _update_as_torch_does(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        buffers = [self.state[parameter].get("momentum_buffer")]
+        grad, buffers = _dense_gradient(parameter), [self.state[parameter].get("momentum_buffer")]
         rule = {name: group[name] for name in ("momentum", "dampening", "weight_decay", "nesterov", "maximize")}
-        sgd([parameter], [parameter.grad], buffers, parameter.grad.is_sparse, lr=float(group["lr"]), **rule)
+        sgd([parameter], [grad], buffers, grad.is_sparse, lr=float(group["lr"]), **rule)
         if group["momentum"]:
             self.state[parameter]["momentum_buffer"] = buffers[0]
 
@@ -130,7 +130,8 @@ class KShotSGD(DictionaryOptimizer):
         state = self.state[parameter]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        return state["momentum_buffer"]
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
 
 
 class KShotAdamW(DictionaryOptimizer):
@@ -247,30 +248,38 @@ class KShotAdamW(DictionaryOptimizer):
         torch._foreach_add_(steps, 1)
 
     def _update_as_torch_does(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        if parameter.grad.layout != torch.strided:
+        grad = _dense_gradient(parameter)
+        if grad.layout != torch.strided:
             raise RuntimeError(
                 "KShotAdamW does not support sparse gradients: moments of rows without a gradient decay, too; "
                 "give such parameters to torch.optim.SparseAdam"
             )
         state = self._state_of(parameter, group)
-        moments = [[state["exp_avg"]], [state["exp_avg_sq"]], [state["max_exp_avg_sq"]] if group["amsgrad"] else []]
+        largest = [state["max_exp_avg_sq"]] if group["amsgrad"] else []
         beta1, beta2 = group["betas"]
         rule = {name: group[name] for name in ("amsgrad", "lr", "weight_decay", "eps", "maximize")}
         is_complex = parameter.is_complex()
         adamw(
-            [parameter], [parameter.grad], *moments, [state["step"]],
+            [parameter], [grad], [state["exp_avg"]], [state["exp_avg_sq"]], largest, [state["step"]],
             foreach=False, has_complex=is_complex, beta1=beta1, beta2=beta2, **rule,
         )  # fmt: skip
 
     def _state_of(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """What is kept of a parameter, made where there is none."""
-        state = self.state[parameter]
+        state: dict[str, Tensor] = self.state[parameter]
         if "step" not in state:
             state["step"] = torch.tensor(0.0, dtype=torch.float32)
         for name in ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ())):
             if name not in state:
                 state[name] = torch.zeros_like(parameter)
         return state
+
+
+def _dense_gradient(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter that has one."""
+    grad = parameter.grad
+    assert grad is not None, "only parameters with a gradient are updated"
+    return grad
 
 
 def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = False) -> list[dict[str, Any]]:

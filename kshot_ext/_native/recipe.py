@@ -44,7 +44,7 @@ class Recipe:
 
         The installed torch is no part of it, only the version whose stable ABI the flags name.
         """
-        ingredients = {
+        ingredients: dict[str, object] = {
             "sources": sources_digest(self.source_folder),
             "compiler": self.compiler.identity,
             "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
@@ -96,7 +96,7 @@ class CudaRecipe:
     @property
     def key(self) -> str:
         """Hexadecimal digest that names the build in the cache."""
-        ingredients = {
+        ingredients: dict[str, object] = {
             "sources": sources_digest(self.source_folder),
             "compiler": [self.compiler.identity, self.cuda_compiler.identity],
             "flags": [*flags.COMPILE, *flags.CUDA, *flags.CUDA_OPS, *flags.LINK, *flags.CUDA_LIBRARIES],

@@ -57,6 +57,8 @@ def load_own(name: str, setting: str, base: type[Class]) -> type[Class]:
     if not Path(file).is_file():
         raise ValueError(f"{setting}: {file}: no such file")
     spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None, "as above"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,9 @@ from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.ops.synchronized_batch_norm import synchronized_batch_norm_act
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ACTIVATION_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.SiLU: "silu", nn.Hardswish: "hardswish"}
 """The modules that `batch_norm_act` does in its pass, by their classes, exactly."""
@@ -57,8 +60,9 @@ class NormalisesBatch(KShotModule, _BatchNorm):
             self.num_batches_tracked.add_(1)
         training = self.training or not self.track_running_stats
         synchronized = training and self.process_group is not None
-        where = {"group": self.process_group} if synchronized else {"training": training}
-        return (synchronized_batch_norm_act if synchronized else KF.batch_norm_act)(
+        where: dict[str, Any] = {"group": self.process_group} if synchronized else {"training": training}
+        normalised: Callable[..., Tensor] = synchronized_batch_norm_act if synchronized else KF.batch_norm_act
+        return normalised(
             input,
             self.weight,
             self.bias,
@@ -81,7 +85,7 @@ class NormalisesBatch(KShotModule, _BatchNorm):
             )
         return super().named_children()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "process_group": None}  # a group of processes belongs to this one
 
 
@@ -102,7 +106,7 @@ class _KShotBatchNorm(NormalisesBatch):
         super().__init__(num_shots)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        where = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.register_parameter(
             "weight", nn.Parameter(torch.ones(num_shots, num_features, **where)) if affine else None
         )
@@ -119,7 +123,7 @@ class _KShotBatchNorm(NormalisesBatch):
         names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
         return {name: getattr(layer, name) for name in names}
 
-    def narrowed(self, plain: nn.Module) -> _KShotBatchNorm:
+    def narrowed(self, plain: Any) -> Self:
         layer = super().narrowed(plain)
         layer.num_features = plain.num_features
         layer.process_group = self.process_group
@@ -147,7 +151,7 @@ class KShotBatchNorm1d(_KShotBatchNorm):
 
     plain = nn.BatchNorm1d
 
-    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # adds nothing
         if isinstance(input, Proxy):
             return self.leaf_of_graph(input, code=code)
         if input.dim() not in (2, 3):
@@ -193,19 +197,20 @@ class KShotBatchNorm3d(_KShotBatchNorm):
 
     plain = nn.BatchNorm3d
 
-    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # adds nothing
         if isinstance(input, Proxy):
             return self.leaf_of_graph(input, code=code)
         if input.dim() != 5:
             raise ValueError(f"input must have shape [N, C, D, H, W], got {list(input.shape)}")
-        return super().forward(input.flatten(3), code).unflatten(3, input.shape[3:])
+        output: Tensor = super().forward(input.flatten(3), code).unflatten(3, input.shape[3:])
+        return output
 
 
 for _kind in (KShotBatchNorm1d, KShotBatchNorm2d, KShotBatchNorm3d):
     register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)
 
 
-def count_batch(norm: nn.Module) -> float:
+def count_batch(norm: _BatchNorm) -> float:
     """Count a batch, in training, and give the weight of its statistics in the running ones, as torch's layers do."""
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

@@ -16,11 +16,15 @@ class KShotBatchNormAct2d(NormalisesBatch, KShotMixed):
     `forward(input, code=None)`: where nobody looks between, norm and activation are one operation.
     """
 
-    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # adds nothing
         activation = ACTIVATION_NAMES.get(type(self.act))
         if activation is not None and self.holds_no_dropout() and is_free(self.act):
             return super().forward(input, code, activation=activation)
-        return self.act(self.drop(super().forward(input, code)))
+        output: Tensor = self.act(self.drop(super().forward(input, code)))
+        return output
 
     def holds_no_dropout(self) -> bool:
         return type(self.drop) is nn.Identity and is_free(self.drop)

@@ -8,7 +8,6 @@ torch; and if it branches only by attributes of the block, whose values are look
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 from collections.abc import Iterable
 from types import FunctionType, ModuleType
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.nn.memoised import memoised
 from kshot_ext.nn.reached_code import tree_of
 
 _FUNCTIONS = (
@@ -64,13 +64,13 @@ def _setting(value: Any) -> Any:
     return FunctionType if inspect.ismethod(value) else type(value)
 
 
-@functools.cache
+@memoised(None)
 def _attributes_read(kind: type[nn.Module]) -> tuple[str, ...]:
     """The names behind `self.` in the forward of a class and in the methods that it mentions."""
     names, methods = set(), ["forward"]
     for method in methods:
         function = inspect.getattr_static(kind, method)
-        tree = tree_of(function) if isinstance(function, FunctionType) else None
+        tree: Any = tree_of(function) if isinstance(function, FunctionType) else None
         for node in ast.walk(tree) if tree is not None else ():
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 if node.value.id == function.__code__.co_varnames[0]:
@@ -87,8 +87,12 @@ def _asked_for(node: ast.AST, receiver: str) -> str | None:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"):
         return None
     of_self = len(node.args) == 3 and isinstance(node.args[0], ast.Name) and node.args[0].id == receiver
-    constants = of_self and all(isinstance(each, ast.Constant) for each in node.args[1:]) and not node.keywords
-    return node.args[1].value if constants and node.args[2].value is None else None
+    if not of_self or node.keywords:
+        return None
+    name, default = node.args[1:]
+    if not (isinstance(name, ast.Constant) and isinstance(default, ast.Constant) and default.value is None):
+        return None
+    return name.value if isinstance(name.value, str) else None
 
 
 def _method(kind: type[nn.Module], name: str) -> FunctionType | None:
@@ -104,14 +108,14 @@ class _Reader:
         self.block, self.kind = block, kind
         self.settings = dict(settings_of(block, kind))
         self.read_so_far: set[str] = set()
-        self.function: FunctionType = None
+        self.function: Any = None  # the method that is being read
 
     def read(self, method: str) -> None:
         if method in self.read_so_far:
             return
         self.read_so_far.add(method)
         function = _method(self.kind, method)
-        tree = tree_of(function) if function is not None and len(self.read_so_far) <= _MOST_METHODS else None
+        tree: Any = tree_of(function) if function is not None and len(self.read_so_far) <= _MOST_METHODS else None
         if tree is None:
             raise _NotPlainError(f"the code of its {method} cannot be read")
         outer, self.function = self.function, function
@@ -186,10 +190,12 @@ class _Reader:
         callee = self._value(node.func)
         if any(callee is each for each in (*_FUNCTIONS, *_ALWAYS_FALSE)):
             return
-        of_tensor = isinstance(node.func, ast.Attribute) and self._value(node.func.value) is None
-        if not of_tensor or node.func.attr in _LEAVE_THE_GRAPH:
-            self._refuse(node.func, "calls")
-        self._attribute(node.func)
+        func = node.func
+        of_tensor = isinstance(func, ast.Attribute) and self._value(func.value) is None
+        if isinstance(func, ast.Attribute) and of_tensor and func.attr not in _LEAVE_THE_GRAPH:
+            self._attribute(func)
+        else:
+            self._refuse(func, "calls")
 
     def _decide(self, test: ast.expr) -> Any:
         """The value of a test that only depends on attributes of the block."""
@@ -222,11 +228,12 @@ class _Reader:
     def _own_name(self, node: ast.expr) -> str | None:
         """`name` of `self.name`."""
         receiver = self.function.__code__.co_varnames[0]
-        own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == receiver
-        return node.attr if own else None
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == receiver:
+            return node.attr
+        return None
 
-    def _holds(self, node: ast.Attribute, *kinds: type) -> bool:
-        return any(self.settings.get(node.attr) is kind for kind in kinds)
+    def _holds(self, node: ast.expr, *kinds: type) -> bool:
+        return isinstance(node, ast.Attribute) and any(self.settings.get(node.attr) is kind for kind in kinds)
 
     def _value(self, node: ast.expr) -> Any:
         """What a name that is not local, or an attribute of a Python module, is; None for all else."""

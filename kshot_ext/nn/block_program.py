@@ -47,8 +47,8 @@ class Step(NamedTuple):
 
     kind: str
     target: Any
-    args: tuple
-    kwargs: dict
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     is_shared: bool
     follower: int | None
     last_uses: tuple[int, ...]
@@ -91,7 +91,8 @@ def run_program(block: nn.Module, program: Program, value: Value) -> Value:
         for each in {index, at}:
             for dead in program[each].last_uses:
                 results[dead] = None
-    return results[program[-1].args[0].step]
+    output: Value = results[program[-1].args[0].step]
+    return output
 
 
 def _part(block: nn.Module, program: Program, index: int, results: list[Any]) -> tuple[int, Value]:
@@ -107,7 +108,7 @@ def _part(block: nn.Module, program: Program, index: int, results: list[Any]) ->
     return index, pass_through(part, results[source])
 
 
-def _operation(block: nn.Module, step: Step, results: list[Any]) -> Value:
+def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     """The result of a step that calls no part."""
     if step.kind == "get_attr":
         return operator.attrgetter(step.target)(block)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.fx import Proxy
 
 from kshot_ext.nn.sample_rows import SampleRows, UnknownRows
 from kshot_ext.nn.shots import stack_shots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class KShotModule(nn.Module):
@@ -30,7 +33,7 @@ class KShotModule(nn.Module):
             class has that one.
     """
 
-    plain: ClassVar[type[nn.Module] | None] = None
+    plain: type[nn.Module] | None = None
     parts_read: ClassVar[frozenset[str]] = frozenset()  # parts whose weight its forward reads, K-shot ones too
     num_shots: int
     check_code: bool = False
@@ -51,7 +54,8 @@ class KShotModule(nn.Module):
         """
         tracer = arguments[0].tracer
         given = {name: value for name, value in named.items() if value is not None}
-        return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, given)
+        leaf: Proxy = tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, given)
+        return leaf
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise RuntimeError(
@@ -59,13 +63,18 @@ class KShotModule(nn.Module):
             "torch.export or torch.jit.trace"
         )
 
+    def _get_name(self) -> str:
+        return type(self).__name__
+
     def row_axes(self, input: Tensor) -> range:
         """The axes of an input that could count samples."""
         return range(1)
 
     def code_of_rows(self, input: Tensor) -> Tensor | None:
         """The code that `set_code` left here; one per sample as that of each row of the input."""
-        return self._code if self._rows is None else self._rows.spread(self, input, self._code)
+        if self._rows is None or self._code is None:
+            return self._code
+        return self._rows.spread(self, input, self._code)
 
     def resolve_code(self, code: Tensor | None) -> Tensor:
         """The code to use: the given one, else the one that `set_code` left here."""
@@ -86,13 +95,16 @@ class KShotModule(nn.Module):
         raise NotImplementedError(f"{cls.__name__} does not say what makes a layer like {type(layer).__name__}")
 
     @classmethod
-    def from_plain(cls, layer: nn.Module, num_shots: int) -> KShotModule:
+    def from_plain(cls, layer: nn.Module, num_shots: int) -> Self:
         """A K-shot layer with the geometry of a plain one, on the meta device: see `kshot_ext.register_conversion`."""
-        return cls(**cls.geometry(layer), device="meta", num_shots=num_shots)
+        make: Callable[..., Self] = cls
+        return make(**cls.geometry(layer), device="meta", num_shots=num_shots)
 
     def to_plain(self) -> nn.Module:
         """A plain layer with the geometry of this one, on the meta device."""
-        return self.plain(**self.geometry(self), device="meta")
+        assert self.plain is not None, "a class without a plain one has a to_plain of its own"
+        make: Callable[..., nn.Module] = self.plain
+        return make(**self.geometry(self), device="meta")
 
     def copies(self) -> Iterator[nn.Module]:
         """Plain layers, one for each copy: their parameters are views of the dictionaries; all else is shared."""
@@ -101,20 +113,22 @@ class KShotModule(nn.Module):
             for name, parameter in plain._parameters.items():
                 if parameter is not None:
                     dictionary = getattr(self, name)
-                    view = dictionary.detach()[(shot, *map(slice, parameter.shape))]
+                    leading = (shot, *map(slice, parameter.shape))
+                    view = dictionary.detach()[leading]
                     plain._parameters[name] = nn.Parameter(view, dictionary.requires_grad)
             vars(plain)["_buffers"] = self._buffers
             yield plain
 
     def reset_parameters(self) -> None:
         """Start each copy as the plain layer starts, with the fan of one copy; its running statistics, too."""
+        plain: Any
         for plain in self.copies():
             plain.reset_parameters()
 
     def settle_copies(self) -> None:
         """Make equal again what must be equal in all copies, after noise was added to them."""
 
-    def narrowed(self, plain: nn.Module) -> KShotModule:
+    def narrowed(self, plain: Any) -> Self:
         """This layer with the channel counts of a plain one: it uses the leading channels of the same tensors.
 
         Parameters and buffers are shared, not copied: training either trains both.
@@ -134,7 +148,7 @@ class KShotModule(nn.Module):
             raise ValueError(f"{type(self).__name__} keeps {shapes}, whose leading part cannot be {wanted}")
         return copy.copy(self)  # a shallow copy shares the tables of parameters and buffers themselves
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # A set code may hang on a graph, which neither copies nor pickles; it belongs to a step, not to the model.
         return {**self.__dict__, "_code": None, "_rows": None}
 
@@ -151,14 +165,16 @@ class KShotModule(nn.Module):
                 filled[prefix + name] = stack_shots(copies) if assigned else copies
         super()._load_from_state_dict({**state_dict, **filled}, prefix, local_metadata, *arguments)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Module.to(memory_format=...) looks at the rank: show it the copies as one tall plain weight.
         def apply_to_copies(tensor: Tensor) -> Tensor:
             if tensor.dim() < 3:
                 return fn(tensor)
-            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+            changed: Tensor = fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+            return changed
 
-        return super()._apply(apply_to_copies, recurse)
+        applied: Self = super()._apply(apply_to_copies, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        return applied
 
 
 class LeafOfGraphs(KShotModule):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,17 @@ from kshot_ext.nn.shots import stack_shots
 from kshot_ext.ops.conv_forms import Dimensions
 from kshot_ext.ops.kshot_conv import DIMENSIONS, kshot_conv
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class _KShotConv(KShotModule):
     """Shared by the three classes below: holds the dictionaries, forwards to the functional operator."""
 
-    initialised_by: ClassVar[type[nn.modules.conv._ConvNd]]
+    initialised_by: ClassVar[type[Any]]  # a kind of torch.nn's convolutions
     dims: ClassVar[Dimensions]
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -39,7 +44,7 @@ class _KShotConv(KShotModule):
     ) -> None:
         super().__init__(num_shots)
 
-        def make_plain() -> nn.modules.conv._ConvNd:
+        def make_plain() -> Any:
             return self.initialised_by(
                 in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                 device, dtype,
@@ -76,7 +81,7 @@ class _KShotConv(KShotModule):
             code = self._code
         if code is None or self.check_code:  # a call that is saved where there is nothing to check
             code = self.resolve_code(code)
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
         return kshot_conv(
@@ -92,7 +97,7 @@ class _KShotConv(KShotModule):
             "bias": layer.bias is not None,
         }
 
-    def narrowed(self, plain: nn.modules.conv._ConvNd) -> _KShotConv:
+    def narrowed(self, plain: Any) -> Self:
         layer = super().narrowed(plain)
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
             if getattr(plain, name) != getattr(self, name):

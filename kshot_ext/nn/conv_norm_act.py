@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d
@@ -78,14 +80,16 @@ class KShotConvNormAct(nn.Module):
         self.conv, self.norm, self.activation = conv, norm, activation
 
     def forward(self, input: Tensor, code: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-        return finished(self.link(input, code, residual))
+        output: Tensor = finished(self.link(input, code, residual))
+        return output
 
     def link(self, value: Value, code: Tensor | None = None, residual: Tensor | None = None) -> Value:
         """This link's raw output, and the norm that its reader applies; `residual` is for the latter."""
-        value = link(value, self.conv, self.norm, code)
+        waiting: Any = link(value, self.conv, self.norm, code)  # takes both, whichever kind it is
         if residual is not None:
-            value = value._replace(residual=residual)
-        return value.with_activation(self.activation)
+            waiting = waiting._replace(residual=residual)
+        linked: Value = waiting.with_activation(self.activation)
+        return linked
 
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}"
@@ -117,6 +121,8 @@ class KShotChain(nn.Sequential):
     def forward(self, input: Tensor, code: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         value: Value = input
         last = len(self) - 1
+        layer: Any
         for index, layer in enumerate(self):
             value = layer.link(value, code, residual if index == last else None)
-        return finished(value)
+        output: Tensor = finished(value)
+        return output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,19 +17,28 @@ class _KShotConvTranspose(KShotMixed):
     """Shared by the three classes below: one weight is mixed for all samples, or one for each."""
 
     convolve: ClassVar[Callable[..., Tensor]]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    out_channels: int
 
     @by_samples
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None, code: Tensor | None = None) -> Tensor:
         code = self.resolve_code(code)
         if code.dim() == 1:
-            return self.mixed(code).forward(input, output_size)
+            output: Tensor = self.mixed(code).forward(input, output_size)
+            return output
         dims = len(self.kernel_size)
         if input.dim() != dims + 2:
             raise ValueError(f"a code per sample needs an input of {dims + 2} dimensions, got {list(input.shape)}")
         samples = len(input)
         parameters = self.mixed_parameters(code, samples)
         weight, bias = parameters["weight"], parameters["bias"]
-        padding = plain_layer(self, parameters)._output_padding(
+        assert weight is not None, "a transposed convolution has a weight"
+        plain: Any = plain_layer(self, parameters)
+        padding = plain._output_padding(
             input, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation
         )
         # The samples are groups of one convolution.
@@ -43,7 +52,8 @@ class _KShotConvTranspose(KShotMixed):
             samples * self.groups,
             self.dilation,
         )
-        return output[0].unflatten(0, (samples, self.out_channels))
+        of_samples: Tensor = output[0].unflatten(0, (samples, self.out_channels))
+        return of_samples
 
 
 class KShotConvTranspose1d(_KShotConvTranspose):

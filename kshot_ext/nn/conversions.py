@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import nn
 
@@ -17,18 +17,25 @@ from kshot_ext.nn.code import KShotModule
 class Conversion(NamedTuple):
     """How one kind of layer becomes K-shot, and plain again."""
 
-    to_kshot: Callable[[nn.Module, int], KShotModule]
-    to_plain: Callable[[KShotModule], nn.Module]
+    to_kshot: Callable[[Any, int], KShotModule]
+    to_plain: Callable[[Any], nn.Module]  # of what `to_kshot` gives
 
 
+class RoutingClass(Protocol):
+    """A class that takes the place of layers that route."""
+
+    def adopt(self, layer: Any) -> None: ...
+
+
+_Form = TypeVar("_Form", bound=KShotModule)
 _CONVERSIONS: dict[type[nn.Module] | str, Conversion] = {}
-_ROUTING: dict[type[nn.Module] | str, type[nn.Module]] = {}
+_ROUTING: dict[type[nn.Module] | str, RoutingClass] = {}
 
 
 def register_conversion(
     kind: type[nn.Module] | str,
-    to_kshot: Callable[[nn.Module, int], KShotModule],
-    to_plain: Callable[[KShotModule], nn.Module],
+    to_kshot: Callable[[Any, int], _Form],
+    to_plain: Callable[[_Form], nn.Module],
 ) -> None:
     """Tell `convert` and `merge` of a kind of layers.
 
@@ -74,7 +81,7 @@ def registered_ancestor(kind: type[nn.Module]) -> type[nn.Module] | None:
     return next((each for each in kind.__mro__ if conversion_of(each) is not None), None)
 
 
-def register_routing(kind: type[nn.Module] | str, own_class: type[nn.Module]) -> None:
+def register_routing(kind: type[nn.Module] | str, own_class: RoutingClass) -> None:
     """Tell `convert` of a kind of layers that keep several weights already, and mix them by what a call brings.
 
     Such a layer gets no copies: it becomes one of `own_class` in its place, with the same tensors under the same names.
@@ -86,7 +93,7 @@ def register_routing(kind: type[nn.Module] | str, own_class: type[nn.Module]) ->
     _ROUTING[kind] = own_class
 
 
-def routing_class_of(kind: type[nn.Module]) -> type[nn.Module] | None:
+def routing_class_of(kind: type[nn.Module]) -> RoutingClass | None:
     """The class that takes the place of a kind of layers that route; None if it is none."""
     return _ROUTING.get(kind) or _ROUTING.get(f"{kind.__module__}.{kind.__qualname__}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ def copy_model(model: nn.Module) -> nn.Module:
     A tensor that a hook computes (`torch.nn.utils.weight_norm`) has a graph, which cannot be copied; the copy has its
     value until the hook computes it again.
     """
-    memo: dict = {}
+    memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and value.grad_fn is not None:
@@ -27,7 +28,7 @@ def copy_model(model: nn.Module) -> nn.Module:
     parameters = [p for p in model.parameters() if type(p) in (nn.Parameter, OwnedParameter)]
     copied = copy.deepcopy(model, memo)
     for parameter in parameters:
-        twin = memo.get(id(parameter))
+        twin: Any = memo.get(id(parameter))
         if twin is None:  # a module that copies itself in a way of its own
             continue
         vars(twin).update(copy.deepcopy(attributes_of(parameter), memo))

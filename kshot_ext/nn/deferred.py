@@ -52,7 +52,7 @@ class WaitingNorm(NamedTuple):
     """A batch norm of any kind that has its input and has not run; the code is for this call of a K-shot one."""
 
     raw: Tensor
-    layer: nn.Module
+    layer: Any  # whose attributes its kind decides
     code: Tensor | None = None
     activation: str = "identity"
     residual: Tensor | None = None
@@ -69,14 +69,17 @@ class WaitingNorm(NamedTuple):
         return self._replace(activation=activation)
 
     def finished(self) -> Tensor:
-        options = {"activation": self.activation, "residual": self.residual}
+        options: dict[str, Any] = {"activation": self.activation, "residual": self.residual}
+        output: Tensor
         if isinstance(self.layer, KShotBatchNorm2d):
-            return self.layer(self.raw, self.code, **options)
+            output = self.layer(self.raw, self.code, **options)
+            return output
         if isinstance(self.layer, NormalisesBatch):
             return NormalisesBatch.forward(self.layer, self.raw, self.code, **options)  # without its own activation
         if isinstance(self.layer, nn.BatchNorm2d):
             return _plain_norm_act(self.layer, self.raw, **options)
-        return self.layer(self.raw, **options)  # a sliced one
+        output = self.layer(self.raw, **options)  # a sliced one
+        return output
 
 
 class WaitingFold(NamedTuple):
@@ -181,18 +184,20 @@ def plus(value: Value, addend: Value) -> Value:
     """The sum of two values, which waits for an activation if one of them waits for an addend."""
     if not isinstance(value, _TAKE_RESIDUALS):
         value, addend = addend, value
-    addend = finished(addend)
-    if isinstance(value, _TAKE_RESIDUALS) and _takes_residual(value, addend):
-        return value._replace(residual=addend)
-    return finished(value) + addend
+    added = finished(addend)
+    if isinstance(value, _TAKE_RESIDUALS) and _takes_residual(value, added):
+        return value._replace(residual=added)
+    total: Tensor = finished(value) + added
+    return total
 
 
 def times(one: Value, other: Value) -> Value:
     """The product of two values. That of images and a factor per sample and channel, as in squeeze-excite, waits."""
-    one, other = finished(one), finished(other)
-    images, factor = (other, one) if _is_factor(one, other) else (one, other)
+    left, right = finished(one), finished(other)
+    images, factor = (right, left) if _is_factor(left, right) else (left, right)
     if not _is_factor(factor, images):
-        return one * other
+        product: Tensor = left * right
+        return product
     none, full = factor.new_zeros(factor.shape[1]), factor.new_ones(factor.shape[1])
     return Pending(images, KF.ChannelNorm(none, full, weight=factor.flatten(1), eps=0.0))
 
@@ -212,7 +217,7 @@ def _takes_residual(value: Pending | WaitingNorm | WaitingFold, addend: Any) -> 
     return addend.shape == value.shape and addend.dtype == value.dtype
 
 
-def _plain_norm_act(norm: nn.Module, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:
+def _plain_norm_act(norm: nn.BatchNorm2d, input: Tensor, activation: str, residual: Tensor | None) -> Tensor:
     """A `torch.nn.BatchNorm2d` with what follows it, in one operation."""
     if input.dim() != 4 or input.shape[1] != norm.num_features:
         return nn.BatchNorm2d.forward(norm, input)  # which says what is wrong

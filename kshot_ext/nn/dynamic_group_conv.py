@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +72,9 @@ class DynamicGroupConv2d(LeafOfGraphs):
     ) -> None:
         super().__init__(num_shots)
         # torch validates the arguments and initialises each copy with the fan-in of all input channels.
+        make: Callable[..., Any] = nn.Conv2d
         copies = [
-            nn.Conv2d(
+            make(
                 in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype
             )
             for _ in range(num_shots)
@@ -109,14 +112,14 @@ class DynamicGroupConv2d(LeafOfGraphs):
     @property
     def groups(self) -> int:
         """How many groups the gates leave now."""
-        return 2 ** (self.num_gates - int((self.group_gates > 0).sum()))
+        return 1 << (self.num_gates - int((self.group_gates > 0).sum()))
 
     def log2_groups(self) -> Tensor:
         """The binary logarithm of the number of groups; each halves the layer's products. Differentiable."""
         return self.num_gates - self.hard_gates().sum()
 
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
         code, gates = self._own_code(code), self.hard_gates()
@@ -152,7 +155,8 @@ class DynamicGroupConv2d(LeafOfGraphs):
         groups, orders = self.groups, [self._order(count) for count in (self.out_channels, self.in_channels)]
         weight = KF.dynamic_group_weight(self.weight, code, self.hard_gates())[orders[0]][:, orders[1]]
         blocks = weight.unflatten(0, (groups, -1)).unflatten(2, (groups, -1))
-        layer = nn.Conv2d(
+        make: Callable[..., Any] = nn.Conv2d
+        layer = make(
             self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation, groups,
             self.bias is not None, self.padding_mode, weight.device, weight.dtype,
         )  # fmt: skip
@@ -160,7 +164,8 @@ class DynamicGroupConv2d(LeafOfGraphs):
         if self.bias is not None:
             layer.bias.copy_(KF.effective_weight(self.bias, code)[orders[0]])
         if all(torch.equal(order, order.sort().values) for order in orders):
-            return layer.train(self.training)
+            plain: nn.Module = layer.train(self.training)
+            return plain
         before, after = ChannelPermutation(orders[1]), ChannelPermutation(orders[0].argsort())
         return nn.Sequential(before, layer, after).train(self.training)
 

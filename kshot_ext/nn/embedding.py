@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.conversions import register_conversion
-from kshot_ext.nn.mixed import KShotMixed
+from kshot_ext.nn.mixed import KShotMixed, mixed_tensors
 from kshot_ext.nn.sample_rows import by_samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class KShotEmbedding(KShotMixed):
@@ -32,13 +39,16 @@ class KShotEmbedding(KShotMixed):
     """
 
     plain = nn.Embedding
+    weight: nn.Parameter
+    padding_idx: int | None
+    scale_grad_by_freq: bool
 
-    def __init__(self, *arguments, num_shots: int = 8, **named) -> None:
+    def __init__(self, *arguments: Any, num_shots: int = 8, **named: Any) -> None:
         super().__init__(*arguments, num_shots=num_shots, **named)
         _require_dense(self)
 
     @classmethod
-    def from_plain(cls, layer: nn.Module, num_shots: int) -> KShotEmbedding:
+    def from_plain(cls, layer: nn.Module, num_shots: int) -> Self:
         _require_dense(layer)
         return super().from_plain(layer, num_shots)
 
@@ -48,14 +58,16 @@ class KShotEmbedding(KShotMixed):
     @by_samples
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
         code = self.resolve_code(code)
-        how = {"padding_idx": self.padding_idx, "scale_grad_by_freq": self.scale_grad_by_freq}
+        how: dict[str, Any] = {"padding_idx": self.padding_idx, "scale_grad_by_freq": self.scale_grad_by_freq}
         if code.dim() == 1:
-            return F.embedding(input, self.mixed_parameters(code)["weight"], **how)
+            (weight,) = mixed_tensors([self.weight], code)
+            return F.embedding(input, weight, **how)
         if input.dim() == 0 or len(code) != len(input):
             raise ValueError(f"a code per sample must have as many rows as input {list(input.shape)}, got {len(code)}")
         rows = [F.embedding(input, table, **how) for table in self.weight]
         shares = code.to(rows[0].dtype).unbind(1)
-        return sum(share.reshape(-1, *(1,) * input.dim()) * row for share, row in zip(shares, rows))
+        parts = (share.reshape(-1, *(1,) * input.dim()) * row for share, row in zip(shares, rows))
+        return functools.reduce(torch.add, parts)
 
     def settle_copies(self) -> None:
         if self.padding_idx is not None:  # the row of padding gets no gradient, so it would keep its noise

@@ -22,7 +22,7 @@ from kshot_ext.nn.function_names import Parameters, parameters_inside, parameter
 from kshot_ext.nn.reached_code import is_library, tree_of
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-_HOLD_MODULES = (enumerate, zip, reversed, list, tuple, set, dict, iter, next, *_CONTAINERS)
+_HOLD_MODULES: tuple[Any, ...] = (enumerate, zip, reversed, list, tuple, set, dict, iter, next, *_CONTAINERS)
 _HOLD_MODULES += (itertools.chain, itertools.chain.from_iterable)
 _HARMLESS = (len, print, id, repr, str, bool, callable, hash, any, all, super, range)
 _READ_ELSEWHERE = (isinstance, type, getattr, hasattr, vars)  # by `weight_readers`
@@ -83,7 +83,8 @@ def _modules_at(parent: nn.Module, path: tuple[str, ...]) -> list[nn.Module]:
         following = []
         for module in found:
             if name in module._modules:
-                following += [module._modules[name]] if module._modules[name] is not None else []
+                part = module._modules[name]
+                following += [part] if part is not None else []
             elif name in vars(module):
                 following += modules_in(vars(module)[name])
             elif isinstance(module, _CONTAINERS):  # an item's attribute
@@ -174,8 +175,9 @@ class _Scope:
         callee = self._value(node.func)
         if callee is getattr and len(node.args) > 1:
             owners, asked = self.sources(node.args[0]), node.args[1]
-            named = isinstance(asked, ast.Constant)
-            return {Source(a, (*path, asked.value)) for a, path in owners} if named else owners
+            if not (isinstance(asked, ast.Constant) and isinstance(asked.value, str)):
+                return owners
+            return {Source(a, (*path, asked.value)) for a, path in owners}
         if _is_one_of(callee, _HOLD_MODULES) or _is_one_of(callee, (filter,)):
             return set().union(*map(self.sources, _arguments(node)))
         if isinstance(node.func, ast.Attribute) and node.func.attr in _GIVE_PARTS:
@@ -221,8 +223,9 @@ class _Scope:
 
     def _call(self, node: ast.Call) -> set[Source]:
         func = node.func
-        applied = isinstance(func, ast.Attribute) and func.attr == "apply"
-        found = set(self.sources(func.value)) if applied else set()
+        found: set[Source] = set()
+        if isinstance(func, ast.Attribute) and func.attr == "apply":
+            found = set(self.sources(func.value))
         given = set().union(*map(self.sources, _arguments(node)))
         callee = self._value(func)
         if not given or _is_one_of(callee, _KNOWN):
@@ -241,11 +244,14 @@ class _Scope:
     def _given_to(self, func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword]) -> set[Source]:
         """What escapes through a function that gets arguments."""
         given = set().union(*map(self.sources, [*args, *(each.value for each in keywords)]))
-        inner = func if isinstance(func, ast.Lambda) else self.inner.get(getattr(func, "id", None))
+        inner = func if isinstance(func, ast.Lambda) else self.inner.get(getattr(func, "id", ""))
         function, skip = (None, 0) if inner is not None else self._function(func)
-        if inner is None and function is None:
+        if inner is not None:
+            parameters = parameters_inside(inner)
+        elif function is not None:
+            parameters = parameters_of(function, skip)
+        else:
             return given
-        parameters = parameters_inside(inner) if inner is not None else parameters_of(function, skip)
         handed = self._handed(parameters, args, keywords)
         if handed is None:
             return given
@@ -273,7 +279,8 @@ class _Scope:
 
     def _function(self, func: ast.expr) -> tuple[FunctionType | None, int]:
         """The function that a callee is, if its code is read, and how many arguments it has before those given."""
-        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == self.receiver:
+        own = isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == self.receiver
+        if own and isinstance(func, ast.Attribute) and self.parent is not None:
             if func.attr in vars(self.parent) or func.attr in self.parent._modules:
                 return None, 0
             value = inspect.getattr_static(type(self.parent), func.attr, None)
@@ -299,7 +306,7 @@ class _Scope:
         return None
 
 
-def _is_one_of(value: Any, known: Iterable[Callable]) -> bool:
+def _is_one_of(value: Any, known: Iterable[Callable[..., Any]]) -> bool:
     return any(value is each or (callable(value) and value == each) for each in known)
 
 

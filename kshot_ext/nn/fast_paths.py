@@ -6,6 +6,7 @@ It computes what the layers compute, so a transformer layer with K-shot layers g
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,7 @@ _PARTS = ("self_attn", "linear1", "linear2", "norm1", "norm2")
 _FLAG_BEFORE = "_activation_relu_or_gelu_before"
 
 
-def reads_for_fast_path_only(parent: nn.Module, function: Callable) -> bool:
+def reads_for_fast_path_only(parent: nn.Module, function: Callable[..., Any]) -> bool:
     """Whether a function reads weights only for a fast path that `turn_off_fast_paths` closes, or that is closed.
 
     An encoder's own fast path leaves zeros in padded places, so it cannot be closed without a change of results.
@@ -29,7 +30,7 @@ def reads_for_fast_path_only(parent: nn.Module, function: Callable) -> bool:
 def turn_off_fast_paths(model: nn.Module) -> None:
     """Keep, in place, the transformer layers that have K-shot layers from giving their dictionaries to the kernel."""
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and getattr(module, _FLAG, 0):
+        if isinstance(module, nn.TransformerEncoderLayer) and getattr(module, _FLAG, False):
             if any(isinstance(getattr(module, part), KShotModule) for part in _PARTS):
                 setattr(module, _FLAG_BEFORE, getattr(module, _FLAG))
                 setattr(module, _FLAG, 0)

@@ -26,7 +26,8 @@ def pass_through(layer: nn.Module, value: Value) -> Value:
         activation = ACTIVATION_NAMES.get(type(layer))
         if activation is not None and value.activation == "identity":
             return value.with_activation(activation)
-    return layer(finished(value))
+    output: Tensor = layer(finished(value))
+    return output
 
 
 def linked(conv: nn.Module, norm: nn.Module, value: Value) -> Value:
@@ -36,7 +37,8 @@ def linked(conv: nn.Module, norm: nn.Module, value: Value) -> Value:
 
 def _behind_norm(layer: nn.Module, value: Value) -> Value:
     """The value of a norm with the activation that it holds, if it holds one."""
-    return pass_through(layer.act, value) if is_norm_act(layer) else value
+    activation = layer._modules.get("act") if is_norm_act(layer) else None
+    return value if activation is None else pass_through(activation, value)
 
 
 def in_format_of(input: Any, output: Any) -> Any:

@@ -17,7 +17,9 @@ _STATE_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 def kshot_form(layer: nn.Module, num_shots: int) -> KShotModule:
     """A K-shot layer with the geometry of a plain one, whose class is registered; its tensors mean nothing."""
-    form = conversion_of(type(layer)).to_kshot(layer, num_shots)
+    conversion = conversion_of(type(layer))
+    assert conversion is not None, "the class is registered"
+    form = conversion.to_kshot(layer, num_shots)
     if plain_class(form) is not type(layer):
         form.plain = type(layer)
     return form
@@ -29,12 +31,16 @@ def parts_read_by(layer: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: saying why the layer has no K-shot form.
     """
-    return [layer._modules[name] for name in kshot_form(layer, 1).parts_read if name in layer._modules]
+    parts = (layer._modules.get(name) for name in kshot_form(layer, 1).parts_read)
+    return [part for part in parts if part is not None]
 
 
 def plain_form(layer: KShotModule) -> nn.Module:
     """A plain layer with the geometry of a K-shot one that has a `plain_class`; its tensors mean nothing."""
-    return conversion_of(plain_class(layer)).to_plain(layer)
+    kind = plain_class(layer)
+    conversion = None if kind is None else conversion_of(kind)
+    assert conversion is not None, "it has a plain class"
+    return conversion.to_plain(layer)
 
 
 def plain_class(layer: KShotModule) -> type[nn.Module] | None:

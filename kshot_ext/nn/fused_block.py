@@ -27,5 +27,6 @@ class FusedBlock(Fused):
     def run(self, value: Value) -> Value:
         program = "compiling" if torch.compiler.is_compiling() else program_of(self, self.plain_kind)
         if isinstance(program, str):
-            return self.plain_kind.forward(self, finished(value))
+            output: Value = self.plain_kind.forward(self, finished(value))
+            return output
         return run_program(self, program, value)

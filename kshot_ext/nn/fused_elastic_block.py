@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from kshot_ext.nn.deferred import Value, finished
@@ -17,8 +19,16 @@ class FusedElasticBlock(Fused):
     `program_of` cannot follow it, as each call sets other attributes.
     """
 
+    inverted_bottleneck: Any
+    depth_conv: Any
+    point_linear: Any
+    active_middle_channel: Any
+    active_kernel_size: int
+    active_out_channel: int
+
     def forward(self, x: Tensor) -> Tensor:
-        return in_format_of(x, finished(self.run(x)))
+        output: Tensor = in_format_of(x, finished(self.run(x)))
+        return output
 
     def run(self, value: Value) -> Value:
         expand, depthwise, project = self.inverted_bottleneck, self.depth_conv, self.point_linear

@@ -6,17 +6,18 @@ and slices hold.
 
 from __future__ import annotations
 
-import functools
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from kshot_ext.nn.memoised import memoised
+
 if TYPE_CHECKING:
     from kshot_ext.nn.deferred import Value
 
 
-class TakesValues:
+class TakesValues(nn.Module):
     """Mixin of modules whose forward is `run` of a tensor, finished."""
 
     def run(self, value: Value) -> Value:
@@ -27,27 +28,28 @@ class TakesValues:
 class Fused(TakesValues):
     """Mixin of the classes that `fused_kind` gives; it comes before the plain class in the order of methods."""
 
-    plain_kind: ClassVar[type[nn.Module]]
+    plain_kind: ClassVar[type[Any]]
 
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        rebuild, (_, *arguments), *state = super().__reduce_ex__(protocol)
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        reduced: Any = super().__reduce_ex__(protocol)
+        rebuild, (_, *arguments), *state = reduced
         return _rebuilt, (type(self).__mro__[1], self.plain_kind, rebuild, *arguments), *state
 
 
-@functools.cache
-def fused_kind(mixin: type[Fused], kind: type[nn.Module]) -> type[nn.Module]:
+@memoised(None)
+def fused_kind(mixin: type[Fused], kind: type[nn.Module]) -> type[Any]:
     """A class like `kind` that fuses. It has the same name: what a model prints stays as it was."""
-    members = {
+    members: dict[str, Any] = {
         "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "plain_kind": kind,
         "forward": _with_signature_of(kind.forward, mixin.forward),
     }  # fmt: skip
     return type(kind.__name__, (mixin, kind), members)
 
 
-def _with_signature_of(plain: FunctionType, forward: FunctionType) -> FunctionType:
+def _with_signature_of(plain: Any, forward: Any) -> FunctionType:
     """A forward by itself, which shows the plain one's arguments to `inspect`, and so to tracers and trainers."""
     own = FunctionType(forward.__code__, forward.__globals__, plain.__name__, forward.__defaults__, forward.__closure__)
-    own.__wrapped__ = plain
+    vars(own)["__wrapped__"] = plain
     return own
 
 
@@ -65,4 +67,5 @@ def unfuse_modules(model: nn.Module) -> None:
 
 def _rebuilt(mixin: type[Fused], kind: type[nn.Module], rebuild: Any, *arguments: Any) -> nn.Module:
     """What copies and pickles of a fused container are made by: no module has its class under a name."""
-    return rebuild(fused_kind(mixin, kind), *arguments)
+    rebuilt: nn.Module = rebuild(fused_kind(mixin, kind), *arguments)
+    return rebuilt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ from kshot_ext.nn.fused_form import Fused
 from kshot_ext.ops.checks import DTYPES
 from kshot_ext.ops.memory_order import has_channels_innermost
 
+_SETTINGS: Callable[[nn.Module], tuple[Any, ...]] = attrgetter(
+    "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"
+)
+
 
 class FusedAvgPool(Fused):
     """Mixin of a `torch.nn.AvgPool2d`. Compilers and images in other formats meet the plain layer."""
@@ -20,7 +26,8 @@ class FusedAvgPool(Fused):
     def forward(self, input: Any) -> Tensor:
         serves = isinstance(input, Tensor) and input.dim() == 4 and input.dtype in DTYPES
         if not serves or torch.compiler.is_compiling() or not has_channels_innermost(input):
-            return self.plain_kind.forward(self, input)
+            output: Tensor = self.plain_kind.forward(self, input)
+            return output
         return KF.avg_pool2d(input, *self._settings())
 
     def run(self, value: Value) -> Value:
@@ -29,9 +36,7 @@ class FusedAvgPool(Fused):
         return self.forward(finished(value))
 
     def _settings(self) -> tuple[Any, ...]:
-        return (
-            self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override,
-        )  # fmt: skip
+        return _SETTINGS(self)
 
 
 def is_plain_pool(layer: nn.Module) -> bool:

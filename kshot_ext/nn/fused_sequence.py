@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.fx import Proxy
 
@@ -15,15 +17,15 @@ from kshot_ext.nn.watched import is_free
 class FusedSequence(Fused):
     """Mixin of a `torch.nn.Sequential`. It looks at its layers in each call: they may be replaced, or get hooks."""
 
-    _modules: dict[str, nn.Module]
-
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):  # a graph of torch.fx holds the layers, one by one
-            return self.plain_kind.forward(self, input)
-        return in_format_of(input, finished(self.run(input)))
+            output: Tensor = self.plain_kind.forward(self, input)
+        else:
+            output = in_format_of(input, finished(self.run(input)))
+        return output
 
     def run(self, value: Value) -> Value:
-        layers = list(self._modules.values())
+        layers: list[Any] = list(self._modules.values())
         passed_over = -1
         for index, layer in enumerate(layers):
             if index == passed_over:
@@ -42,4 +44,5 @@ def plus_residual(module: nn.Module, input: Tensor | SharedImage, residual: Tens
     Of an image that is shared, activation and average pool are made once for all modules that begin with them.
     """
     output = module.run(input) if isinstance(module, Fused) and is_free(module) else module(finished(input))
-    return finished(output if residual is None else plus(residual, output))
+    total: Tensor = finished(output if residual is None else plus(residual, output))
+    return total

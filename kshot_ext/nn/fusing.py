@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -76,7 +77,7 @@ def _why_apart(conv: nn.Module, norm: nn.Module | None, parent: nn.Module | None
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     """The parts of a fused container, each with the batch norm that alone reads its output."""
     if isinstance(module, FusedSequence):
-        pairs = pairwise(module._modules.values())
+        pairs: Iterator[tuple[Any, Any]] = pairwise(module._modules.values())
     else:
         program = program_of(module, plain_kind(module))
         steps = () if isinstance(program, str) else program
@@ -96,7 +97,8 @@ def _scales(module: nn.Module) -> bool:
     """Whether a module puts out a product that may wait."""
     if _is_sequence(module) or _obstacle(module) is not None:
         return False
-    return ends_in_product(program_of(module, type(module)))
+    program = program_of(module, type(module))
+    return not isinstance(program, str) and ends_in_product(program)
 
 
 def _is_sequence(module: nn.Module) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +30,7 @@ class GatedConv2d(Narrowable, nn.Conv2d):
         if self.widths is not None:
             self.require_inputs(input.shape[1])
             out_channels = self.widths.outputs if out_channels is None else out_channels
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
         return KF.gated_conv2d(
@@ -35,7 +38,7 @@ class GatedConv2d(Narrowable, nn.Conv2d):
             gate=gate, out_channels=out_channels,
         )  # fmt: skip
 
-    def fix_like(self, plain: nn.Conv2d) -> None:
+    def fix_like(self, plain: Any) -> None:
         require_same(self, plain, "kernel_size", "stride", "padding", "dilation", "padding_mode")
         if (plain.bias is None) != (self.bias is None):
             raise ValueError(f"bias: expected {self.bias is not None}, got {plain.bias is not None}")
@@ -47,9 +50,10 @@ class GatedConv2d(Narrowable, nn.Conv2d):
         require_at_most(Widths(self.in_channels, self.out_channels), self.widths)
 
     def to_plain(self) -> nn.Conv2d:
-        (inputs, outputs), group = self.widths, self.weight.shape[1]
+        (inputs, outputs), group = self.fixed_widths, self.weight.shape[1]
         groups = 1 if self.groups == 1 else inputs // group
-        layer = nn.Conv2d(
+        make: Callable[..., nn.Conv2d] = nn.Conv2d
+        layer = make(
             inputs, outputs, self.kernel_size, self.stride, self.padding, self.dilation, groups, self.bias is not None,
             self.padding_mode, device="meta",
         )  # fmt: skip

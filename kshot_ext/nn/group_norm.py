@@ -27,6 +27,8 @@ class KShotGroupNorm(KShotMixed):
     """
 
     plain = nn.GroupNorm
+    num_groups: int
+    eps: float
 
     @by_samples
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:

@@ -75,7 +75,8 @@ def apply_to_copies(model: nn.Module, function: Callable[[nn.Module], Any]) -> n
             held = {name: None if each is None else each.detach() for name, each in copy._parameters.items()}
             function(copy)
             for name, mine in held.items():
-                if mine is not None and copy._parameters[name].data_ptr() != mine.data_ptr():
-                    mine.copy_(copy._parameters[name])  # it was given another tensor
+                given = copy._parameters[name]
+                if mine is not None and given is not None and given.data_ptr() != mine.data_ptr():
+                    mine.copy_(given)  # it was given another tensor
 
     return model.apply(start)

@@ -28,6 +28,8 @@ class KShotLayerNorm(KShotMixed):
     """
 
     plain = nn.LayerNorm
+    normalized_shape: tuple[int, ...]
+    eps: float
 
     def row_axes(self, input: Tensor) -> range:
         return range(input.dim() - len(self.normalized_shape))

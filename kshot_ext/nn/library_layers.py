@@ -6,7 +6,9 @@ parameters, and where our kernels do better, on these.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
+
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
@@ -22,6 +24,13 @@ class KShotConv2dSame(KShotMixed):
 
     `forward(input, code=None)` is `kshot_conv2d` of the padded input.
     """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
 
     @by_samples
     def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
@@ -40,7 +49,7 @@ class KShotStandardisedConv2d(KShotMixed):
     _per_sample = True
 
 
-_FORMS = {
+_FORMS: dict[type[Any], tuple[str, ...]] = {
     KShotLinear: ("timm.layers.linear.Linear",),
     KShotConv2dSame: ("timm.layers.conv2d_same.Conv2dSame",),
     KShotStandardisedConv2d: tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.shots import stack_shots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class KShotLinear(KShotModule):
@@ -28,6 +31,8 @@ class KShotLinear(KShotModule):
     """
 
     plain = nn.Linear
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class KShotLinear(KShotModule):
             "bias": layer.bias is not None,
         }
 
-    def narrowed(self, plain: nn.Linear) -> KShotLinear:
+    def narrowed(self, plain: Any) -> Self:
         layer = super().narrowed(plain)
         layer.in_features, layer.out_features = plain.in_features, plain.out_features
         layer._width = plain.out_features

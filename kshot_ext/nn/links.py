@@ -6,6 +6,8 @@ parameters, buffers and names; their forwards do not run.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
@@ -44,14 +46,15 @@ def can_wait(layer: nn.Module) -> bool:
 def is_norm_act(layer: nn.Module) -> bool:
     """Whether a layer is timm's batch norm with an activation, `act`, of its own, plain or K-shot, without dropout."""
     kind = type(layer)
-    if kind is KShotBatchNormAct2d:
-        return layer.holds_no_dropout()
+    if isinstance(layer, KShotBatchNormAct2d):
+        return kind is KShotBatchNormAct2d and layer.holds_no_dropout()
     if (kind.__module__, kind.__qualname__) != _NORM_ACT or list(layer._modules) != ["drop", "act"]:
         return False
-    return type(layer.drop) is nn.Identity and is_free(layer.drop)
+    drop = layer._modules["drop"]
+    return type(drop) is nn.Identity and is_free(drop)
 
 
-def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
+def can_link(value: Value, conv: Any, norm: Any) -> bool:
     """Whether `norm(conv(value))` can be a link, nobody looks between, and it is expected to be the faster form."""
     if obstacle(conv) is not None or not is_norm(norm) or not (is_free(conv) and is_free(norm)):
         return False
@@ -60,16 +63,17 @@ def can_link(value: Value, conv: nn.Module, norm: nn.Module) -> bool:
         return False
     sliced = isinstance(conv, SlicedConv)
     held = conv.conv if sliced else conv
-    fits = sliced or isinstance(conv, KShotConv2d) or value.shape[1] == conv.in_channels
+    fits: bool = sliced or isinstance(conv, KShotConv2d) or value.shape[1] == conv.in_channels
     if type(norm) is nn.BatchNorm2d:
         fits = fits and not sliced and conv.out_channels == norm.num_features
     if isinstance(held, KShotConv2d):
-        fits = fits and (held._rows is None or held._rows.is_first(raw, held._code))
+        first = held._rows is None or (held._code is not None and held._rows.is_first(raw, held._code))
+        fits = fits and first
         return fits and prefers_chain(raw, held.weight, held._code)
     return fits and prefers_chain(raw, held.weight, None)
 
 
-def obstacle(conv: nn.Module) -> str | None:
+def obstacle(conv: Any) -> str | None:
     """What about a convolution keeps it from being a link for good."""
     if type(conv) not in _CONVOLUTIONS:
         return f"{type(conv).__name__} is not exactly a Conv2d or KShotConv2d, nor a sliced one that chains take"
@@ -85,34 +89,39 @@ def obstacle(conv: nn.Module) -> str | None:
     return None
 
 
-def link(value: Value, conv: nn.Module, norm: nn.Module, code: Tensor | None = None) -> Value:
+def link(value: Value, conv: Any, norm: Any, code: Tensor | None = None) -> Value:
     """The raw output of a link and its norm, which waits for its reader.
 
     Statistics of several processes are made by the layers, one after the other.
     """
     if isinstance(norm, NormalisesBatch) and norm.process_group is not None and _takes_moments(norm):
         return WaitingNorm(_convolved(finished(value), conv, code), norm, code)
-    if not isinstance(value, Pending) or value.residual is not None:
-        value = finished(value)
-    input, pending = (value.raw, value.norm) if isinstance(value, Pending) else (value, None)
+    pending: KF.ChannelNorm | None = None
+    if isinstance(value, Pending) and value.residual is None:
+        input, pending = value.raw, value.norm
+    else:
+        input = finished(value)
+    window: list[Any]
     weight, code_of_conv, *window, width = _operands(conv, input, code)
     layer, groups = (weight, code_of_conv), window[-1]
-    channels = active_widths(input.shape[1], weight.shape[1:3], groups, width).out_channels
+    channels = active_widths(input.shape[1], (weight.shape[1], weight.shape[2]), groups, width).out_channels
     if isinstance(norm, DynamicBatchNorm2d):
         norm.require_inputs(channels)
         norm = norm.bn
     if _takes_moments(norm):
         raw, mean, variance = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width)
+        assert mean is not None, "moments are gathered by default"
+        assert variance is not None, "so is the other"
         _record(norm, raw, mean, variance)
         return Pending(raw, _norm_of(norm, mean, variance, code))
-    known = _norm_of(norm, *(leading(values, channels) for values in (norm.running_mean, norm.running_var)), code)
+    known = _norm_of(norm, leading(norm.running_mean, channels), leading(norm.running_var, channels), code)
     if pending is None and not is_recorded((input, *layer, *known[:4])):
         return WaitingFold(input, *layer, known, tuple(window), channels)
     raw = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width, moments=False).raw
     return Pending(raw, known)
 
 
-def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
+def _norm_of(norm: Any, mean: Tensor, variance: Tensor, code: Tensor | None) -> KF.ChannelNorm:
     weight, bias = norm.weight, norm.bias
     if isinstance(norm, NormalisesBatch) and norm.affine:
         code = norm.resolve_code(code)
@@ -122,20 +131,23 @@ def _norm_of(norm: nn.Module, mean: Tensor, variance: Tensor, code: Tensor | Non
     return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
 
 
-def _is_depthwise(conv: nn.Module) -> bool:
-    return conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+def _is_depthwise(conv: Any) -> bool:
+    depthwise: bool = conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+    return depthwise
 
 
-def _takes_moments(norm: nn.Module) -> bool:
+def _takes_moments(norm: Any) -> bool:
     """Whether the norm normalises by the batch's own statistics."""
-    return norm.training or norm.running_mean is None
+    takes: bool = norm.training or norm.running_mean is None
+    return takes
 
 
 def _convolved(input: Tensor, conv: nn.Module, code: Tensor | None) -> Tensor:
-    return conv(input, code) if isinstance(conv, KShotConv2d) else conv(input)
+    output: Tensor = conv(input, code) if isinstance(conv, KShotConv2d) else conv(input)
+    return output
 
 
-def _operands(conv: nn.Module, input: Tensor, code: Tensor | None) -> ConvOperands:
+def _operands(conv: Any, input: Tensor, code: Tensor | None) -> ConvOperands:
     """What a convolution takes besides its input; a plain one has a dictionary of a single copy."""
     if isinstance(conv, SlicedConv):
         return conv.operands(input)
@@ -145,7 +157,7 @@ def _operands(conv: nn.Module, input: Tensor, code: Tensor | None) -> ConvOperan
     return ConvOperands(*single_copy(conv.weight), *window, conv.groups, None)
 
 
-def _record(norm: nn.Module, raw: Tensor, mean: Tensor, variance: Tensor) -> None:
+def _record(norm: Any, raw: Tensor, mean: Tensor, variance: Tensor) -> None:
     channels = raw.shape[1]
     if 0 < raw.numel() <= channels:
         raise ValueError(f"expected more than one value per channel in training, got {list(raw.shape)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -13,7 +15,7 @@ from kshot_ext.nn.obstacles import holders_of_tensors
 
 def require_plain_form(name: str, layer: KShotModule) -> None:
     """Refuse a K-shot layer that has no plain form, or other parameters than that."""
-    computed = set(layer.parametrizations) if parametrize.is_parametrized(layer) else set()
+    computed = set(_parametrizations(layer)) if parametrize.is_parametrized(layer) else set()
     kind = plain_class(layer)
     if kind is None:
         raise ValueError(f"layer {name!r}: merge knows no plain form of {type(layer).__name__}")
@@ -63,10 +65,16 @@ def code_of(name: str, layer: KShotModule, code: Tensor | None) -> Tensor | None
 def dictionary(layer: KShotModule, name: str) -> Tensor:
     """All copies of a parameter, also of one that a parametrisation computes."""
     if not parametrize.is_parametrized(layer, name):
-        return layer._parameters[name]
-    layer.parametrizations.eval()
-    trained = any(parameter.requires_grad for parameter in layer.parametrizations[name].parameters())
-    return getattr(layer, name).detach().requires_grad_(trained)
+        return cast("Tensor", layer._parameters[name])
+    computing = _parametrizations(layer).eval()
+    trained = any(parameter.requires_grad for parameter in computing[name].parameters())
+    values: Tensor = getattr(layer, name)
+    return values.detach().requires_grad_(trained)
+
+
+def _parametrizations(layer: nn.Module) -> nn.ModuleDict:
+    """By the names of the parameters that they compute."""
+    return cast("nn.ModuleDict", layer.parametrizations)
 
 
 def leading(tensor: Tensor, shape: torch.Size) -> Tensor:

@@ -7,19 +7,22 @@ That is what a K-shot layer means. Kinds for which a kernel of ours does better 
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.code import KShotModule, LeafOfGraphs
+from kshot_ext.nn.memoised import memoised
 from kshot_ext.nn.reached_code import names_in
 from kshot_ext.nn.shots import stack_shots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _STATE_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _OWN_ATTRIBUTES = frozenset(
@@ -33,7 +36,7 @@ def _known(layer: nn.Module, names: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name in mentioned and not hasattr(type(layer), name)]
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def _names_in_class(kind: type[nn.Module]) -> frozenset[str]:
     own = [ancestor for ancestor in kind.__mro__ if ancestor not in (nn.Module, object)]
     methods = [each for ancestor in own for each in vars(ancestor).values() if isinstance(each, FunctionType)]
@@ -75,9 +78,10 @@ class KShotMixed(LeafOfGraphs):
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
         if vars(cls).get("plain") is not None:
-            arguments = inspect.signature(cls.plain)
+            arguments = inspect.signature(vars(cls)["plain"])
             shots = inspect.Parameter("num_shots", inspect.Parameter.KEYWORD_ONLY, default=8)
-            cls.__signature__ = arguments.replace(parameters=[*arguments.parameters.values(), shots])
+            signature = arguments.replace(parameters=[*arguments.parameters.values(), shots])
+            cls.__signature__ = signature  # type: ignore[attr-defined]  # what `inspect` looks for
 
     def __init__(self, *arguments: Any, num_shots: int = 8, **named: Any) -> None:
         super().__init__(num_shots)
@@ -86,11 +90,11 @@ class KShotMixed(LeafOfGraphs):
         copies = [self.plain(*arguments, **named) for _ in range(num_shots)]
         self._take_attributes(copies[0], own=lambda _layer, names: list(names))
         for name, parameter in copies[0]._parameters.items():
-            shots = [copy._parameters[name] for copy in copies]
+            shots = [each for copy in copies if (each := copy._parameters[name]) is not None]
             self.register_parameter(name, None if parameter is None else nn.Parameter(stack_shots(shots)))
 
     @classmethod
-    def from_plain(cls, layer: nn.Module, num_shots: int) -> KShotMixed:
+    def from_plain(cls, layer: nn.Module, num_shots: int) -> Self:
         for name in vars(layer).keys() - _STATE_OF_EVERY_MODULE:
             if hasattr(cls, name) or name in _OWN_ATTRIBUTES:
                 raise ValueError(f"its attribute {name!r} would hide that of the K-shot layer")
@@ -126,7 +130,7 @@ class KShotMixed(LeafOfGraphs):
         """The parameters by name, mixed: see the function of this name."""
         return mixed_parameters(self, self._names, code, samples)
 
-    def narrowed(self, plain: nn.Module) -> KShotMixed:
+    def narrowed(self, plain: Any) -> Self:
         wanted = {name: None if each is None else tuple(each.shape) for name, each in plain._parameters.items()}
         kept = {name: None if getattr(self, name) is None else tuple(getattr(self, name).shape[1:]) for name in wanted}
         if kept != wanted or type(plain) is not self.plain:
@@ -139,7 +143,7 @@ class KShotMixed(LeafOfGraphs):
 
     def _get_name(self) -> str:
         own = "plain" in vars(type(self)) or self.plain is None
-        return type(self).__name__ if own else f"KShot{self.plain.__name__}"
+        return type(self).__name__ if own or self.plain is None else f"KShot{self.plain.__name__}"
 
     def _take_attributes(self, layer: nn.Module, own: _Own = _known) -> None:
         """Attributes, buffers and parts of a plain layer; not what somebody else gave it."""
@@ -155,9 +159,11 @@ class KShotMixed(LeafOfGraphs):
         absent = {name: None for name, each in parameters.items() if each is None}
 
         def run(present: dict[str, Tensor], sample: Tensor) -> Tensor:
-            return plain_layer(self, {**absent, **present}).forward(sample[None])[0]
+            batch: Tensor = plain_layer(self, {**absent, **present}).forward(sample[None])
+            return batch[0]
 
-        return torch.func.vmap(run)({n: each for n, each in parameters.items() if each is not None}, input)
+        output: Tensor = torch.func.vmap(run)({n: each for n, each in parameters.items() if each is not None}, input)
+        return output
 
 
 def mixed_parameters(
@@ -189,6 +195,7 @@ def mixed_parameters(
 
 def plain_layer(layer: KShotModule, parameters: Mapping[str, Tensor | None]) -> nn.Module:
     """An object of a K-shot layer's plain class with these parameters and all else of the layer's."""
+    assert layer.plain is not None, "a mixed layer has a plain class"
     plain = layer.plain.__new__(layer.plain)
     kept = {name: value for name, value in vars(layer).items() if name not in _OWN_ATTRIBUTES}
     vars(plain).update({**kept, "_parameters": dict(parameters)})

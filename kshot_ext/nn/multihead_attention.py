@@ -39,6 +39,9 @@ class KShotMultiheadAttention(KShotMixed):
 
     plain = nn.MultiheadAttention
     parts_read = frozenset({"out_proj"})
+    out_proj: Any  # a plain linear map of torch's, or the K-shot one
+    batch_first: bool
+    num_heads: int
 
     def __init__(self, *arguments: Any, num_shots: int = 8, **named: Any) -> None:
         super().__init__(*arguments, num_shots=num_shots, **named)
@@ -53,7 +56,7 @@ class KShotMultiheadAttention(KShotMixed):
         first = 0 if self.batch_first else 1
         return range(first, first + 1)
 
-    def forward(
+    def forward(  # type: ignore[override]  # takes what attention takes
         self,
         query: Tensor,
         key: Tensor,
@@ -69,10 +72,13 @@ class KShotMultiheadAttention(KShotMixed):
             code = self.code_of_rows(query)
         how = {"need_weights": need_weights, "average_attn_weights": average_attn_weights, "is_causal": is_causal}
         if code is None or code.dim() == 1:
-            return self.mixed(code).forward(query, key, value, key_padding_mask, attn_mask=attn_mask, **how)
-        return self._forward_per_sample(code, query, key, value, key_padding_mask, attn_mask, how)
+            attended: tuple[Tensor, Tensor | None] = self.mixed(code).forward(
+                query, key, value, key_padding_mask, attn_mask=attn_mask, **how
+            )
+            return attended
+        return self._attend_per_sample(code, query, key, value, key_padding_mask, attn_mask, how)
 
-    def _forward_per_sample(
+    def _attend_per_sample(
         self,
         code: Tensor,
         query: Tensor,
@@ -87,25 +93,31 @@ class KShotMultiheadAttention(KShotMixed):
         batch = self.row_axes(query).start
         if len(code) != query.shape[batch]:
             raise ValueError(f"a code per sample must have N = {query.shape[batch]} rows like query, got {len(code)}")
-        masks, mask_axes = {"attn_mask": attn_mask}, {"attn_mask": None}
+        masks: dict[str, Tensor | None] = {"attn_mask": attn_mask}
+        mask_axes: dict[str, int | None] = {"attn_mask": None}
         if attn_mask is not None and attn_mask.dim() == 3:  # one for each sample and head
             masks, mask_axes = {"attn_mask": attn_mask.unflatten(0, (len(code), self.num_heads))}, {"attn_mask": 0}
         if key_padding_mask is not None:
             masks["key_padding_mask"], mask_axes["key_padding_mask"] = key_padding_mask[:, None], 0
 
-        def attend(code: Tensor, inputs: tuple[Tensor, ...], masks: dict[str, Tensor | None]):
+        def attend(
+            code: Tensor, inputs: tuple[Tensor, ...], masks: dict[str, Tensor | None]
+        ) -> tuple[Tensor, Tensor | None]:
             one = (input.unsqueeze(batch) for input in inputs)
             output, weights = self.mixed(code).forward(*one, **masks, **how)
             return output.squeeze(batch), None if weights is None else weights[0]
 
         axes = (0, (batch, batch, batch), mask_axes)
         with sdpa_kernel(SDPBackend.MATH):  # the one that vmap has rules for
-            return torch.func.vmap(attend, axes, (batch, 0 if how["need_weights"] else None))(
+            out_axes: Any = (batch, 0 if how["need_weights"] else None)
+            attended: tuple[Tensor, Tensor | None] = torch.func.vmap(attend, axes, out_axes)(
                 code, (query, key, value), masks
             )
+        return attended
 
     def reset_parameters(self) -> None:
         """Start each copy as torch's layer starts."""
+        plain: Any
         for plain in self.copies():
             plain._reset_parameters()
 

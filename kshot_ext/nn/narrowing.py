@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class Widths(NamedTuple):
@@ -17,7 +23,7 @@ class Widths(NamedTuple):
     outputs: int
 
 
-class Narrowable:
+class Narrowable(nn.Module):
     """Mixin of modules whose leading channels are a layer of their own, with the same tensors.
 
     Attributes:
@@ -28,7 +34,7 @@ class Narrowable:
     plain: ClassVar[type[nn.Module]]
     widths: Widths | None = None
 
-    def narrowed(self, plain: nn.Module) -> Self:
+    def narrowed(self, plain: Any) -> Self:
         """This layer with the channel counts of a plain one, for good; parameters and buffers are shared, not copied.
 
         Args:
@@ -45,13 +51,19 @@ class Narrowable:
         layer.fix_like(plain)
         return layer
 
-    def fix_like(self, plain: nn.Module) -> None:
+    def fix_like(self, plain: Any) -> None:
         """Set `widths`, and what else a call chooses, to what a plain layer has, or say why it cannot be."""
         raise NotImplementedError
 
     def to_plain(self) -> nn.Module:
         """A plain layer with the values that a narrowed one uses, in tensors of its own; K-shot parts are merged."""
         raise NotImplementedError
+
+    @property
+    def fixed_widths(self) -> Widths:
+        """`widths` of a layer that `narrowed` made."""
+        assert self.widths is not None, "only a narrowed layer has a plain form"
+        return self.widths
 
     def require_inputs(self, channels: int) -> None:
         """Refuse an input that the plain layer would refuse."""
@@ -62,16 +74,16 @@ class Narrowable:
             )
 
 
-class Sliced(Narrowable, nn.Module):
+class Sliced(Narrowable):
     """Base of modules that keep their parameters in an inner layer, plain or K-shot: they read it knowing of copies."""
 
-    def narrowed(self, plain: nn.Module) -> Self:
+    def narrowed(self, plain: Any) -> Self:
         layer = super().narrowed(plain)
         layer._modules = {name: copy.copy(part) for name, part in self._modules.items()}  # for codes of their own
         return layer
 
 
-def is_narrowed(layer: nn.Module) -> bool:
+def is_narrowed(layer: nn.Module) -> TypeGuard[Narrowable]:
     """Whether a layer is a part of a wider one, fixed by `narrowed`."""
     return isinstance(layer, Narrowable) and layer.widths is not None
 
@@ -90,15 +102,19 @@ def require_at_most(most: Widths, plain: Widths) -> None:
 
 
 @torch.no_grad()
-def filled(layer: nn.Module, values: dict[str, Tensor | None], like: nn.Parameter | None, training: bool) -> nn.Module:
+def filled(layer: _Layer, values: Mapping[str, Tensor | None], like: Tensor | None, training: bool) -> _Layer:
     """A layer of the meta device with these values in its parameters and buffers, as tensors of its own."""
     for table in (layer._parameters, layer._buffers):
         for name, held in table.items():
             if held is None:
                 continue
-            value = values[name].detach().clone()
+            given = values[name]
+            assert given is not None, "a tensor for each that the layer has"
+            value = given.detach().clone()
             trained = like is None or like.requires_grad
-            table[name] = nn.Parameter(value, trained) if table is layer._parameters else value
+            cast("dict[str, Tensor | None]", table)[name] = (
+                nn.Parameter(value, trained) if table is layer._parameters else value
+            )
     return layer.train(training)
 
 

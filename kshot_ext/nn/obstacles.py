@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +145,7 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
     """Tensors in the containers and objects of an attribute, an optimiser's groups for one."""
     level, seen = [value], set()
     for _ in range(_DEEPEST):
-        below = []
+        below: list[Any] = []
         for each in level:
             if isinstance(each, Tensor):
                 yield each
@@ -178,7 +178,8 @@ def _unknown_kind(module: nn.Module) -> str:
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         return f"{kind} does not know its shapes yet: call the model once before convert"
     if parametrize.is_parametrized(module):
-        return f"its {' and '.join(module.parametrizations)} is computed (torch.nn.utils.parametrize)"
+        computed = " and ".join(cast("nn.ModuleDict", module.parametrizations))
+        return f"its {computed} is computed (torch.nn.utils.parametrize)"
     ancestor = registered_ancestor(type(module))
     if ancestor is not None:
         return f"{kind} is a subclass of {ancestor.__name__}, and may mean something else by its weight"

@@ -9,7 +9,7 @@ it. Parameters stay in floating point, for training to move them by less than a 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,8 +21,11 @@ from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
 from kshot_ext.nn.quantiser import check_bits, quantise_activation, quantise_weight
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class Quantised:
+
+class Quantised(nn.Module):
     """Mixin of a layer that has bits.
 
     Attributes:
@@ -69,7 +72,8 @@ class QuantisedConv2d(Quantised, nn.Conv2d):
     inner_dims = 3
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(*self.quantised(input, self.weight), self.bias)
+        output: Tensor = self._conv_forward(*self.quantised(input, self.weight), self.bias)
+        return output
 
 
 class QuantisedLinear(Quantised, nn.Linear):
@@ -90,8 +94,11 @@ class QuantisedLinear(Quantised, nn.Linear):
         return F.linear(*self.quantised(input, self.weight), self.bias)
 
 
-class _KShotQuantised(Quantised):
+class _KShotQuantised(Quantised, KShotModule):
     """Mixin of a K-shot layer that has bits."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def mixed(self, code: Tensor | None, out_channels: int | None, in_channels: int) -> tuple[Tensor, Tensor | None]:
         """Weight and bias under a code, of the leading channels.
@@ -115,7 +122,7 @@ class _KShotQuantised(Quantised):
         bits = {name: getattr(layer, name) for name in ("weight_bits", "activation_bits")}
         return {**super().geometry(layer), **bits}
 
-    def narrowed(self, plain: nn.Module) -> KShotModule:
+    def narrowed(self, plain: Any) -> Self:
         if not isinstance(plain, Quantised):
             raise ValueError(f"expected a layer with bits, got {type(plain).__name__}")
         return super().narrowed(plain)
@@ -134,13 +141,13 @@ class KShotQuantisedConv2d(_KShotQuantised, LeafOfGraphs, KShotConv2d):
         torch.Size([1, 8, 6, 6])
     """
 
-    plain = QuantisedConv2d
+    plain = QuantisedConv2d  # type: ignore[assignment]  # its constructor takes bits, too
     inner_dims = 3
 
-    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # no slices
         weight, bias = self.mixed(code, self._width, self.in_channels // self.groups)
         input, weight = self.quantised(input, weight)
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._border, mode=self.padding_mode), 0
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
@@ -159,20 +166,23 @@ class KShotQuantisedLinear(_KShotQuantised, LeafOfGraphs, KShotLinear):
         torch.Size([5, 2])
     """
 
-    plain = QuantisedLinear
+    plain = QuantisedLinear  # type: ignore[assignment]  # its constructor takes bits, too
     inner_dims = 1
 
-    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, code: Tensor | None = None) -> Tensor:  # type: ignore[override]  # no slices
         weight, bias = self.mixed(code, self._width, self.in_features)
         return F.linear(*self.quantised(input, weight), bias)
 
 
-_KINDS = {kind.plain: kind for kind in (KShotQuantisedConv2d, KShotQuantisedLinear)}
-for _kind in _KINDS.values():
-    register_conversion(_kind.plain, _kind.from_plain, _kind.to_plain)
+_KINDS: dict[type[nn.Module], type[Any]] = {
+    QuantisedConv2d: KShotQuantisedConv2d,
+    QuantisedLinear: KShotQuantisedLinear,
+}
+for _plain, _kind in _KINDS.items():
+    register_conversion(_plain, _kind.from_plain, _kind.to_plain)
 
 
-def with_bits_of(plain: nn.Module, layer: KShotModule) -> KShotModule:
+def with_bits_of(plain: nn.Module, layer: Any) -> KShotModule:
     """A K-shot layer, which is given the bits of a plain layer of its kind in its place, if that has any.
 
     Raises:
@@ -183,4 +193,5 @@ def with_bits_of(plain: nn.Module, layer: KShotModule) -> KShotModule:
             raise ValueError(f"expected a QuantisedConv2d or QuantisedLinear, got its subclass {type(plain).__name__}")
         layer.__class__ = _KINDS[type(plain)]
         layer.set_bits(plain.weight_bits, plain.activation_bits)
-    return layer
+    bearer: KShotModule = layer
+    return bearer

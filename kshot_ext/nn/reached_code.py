@@ -20,13 +20,16 @@ import torch
 from torch import nn
 
 from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.memoised import memoised
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _CALLED_BY_PYTHON = ("forward", "__call__", "__getattr__", "__getattribute__", "__getitem__", "__iter__")
 _PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
 
 
-def reached_functions(modules: Iterable[nn.Module], names: Iterable[str] = ()) -> dict[tuple, list[FunctionType]]:
+def reached_functions(
+    modules: Iterable[nn.Module], names: Iterable[str] = ()
+) -> dict[tuple[Any, ...], list[FunctionType]]:
     """For each class of modules the functions that a forward reaches: its methods, if code mentions their names.
 
     Args:
@@ -117,7 +120,7 @@ def _is_empty(cell: Any) -> bool:
         return True
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def tree_of(function: FunctionType) -> ast.AST | None:
     """The syntax tree of a function; None if its source is not there, or is a part of a line."""
     try:
@@ -126,7 +129,7 @@ def tree_of(function: FunctionType) -> ast.AST | None:
         return None
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def names_in(code: CodeType) -> frozenset[str]:
     """Names of attributes and globals in a code object and those inside it, and strings that getattr may be given."""
     names = set(code.co_names)
@@ -138,7 +141,7 @@ def names_in(code: CodeType) -> frozenset[str]:
     return frozenset(names)
 
 
-def code_key(module: nn.Module) -> tuple:
+def code_key(module: nn.Module) -> tuple[Any, ...]:
     """Equal for modules that run the same code: of one class, with the same functions put on the module itself."""
     return plain_kind(module), tuple(_functions_on(module))
 
@@ -156,7 +159,7 @@ def callables_on(module: nn.Module) -> Iterator[Any]:
         yield from table.values()
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def methods_of(kind: type) -> frozenset[FunctionType]:
     """The functions of a class whose first argument is the object."""
     members = [member for ancestor in kind.__mro__ for member in vars(ancestor).values()]

@@ -65,7 +65,7 @@ class RoutedConv2d(nn.Module):
             raise ValueError(f'padding must be a number, two, or "same", got {padding!r}')
         self.dynamic_padding = padding == "same"
         # torch checks the arguments, and starts each expert as a layer of its own.
-        where = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         usual = 0 if self.dynamic_padding else padding
         geometry = kernel_size, stride, usual, dilation, groups, bias
         experts = [nn.Conv2d(in_channels, out_channels, *geometry, **where) for _ in range(num_experts)]
@@ -77,7 +77,8 @@ class RoutedConv2d(nn.Module):
         self.weight_shape = tuple(first.weight.shape)
         self.weight = nn.Parameter(torch.stack([expert.weight.detach().flatten() for expert in experts]))
         if bias:
-            self.bias = nn.Parameter(torch.stack([expert.bias.detach() for expert in experts]))
+            biases = [expert.bias.detach() for expert in experts if expert.bias is not None]
+            self.bias = nn.Parameter(torch.stack(biases))
         else:
             self.register_parameter("bias", None)
 
@@ -89,7 +90,7 @@ class RoutedConv2d(nn.Module):
         return KF.kshot_conv2d(input, weight, routing, self.bias, self.stride, padding, self.dilation, self.groups)
 
     @classmethod
-    def adopt(cls, layer: nn.Module) -> None:
+    def adopt(cls, layer: Any) -> None:
         """Make a layer of a registered class one of this class, in its place; its tensors and names stay."""
         layer.plain = type(layer)
         layer.__class__ = cls
@@ -108,7 +109,9 @@ class RoutedConv2d(nn.Module):
         )
 
 
-def same_border(input: Tensor, kernel: tuple, stride: tuple, dilation: tuple) -> list[int]:
+def same_border(
+    input: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> list[int]:
     """Zeros around an image `[..., H, W]`, in the order of `F.pad`: `ceil(size / stride)` outputs along each axis."""
     border: list[int] = []
     for size, k, s, d in zip(reversed(input.shape[-2:]), reversed(kernel), reversed(stride), reversed(dilation)):

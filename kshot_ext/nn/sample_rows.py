@@ -58,14 +58,14 @@ class SampleRows:
             return values
         return values.repeat_interleave(each, 0) if self.together else values.repeat(each, *(1,) * (values.dim() - 1))
 
-    def call(self, layer: KShotModule, input: Tensor, code: Tensor, **options: Any) -> Tensor:
+    def call(self, layer: KShotModule, input: Tensor, code: Tensor | None, **options: Any) -> Tensor:
         """Run a layer on rows that are in the order of their samples' codes, and put the output's rows back."""
+        assert code is not None, "rows are set with a code"
         own = self.spread(layer, input, code)
         if (gate := options.get("gate")) is not None and gate.dim() == 2:
             options["gate"] = self.spread(layer, input, gate)
-        if self.axis == 0:
-            return layer.forward(input, code=own, **options)
-        return layer.forward(input.movedim(self.axis, 0), code=own, **options).movedim(0, self.axis)
+        output: Tensor = layer.forward(input.movedim(self.axis, 0) if self.axis else input, code=own, **options)
+        return output.movedim(0, self.axis) if self.axis else output
 
 
 class UnknownRows(SampleRows):

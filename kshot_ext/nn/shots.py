@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def stack_shots(copies: Sequence[Tensor]) -> Tensor:
+def stack_shots(copies: Sequence[Tensor] | Tensor) -> Tensor:
     """Dictionary `[K, ...]` of K equally shaped tensors; each copy keeps its memory layout."""
     first = copies[0]
     dictionary = torch.empty_strided(

@@ -22,6 +22,7 @@ from kshot_ext.nn.conversions import conversion_of, names_of_kinds
 from kshot_ext.nn.escapes import escaping_modules, lets_escape, modules_in
 from kshot_ext.nn.fast_paths import reads_for_fast_path_only
 from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.memoised import memoised
 from kshot_ext.nn.narrowing import Sliced
 from kshot_ext.nn.reached_code import (
     callables_on,
@@ -99,7 +100,9 @@ def _read_by_holder(value: Any, tensors: frozenset[str], readers: dict[nn.Module
                 _note(readers, held, one, _READS)
 
 
-def _read_by_hook(model: nn.Module, hook: Callable, tensors: frozenset[str], readers: dict[nn.Module, str]) -> None:
+def _read_by_hook(
+    model: nn.Module, hook: Callable[..., Any], tensors: frozenset[str], readers: dict[nn.Module, str]
+) -> None:
     """What a hook of a layer, or its own forward, reads of other layers: those it names, and those it holds."""
     function, bound = _function_of(hook)
     if function is None:
@@ -113,7 +116,7 @@ def _read_by_hook(model: nn.Module, hook: Callable, tensors: frozenset[str], rea
         _note(readers, held, function, _READS)
 
 
-def _function_of(hook: Callable) -> tuple[FunctionType | None, int]:
+def _function_of(hook: Callable[..., Any]) -> tuple[FunctionType | None, int]:
     """The function that a hook runs, None if it cannot be seen, and how many arguments come before those given."""
     bound = 0
     while not isinstance(hook, FunctionType):
@@ -146,7 +149,7 @@ def _note(readers: dict[nn.Module, str], layers: Iterable[nn.Module], function: 
         readers.setdefault(layer, f"{function.__qualname__} {what}")
 
 
-def uses_its_module(hook: Callable) -> bool:
+def uses_its_module(hook: Callable[..., Any]) -> bool:
     """Whether a hook's code uses the module that it is given, or reads tensors of one; True if it cannot be seen."""
     function, bound = _function_of(hook)
     if function is None:
@@ -164,7 +167,7 @@ def uses_its_module(hook: Callable) -> bool:
     )
 
 
-def _as_tuple(value: Any) -> tuple:
+def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -172,7 +175,7 @@ def _reads(function: FunctionType, tensors: frozenset[str] = _TENSORS) -> frozen
     return _reads_given(function, tensors, names_of_kinds())
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def _reads_given(function: FunctionType, tensors: frozenset[str], layer_classes: frozenset[str]) -> frozenset[_Read]:
     names = names_in(function.__code__)
     if not names & (tensors | _BY_NAME | {"isinstance", "type"}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def adamw_update(
     if not weights:
         return
     states = exp_avgs, exp_avg_sqs, max_exp_avg_sqs
-    settings = (lr, beta1, beta2, eps, weight_decay, maximize)
+    settings: tuple[Any, ...] = (lr, beta1, beta2, eps, weight_decay, maximize)
     if not kernels_serve(weights, *states, grads):
         reference.adamw_update(weights, *states, steps, grads, uses, *settings)
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from kshot_ext.ops.conv_forms import ConvCall, Form
 
 _ROUNDS = 5
 measuring = False  # whether "auto" measures; every call reads it, `set_autotune` sets it
-_fastest: dict[tuple, str] = {}
+_fastest: dict[plans.Key, str] = {}
 
 
 def set_autotune(enabled: bool) -> None:
@@ -54,7 +56,7 @@ def fastest(call: ConvCall, forms: Mapping[str, Form]) -> str:
     return _fastest[key]
 
 
-def _key(call: ConvCall, forms: Mapping[str, Form]) -> tuple:
+def _key(call: ConvCall, forms: Mapping[str, Form]) -> plans.Key:
     tensors = (call.input, call.weight, call.code, call.bias, call.gate)
     layouts = tuple(t if t is None else (t.shape, t.stride(), t.dtype, _differentiated(t)) for t in tensors)
     return (
@@ -74,7 +76,7 @@ def _differentiated(tensor: Tensor) -> bool:
 def _measured(call: ConvCall, forms: Mapping[str, Form]) -> str:
     # The caller's graph and gradients stay untouched.
     names = ("input", "weight", "code", "bias", "gate")
-    apart = {name: None if (t := getattr(call, name)) is None else t.detach() for name in names}
+    apart: dict[str, Any] = {name: None if (t := getattr(call, name)) is None else t.detach() for name in names}
     leaves = [
         apart[name].requires_grad_()
         for name in names
@@ -92,7 +94,7 @@ def _measured(call: ConvCall, forms: Mapping[str, Form]) -> str:
     times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(_ROUNDS):
         for name, form in forms.items():
-            times[name].append(_seconds(lambda form=form: run(form), call.input.device))
+            times[name].append(_seconds(partial(run, form), call.input.device))
     return min(times, key=lambda name: statistics.median(times[name]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,8 @@ def avg_pool2d(
     # A window over the whole image is a sum of rows, which torch makes as fast, and its call is shorter.
     whole = kernel_size == tuple(input.shape[2:]) and not any(padding)
     if kernels == "cpu" and has_channels_innermost(input) and not whole:
-        return _operator.call(input, *settings, divisor_override or 0)
+        output: Tensor = _operator.call(input, *settings, divisor_override or 0)
+        return output
     return F.avg_pool2d(input, *settings, divisor_override)
 
 
@@ -88,19 +90,37 @@ def _output_size(input_size: int, kernel_size: int, stride: int, padding: int, c
     return size - 1 if ceil_mode and (size - 1) * stride >= input_size + padding else size
 
 
-def _fake(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor) -> Tensor:
+def _fake(
+    input: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int,
+) -> Tensor:
     size = [_output_size(*axis, ceil_mode) for axis in zip(input.shape[2:], kernel_size, stride, padding)]
     return torch.empty(
         (*input.shape[:2], *size), dtype=input.dtype, device=input.device, memory_format=torch.channels_last
     )
 
 
-def _fake_backward(grad, height, width, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor) -> Tensor:
+def _fake_backward(
+    grad: Tensor,
+    height: int,
+    width: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int,
+) -> Tensor:
     shape = (*grad.shape[:2], height, width)
     return torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
 
 
-def _forward(ctx, *inputs, output=None) -> Tensor:
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.avg_pool2d(*inputs)
@@ -109,7 +129,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
     return output
 
 
-def _backward(ctx, grad: Tensor):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return _backward_operator(grad, *ctx.size, *ctx.settings), *(None,) * 6
 
 

@@ -70,7 +70,8 @@ def batch_norm_act(
 
     Papers: batch norm, arXiv 1502.03167; K copies of its affine parameters, arXiv 2106.06442.
     """
-    key = plan = None
+    key: plans.Key | None = None
+    plan: _Plan | None = None
     if not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
@@ -103,15 +104,17 @@ def batch_norm_act(
     if plan.fixed:
         return plan.run(input, weight, bias, code, residual, running_mean, running_var, eps, plan.activation)[0]
     output, mean, variance = plan.run(input, weight, bias, code, residual, None, None, eps, plan.activation)
-    if running_mean is not None:  # as `record_moments`
+    if running_mean is not None and running_var is not None:  # as `record_moments`
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * plan.unbiased, momentum)
     return output
 
 
 def _first_call(
-    key, input, weight, bias, running_mean, running_var, code, training, momentum, eps, activation, residual
-) -> Tensor:
+    key: plans.Key | None, input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, code: Tensor | None, training: bool, momentum: float, eps: float, activation: str,
+    residual: Tensor | None,
+) -> Tensor:  # fmt: skip
     """A call without a plan; keeps one if there is a `key` for it, and nothing to cast, cut or copy."""
     check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual)
     training = training or running_mean is None
@@ -137,10 +140,11 @@ def _first_call(
     image = _as_image(input)
     channels_last = has_channels_innermost(image)
     if not channels_last and _vendor_rounds_once(input, weight, bias, mean, var):
-        affine = (active_affine(each, code, channels, input.dtype) for each in (weight, bias))
-        return _vendor_form(input, *affine, *statistics, residual).to(dtype)
-    affine = _operands(weight, bias, code, channels, input.dtype)
-    output = _like(_native_form(image, *affine, *statistics, _like(residual, image)), input).to(dtype)
+        scale, shift = (active_affine(each, code, channels, input.dtype) for each in (weight, bias))
+        return _vendor_form(input, scale, shift, *statistics, residual).to(dtype)
+    scale, shift, mixed_by = _operands(weight, bias, code, channels, input.dtype)
+    added = None if residual is None else _like(residual, image)
+    output = _like(_native_form(image, scale, shift, mixed_by, *statistics, added), input).to(dtype)
     return output if channels_last or output.is_contiguous() else output.contiguous()
 
 
@@ -149,14 +153,14 @@ def _operands(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Weight, bias and code as the operator takes them: dictionaries, and the code for them, in the sum type."""
     sum_dtype = torch.promote_types(dtype, torch.float32)
-    operands, mixes = [], False
-    for parameter in (weight, bias):
+    mixes = any(parameter is not None and parameter.dim() == 2 for parameter in (weight, bias))
+
+    def operand(parameter: Tensor | None) -> Tensor | None:
         if parameter is None or parameter.dim() == 1:
-            operands.append(None if parameter is None else leading(parameter, channels))
-        else:
-            operands.append(parameter.to(sum_dtype))
-            mixes = True
-    return *operands, code.to(sum_dtype) if mixes else None
+            return None if parameter is None else leading(parameter, channels)
+        return parameter.to(sum_dtype)
+
+    return operand(weight), operand(bias), code.to(sum_dtype) if mixes and code is not None else None
 
 
 class _Plan(NamedTuple):
@@ -175,9 +179,12 @@ class _Plan(NamedTuple):
     unbiased: float
 
 
-def _plan_of(input, weight, bias, running_mean, running_var, code, training, activation, residual) -> _Plan | None:
+def _plan_of(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    code: Tensor | None, training: bool, activation: str, residual: Tensor | None,
+) -> _Plan | None:  # fmt: skip
     """The plan of calls like this one, or None where operands are to be cast, cut or copied."""
-    running = [] if running_mean is None else [running_mean, running_var]
+    running = [each for each in (running_mean, running_var) if each is not None]
     affine = [each for each in (weight, bias) if each is not None]
     dictionaries = [each for each in affine if each.dim() == 2]
     channels, sum_dtype = input.shape[1], torch.promote_types(input.dtype, torch.float32)
@@ -187,7 +194,10 @@ def _plan_of(input, weight, bias, running_mean, running_var, code, training, act
         return None
     if any(each.shape[-1] != channels for each in (*affine, *running)):
         return None
-    if any(each.dtype != sum_dtype for each in (*running, *dictionaries, *([code] if dictionaries else []))):
+    if any(
+        each.dtype != sum_dtype
+        for each in (*running, *dictionaries, *([code] if dictionaries and code is not None else []))
+    ):
         return None
     if residual is not None and residual.dtype != input.dtype:
         return None
@@ -198,9 +208,9 @@ def _plan_of(input, weight, bias, running_mean, running_var, code, training, act
     return _Plan(run, list(ACTIVATIONS).index(activation), not training, count / (count - 1) if training else 1.0)
 
 
-def _like(x: Tensor | None, shaped: Tensor) -> Tensor | None:
-    """`x`, if there is one, in the shape of `shaped`; they differ at most in rank."""
-    return x if x is None or x.dim() == shaped.dim() else x.reshape(shaped.shape)
+def _like(x: Tensor, shaped: Tensor) -> Tensor:
+    """`x` in the shape of `shaped`; they differ at most in rank."""
+    return x if x.dim() == shaped.dim() else x.reshape(shaped.shape)
 
 
 def _vendor_rounds_once(input: Tensor, *others: Tensor | None) -> bool:
@@ -219,10 +229,14 @@ def _as_image(x: Tensor) -> Tensor:
         return x
     if x.dim() > 4:
         return x.flatten(2, 3)
-    return x[(..., *(None,) * (4 - x.dim()))]
+    image = (..., *(None,) * (4 - x.dim()))
+    return x[image]
 
 
-def _native_form(image, weight, bias, code, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+def _native_form(
+    image: Tensor, weight: Tensor | None, bias: Tensor | None, code: Tensor | None, mean: Tensor | None,
+    var: Tensor | None, training: bool, momentum: float, eps: float, activation: str, residual: Tensor | None,
+) -> Tensor:  # fmt: skip
     """Our kernels: mixing, normalisation, residual and activation in one pass over each tensor.
 
     The output is channels_last; of an image that is not, they make a copy that is.
@@ -230,9 +244,10 @@ def _native_form(image, weight, bias, code, mean, var, training, momentum, eps, 
     fixed = (None, None) if training else (mean, var)
     index = list(ACTIVATIONS).index(activation)
     operands = image, weight, bias, code, residual, *fixed
+    output: Tensor
     output, batch_mean, batch_var = batch_norm_operator.operator.call(*operands, eps, index)
     count = image.numel() // image.shape[1]
-    if training and mean is not None:
+    if training and mean is not None and var is not None:
         record_moments(mean, var, batch_mean, batch_var, count, momentum)
     return output
 
@@ -247,7 +262,10 @@ def record_moments(
         running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
-def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activation, residual) -> Tensor:
+def _vendor_form(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, training: bool,
+    momentum: float, eps: float, activation: str, residual: Tensor | None,
+) -> Tensor:  # fmt: skip
     """torch's batch norm, for memory formats in which it has the channel outermost."""
     if any(affine is not None and affine.dim() == 2 for affine in (weight, bias)):
         output = _vendor_batch_norm(input, None, None, mean, var, training, momentum, eps)
@@ -264,19 +282,25 @@ def _vendor_form(input, weight, bias, mean, var, training, momentum, eps, activa
     return ACTIVATIONS[activation](output, inplace=True)  # nobody else has this tensor
 
 
-def _vendor_batch_norm(input, weight, bias, mean, var, training, momentum, eps) -> Tensor:
+def _vendor_batch_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, training: bool,
+    momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
     """`torch.nn.functional.batch_norm` without its own checks, which in torch 2.11 refuse `eps` = 0.
 
     In training its gradient reads no running statistics. It keeps them all the same, and would take offence if another
     call of the layer, in another memory format, moved them before the backward pass; so it gets them without their
     version.
     """
-    if training and mean is not None:
+    if training and mean is not None and var is not None:
         mean, var = mean.data, var.data
     return torch.batch_norm(input, weight, bias, mean, var, training, momentum, eps, torch.backends.cudnn.enabled)
 
 
-def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, code, activation, residual) -> None:
+def check_batch_norm_arguments(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_var: Tensor | None,
+    code: Tensor | None, activation: str, residual: Tensor | None,
+) -> None:  # fmt: skip
     checks.check_tensor("input", input, "[N, C, ...]", range(2, 6))
     channels = input.shape[1]
     if channels < 1:
@@ -287,9 +311,9 @@ def check_batch_norm_arguments(input, weight, bias, running_mean, running_var, c
         checks.check_tensor(name, affine, "[C] or [K, C]", (1, 2))
         _check_channels(name, affine, channels)
         checks.check_companion(name, affine, "input", input)
-        if affine.dim() == 2 and code is None:
-            raise ValueError(f"code must be given: {name} is a dictionary {list(affine.shape)}")
         if affine.dim() == 2:
+            if code is None:
+                raise ValueError(f"code must be given: {name} is a dictionary {list(affine.shape)}")
             checks.check_code(code, affine, input.shape[0])
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given both or neither")
@@ -318,6 +342,7 @@ def active_affine(parameter: Tensor | None, code: Tensor | None, channels: int, 
         return None
     if parameter.dim() == 1:
         return leading(parameter, channels)
+    assert code is not None, "a dictionary comes with a code"
     return mix(parameter.to(torch.promote_types(dtype, torch.float32)), code, None, channels, None)
 
 
@@ -327,14 +352,18 @@ def mixed_affine(
     """Active parts of weight and bias; of two dictionaries that need no cast as one step of the graph."""
     operands = (weight, bias, code)
     if (
-        all(each is not None and each.dtype == torch.promote_types(dtype, torch.float32) for each in operands)
+        weight is not None
+        and bias is not None
+        and code is not None
+        and weight.dtype == bias.dtype == code.dtype == torch.promote_types(dtype, torch.float32)
         and weight.dim() == bias.dim() == 2
         and is_recorded(operands)
         and plans.are_plain(*operands)
         and not must_be_seen(operands)
         and backend.kernels_for(weight.device) is not None
     ):
-        return recorded_pair(weight, bias, code, None, channels, 1)
+        pair: tuple[Tensor, Tensor] = recorded_pair(weight, bias, code, None, channels, 1)
+        return pair
     return active_affine(weight, code, channels, dtype), active_affine(bias, code, channels, dtype)
 
 

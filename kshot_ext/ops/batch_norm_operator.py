@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,10 @@ from kshot_ext.ops.recomputed import require_same_code
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
 
-def _fake(input, weight, bias, code, residual, mean, variance, eps, activation):
+def _fake(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, code: Tensor | None, residual: Tensor | None,
+    mean: Tensor | None, variance: Tensor | None, eps: float, activation: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     sum_dtype = torch.promote_types(input.dtype, torch.float32)
     statistics = input.new_empty(input.shape[1] if mean is None else 0, dtype=sum_dtype)
     output = torch.empty_like(input, memory_format=torch.channels_last)
@@ -24,7 +29,7 @@ def _fake(input, weight, bias, code, residual, mean, variance, eps, activation):
 _IDENTITY = list(ACTIVATIONS).index("identity")
 
 
-def _forward(ctx, *inputs, output=None) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.batch_norm_act(*inputs)
@@ -47,7 +52,7 @@ def _forward(ctx, *inputs, output=None) -> tuple[Tensor, Tensor, Tensor]:
     return output
 
 
-def _backward(ctx, grad, *_):
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:  # nothing that was made of the output has a gradient
         return (None,) * 9
     input, weight, bias, code, residual, mean, variance = ctx.saved_tensors
@@ -79,15 +84,16 @@ def _backward(ctx, grad, *_):
 
 
 def _fake_backward(
-    grad, input, weight, bias, code, residual, mean, variance, eps, activation, training,
-    need_weight, compact_weight, need_bias, compact_bias, need_code, need_residual,
-):  # fmt: skip
+    grad: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, code: Tensor | None,
+    residual: Tensor | None, mean: Tensor | None, variance: Tensor | None, eps: float, activation: int, training: bool,
+    need_weight: bool, compact_weight: bool, need_bias: bool, compact_bias: bool, need_code: bool, need_residual: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     sum_dtype = torch.promote_types(input.dtype, torch.float32)
 
     def of_parameter(parameter: Tensor | None, need: bool, compact: bool) -> Tensor:
         if parameter is None or not need:
             return input.new_empty(0, dtype=sum_dtype)
-        if compact:
+        if compact and code is not None:
             return parameter.new_empty((*code.shape[:-1], input.shape[1]))
         return torch.empty_like(parameter, memory_format=torch.contiguous_format)
 
@@ -96,7 +102,7 @@ def _fake_backward(
         grad_input,
         of_parameter(weight, need_weight, compact_weight),
         of_parameter(bias, need_bias, compact_bias),
-        code.new_empty(code.shape) if need_code else input.new_empty(0, dtype=sum_dtype),
+        code.new_empty(code.shape) if code is not None and need_code else input.new_empty(0, dtype=sum_dtype),
         torch.empty_like(grad_input) if need_residual else input.new_empty(0),
     )
 

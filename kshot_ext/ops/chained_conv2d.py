@@ -88,7 +88,8 @@ def chained_conv2d(
 
     Paper: batch norm, arXiv 1502.03167; cuDNN fuses scale, bias, activation, convolution and statistics likewise.
     """
-    key = plan = None
+    key: plans.Key | None = None
+    plan: _Plan | None = None
     if not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
@@ -136,8 +137,9 @@ class _Plan(NamedTuple):
 
 
 def _first_call(
-    key, input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments
-) -> RawOutput:
+    key: plans.Key | None, input: Tensor, weight: Tensor, code: Tensor, stride: Size, padding: Size | str,
+    dilation: Size, groups: int, norm: ChannelNorm | None, gate: Tensor | None, out_channels: int | None, moments: bool,
+) -> RawOutput:  # fmt: skip
     """A call without a plan; keeps one if there is a `key` for it, no gate, and nothing to cast or cut."""
     given = input, weight, code
     checks.check_tensor("input", input, "[N, C_in, H, W]", (4,))
@@ -227,7 +229,10 @@ def serves_chains(input: Tensor) -> bool:
     return kernels is None or (kernels == "cpu" and input.dtype != torch.float64)
 
 
-def _apart(input, weight, code, stride, padding, dilation, groups, norm, gate, out_channels, moments) -> RawOutput:
+def _apart(
+    input: Tensor, weight: Tensor, code: Tensor, stride: Size, padding: Size | str, dilation: Size, groups: int,
+    norm: ChannelNorm | None, gate: Tensor | None, out_channels: int | None, moments: bool,
+) -> RawOutput:  # fmt: skip
     """The link as a sequence of our operators, in the dtype of sums."""
     z = input.to(torch.promote_types(input.dtype, torch.float32))
     z = z if norm is None else chained_norm_act(z, norm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,8 @@ def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None =
         >>> chained_norm_act(raw, norm).flatten()
         tensor([0., 2.])
     """
-    key = plan = None
+    key: plans.Key | None = None
+    plan: _Plan | None = None
     if not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
@@ -82,7 +83,7 @@ class _Plan(NamedTuple):
     activation: int
 
 
-def _first_call(key, input: Tensor, norm: ChannelNorm, residual: Tensor | None) -> Tensor:
+def _first_call(key: plans.Key | None, input: Tensor, norm: ChannelNorm, residual: Tensor | None) -> Tensor:
     """A call without a plan; keeps one if there is a `key` for it, and nothing to cast."""
     checks.check_tensor("input", input, "[N, C, H, W]", (4,))
     check_norm(norm, input)
@@ -94,24 +95,26 @@ def _first_call(key, input: Tensor, norm: ChannelNorm, residual: Tensor | None) 
     if backend.kernels_for(input.device) is None or input.dtype == torch.float64:
         return reference.chained_norm_act(input, norm, residual)
     if residual is not None and residual.dtype != input.dtype:  # neither may be rounded to the other's type
-        return _operator.call(*_operands(input.float(), norm, residual.float())).to(input.dtype)
+        whole: Tensor = _operator.call(*_operands(input.float(), norm, residual.float()))
+        return whole.to(input.dtype)
     operands = _operands(input, norm, residual)
     if key is not None and plans.are_plain(*operands[:-2]):
         run = _operator.recorded if is_recorded(operands[:-2]) else _operator.unrecorded
         plans.keep(key, _Plan(run, operands[-1]))
-    return _operator.call(*operands)
+    output: Tensor = _operator.call(*operands)
+    return output
 
 
 def check_norm(norm: ChannelNorm, input: Tensor, channels: int | None = None, subject: str = "input") -> None:
     """`norm` fits `input`, `[N, C, H, W]`, or what is made of it and has so many channels."""
     samples = input.shape[0]
     channels = input.shape[1] if channels is None else channels
-    for name, tensor in zip(ChannelNorm._fields, norm[:4]):
-        if tensor is None and name in ("weight", "bias"):
-            continue
+    for name, given in zip(ChannelNorm._fields, norm[:4]):
         per_sample = name in ("weight", "bias")
+        if given is None and per_sample:
+            continue
         layout = "[C] or [N, C]" if per_sample else "[C]"
-        checks.check_tensor(f"norm.{name}", tensor, layout, (1, 2) if per_sample else (1,))
+        tensor = checks.check_tensor(f"norm.{name}", given, layout, (1, 2) if per_sample else (1,))
         if tensor.shape[-1] != channels or (tensor.dim() == 2 and tensor.shape[0] != samples):
             raise ValueError(
                 f"norm.{name} must be {layout} with N, C = {samples}, {channels} as {subject} has, "
@@ -122,14 +125,14 @@ def check_norm(norm: ChannelNorm, input: Tensor, channels: int | None = None, su
         raise ValueError(f"norm.activation must be one of {', '.join(ACTIVATIONS)}, got {norm.activation!r}")
 
 
-def operator_arguments(norm: ChannelNorm | None) -> tuple:
+def operator_arguments(norm: ChannelNorm | None) -> tuple[Any, ...]:
     """Mean, variance, weight, bias, eps and activation as the operators take them."""
     if norm is None:
         return None, None, None, None, 0.0, 0
     return *norm[:5], list(ACTIVATIONS).index(norm.activation)
 
 
-def _operands(input: Tensor, norm: ChannelNorm, residual: Tensor | None) -> tuple:
+def _operands(input: Tensor, norm: ChannelNorm, residual: Tensor | None) -> tuple[Any, ...]:
     *tensors, eps, activation = operator_arguments(norm)
     return input, *tensors, residual, eps, activation
 
@@ -141,11 +144,14 @@ def gradient_like(gradient: Tensor, parameter: Tensor) -> Tensor:
     return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
 
 
-def _fake(input, mean, variance, weight, bias, residual, eps, activation) -> Tensor:
+def _fake(
+    input: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor, bias: Tensor | None,
+    residual: Tensor | None, eps: float, activation: int,
+) -> Tensor:  # fmt: skip
     return torch.empty_like(input, memory_format=torch.channels_last)
 
 
-def _forward(ctx, *inputs, output=None):
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.chained_norm_act(*inputs)
@@ -154,7 +160,7 @@ def _forward(ctx, *inputs, output=None):
     return output
 
 
-def _backward(ctx, grad: Tensor):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, mean, variance, weight, bias, residual = ctx.saved_tensors
     needs = ctx.needs_input_grad
     grad_input, *of_norm, grad_residual = _backward_operator(
@@ -170,7 +176,10 @@ def _backward(ctx, grad: Tensor):
     )
 
 
-def _fake_backward(grad, input, mean, variance, weight, bias, residual, eps, activation, need_residual):
+def _fake_backward(
+    grad: Tensor, input: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor, bias: Tensor | None,
+    residual: Tensor | None, eps: float, activation: int, need_residual: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     rows = input.shape[0] if any(p is not None and p.dim() == 2 for p in (weight, bias)) else 1
     sums = [input.new_empty(shape, dtype=torch.float32) for shape in ((input.shape[1],), (rows, input.shape[1]))]
     grad_input = torch.empty_like(input, memory_format=torch.channels_last)

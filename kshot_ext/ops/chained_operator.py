@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,17 +20,19 @@ from kshot_ext.ops.window import Window
 
 
 def _fake(
-    input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate, out_channels, stride, padding,
-    dilation, depthwise, moments, allow_tf32=False,
-):  # fmt: skip
-    size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
+    input: Tensor, mean: Tensor | None, variance: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None,
+    eps: float, activation: int, weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int,
+    stride: list[int], padding: list[int], dilation: list[int], depthwise: bool, moments: bool,
+    allow_tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    size = Window.of_lists(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], out_channels, *size)
     raw = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
-    statistics = [input.new_empty(out_channels if moments else 0, dtype=torch.float32) for _ in range(2)]
-    return raw, *statistics
+    mean, variance = (input.new_empty(out_channels if moments else 0, dtype=torch.float32) for _ in range(2))
+    return raw, mean, variance
 
 
-def _forward(ctx, *inputs, output=None):
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = (named if profiling() else torch.ops.kshot_ext).chained_conv2d(*inputs)
@@ -44,7 +48,7 @@ def _forward(ctx, *inputs, output=None):
     return output
 
 
-def _backward(ctx, grad, grad_mean, grad_variance):
+def _backward(ctx: Any, grad: Tensor | None, grad_mean: Tensor | None, grad_variance: Tensor | None) -> tuple[Any, ...]:
     if grad is None and grad_mean is None and grad_variance is None:
         return (None,) * 17
     input, mean, variance, norm_weight, norm_bias, weight, code, gate, raw, out_mean = ctx.saved_tensors
@@ -75,11 +79,13 @@ def _backward(ctx, grad, grad_mean, grad_variance):
 
 
 def _fake_backward(
-    grad, grad_mean, grad_variance, input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate,
-    output, out_mean, stride, padding, dilation, depthwise,
-    need_input, need_effective, need_weight, need_code, need_gate, allow_tf32=False,
-):  # fmt: skip
-    def none(like: Tensor = code):  # a tensor of its own each time: results share no memory
+    grad: Tensor, grad_mean: Tensor | None, grad_variance: Tensor | None, input: Tensor, mean: Tensor | None,
+    variance: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, activation: int,
+    weight: Tensor, code: Tensor, gate: Tensor | None, output: Tensor, out_mean: Tensor, stride: list[int],
+    padding: list[int], dilation: list[int], depthwise: bool, need_input: bool, need_effective: bool, need_weight: bool,
+    need_code: bool, need_gate: bool, allow_tf32: bool = False,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    def none(like: Tensor = code) -> Tensor:  # a tensor of its own each time: results share no memory
         return like.new_empty(0)
 
     channels = input.shape[1]
@@ -93,7 +99,7 @@ def _fake_backward(
         fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
         torch.empty_like(weight) if need_weight else none(),
         torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none(),
-        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else none(),
+        torch.empty_like(gate, memory_format=torch.contiguous_format) if gate is not None and need_gate else none(),
     )
 
 

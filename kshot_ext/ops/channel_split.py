@@ -5,6 +5,7 @@ even[n, c] = input[n, 2 c]      odd[n, c] = input[n, 2 c + 1]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,8 +43,10 @@ def even_and_odd_channels(input: Tensor, behind: Tensor | None = None) -> tuple[
         joined = input if behind is None else torch.cat(images, 1)
         return joined[:, ::2], joined[:, 1::2]
     if all(map(_in_pairs, images)) and not torch.compiler.is_compiling() and backend.kernels_for(input.device):
-        return _operator.call(input, behind)
-    return _EvenAndOdd.apply(input if behind is None else torch.cat(images, 1))
+        split: tuple[Tensor, Tensor] = _operator.call(input, behind)
+    else:
+        split = _even_and_odd(input if behind is None else torch.cat(images, 1))
+    return split
 
 
 def _in_pairs(image: Tensor) -> bool:
@@ -70,11 +73,14 @@ class _EvenAndOdd(torch.autograd.Function):
         return grad
 
 
+_even_and_odd: Callable[[Tensor], tuple[Tensor, Tensor]] = _EvenAndOdd.apply
+
+
 def _memory_format(input: Tensor) -> torch.memory_format:
     return torch.channels_last if has_channels_innermost(input) else torch.contiguous_format
 
 
-def _forward(ctx, input: Tensor, behind: Tensor | None = None, *, output=None) -> tuple[Tensor, Tensor]:
+def _forward(ctx: Any, input: Tensor, behind: Tensor | None = None, *, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.even_and_odd_channels(input, behind)
@@ -82,7 +88,7 @@ def _forward(ctx, input: Tensor, behind: Tensor | None = None, *, output=None) -
     return output
 
 
-def _backward(ctx, even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor | None]:
+def _backward(ctx: Any, even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor | None]:
     first, rest = _backward_operator(even, odd, ctx.channels)
     return first, rest if ctx.channels < even.shape[1] + odd.shape[1] else None
 

@@ -15,8 +15,8 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 ALGORITHMS = ("auto", "mix_then_conv", "fused")
 
 
-def check_tensor(name: str, tensor: object, layout: str, ranks: Sequence[int]) -> None:
-    """`tensor` is a floating point tensor of one of `ranks`; `layout` is its shape in words."""
+def check_tensor(name: str, tensor: object, layout: str, ranks: Sequence[int]) -> Tensor:
+    """`tensor`, which is a floating point tensor of one of `ranks`; `layout` is its shape in words."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}")
     if tensor.dim() not in ranks:
@@ -24,6 +24,7 @@ def check_tensor(name: str, tensor: object, layout: str, ranks: Sequence[int]) -
     if tensor.dtype not in DTYPES:
         legal = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise TypeError(f"{name} must be one of {legal}, got {tensor.dtype}")
+    return tensor
 
 
 def check_companion(name: str, tensor: Tensor, leader_name: str, leader: Tensor) -> None:
@@ -38,7 +39,7 @@ def check_same_dtype(name: str, tensor: Tensor, leader_name: str, leader: Tensor
         raise TypeError(f"{name} must be {leader.dtype} like {leader_name}, got {tensor.dtype}")
 
 
-def check_dictionary(weight: object, layout: str, ranks: Sequence[int], name: str = "weight") -> None:
+def check_dictionary(weight: Tensor, layout: str, ranks: Sequence[int], name: str = "weight") -> None:
     """`weight` is a dictionary of at least one copy."""
     check_tensor(name, weight, layout, ranks)
     if weight.shape[0] < 1:
@@ -47,12 +48,13 @@ def check_dictionary(weight: object, layout: str, ranks: Sequence[int], name: st
         raise ValueError(f"{name} must have no empty dimension, got shape {list(weight.shape)}")
 
 
-def check_code(code: object, weight: Tensor, batch: int | None = None, *, places: bool = False) -> None:
+def check_code(code: Tensor, weight: Tensor, batch: int | None = None, *, places: bool = False) -> None:
     """`code` is `[K]` or `[N, K]` for the dictionary `weight`, with N the batch where there is one.
 
     With `places` it may also be `[N, K, *kernel]`.
     """
-    kernel, layout, ranks = weight.shape[3:], "[K] or [N, K]", (1, 2)
+    kernel, layout = weight.shape[3:], "[K] or [N, K]"
+    ranks: tuple[int, ...] = (1, 2)
     if places:
         by_place = ", ".join(str(size) for size in ("N", "K", *kernel))
         layout, ranks = f"[K], [N, K] or, by place in the kernel, [{by_place}]", (1, 2, 2 + len(kernel))
@@ -70,7 +72,7 @@ def check_code(code: object, weight: Tensor, batch: int | None = None, *, places
     check_companion("code", code, "weight", weight)
 
 
-def check_gate(gate: object, weight: Tensor, total: int, active: int, batch: int | None = None) -> None:
+def check_gate(gate: Tensor, weight: Tensor, total: int, active: int, batch: int | None = None) -> None:
     """`gate` covers all `total` output channels or just the `active` ones."""
     check_tensor("gate", gate, "[C_out] or [N, C_out]", (1, 2))
     if gate.shape[-1] != total and gate.shape[-1] != active:  # not `in`, which compilers get wrong of dynamic shapes
@@ -81,7 +83,7 @@ def check_gate(gate: object, weight: Tensor, total: int, active: int, batch: int
     check_companion("gate", gate, "weight", weight)
 
 
-def check_bias(bias: object, weight: Tensor) -> None:
+def check_bias(bias: Tensor, weight: Tensor) -> None:
     """`bias` is `[C_out]`, or a dictionary `[K, C_out]`."""
     check_tensor("bias", bias, "[C_out] or [K, C_out]", (1, 2))
     shots, out_channels = weight.shape[:2]

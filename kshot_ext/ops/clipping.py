@@ -67,8 +67,8 @@ def clip_grad_norm_(
     """
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     norm_type = float(norm_type)
-    gradients = [_in_form_for(parameter, norm_type) for parameter in parameters]
-    gradients = [gradient for gradient in gradients if gradient is not None]
+    forms = [_in_form_for(parameter, norm_type) for parameter in parameters]
+    gradients = [gradient for gradient in forms if gradient is not None]
     norms = _norms([gradient for gradient in gradients if isinstance(gradient, SumOfUses)], norm_type)
     seen = [next(norms) if isinstance(gradient, SumOfUses) else gradient for gradient in gradients]
     total_norm = get_total_norm(seen, norm_type, error_if_nonfinite, foreach)

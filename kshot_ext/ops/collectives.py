@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -54,21 +55,24 @@ def summed(values: Tensor, group: dist.ProcessGroup) -> Tensor:
             "function transforms, forward-mode differentiation or is_grads_batched=True: let each process use its own "
             "statistics there, by kshot_ext.distributed.synchronize_batch_norm(model, None), or those of model.eval()"
         )
-    return _Sum.apply(values, group)
+    return _sum(values, group)
 
 
-_BATCHED = torch._C._parse_dispatch_key("Batched")  # what `is_grads_batched=True` gives to a backward pass
+_BATCHED: Any = torch._C._parse_dispatch_key("Batched")  # what `is_grads_batched=True` gives to a backward pass
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         return all_reduce(values.clone(memory_format=torch.contiguous_format), group)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return summed(grad, ctx.group), None
+
+
+_sum: Callable[[Tensor, dist.ProcessGroup], Tensor] = _Sum.apply
 
 
 @contextmanager

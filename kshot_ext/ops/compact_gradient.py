@@ -13,7 +13,8 @@ no edit of it can be lost.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,23 +97,27 @@ class CompactGradient(Tensor):
         """The gradient of a dictionary `weight` from one use of it."""
         return cls(SumOfUses(weight, (Use.of(code, gate, grad),)))
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's takes an argument of its own use
         return repr(self.content.dense())
 
     @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """What Python code calls: it meets the dense tensor, with all that needs memory: `numpy`, pickling, ..."""
         return function(*_dense(args), **_dense(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(  # type: ignore[override]  # torch.Tensor has it as a plain function, to be replaced
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """What C++ code calls: autograd, and whatever else reads gradients there."""
         handler = _HANDLERS.get(function)
         result = NotImplemented if handler is None else handler(*args, **(kwargs or {}))
         return function(*_dense(args), **_dense(kwargs or {})) if result is NotImplemented else result
 
 
-def _dense(arguments):
+def _dense(arguments: Any) -> Any:
     return tree_map_only(CompactGradient, lambda gradient: gradient.content.dense(), arguments)
 
 
@@ -120,7 +125,7 @@ def _alias(gradient: CompactGradient) -> CompactGradient:
     return CompactGradient(gradient.content)
 
 
-def _joined(left, right, alpha: float) -> tuple[Use, ...] | None:
+def _joined(left: Tensor, right: Tensor, alpha: float) -> tuple[Use, ...] | None:
     """The uses of a sum; None where it has to be dense. As many uses as copies take as much memory as that."""
     if alpha != 1 or not (isinstance(left, CompactGradient) and isinstance(right, CompactGradient)):
         return None
@@ -129,7 +134,7 @@ def _joined(left, right, alpha: float) -> tuple[Use, ...] | None:
     return None if any(side.is_dense for side in sides) or len(uses) > sides[0].shape[0] else uses
 
 
-def _add(left, right, *, alpha: float = 1):
+def _add(left: CompactGradient, right: Tensor, *, alpha: float = 1) -> Any:
     uses = _joined(left, right, alpha)
     if uses is None:
         return NotImplemented
@@ -138,7 +143,7 @@ def _add(left, right, *, alpha: float = 1):
     return CompactGradient(total)
 
 
-def _add_in_place(left, right, *, alpha: float = 1):
+def _add_in_place(left: CompactGradient, right: Tensor, *, alpha: float = 1) -> Any:
     uses = _joined(left, right, alpha)
     if uses is None:
         return NotImplemented
@@ -146,7 +151,7 @@ def _add_in_place(left, right, *, alpha: float = 1):
     return left
 
 
-def _copy_in_place(target, source, non_blocking: bool = False):
+def _copy_in_place(target: Tensor, source: CompactGradient, non_blocking: bool = False) -> Any:
     """Its values into memory of others, such as a bucket of `DistributedDataParallel`: the source stays as it is."""
     if isinstance(target, CompactGradient) or source.content.is_dense:
         return NotImplemented
@@ -154,7 +159,7 @@ def _copy_in_place(target, source, non_blocking: bool = False):
 
 
 _aten = torch.ops.aten
-_HANDLERS = {
+_HANDLERS: dict[Any, Callable[..., Any]] = {
     _aten.detach.default: _alias,
     _aten.alias.default: _alias,
     _aten.add.Tensor: _add,

@@ -80,6 +80,7 @@ class ConvCall(NamedTuple):
 
 
 Form = Callable[[ConvCall], Tensor]
+_Operands = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]  # input, weight, code, gate, bias
 
 
 def is_depthwise(weight: Tensor, widths: ActiveWidths) -> bool:
@@ -146,18 +147,19 @@ def stacked_form(call: ConvCall) -> Tensor:
     """All copies applied to the batch, their results mixed."""
     input, weight = call.input.flatten(1), call.weight.flatten(2)
     output = per_sample_linear(input, weight, call.code, call.bias, call.gate, call.widths.out_channels)
-    return call.in_format_of_input(output[(..., *(None,) * call.dims.count)])
+    single = (..., *(None,) * call.dims.count)
+    return call.in_format_of_input(output[single])
 
 
 def fused_form(call: ConvCall) -> Tensor:
     """Our own operator; a gate that its kernels do not take scales the output."""
-    if not takes_gate(call):
-        return _scaled_by_gate(fused_form, call)
+    if call.gate is not None and not takes_gate(call):
+        return _scaled_by_gate(fused_form, call, call.gate)
     operands, arguments = fused_arguments(call)
     return call.in_format_of_input(fused_conv2d(*operands, *arguments))
 
 
-def fused_arguments(call: ConvCall) -> tuple[tuple[Tensor | None, ...], tuple[int, Window, bool]]:
+def fused_arguments(call: ConvCall) -> tuple[_Operands, tuple[int, Window, bool]]:
     """Operands and settings of our operator, which casts what it uses of the dictionary."""
     widths = call.widths
     sum_dtype = torch.promote_types(call.weight.dtype, torch.float32)
@@ -180,15 +182,15 @@ def takes_gate(call: ConvCall) -> bool:
     return call.gate is None or call.depthwise or (not call.per_sample and call.gate.dim() == 1)
 
 
-def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tensor:
-    """What `form` makes of the call without its gate, each output channel times the gate.
+def _scaled_by_gate(form: Form, call: ConvCall, gate: Tensor) -> Tensor:
+    """What `form` makes of the call without its `gate`, each output channel times the gate.
 
     An output of a half type is rounded once, after the gate: before, it might overflow. So all of it is made in
     float32, from the operands that autocast would round.
     """
     dtype = _output_dtype(call)
     if dtype not in HALF_TYPES:
-        return _gated(form(call._replace(gate=None)), call.gate)
+        return _gated(form(call._replace(gate=None)), gate)
     with torch.autocast(call.input.device.type, enabled=False):
         weight = call.weight[:, : call.widths.out_channels, : call.widths.weight_in_channels]
         whole = call._replace(
@@ -197,7 +199,7 @@ def _scaled_by_gate(form: Callable[[ConvCall], Tensor], call: ConvCall) -> Tenso
             bias=None if call.bias is None else leading(call.bias, call.widths.out_channels).float(),
             gate=None,
         )
-        return _gated(form(whole), call.gate).to(dtype)
+        return _gated(form(whole), gate).to(dtype)
 
 
 def _gated(output: Tensor, gate: Tensor) -> Tensor:
@@ -218,7 +220,7 @@ def mix_then_conv_form(call: ConvCall) -> Tensor:
     """One code for the batch: mix once, convolve once; a gate per sample scales the output."""
     widths, gate = call.widths, call.gate
     if gate is not None and gate.dim() == 2:
-        return _scaled_by_gate(mix_then_conv_form, call)
+        return _scaled_by_gate(mix_then_conv_form, call, gate)
     mixed = call.effective_weight()
     mixed = call.in_format_of_input(mixed)
     mixed_bias = effective_bias(call.bias, call.code, gate, widths.out_channels)
@@ -260,8 +262,8 @@ def batched_form(call: ConvCall) -> Tensor:
     widths = call.widths
     mixed = call.effective_weight().flatten(2)
     bias = effective_bias(call.bias, call.code, call.gate, widths.out_channels)
-    every = tuple(slice(None, None, step) for step in call.window.stride)
-    image = call.input[(..., *every)]
+    every = (slice(None), slice(None), *(slice(None, None, step) for step in call.window.stride))
+    image = call.input[every]
     positions = image.flatten(2)  # [N, C_in', positions]
     bias = bias if bias is None else bias.to(mixed.dtype).reshape(-1, widths.out_channels, 1)
     if image.stride(1) == 1:  # channels_last: so is the output

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from kshot_ext.ops import conv_forms, effective_weight, fused_conv2d
-from kshot_ext.ops.conv_forms import ConvCall, Form
+from kshot_ext.ops.conv_forms import ConvCall, Dimensions, Form
 from kshot_ext.ops.differentiable import Operator, is_recorded
+from kshot_ext.ops.window import Window
+from kshot_ext.widths import ActiveWidths
 
 
 class ConvPlan(NamedTuple):
@@ -46,15 +48,15 @@ def conv_plan(input: Tensor, call: ConvCall, form: Form, output: Tensor) -> Conv
         if _unchanged(operands, given) and output.is_contiguous(memory_format=memory_format):
             return ConvPlan(_eager(fused_conv2d.operator, operands), fused_conv2d.settings(*arguments))
     elif form is conv_forms.mix_then_conv_form and call.gate is None and call.dims.channels_last is not None:
-        operands, arguments = effective_weight.mixing_arguments(
+        mixed, widths = effective_weight.mixing_arguments(
             call.weight, call.code, None, call.widths.out_channels, call.widths.weight_in_channels
         )
         bias = effective_weight.effective_bias(call.bias, call.code, None, call.widths.out_channels)
         convolved, window = call.window.without_pitfalls(call.input)
-        if _unchanged((convolved, *operands, bias), given):
+        if _unchanged((convolved, *mixed, bias), given):
             convolution = (*window.torch_arguments(), call.widths.groups)
-            run = _eager(effective_weight.mixing, operands)
-            return ConvPlan(run, arguments, convolution, call.memory_format)
+            run = _eager(effective_weight.mixing, mixed)
+            return ConvPlan(run, widths, convolution, call.memory_format)
     return general
 
 
@@ -67,5 +69,8 @@ def _eager(operator: Operator, operands: tuple[Tensor | None, ...]) -> Callable[
     return operator.recorded if is_recorded(operands) else operator.unrecorded
 
 
-def _run_form(input, weight, code, gate, bias, form, dims, widths, window) -> Tensor:
+def _run_form(
+    input: Tensor, weight: Tensor, code: Tensor, gate: Tensor | None, bias: Tensor | None, form: Form, dims: Dimensions,
+    widths: ActiveWidths, window: Window,
+) -> Tensor:  # fmt: skip
     return form(ConvCall(dims, conv_forms.active(input, widths), weight, code, bias, gate, widths, window))

@@ -52,7 +52,7 @@ class DictionaryOptimizer(Optimizer):
                 zero_compact(parameter)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. `closure` re-evaluates the model and returns the loss."""
         loss = None
         if closure is not None:
@@ -129,7 +129,7 @@ def _kernels_take(parameter: Tensor, gradient: Tensor | SumOfUses) -> bool:
     )
 
 
-def _as_kernels_take_it(parameter: Tensor) -> Tensor | SumOfUses:
+def _as_kernels_take_it(parameter: Tensor) -> Tensor | SumOfUses | None:
     """The gradient: dense if it has very many uses, or if the parameter got another dtype or device since."""
     gradient = gradient_in_slot(parameter)
     if isinstance(gradient, SumOfUses):

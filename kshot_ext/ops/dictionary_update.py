@@ -26,8 +26,9 @@ def kernels_serve(weights: Sequence[Tensor], *others: Sequence[Tensor | None]) -
 
 def use_lists(uses: Uses) -> tuple[list[int], list[Tensor], list[Tensor | None], list[Tensor]]:
     """How many uses each dictionary has; codes, gates and gradients of all of them."""
-    codes, gates, grads = ([use[part] for of_one in uses for use in of_one] for part in range(3))
-    return [len(of_one) for of_one in uses], codes, gates, grads
+    flat = [use for of_one in uses for use in of_one]
+    counts = [len(of_one) for of_one in uses]
+    return counts, [use.code for use in flat], [use.gate for use in flat], [use.grad for use in flat]
 
 
 def tell_autograd(*written: Sequence[Tensor]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -55,11 +55,11 @@ def differentiable(name: str, forward: Callable[..., Any], backward: Callable[..
 
     formula = formula_of(name, forward, backward)
 
-    def unrecorded(*inputs):
+    def unrecorded(*inputs: Any) -> Any:
         with below_autograd():
             return getattr(named if profiling() else torch.ops.kshot_ext, name)(*inputs)
 
-    def call(*inputs):
+    def call(*inputs: Any) -> Any:
         if must_be_seen(inputs):
             return getattr(torch.ops.kshot_ext, name)(*inputs)
         if torch.is_grad_enabled():
@@ -82,7 +82,8 @@ def recorded_function(formula: type[torch.autograd.Function]) -> Callable[..., A
 
     `Function.apply` looks for function transforms and unwraps what they left, which takes as long as the rest of it.
     """
-    return super(torch.autograd.Function, formula).apply
+    apply: Callable[..., Any] = super(torch.autograd.Function, formula).apply  # type: ignore[misc]  # of its C++ base
+    return apply
 
 
 def is_recorded(operands: Iterable[Tensor | None]) -> bool:
@@ -93,7 +94,7 @@ def is_recorded(operands: Iterable[Tensor | None]) -> bool:
 def not_differentiable(name: str) -> Callable[..., Any]:
     """The backward operator `kshot_ext::NAME` as a function; its derivative is an error, not a silent zero."""
 
-    def refuse(ctx, *grads):
+    def refuse(ctx: Any, *grads: Any) -> NoReturn:
         raise RuntimeError(
             f"kshot_ext::{name} has no derivative: the native kernels of kshot_ext differentiate once. "
             "For second derivatives run under `with kshot_ext.backend.use_reference():` "
@@ -104,7 +105,7 @@ def not_differentiable(name: str) -> Callable[..., Any]:
     def register() -> None:
         register_rules(name, refuse)
 
-    def call(*inputs):
+    def call(*inputs: Any) -> Any:
         # With create_graph gradients are enabled, and the registered formula refuses.
         if torch.is_grad_enabled() or must_be_seen(inputs):
             return getattr(torch.ops.kshot_ext, name)(*inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ def dynamic_group_weight(weight: Tensor, code: Tensor, group_gates: Tensor) -> T
     return mix_groups(weight, code, group_gates)
 
 
-def check_group_gates(group_gates: object, weight: Tensor) -> None:
+def check_group_gates(group_gates: Tensor, weight: Tensor) -> None:
     """`group_gates` is `[n]`, and 2^n blocks divide the channels of the dictionary `weight`."""
     checks.check_tensor("group_gates", group_gates, "[n]", (1,))
     checks.check_companion("group_gates", group_gates, "weight", weight)
@@ -88,10 +90,11 @@ def mix_groups(weight: Tensor, code: Tensor, group_gates: Tensor) -> Tensor:
     if backend.kernels_for(weight.device) is None:
         return reference.dynamic_group_weight(weight, code, group_gates)
     sum_dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    return _mixing.call(weight, code.to(sum_dtype), group_gates.to(sum_dtype))
+    mixed: Tensor = _mixing.call(weight, code.to(sum_dtype), group_gates.to(sum_dtype))
+    return mixed
 
 
-def _forward(ctx, *inputs, output=None) -> Tensor:
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.dynamic_group_weight(*inputs)
@@ -102,7 +105,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
     return output
 
 
-def _backward(ctx, grad: Tensor):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     weight, code, group_gates = ctx.saved_tensors
     if code is not ctx.code:
         require_same_code(ctx.code, code)

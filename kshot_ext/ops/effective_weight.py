@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,8 @@ def mix(weight: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in
     if code.dim() > 2:
         return mix_by_place(weight, code, gate, out_channels, in_channels)
     operands, widths = mixing_arguments(weight, code, gate, out_channels, in_channels)
-    return mixing.call(*operands, *widths)
+    mixed: Tensor = mixing.call(*operands, *widths)
+    return mixed
 
 
 def mix_by_place(
@@ -95,7 +97,8 @@ def mix_by_place(
         mixed = torch.einsum("nkp,koip->noip", code.flatten(2), active.to(code.dtype))
     if gate is not None:
         mixed = gate[..., None, None] * mixed
-    return mixed.unflatten(3, weight.shape[3:]).to(weight.dtype)
+    effective: Tensor = mixed.unflatten(3, weight.shape[3:]).to(weight.dtype)
+    return effective
 
 
 def mixing_arguments(
@@ -154,7 +157,7 @@ def copies_are_channels_last(weight: Tensor) -> bool:
     return weight.dim() > 3 and not weight.is_contiguous() and weight.movedim(2, -1).is_contiguous()
 
 
-def _forward(ctx, *inputs, output=None) -> Tensor:
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = torch.ops.kshot_ext.effective_weight(*inputs)
@@ -165,7 +168,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
     return output
 
 
-def _backward(ctx, grad: Tensor):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     weight, code, gate = ctx.saved_tensors
     if code is not ctx.code:
         require_same_code(ctx.code, code)
@@ -200,16 +203,22 @@ def dictionary_gradients(
     return grad_weight if need_weight else None, grad_code if need_code else None, grad_gate if need_gate else None
 
 
-def fake_mixing_gradients(grad, weight, code, gate, need_weight, need_code, need_gate):
+def fake_mixing_gradients(
+    grad: Tensor, weight: Tensor, code: Tensor, gate: Tensor | None, need_weight: bool, need_code: bool, need_gate: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     none = code.new_empty(0)
     return (
         torch.empty_like(weight) if need_weight else weight.new_empty(0),
         torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none,
-        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else code.new_empty(0),
+        torch.empty_like(gate, memory_format=torch.contiguous_format)
+        if gate is not None and need_gate
+        else code.new_empty(0),
     )
 
 
-def _pair_forward(ctx, first, second, code, gate, out_channels, in_channels):
+def _pair_forward(
+    ctx: Any, first: Tensor, second: Tensor, code: Tensor, gate: Tensor | None, out_channels: int, in_channels: int
+) -> tuple[Tensor, Tensor]:
     """Two dictionaries, the second `[K, C_out]`, with one code and gate; without a `ctx` nothing is kept."""
     with below_autograd():
         mixed = torch.ops.kshot_ext.effective_weight(first, code, gate, out_channels, in_channels)
@@ -227,13 +236,14 @@ def _pair_forward(ctx, first, second, code, gate, out_channels, in_channels):
     return mixed, beside
 
 
-def _pair_backward(ctx, *grads: Tensor | None):
+def _pair_backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     first, second, code, gate = ctx.saved_tensors
     if code is not ctx.code:
         require_same_code(ctx.code, code)
     *need_weights, need_code, need_gate = ctx.needs_input_grad[:4]
     weights: list[Tensor | None] = [None, None]
-    of_code, of_gate = [], []
+    of_code: list[Any] = []
+    of_gate: list[Any] = []
     for side, (grad, weight) in enumerate(zip(grads, (first, second))):
         if grad is not None:
             weights[side], *others = dictionary_gradients(

@@ -22,7 +22,7 @@ def register_fake(name: str, fake: Callable[..., Any]) -> None:
     """
 
     @functools.wraps(fake)
-    def checked(*inputs):
+    def checked(*inputs: Any) -> Any:
         devices = {x.device for x in tree_leaves(inputs) if isinstance(x, Tensor)}
         if len(devices) > 1:
             found = ", ".join(sorted(map(str, devices)))

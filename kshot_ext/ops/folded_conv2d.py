@@ -95,7 +95,7 @@ def folded_conv2d(
         input = input.to(torch.get_autocast_dtype(input.device.type))
     _, *lists = window.as_lists()
     activation = norm.activation if residual is None else "identity"
-    output = _operator(
+    output: Tensor = _operator(
         conv_forms.active(input, widths), weight.float(), code.float(), *norm[:5], list(ACTIVATIONS).index(activation),
         widths.out_channels, *lists, depthwise,
     )  # fmt: skip
@@ -111,7 +111,15 @@ def _activated(x: Tensor, activation: str) -> Tensor:
     return x if activation == "identity" else ACTIVATIONS[activation](x, inplace=True)
 
 
-def _folds(input, weight, code, norm, residual, depthwise: bool, groups: int) -> bool:
+def _folds(
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    norm: ChannelNorm,
+    residual: Tensor | None,
+    depthwise: bool,
+    groups: int,
+) -> bool:
     """Whether one operator serves: the CPU's, where nothing is recorded, and a dense weight is one for the batch."""
     if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
         return False
@@ -128,10 +136,11 @@ def _folds(input, weight, code, norm, residual, depthwise: bool, groups: int) ->
 
 
 def _fake(
-    input, weight, code, mean, variance, norm_weight, norm_bias, eps, activation, out_channels, stride, padding,
-    dilation, depthwise,
-):  # fmt: skip
-    size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
+    input: Tensor, weight: Tensor, code: Tensor, mean: Tensor | None, variance: Tensor | None,
+    norm_weight: Tensor | None, norm_bias: Tensor | None, eps: float, activation: int, out_channels: int,
+    stride: list[int], padding: list[int], dilation: list[int], depthwise: bool,
+) -> Tensor:  # fmt: skip
+    size = Window.of_lists(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], out_channels, *size)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 

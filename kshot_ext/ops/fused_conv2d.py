@@ -60,7 +60,8 @@ def fused_conv2d(
     """
     if gate is not None and not depthwise and code.dim() > 1:
         raise ValueError("a dense weight per sample takes no gate: gate the output")
-    return operator.call(input, weight, code, gate, bias, *settings(out_channels, window, depthwise))
+    output: Tensor = operator.call(input, weight, code, gate, bias, *settings(out_channels, window, depthwise))
+    return output
 
 
 def settings(out_channels: int, window: Window, depthwise: bool) -> tuple[Any, ...]:
@@ -76,13 +77,16 @@ def memory_format(input: Tensor, depthwise: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _fake(input, weight, code, gate, bias, out_channels, stride, padding, dilation, depthwise, allow_tf32) -> Tensor:
-    size = Window(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
+def _fake(
+    input: Tensor, weight: Tensor, code: Tensor, gate: Tensor | None, bias: Tensor | None, out_channels: int,
+    stride: list[int], padding: list[int], dilation: list[int], depthwise: bool, allow_tf32: bool,
+) -> Tensor:  # fmt: skip
+    size = Window.of_lists(weight.shape[3:], stride, padding, dilation).output_size(input.shape[2:])
     shape = (input.shape[0], out_channels, *size)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=memory_format(input, depthwise))
 
 
-def _forward(ctx, *inputs, output=None) -> Tensor:
+def _forward(ctx: Any, *inputs: Any, output: Any = None) -> Any:
     if output is None:
         with below_autograd():
             output = (named if profiling() else torch.ops.kshot_ext).fused_conv2d(*inputs)
@@ -94,7 +98,7 @@ def _forward(ctx, *inputs, output=None) -> Tensor:
     return output
 
 
-def _backward(ctx, grad: Tensor):
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, weight, code, gate = ctx.saved_tensors
     if code is not ctx.code:
         require_same_code(ctx.code, code)
@@ -121,10 +125,11 @@ def _backward(ctx, grad: Tensor):
 
 
 def _fake_backward(
-    grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32,
-    need_input, need_effective, need_weight, need_code, need_gate,
-):  # fmt: skip
-    def none():  # a tensor of its own each time: results share no memory
+    grad: Tensor, input: Tensor, weight: Tensor, code: Tensor, gate: Tensor | None, stride: list[int],
+    padding: list[int], dilation: list[int], depthwise: bool, allow_tf32: bool, need_input: bool, need_effective: bool,
+    need_weight: bool, need_code: bool, need_gate: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    def none() -> Tensor:  # a tensor of its own each time: results share no memory
         return code.new_empty(0)
 
     widths = (grad.shape[1], 1 if depthwise else input.shape[1])
@@ -133,7 +138,7 @@ def _fake_backward(
         fake_effective_weight(weight, code, gate, *widths) if need_effective else none(),
         torch.empty_like(weight) if need_weight else none(),
         torch.empty_like(code, memory_format=torch.contiguous_format) if need_code else none(),
-        torch.empty_like(gate, memory_format=torch.contiguous_format) if need_gate else none(),
+        torch.empty_like(gate, memory_format=torch.contiguous_format) if gate is not None and need_gate else none(),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kshot_ext.ops.compact_gradient import CompactGradient, SumOfUses
 
-_slot = Tensor.grad  # the descriptor of the slot that C++ keeps
+_slot: Any = Tensor.grad  # the descriptor of the slot that C++ keeps
 
 
 def attributes_of(parameter: Tensor) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class OwnedParameter(nn.Parameter):
 
     @property
     def grad(self) -> Tensor | None:
-        gradient = _slot.__get__(self)
+        gradient: Tensor | None = _slot.__get__(self)
         if not isinstance(gradient, CompactGradient):
             return gradient
         dense = gradient.content.dense()
@@ -64,15 +64,15 @@ class OwnedParameter(nn.Parameter):
             detached.__class__ = OwnedParameter
         return detached
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's takes an argument of its own use
         return repr(self.as_parameter())
 
-    def __deepcopy__(self, memo):
-        copied = super().__deepcopy__(memo)
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        copied: nn.Parameter = nn.Parameter.__deepcopy__(self, memo)
         copied.__class__ = nn.Parameter
         return copied
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_parameter().__reduce_ex__(protocol)
 
 
@@ -117,7 +117,9 @@ def takes_compact_gradient(parameter: OwnedParameter | None, node: torch.autogra
 
 def _accumulates_now(parameter: Tensor, node: torch.autograd.graph.Node) -> bool:
     """Whether the backward pass that runs now adds to the parameter's gradient; where torch does not tell, no."""
-    will_execute = getattr(torch._C, "_will_engine_execute_node", None)  # no public name has it
+    will_execute: Callable[..., bool] | None = getattr(
+        torch._C, "_will_engine_execute_node", None
+    )  # no public name has it
     if will_execute is None:
         return False
     try:
@@ -134,7 +136,7 @@ def gradient_in_slot(parameter: Tensor) -> Tensor | SumOfUses | None:
 
     For functions that know that form, and give nothing of it away.
     """
-    gradient = _slot.__get__(parameter)
+    gradient: Tensor | None = _slot.__get__(parameter)
     if not isinstance(gradient, CompactGradient):
         return gradient
     content = gradient.content

@@ -46,7 +46,8 @@ class _Named:
     """`torch.ops.kshot_ext` with a step of the profiler around operators that choose among kernels."""
 
     def __getattr__(self, operator_name: str) -> Callable[..., Any]:
-        operator, name_of = getattr(torch.ops.kshot_ext, operator_name), _NAMES.get(operator_name)
+        operator: Callable[..., Any] = getattr(torch.ops.kshot_ext, operator_name)
+        name_of = _NAMES.get(operator_name)
         if name_of is None:
             return operator
 

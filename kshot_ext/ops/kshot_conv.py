@@ -13,7 +13,7 @@ from torch.overrides import has_torch_function
 from kshot_ext import backend, reference
 from kshot_ext.ops import auto_rule, autotune, checks, conv_forms, plans
 from kshot_ext.ops.conv_forms import ConvCall, Dimensions, Form
-from kshot_ext.ops.conv_plans import conv_plan
+from kshot_ext.ops.conv_plans import ConvPlan, conv_plan
 from kshot_ext.ops.window import Window
 from kshot_ext.widths import ActiveWidths, active_widths
 
@@ -145,13 +145,15 @@ def kshot_conv3d(
 
 
 def kshot_conv(
-    dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
-) -> Tensor:
+    dims: Dimensions, input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None, stride: Size,
+    padding: Size | str, dilation: Size, groups: int, gate: Tensor | None, out_channels: int | None, algorithm: str,
+) -> Tensor:  # fmt: skip
     """What the functions above and the modules call: runs the plan of the call, and makes it if there is none.
 
     It is one function, which calls none of ours but the operator: around small tensors each takes time that shows.
     """
-    key = plan = None
+    key: plans.Key | None = None
+    plan: ConvPlan | None = None
     if not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
@@ -193,8 +195,10 @@ def kshot_conv(
 
 
 def _first_call(
-    key, dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
-) -> Tensor:
+    key: plans.Key | None, dims: Dimensions, input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None,
+    stride: Size, padding: Size | str, dilation: Size, groups: int, gate: Tensor | None, out_channels: int | None,
+    algorithm: str,
+) -> Tensor:  # fmt: skip
     """A call without a plan: checks it, chooses its form, runs that; and keeps the plan if there is a `key` for it."""
     widths, window = checked(
         dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
@@ -216,8 +220,9 @@ def _first_call(
 
 
 def checked(
-    dims, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels, algorithm
-) -> tuple[ActiveWidths, Window]:
+    dims: Dimensions, input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None, stride: Size,
+    padding: Size | str, dilation: Size, groups: int, gate: Tensor | None, out_channels: int | None, algorithm: str,
+) -> tuple[ActiveWidths, Window]:  # fmt: skip
     """The widths and the window of a call without a mistake."""
     checks.check_tensor("input", input, dims.input_layout, (dims.count + 2,))
     checks.check_dictionary(weight, dims.weight_layout, (dims.count + 3,))

@@ -55,7 +55,8 @@ def kshot_linear(
 
     Paper: K-shot NAS, arXiv 2106.06442.
     """
-    key = plan = None
+    key: plans.Key | None = None
+    plan: _Plan | None = None
     if not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # this line and the next are `backend.under_transform`
@@ -86,7 +87,15 @@ def kshot_linear(
     return F.linear(input, plan.run(weight, code, gate, *widths), bias)
 
 
-def _run(plan, input, weight, code, bias, gate, out_features) -> Tensor:
+def _run(
+    plan: _Plan,
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    bias: Tensor | None,
+    gate: Tensor | None,
+    out_features: int,
+) -> Tensor:
     """What `kshot_linear` does with a plan."""
     if plan.mixes_bias:
         return F.linear(input, *plan.run(weight, bias, code, gate, out_features, input.shape[-1]))
@@ -100,7 +109,15 @@ class _Plan(NamedTuple):
     mixes_bias: bool
 
 
-def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
+def _first_call(
+    key: plans.Key | None,
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    bias: Tensor | None,
+    gate: Tensor | None,
+    out_features: int | None,
+) -> Tensor:
     """A call without a plan: checks it and runs it; keeps a plan if there is a `key` for it, and nothing to cast."""
     out_features = _checked(input, weight, code, bias, gate, out_features)
     if backend.kernels_for(input.device) is None:
@@ -124,7 +141,9 @@ def _first_call(key, input, weight, code, bias, gate, out_features) -> Tensor:
     return output.reshape(*input.shape[:-1], out_features)
 
 
-def _plan_of(input, weight, code, bias, gate, out_features) -> _Plan | None:
+def _plan_of(
+    input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None, gate: Tensor | None, out_features: int
+) -> _Plan | None:
     """The plan of calls like this one: with one code for the batch, and nothing to cast or cut."""
     sum_dtype = torch.promote_types(weight.dtype, torch.float32)
     shared = code.dim() == 1 and (gate is None or gate.shape == (out_features,))
@@ -142,7 +161,9 @@ def _plan_of(input, weight, code, bias, gate, out_features) -> _Plan | None:
     return _Plan(mixing.recorded if is_recorded((weight, code, gate)) else mixing.unrecorded, False)
 
 
-def _checked(input, weight, code, bias, gate, out_features) -> int:
+def _checked(
+    input: Tensor, weight: Tensor, code: Tensor, bias: Tensor | None, gate: Tensor | None, out_features: int | None
+) -> int:
     """The output width of a call without a mistake."""
     checks.check_tensor("input", input, "[N, ..., C_in]", range(2, 9))
     checks.check_dictionary(weight, "[K, C_out, C_in]", (3,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,8 @@ def mix_weights(weights: Sequence[Tensor], code: Tensor) -> list[Tensor]:
     if backend.kernels_for(weights[0].device) is None:
         return reference.mix_weights(weights, code)
     sum_dtype = torch.promote_types(weights[0].dtype, torch.float32)
-    return torch.ops.kshot_ext.mix_weights(weights, code.to(sum_dtype))
+    mixed: list[Tensor] = torch.ops.kshot_ext.mix_weights(weights, code.to(sum_dtype))
+    return mixed
 
 
 def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
@@ -66,14 +68,14 @@ def _fake(weights: list[Tensor], code: Tensor) -> list[Tensor]:
     return [fake_effective_weight(weight, code, None, *width) for weight, width in zip(weights, widths)]
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[list[Tensor], Tensor], output: list[Tensor]) -> None:
     weights, code = inputs
     ctx.owned = [weight if isinstance(weight, OwnedParameter) and code.dim() == 1 else None for weight in weights]
     ctx.code = code
     ctx.save_for_backward(code, *weights)
 
 
-def _backward(ctx, grads: list[Tensor]):
+def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     code, *weights = ctx.saved_tensors
     if code is not ctx.code:
         require_same_code(ctx.code, code)
@@ -91,14 +93,18 @@ def _backward(ctx, grads: list[Tensor]):
     )
 
 
-def _fake_backward(grads, weights, code, need_weights, need_code):
+def _fake_backward(
+    grads: list[Tensor], weights: list[Tensor], code: Tensor, need_weights: list[bool], need_code: bool
+) -> tuple[list[Tensor], Tensor]:
     grad_weights = [
         torch.empty_like(weight) if need else weight.new_empty(0) for weight, need in zip(weights, need_weights)
     ]
     return grad_weights, code.new_empty(code.shape if need_code else 0)
 
 
-def _batched_backward(grads, weights, code, need_weights, need_code):
+def _batched_backward(
+    grads: list[Tensor], weights: list[Tensor], code: Tensor, need_weights: list[bool], need_code: bool
+) -> tuple[list[Tensor], Tensor]:
     """Each dictionary by itself: torch batches no operator that takes lists, but one of tensors it does."""
     parts = [
         effective_weight_gradients(grad, weight, code, None, bool(need), need_code, False)

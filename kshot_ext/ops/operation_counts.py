@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from kshot_ext import backend
 
-Shape = Sequence[int]
+Shape = list[int]
 
 
 def _mixing(weight: Shape, code: Shape, *mixed: Shape) -> int:
@@ -37,34 +37,52 @@ def _rows(code: Shape, gate: Shape | None) -> Shape:
     return code if gate is None or len(gate) == 1 or len(code) > 1 else [gate[0], *code]
 
 
-def _effective_weight(weight, code, gate, out_channels, in_channels, *, out_shape) -> int:
+def _effective_weight(
+    weight: Shape, code: Shape, gate: Shape | None, out_channels: int, in_channels: int, *, out_shape: Shape
+) -> int:
     return 2 * weight[0] * math.prod(out_shape)
 
 
-def _effective_weight_backward(grad, weight, code, gate, need_weight, need_code, need_gate, *, out_shape) -> int:
+def _effective_weight_backward(
+    grad: Shape, weight: Shape, code: Shape, gate: Shape | None, need_weight: bool, need_code: bool, need_gate: bool, *,
+    out_shape: Any,
+) -> int:  # fmt: skip
     return 2 * weight[0] * math.prod(grad) * (need_weight + need_code + need_gate)
 
 
-def _mix_weights(weights, code, *, out_shape) -> int:
+def _mix_weights(weights: Sequence[Shape], code: Shape, *, out_shape: Sequence[Shape]) -> int:
     return 2 * code[-1] * sum(map(math.prod, out_shape))
 
 
-def _mix_weights_backward(grads, weights, code, need_weights, need_code, *, out_shape) -> int:
+def _mix_weights_backward(
+    grads: Sequence[Shape],
+    weights: Sequence[Shape],
+    code: Shape,
+    need_weights: Sequence[bool],
+    need_code: bool,
+    *,
+    out_shape: Any,
+) -> int:
     return sum(2 * code[-1] * math.prod(grad) * (bool(need) + need_code) for grad, need in zip(grads, need_weights))
 
 
-def _dynamic_group_weight(weight, code, group_gates, *, out_shape) -> int:
+def _dynamic_group_weight(weight: Shape, code: Shape, group_gates: Shape, *, out_shape: Shape) -> int:
     return 2 * weight[0] * math.prod(out_shape)
 
 
 def _fused_conv2d(
-    input, weight, code, gate, bias, out_channels, stride, padding, dilation, depthwise, *_others, out_shape
-) -> int:
+    input: Shape, weight: Shape, code: Shape, gate: Shape | None, bias: Shape | None, out_channels: int,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], depthwise: bool, *_others: Any,
+    out_shape: Shape,
+) -> int:  # fmt: skip
     effective = _effective(weight, input[1], out_channels, depthwise)
     return flop_counter.conv_flop_count(input, effective, out_shape) + _mixing(weight, _rows(code, gate), effective)
 
 
-def _gradients(grad, input, weight, code, gate, depthwise, need_input, need_effective, need_weight, *others) -> int:
+def _gradients(
+    grad: Shape, input: Shape, weight: Shape, code: Shape, gate: Shape | None, depthwise: bool, need_input: bool,
+    need_effective: bool, need_weight: bool, *others: bool,
+) -> int:  # fmt: skip
     """One convolution each for the gradients of input and effective weight, a mixing for that weight and each of its
     parts."""
     effective = _effective(weight, input[1], grad[1], depthwise)
@@ -75,14 +93,17 @@ def _gradients(grad, input, weight, code, gate, depthwise, need_input, need_effe
 
 
 def _fused_conv2d_backward(
-    grad, input, weight, code, gate, stride, padding, dilation, depthwise, allow_tf32, *needs, out_shape
-) -> int:
+    grad: Shape, input: Shape, weight: Shape, code: Shape, gate: Shape | None, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], depthwise: bool, allow_tf32: bool, *needs: bool, out_shape: Any,
+) -> int:  # fmt: skip
     return _gradients(grad, input, weight, code, gate, depthwise, *needs)
 
 
 def _chained_conv2d(
-    input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate, out_channels,
-    stride, padding, dilation, depthwise, *_others, out_shape,
+    input: Shape, mean: Shape | None, variance: Shape | None, norm_weight: Shape | None, norm_bias: Shape | None,
+    eps: float, activation: int, weight: Shape, code: Shape, gate: Shape | None, out_channels: int,
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], depthwise: bool, *_others: Any,
+    out_shape: Sequence[Shape],
 ) -> int:  # fmt: skip
     image = out_shape[0]
     return _fused_conv2d(
@@ -91,31 +112,37 @@ def _chained_conv2d(
 
 
 def _chained_conv2d_backward(
-    grad, grad_mean, grad_variance, input, mean, variance, norm_weight, norm_bias, eps, activation, weight, code, gate,
-    output, out_mean, stride, padding, dilation, depthwise, need_input, need_effective, need_weight, need_code,
-    need_gate, *_others, out_shape,
+    grad: Shape, grad_mean: Shape | None, grad_variance: Shape | None, input: Shape, mean: Shape | None,
+    variance: Shape | None, norm_weight: Shape | None, norm_bias: Shape | None, eps: float, activation: int,
+    weight: Shape, code: Shape, gate: Shape | None, output: Shape, out_mean: Shape, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], depthwise: bool, need_input: bool, need_effective: bool,
+    need_weight: bool, need_code: bool, need_gate: bool, *_others: Any, out_shape: Any,
 ) -> int:  # fmt: skip
     needs = need_input, need_effective, need_weight, need_code, need_gate
     return _gradients(grad, input, weight, code, gate, depthwise, *needs)
 
 
 def _folded_conv2d(
-    input, weight, code, mean, variance, norm_weight, norm_bias, eps, activation, out_channels, stride, padding,
-    dilation, depthwise, *, out_shape,
+    input: Shape, weight: Shape, code: Shape, mean: Shape | None, variance: Shape | None, norm_weight: Shape | None,
+    norm_bias: Shape | None, eps: float, activation: int, out_channels: int, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], depthwise: bool, *, out_shape: Shape,
 ) -> int:  # fmt: skip
     return _fused_conv2d(
         input, weight, code, None, None, out_channels, stride, padding, dilation, depthwise, out_shape=out_shape
     )
 
 
-def _batch_norm_act(input, weight, bias, code, *_others, out_shape) -> int:
+def _batch_norm_act(
+    input: Shape, weight: Shape | None, bias: Shape | None, code: Shape, *_others: Any, out_shape: Any
+) -> int:
     dictionaries = [each for each in (weight, bias) if each is not None and len(each) == 2]
     return sum(_mixing(each, code, [input[1]]) for each in dictionaries)
 
 
 def _batch_norm_act_backward(
-    grad, input, weight, bias, code, residual, mean, variance, eps, activation, training,
-    need_weight, compact_weight, need_bias, compact_bias, need_code, need_residual, *, out_shape,
+    grad: Shape, input: Shape, weight: Shape | None, bias: Shape | None, code: Shape, residual: Shape | None,
+    mean: Shape | None, variance: Shape | None, eps: float, activation: int, training: bool, need_weight: bool,
+    compact_weight: bool, need_bias: bool, compact_bias: bool, need_code: bool, need_residual: bool, *, out_shape: Any,
 ) -> int:  # fmt: skip
     total = 0
     for each, need, compact in ((weight, need_weight, compact_weight), (bias, need_bias, compact_bias)):

@@ -25,10 +25,11 @@ is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 # runs in every call.
 traits = attrgetter("__class__", "shape", "dtype", "device", "requires_grad")
 
-kept: dict[tuple, Any] = {}
+Key = tuple[Any, ...]
+kept: dict[Key, Any] = {}
 
 
-def keep(key: tuple, plan: Any) -> None:
+def keep(key: Key, plan: Any) -> None:
     """Remember the plan of a key; of too many all are dropped, since those in use are soon made again."""
     if len(kept) >= _MOST:
         kept.clear()

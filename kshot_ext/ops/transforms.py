@@ -34,19 +34,19 @@ def register_rules(name: str, backward: Callable[..., Any], setup_context: Calla
 class _RefusingLibrary(torch.library.Library):
     """Lets the kernels that `torch.library` makes of these rules refuse what they would pass over or trip over."""
 
-    def impl(self, op_name, fn, dispatch_key="", **options) -> None:
+    def impl(self, op_name: Any, fn: Callable[..., Any], dispatch_key: str = "", **options: Any) -> None:
         if dispatch_key == "Autograd":
             fn = _refusing_derivatives(op_name, fn)
         elif dispatch_key == "FuncTorchBatched":
             fn = _refusing_ended_vmaps(op_name, fn)
-        super().impl(op_name, fn, dispatch_key, **options)
+        torch.library.Library.impl(self, op_name, fn, dispatch_key, **options)
 
 
-_library = _RefusingLibrary("kshot_ext", "FRAGMENT")
+_library = _RefusingLibrary("kshot_ext", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own __init__
 
 
 def _refusing_derivatives(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
-    def call(keyset, *args):
+    def call(keyset: Any, *args: Any) -> Any:
         if backend.under_transform():
             tensors = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
             if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
@@ -60,7 +60,7 @@ def _refusing_derivatives(name: str, kernel: Callable[..., Any]) -> Callable[...
 
 
 def _refusing_ended_vmaps(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
-    def call(keyset, *args):
+    def call(keyset: Any, *args: Any) -> Any:
         if not backend.under_transform():
             raise RuntimeError(
                 f"kshot_ext::{name} got a tensor of a torch.func.vmap that has ended, such as a code that was set "
@@ -82,7 +82,7 @@ def _explanation(name: str, wanted: str) -> str:
 def _one_by_one(operator: Callable[..., Any]) -> Callable[..., Any]:
     """Rule of `torch.library.register_vmap`: one call for each entry of the batch, their results stacked."""
 
-    def rule(info, in_dims, *args):
+    def rule(info: Any, in_dims: Any, *args: Any) -> Any:
         if info.batch_size == 0:
             raise ValueError(f"{operator} has no result for a batch of no entries: expected at least one to vmap over")
 

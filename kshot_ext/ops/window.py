@@ -24,6 +24,13 @@ class Window(NamedTuple):
     dilation: tuple[int, ...]
 
     @classmethod
+    def of_lists(
+        cls, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+    ) -> Window:
+        """From arguments of the native operators."""
+        return cls(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))
+
+    @classmethod
     def of_arguments(
         cls,
         kernel: Sequence[int],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,12 +11,14 @@ from kshot_ext.reference.dictionary_gradient import dictionary_gradient
 
 
 def adamw_update(
-    weights: list[Tensor],  # each [K, C_out, ...]
-    exp_avgs: list[Tensor],  # like the weights, as are
-    exp_avg_sqs: list[Tensor],
-    max_exp_avg_sqs: list[Tensor],  # or empty
-    steps: list[float],  # that each weight takes; 1 is its first
-    grads: list[Tensor | None],  # like the weights; to each is added, over the uses of its dictionary, the gradient of
+    weights: Sequence[Tensor],  # each [K, C_out, ...]
+    exp_avgs: Sequence[Tensor],  # like the weights, as are
+    exp_avg_sqs: Sequence[Tensor],
+    max_exp_avg_sqs: Sequence[Tensor],  # or empty
+    steps: Sequence[float],  # that each weight takes; 1 is its first
+    grads: Sequence[
+        Tensor | None
+    ],  # like the weights; to each is added, over the uses of its dictionary, the gradient of
     uses,  # lists of (code [K], gate [C_out'] or None, grad [C_out', ...])
     lr: float,
     beta1: float,

@@ -5,13 +5,15 @@ output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kshot_ext.reference.effective_weight import effective_weight
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
     "relu6": F.relu6,
@@ -68,6 +70,7 @@ def _record(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: floa
 def _affine(parameter: Tensor, code: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor:
     """Active part of an affine parameter, `[C']` or `[N, C']`, mixed if it is a dictionary."""
     if parameter.dim() == 2:
+        assert code is not None, "a dictionary comes with a code"
         return effective_weight(parameter.to(dtype), code, out_channels=channels)
     return parameter[:channels].to(dtype)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from kshot_ext.reference.dictionary_gradient import dictionary_gradient
 
 
 def sgd_update(
-    weights: list[Tensor],  # each [K, C_out, ...]
-    momentum_buffers: list[Tensor],  # like the weights, or empty
-    grads: list[Tensor | None],  # like the weights; to each is added, over the uses of its dictionary, the gradient of
+    weights: Sequence[Tensor],  # each [K, C_out, ...]
+    momentum_buffers: Sequence[Tensor],  # like the weights, or empty
+    grads: Sequence[
+        Tensor | None
+    ],  # like the weights; to each is added, over the uses of its dictionary, the gradient of
     uses,  # lists of (code [K], gate [C_out'] or None, grad [C_out', ...])
     lr: float,
     momentum: float,

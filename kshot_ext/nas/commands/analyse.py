@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from torch import Tensor
@@ -70,7 +70,7 @@ def analyse_command(run: Path, space: str | None = None, method: str | None = No
     def body(console: Console) -> None:
         with users_errors("jinja2", "matplotlib", "safetensors"):
             allow_own_method(method)
-            record = RunRecord(run)
+            record: RunRecord[Any] = RunRecord(run)
             _check_can_write_outputs(record.path / "analysis")
             plots.rehearse()
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from rich.console import Console
@@ -67,7 +67,7 @@ class Output:
     def console(self) -> Console:
         """Where it says what it does."""
         stream = (sys.stderr, "standard error") if self.json else (sys.stdout, "standard output")
-        return Console(file=_StandardStream(*stream), quiet=self.quiet)
+        return Console(file=cast("TextIO", _StandardStream(*stream)), quiet=self.quiet)
 
     def result(self, values: Mapping[str, Any]) -> None:
         """Print the result for programs, if that is asked for."""
@@ -178,6 +178,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
     """
+    stream: Any
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError):  # a name of bytes that the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
@@ -194,7 +195,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
         _complain("error: ", str(error))
         return EXIT_ERROR
     except OSError as error:
-        _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno, '')}{how_to_go_on()}")
+        _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno or 0, '')}{how_to_go_on()}")
         return EXIT_ERROR
     return EXIT_DONE
 
@@ -250,7 +251,7 @@ def _described(error: OSError) -> str:
 
 def _complain(begin: str, text: str) -> None:
     with suppress(OSError):  # the disk that is full may be that of standard error
-        errors = Console(file=_StandardStream(sys.stderr, "standard error"))
+        errors = Console(file=cast("TextIO", _StandardStream(sys.stderr, "standard error")))
         errors.print(begin, end="", highlight=False, markup=False)
         tell(errors, text)
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -160,7 +160,9 @@ def _from_16_bits(image: Image, file_format: str, name: str) -> np.ndarray:
     is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
     values = np.asarray(image) if is_16_bits else None
     transparent = image.info.get("transparency")
-    visible = values != transparent if is_16_bits and isinstance(transparent, int) else np.ones(image.size[::-1], bool)
+    visible: Any = (
+        values != transparent if is_16_bits and isinstance(transparent, int) else np.ones(image.size[::-1], bool)
+    )
     brightest = 0 if values is None else int(values.max(initial=0, where=visible))
     if values is None or 0 < brightest < _DARK_16_BITS:
         found = f"mode {image.mode!r}" + (f" with values up to {brightest}" if is_16_bits else "")

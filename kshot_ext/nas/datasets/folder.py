@@ -19,7 +19,9 @@ def open_folder(path: Path) -> ImageSource:
     Raises:
         DataError: if the tree has no known layout or cannot be read.
     """
-    files, folders, links = [], [], []
+    files: list[PurePosixPath] = []
+    folders: list[PurePosixPath] = []
+    links: list[PurePosixPath] = []
     for parent, folder_names, file_names in os.walk(path, followlinks=False, onerror=_refuse):
         relative = PurePosixPath(Path(parent).relative_to(path).as_posix())
         files += [relative / name for name in file_names]

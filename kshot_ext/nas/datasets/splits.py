@@ -110,7 +110,7 @@ class DataSplits:
         for images in (self.train, self.validation, self.test):
             for tensor in (images.images, images.labels):
                 digest.update(repr(tuple(tensor.shape)).encode())
-                digest.update(tensor.cpu().contiguous().numpy())
+                digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.cream import Cream
 from kshot_ext.nas.methods.csnas import ContrastiveSearch
@@ -37,7 +39,7 @@ METHODS: dict[str, type[Method]] = {
 }
 """The methods by the names that settings use."""
 
-_own: dict[str, type[Method]] = {}
+_own: dict[str, type[Method[Any]]] = {}
 
 
 def allow_own_method(name: str | None) -> None:
@@ -50,7 +52,7 @@ def allow_own_method(name: str | None) -> None:
         ValueError: if the file cannot be read or run, or has no method of that name.
     """
     if name is not None and is_own(name) and (name := with_absolute_path(name)) not in _own:
-        _own[name] = load_own(name, "method", Method)
+        _own[name] = load_own(name, "method", Method)  # type: ignore[type-abstract]  # gives a class made of it
 
 
 def method_class(name: str) -> type[Method]:

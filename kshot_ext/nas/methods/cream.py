@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,9 @@ class Cream(PathMethod[CreamSettings]):
         self._weights: list[float] = []  # of an epoch's lessons
         self._changes = 0  # of the board in an epoch
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(  # type: ignore[override]  # its paths have equal shares, or shares of its own
+        self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper
+    ) -> Step:
         if do.number < self._first_taught:
             return super().train_paths(paths, images, labels, do)
         if do.number % self.settings.matching_every == 0:
@@ -194,7 +196,7 @@ class Cream(PathMethod[CreamSettings]):
         images, labels = self._held_out(do, 2 * count)
         gradients = self.matching_gradient(student, entries, images[:count], images[count:], labels[count:], do)
         pairs = zip(self.matching.parameters(), gradients)
-        do.backward(sum((parameter * gradient).sum() for parameter, gradient in pairs))
+        do.backward(cast("Tensor", sum((parameter * gradient).sum() for parameter, gradient in pairs)))
         do.apply(self.optimizers["matching"])
 
     def matching_gradient(
@@ -254,7 +256,9 @@ class Cream(PathMethod[CreamSettings]):
     @staticmethod
     def _held_out(do: Stepper, count: int) -> tuple[Tensor, Tensor]:
         """So many images that no weight is trained on, and their labels; the same in all processes."""
-        images, labels, found = [], [], 0
+        images: list[Tensor] = []
+        labels: list[Tensor] = []
+        found = 0
         while found < count:
             some, their_labels = next(do.held_out())
             images, labels, found = [*images, some], [*labels, their_labels], found + len(some)

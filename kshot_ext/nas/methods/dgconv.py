@@ -212,7 +212,8 @@ def build_network(space: Groupable, generator: torch.Generator) -> nn.Module:
         for block, names in zip(layers, map(space.operations, range(space.num_layers))):
             _make_dynamic(block, len(names) - 1)
         network = space.assemble(space.stem(shape.stem), layers, space.head(shape.head))
-    return convert(network.to(memory_format=torch.channels_last), 1)  # as the image batches are
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks memory_format; images are so
+    return convert(network, 1)
 
 
 def _set_only_code(network: nn.Module) -> None:
@@ -220,7 +221,7 @@ def _set_only_code(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _sort_channels(block: GroupableBlock) -> None:
+def _sort_channels(block: Any) -> None:
     """Has the layers around an exported convolution permute its channels, which costs them nothing."""
     if isinstance(block.grouped[0], nn.Conv2d):
         return
@@ -234,7 +235,7 @@ def _sort_channels(block: GroupableBlock) -> None:
     block.grouped[0] = grouped
 
 
-def _make_dynamic(block: GroupableBlock, num_gates: int) -> None:
+def _make_dynamic(block: Any, num_gates: int) -> None:
     plain = block.grouped[0]
     block.grouped[0] = DynamicGroupConv2d(
         plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding, bias=False,

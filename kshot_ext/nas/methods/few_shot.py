@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import WARM_UP, PathMethod
@@ -72,7 +73,7 @@ class FewShot(PathMethod[FewShotSettings]):
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """Also, once the supernet is split, the genes that decide: layers count from 1, widths follow them."""
-        start = self.simplex_net.start
+        start: Any = self.simplex_net.start  # of this method's own kind
         genes = [] if start is None or not start.settled else start.genes.tolist()
         return {**super().end_epoch(do), **{f"decision_{n}": gene + 1.0 for n, gene in enumerate(genes, start=1)}}
 

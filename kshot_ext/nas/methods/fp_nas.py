@@ -145,7 +145,9 @@ class FPNAS(PathMethod[FPNASSettings]):
         self._samples.append(len(paths))
         return paths
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(  # type: ignore[override]  # its paths have equal shares, or shares of its own
+        self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper
+    ) -> Step:
         """Moves the distribution by held-out images, then the weights by those of the step."""
         if do.progress >= self.settings.weights_only:
             self._move_distribution(paths, do)

@@ -162,14 +162,12 @@ class Method(ABC, Generic[OwnSettings]):
         return None
 
     @classmethod
-    def refusal(
-        cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
-    ) -> str | None:
+    def refusal(cls, settings: OwnSettings, training: TrainingSettings, shots: int, codes: CodeSettings) -> str | None:
         """Why a run with these settings must not begin, told before any image is read; None if it may."""
         return cls._why_no_copies(settings, shots)
 
     @classmethod
-    def warm_up(cls, settings: MethodSettings) -> object:
+    def warm_up(cls, settings: OwnSettings) -> object:
         """What the warm-up of a run depends on besides the settings that all methods have.
 
         Runs of methods that say the same here may share a warm-up.
@@ -198,7 +196,7 @@ class Method(ABC, Generic[OwnSettings]):
         """
         return SearchStage(tools.archive, tools.settings)
 
-    def selected(self, stage: Stage) -> Selection:
+    def selected(self, stage: Any) -> Selection:
         """What the stage that :meth:`selection` made has found, when it has ended."""
         archive = stage.work.archive
         return Selection(architectures=(archive.best.architecture,), considered=archive.history)

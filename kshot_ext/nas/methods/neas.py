@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +128,9 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         """One ensemble, of what the space has kept."""
         return [self.ensembles.sample(do.generator)]
 
-    def train_paths(self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper) -> Step:
+    def train_paths(  # type: ignore[override]  # its paths have equal shares, or shares of its own
+        self, paths: list[Architecture], images: Tensor, labels: Tensor, do: Stepper
+    ) -> Step:
         """Moves the weights of an ensemble.
 
         Raises:
@@ -142,7 +144,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         with do.forward(), self.networks.network(ensemble) as network:
             scores = network.members(images, trunk_gradient=1 / len(members))
             losses = [F.cross_entropy(f, labels, label_smoothing=self.training.label_smoothing) for f in scores]
-        do.backward(sum(factor * loss for factor, loss in zip(factors, losses)))
+        do.backward(cast("Tensor", sum(factor * loss for factor, loss in zip(factors, losses))))
         tally.add(torch.stack(losses).detach().mean(), torch.stack(scores).mean(dim=0), labels)
         values = do.processes.summed([do.share * loss.item() for loss in losses])
         check_path_losses(values, members, codes)
@@ -161,7 +163,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         accuracy, diversity = map(_ranks, self.judge(do))
         worth = {choice: rank + self.settings.diversity * diversity[choice] for choice, rank in accuracy.items()}
         kept = [list(operations) for operations in self.ensembles.kept]
-        for layer, operation in sorted(worth, key=worth.get):
+        for layer, operation in sorted(worth, key=worth.__getitem__):
             if sum(map(len, kept)) > target and len(kept[layer]) > self.settings.kept_operations:
                 kept[layer].remove(operation)
         self.ensembles.keep(kept)
@@ -175,7 +177,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         found = [value for ensemble in ensembles for value in self._measure(ensemble, images, labels, do)]
         # All processes see the same images. The mean is what they agree on to the last bit.
         found = [value / do.processes.size for value in do.processes.summed(found)]
-        return tuple(self._by_operation(ensembles, found[number::2]) for number in range(2))
+        return self._by_operation(ensembles, found[0::2]), self._by_operation(ensembles, found[1::2])
 
     def selection(self, tools: SelectionTools) -> KeptSearch:
         return KeptSearch(tools.archive, tools.settings)
@@ -198,8 +200,11 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
     def _build_branch(self, number: int) -> Supernet:
         setup, codes = self.setup, self.setup.codes
         generator = setup.generator(f"supernet {number}")
-        options = {"perturbation": codes.perturbation, "mixed_batch_norm": codes.mixed_batch_norm}
-        return Supernet(self.space, setup.shots, generator, **options).to(setup.device)
+        branch = Supernet(
+            self.space, setup.shots, generator,
+            perturbation=codes.perturbation, mixed_batch_norm=codes.mixed_batch_norm,
+        )  # fmt: skip
+        return branch.to(setup.device)
 
     def _evenly_drawn(self, generator: torch.Generator) -> list[Architecture]:
         """Random ensembles in which each choice is as frequent as the others of its gene."""
@@ -209,7 +214,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
             for kept in self.ensembles.kept:
                 columns.append([kept[choice] for choice in evenly(len(kept), count, generator)])
         for _ in range(self.ensembles.num_widths):
-            columns.append(evenly(len(self.space.widths), count, generator))
+            columns.append(evenly(len(self.space.widths or ()), count, generator))
         return [self.ensembles.from_genes(genes) for genes in zip(*columns)]
 
     def _measure(self, ensemble: Architecture, images: Tensor, labels: Tensor, do: Stepper) -> tuple[float, float]:
@@ -314,4 +319,5 @@ def _joined(batches: Iterator[tuple[Tensor, Tensor]], count: int) -> tuple[Tenso
     found = [next(batches)]
     while sum(len(labels) for _, labels in found) < count:
         found.append(next(batches))
-    return tuple(torch.cat(parts) for parts in zip(*found))
+    images, labels = (torch.cat(parts) for parts in zip(*found))
+    return images, labels

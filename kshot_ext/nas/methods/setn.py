@@ -105,7 +105,8 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
             DivergedError: if the loss is not finite; in all processes.
         """
         images, labels, share = do.processes.part(images, labels)
-        weights, widths = self.evaluator.probabilities(), self.space.sample(do.own_generator).widths
+        weights: list[Any] = self.evaluator.probabilities()
+        widths = self.space.sample(do.own_generator).widths
         even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
         with frozen(self.supernet):
             with do.forward(), self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:

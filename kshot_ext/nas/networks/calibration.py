@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ def _replaced_statistics(layers: _Layers, make: Callable[[nn.Module], dict[str, 
             table.update(buffers)
 
 
-def _unmeasured(layer: nn.Module) -> dict[str, Tensor | None]:
+def _unmeasured(layer: Any) -> dict[str, Tensor | None]:
     """The statistics of a new layer; of a narrow one, as many as it uses."""
     mean = layer.running_mean.new_zeros(layer.num_features)
     tracked = torch.zeros((), dtype=torch.long, device=mean.device)
@@ -151,13 +152,13 @@ def _of_each_batch(layer: nn.Module) -> dict[str, Tensor | None]:
 class _Moments:
     """What a batch-norm layer has seen; each input is joined to it, before the layer normalises by the whole."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         self.count = 0
         self._mean = torch.zeros_like(layer.running_mean, dtype=torch.float64)
         self._squares = torch.zeros_like(self._mean)  # sum of squared deviations from the mean
         self.hook = layer.register_forward_pre_hook(self._join, with_kwargs=True)
 
-    def _join(self, layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+    def _join(self, layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         values = inputs[0] if inputs else named["input"]
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         count = values.numel() // values.shape[1]

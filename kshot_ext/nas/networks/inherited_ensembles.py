@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-
-from torch import nn
+from typing import Any
 
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
@@ -29,7 +28,7 @@ class InheritedEnsembles:
     simplex_net: SimplexNet
 
     @contextmanager
-    def network(self, architecture: Architecture) -> Iterator[nn.Module]:
+    def network(self, architecture: Architecture) -> Iterator[Any]:
         """Inside the context an ensemble, or a path, made of the supernets' own modules.
 
         Args:
@@ -42,7 +41,7 @@ class InheritedEnsembles:
         cut = 1 + self.ensembles.trunk(architecture)  # behind the stem
         members = self.ensembles.members(architecture)
         with ExitStack() as stack:
-            paths = [
+            paths: list[Any] = [
                 stack.enter_context(supernet.coded_path(member, self.simplex_net.code(member)))
                 for supernet, member in zip(self.supernets, members)
             ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
-from kshot_ext.nas.networks.code_starts import CODE_STARTS
+from kshot_ext.nas.networks.code_starts import CODE_STARTS, CodeStart
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
@@ -70,7 +70,7 @@ class SimplexNet(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         kind = CODE_STARTS[self.settings.start] if num_shots > 1 else None
-        self.start = kind and kind(space, num_shots, self.settings.spread, generator)
+        self.start: CodeStart | None = None if kind is None else kind(space, num_shots, self.settings.spread, generator)
         # Buffers, so that a checkpoint knows them; the final form is what a trained one has.
         for name, value in self.settings.form_at(1)._asdict().items():
             self.register_buffer(name, torch.tensor(value))

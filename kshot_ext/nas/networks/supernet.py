@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Supernet(nn.Module):
                     "head": space.head(space.full_shape.head),
                 }
             )
-        plain.to(memory_format=space.memory_format)
+        plain.to(memory_format=space.memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format
         converted = convert(plain, num_shots, perturbation=perturbation, generator=generator)
         for role, kshot in converted.named_children():
             self.add_module(role, kshot)
@@ -226,7 +227,8 @@ class Supernet(nn.Module):
     def _candidate(self, layer: int, choice: int, shape: NetworkShape) -> nn.Module:
         name = self.space.operations(layer)[choice]
         kept = self.space.weights_of(name)
-        part = self.layers[layer][self._positions[layer][kept]]
+        candidates: Any = self.layers[layer]
+        part = candidates[self._positions[layer][kept]]
         full, wanted = (kept, self.space.full_shape.layers[layer]), (name, shape.layers[layer])
         return self._view(part, full, wanted, self.space.candidate)
 

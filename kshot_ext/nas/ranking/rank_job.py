@@ -116,7 +116,7 @@ class RankJob(SupernetJob[RankSettings]):
         super().__init__(settings, splits)
         self.apply_to_all = apply_to_all
         self.architectures = choose_architectures(
-            self.space, self.truth, settings.architectures, self.generator("ranking")
+            self.space, self.known_truth, settings.architectures, self.generator("ranking")
         )
         self.macs = [self.space.count_macs(architecture) for architecture in self.architectures]
 
@@ -148,8 +148,9 @@ class RankJob(SupernetJob[RankSettings]):
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.
         metrics.begin_stage("ranking", self.settings.training.epochs)
-        if self.settings.warm_up is not None and folder.load_checkpoint("supernet") is None:
-            folder.save_checkpoint("supernet", self.begin_from_warm_up())
+        given = self.begin_from_warm_up() if folder.load_checkpoint("supernet") is None else None
+        if given is not None:
+            folder.save_checkpoint("supernet", given)
         for epoch in self.epochs_ranked:
             if epoch >= self.settings.training.warm_up:  # not past points that are to be evaluated before
                 self._keep_warm_up(folder, metrics, progress)
@@ -164,15 +165,21 @@ class RankJob(SupernetJob[RankSettings]):
             with self.loop.averaged():
                 seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
             steps = epoch * self.loop.steps_per_epoch
-            by_accuracy, by_loss = (ranking.by(score, self.truth, self.macs) for score in ("accuracy", "loss"))
+            by_accuracy, by_loss = (ranking.by(score, self.known_truth, self.macs) for score in ("accuracy", "loss"))
             points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
             numbers = {name: value for name, value in points[-1].numbers().items() if value is not None}
             metrics.record_once("ranking", epoch, numbers)
         ranked = (
-            RankedArchitecture(path, self.truth[path], scores, macs)
+            RankedArchitecture(path, self.known_truth[path], scores, macs)
             for path, scores, macs in zip(self.architectures, ranking.scores, self.macs)
         )
         return RankResult(tuple(points), tuple(ranked), self.method.findings, self.settings.evaluation.score, seconds)
+
+    @property
+    def known_truth(self) -> dict[Architecture, float]:
+        """What architectures reach alone."""
+        assert self.truth is not None, "a ranking has a table"
+        return self.truth
 
     def begin_from_warm_up(self) -> Checkpoint | None:
         """What training begins with if that is the warm-up of another run; None if this run does its own.
@@ -198,7 +205,9 @@ class RankJob(SupernetJob[RankSettings]):
             return
         run_stage(SupernetStage(self.loop, until=self.settings.training.warm_up), folder, metrics, progress)
         if self.loop.epoch == self.settings.training.warm_up:
-            folder.save_checkpoint(WARM_UP, folder.load_checkpoint("supernet"))
+            trained = folder.load_checkpoint("supernet")
+            assert trained is not None, "the stage has saved it"
+            folder.save_checkpoint(WARM_UP, trained)
 
     def _check_not_past(self, epoch: int, folder: RunFolder[RankSettings], evaluation: RankingStage) -> None:
         """Refuse to evaluate later weights as if they were those after ``epoch``."""

@@ -75,7 +75,7 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         RunFolderError: if one is no run folder, or a file in it is damaged.
         SettingsError: if settings cannot be read.
     """
-    records = RunRecord(first), RunRecord(second)
+    records: tuple[RunRecord[Any], RunRecord[Any]] = RunRecord(first), RunRecord(second)
     names = records[0].name, records[1].name
     if names[0] == names[1]:
         names = visible(str(first)), visible(str(second))

@@ -132,7 +132,7 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
         "space": job.space.name,
         "method": f"method {settings.method.name}",
         "shots": f"K = {settings.shots}",
-        "table": Path(settings.truth).name,
+        "table": Path(settings.truth or "").name,
         "seed": f"seed {settings.seed}",
     }
     if splits.notes:

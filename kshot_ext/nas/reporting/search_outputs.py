@@ -199,10 +199,11 @@ def _compare_with_truth(
     folder: Path, job: SearchJob, considered: Sequence[Evaluated]
 ) -> tuple[RankCorrelation | None, list[Picture]]:
     """How the scores rank the architectures that the table knows; nothing if it knows fewer than two."""
-    known = [item for item in considered if item.architecture in job.truth]
+    table = job.truth or {}
+    known = [item for item in considered if item.architecture in table]
     if len(known) < 2:
         return None, []
-    truth, score = [job.truth[item.architecture] for item in known], job.settings.evaluation.score
+    truth, score = [table[item.architecture] for item in known], job.settings.evaluation.score
     correlation = rank_correlation(truth, [item.merit for item in known], [item.macs for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     legend = f"{len(known)} architectures, Kendall's tau {tau}"

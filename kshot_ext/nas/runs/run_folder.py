@@ -95,7 +95,7 @@ class RunRecord(Generic[AnySettings]):
         file = path / _SETTINGS
         table = read_toml(file)
         # Codes were plain by default when runs began whose file does not say how they start.
-        plain = replace(_KINDS[self.card.command](), codes=CodeSettings())
+        plain: Any = replace(_KINDS[self.card.command](), codes=CodeSettings())
         self.settings: AnySettings = with_table(plain, table, str(file))
         try:
             self.card.check_settings(table)

@@ -57,7 +57,7 @@ class SearchJob(SupernetJob[RunSettings]):
         check_several_paths(settings.method.name, self.method.result_space)
         self.max_macs = Budget.parse(settings.budget).max_macs(self.space)
         bit_budget = None if settings.bit_budget is None else Budget.parse(settings.bit_budget)
-        self.max_bit_operations = bit_budget and bit_budget.max_bit_operations(self.space)
+        self.max_bit_operations = None if bit_budget is None else bit_budget.max_bit_operations(self.space)
         timed = settings.max_latency is not None or "latency" in settings.search.costs
         self.latency_table = LatencyTable(self.method.result_space, device=self.splits.mean.device) if timed else None
         limits = SearchLimits(

@@ -211,7 +211,7 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     """
     settings = merge_settings(base, file, options)
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
-    absolute = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    absolute: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
     settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
@@ -359,7 +359,7 @@ def _in_their_places(changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Settings of the method that a file has where they were before there were methods."""
     moved = dict(changes)
     for table, beginnings in _FORMER_PLACES.items():
-        inner = moved.get(table)
+        inner: Any = moved.get(table)
         former = {n: v for n, v in inner.items() if n.startswith(beginnings)} if isinstance(inner, Mapping) else {}
         if not former:
             continue

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic, cast
 
 import torch
 
@@ -16,6 +16,7 @@ from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.methods import begin_training, method_class
+from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
@@ -130,7 +131,7 @@ class SupernetJob(Generic[AnySettings]):
                 seed=settings.seed,
                 processes=self.processes,
             )
-        self.method = self.loop.method
+        self.method = cast("Method[Any]", self.loop.method)
         searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])

@@ -48,7 +48,7 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
 
 
 def _accuracy(key: str, value: Any) -> float:
-    number = value.get(_MEAN) if isinstance(value, dict) else value
+    number: Any = value.get(_MEAN) if isinstance(value, dict) else value
     try:
         if type(number) in (int, float) and math.isfinite(number):
             return float(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kshot_ext.nas.methods import MethodSettings, method_class
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolderError, RunRecord
@@ -40,7 +41,7 @@ def load_warm_up(path: Path, settings: SupernetSettings, images: str) -> Checkpo
         RunFolderError: if there is none, or that run's images or settings were others.
         SettingsError: if its settings cannot be read.
     """
-    record = RunRecord(path)
+    record: RunRecord[Any] = RunRecord(path)
     theirs, ours = _deciding(record.settings), _deciding(settings)
     differences = [
         f"{name} is {theirs[name]!r} there, {value!r} here" for name, value in ours.items() if theirs[name] != value

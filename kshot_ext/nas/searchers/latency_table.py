@@ -191,7 +191,8 @@ class LatencyTable:
 
     def _prepared(self, network: nn.Module) -> nn.Module:
         """The network on the device, after a first run, which is slower than those that follow."""
-        network = network.eval().to(self.device, memory_format=self.space.memory_format)
+        network = network.eval().to(self.device)
+        network.to(memory_format=self.space.memory_format)  # type: ignore[call-overload]  # torch's stub lacks it
         network(self._images)
         return network
 

@@ -39,3 +39,4 @@ class Searcher(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to where :meth:`state_dict` was taken."""
+        del state  # there is nothing in it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
 from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
@@ -79,7 +79,11 @@ def create_space(
         if name not in _SPACES_OF_CELLS:
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
-    kind = load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
+    kind: Callable[..., SearchSpace] = (
+        load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
+        if is_own(name)
+        else _SPACES[name]
+    )
     with own_errors(name, "space"):
         space = kind(**arguments)
         return space if bits is None else BitWidthSpace(space, bits)

@@ -45,6 +45,7 @@ class Architecture:
 
     def with_width(self, position: int, width: int) -> Architecture:
         """The same choices but for one width."""
+        assert self.widths is not None, "of a space that searches widths"
         return replace(self, widths=(*self.widths[:position], width, *self.widths[position + 1 :]))
 
     def short(self) -> str:

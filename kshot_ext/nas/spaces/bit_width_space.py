@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,19 +71,19 @@ class BitWidthSpace(SearchSpace):
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         return self.space.network_shape(ratios)
 
-    def stem(self, shape: Hashable) -> nn.Module:
+    def stem(self, shape: Any) -> nn.Module:
         return quantised(self.space.stem(shape), OUTER_BITS)
 
-    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+    def candidate(self, operation: str, shape: Any) -> nn.Module:
         """An operation with its bits; one of the wrapped space, named without, is in floating point."""
         name, bits = self._parts.get(operation, (operation, None))
         module = self.space.candidate(name, shape)
         return module if bits is None else quantised(module, bits)
 
-    def head(self, shape: Hashable) -> nn.Module:
+    def head(self, shape: Any) -> nn.Module:
         return quantised(self.space.head(shape), OUTER_BITS)
 
-    def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
+    def assemble(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> nn.Module:
         return self.space.assemble(stem, layers, head)
 
     def mixed(self, candidates: Sequence[nn.Module], weights: Sequence[Tensor] | None = None) -> nn.Module:

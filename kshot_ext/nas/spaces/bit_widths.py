@@ -59,8 +59,8 @@ def parse_bits(text: str) -> tuple[BitWidths, ...]:
         ['w4a8', 'w8a8']
     """
     parts = [part.strip() for part in text.split(",")]
-    pairs = [_FORM.fullmatch(part) for part in parts]
-    if all(pairs):
+    pairs = [pair for part in parts if (pair := _FORM.fullmatch(part)) is not None]
+    if len(pairs) == len(parts):
         return check_choices([BitWidths(int(pair[1]), int(pair[2])) for pair in pairs])
     if all(re.fullmatch(r"\d+", part, re.ASCII) for part in parts):
         return check_choices([BitWidths(*pair) for pair in product(map(int, parts), repeat=2)])

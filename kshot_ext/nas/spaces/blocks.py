@@ -118,7 +118,7 @@ class InvertedResidual(nn.Module):
         return input + output if self.has_shortcut else output
 
 
-class ShuffleUnit(TakesValues, nn.Module):
+class ShuffleUnit(TakesValues):
     """ShuffleNetV2's unit: a part of the channels passes by, the rest is worked on, both are joined.
 
     Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018.
@@ -140,8 +140,9 @@ class ShuffleUnit(TakesValues, nn.Module):
 
     def run(self, value: Value) -> JoinedChannels:
         """The unit's parts, not joined: the next unit, which takes them apart again, reads them where they are."""
-        apart = isinstance(value, JoinedChannels) and self.shortcut is None
-        return JoinedChannels(*self._parts(*((value.first, value.second) if apart else (finished(value),))))
+        if isinstance(value, JoinedChannels) and self.shortcut is None:
+            return JoinedChannels(*self._parts(value.first, value.second))
+        return JoinedChannels(*self._parts(finished(value)))
 
     def _parts(self, input: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What passes by, and what was worked on; channels of `behind` count behind those of the input."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from kshot_ext.nas.spaces.outline import outlines
 if TYPE_CHECKING:
     from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 
-_Part = Hashable  # "stem", "head", or (layer, name of an operation)
+_Part = str | tuple[int, str]  # "stem", "head", or (layer, name of an operation)
 
 
 class CostTable:
@@ -33,7 +32,7 @@ class CostTable:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._positions: dict[_Part, dict[str, int]] = {}
-        self._costs: dict[tuple[_Part, Hashable], Cost] = {}
+        self._costs: dict[tuple[_Part, Any], Cost] = {}
         output_shapes: dict[int, tuple[int, ...]] = {}
         most = max(len(space.own_weights(layer)) for layer in range(space.num_layers))
         for choice in range(most):
@@ -43,11 +42,11 @@ class CostTable:
         """Cost of stem and head together."""
         return self.stem(shape.stem) + self.head(shape.head)
 
-    def stem(self, shape: Hashable) -> Cost:
+    def stem(self, shape: Any) -> Cost:
         """Cost of the stem at one shape."""
         return self._cost("stem", shape)
 
-    def head(self, shape: Hashable) -> Cost:
+    def head(self, shape: Any) -> Cost:
         """Cost of the head at one shape."""
         return self._cost("head", shape)
 
@@ -55,12 +54,12 @@ class CostTable:
         """Cost of one operation of one layer."""
         return self.layer_of(layer, operation, shape.layers[layer])
 
-    def layer_of(self, layer: int, operation: int, shape: Hashable) -> Cost:
+    def layer_of(self, layer: int, operation: int, shape: Any) -> Cost:
         """Cost of one operation of one layer at one shape."""
         name = self._space.operations(layer)[operation]
         return self._cost((layer, name), shape, (layer, self._space.weights_of(name)))
 
-    def _cost(self, part: _Part, shape: Hashable, measured: _Part | None = None) -> Cost:
+    def _cost(self, part: _Part, shape: Any, measured: _Part | None = None) -> Cost:
         """Cost of a part, whose layers work at the positions of those of the same names in a part that was measured."""
         if (part, shape) not in self._costs:
             with outlines():
@@ -68,13 +67,10 @@ class CostTable:
             self._costs[part, shape] = cost_of(module, self._positions[measured or part])
         return self._costs[part, shape]
 
-    def _build(self, part: _Part, shape: Hashable) -> nn.Module:
-        if part == "stem":
-            return self._space.stem(shape)
-        if part == "head":
-            return self._space.head(shape)
-        _, operation = part
-        return self._space.candidate(operation, shape)
+    def _build(self, part: _Part, shape: Any) -> nn.Module:
+        if isinstance(part, tuple):
+            return self._space.candidate(part[1], shape)
+        return self._space.stem(shape) if part == "stem" else self._space.head(shape)
 
     def _measure_positions(self, choice: int, output_shapes: dict[int, tuple[int, ...]]) -> None:
         """Runs the full network whose layers all use one choice, or their last one if they offer fewer."""
@@ -87,7 +83,9 @@ class CostTable:
         for index, layer in enumerate(layers):
             layer.register_forward_hook(lambda *call, index=index: self._check_shape(index, call[-1], output_shapes))
         positions = count_positions(space.assemble(stem, layers, head), space.image_shape)
-        for part, module in {"stem": stem, "head": head, **dict(zip(enumerate(choices), layers))}.items():
+        parts: dict[_Part, nn.Module] = {"stem": stem, "head": head}
+        parts.update(zip(enumerate(choices), layers))
+        for part, module in parts.items():
             self._positions[part] = {
                 name: positions[layer] for name, layer in module.named_modules() if layer in positions
             }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ class EnsembleSpace(SearchSpace):
         kept = []
         for layer, left in enumerate(self.kept):
             lost = set(range(len(self.space.operations(layer)))) - set(left)
-            cheapest = sorted(lost, key=lambda o, layer=layer: self.space.layer_cost(layer, o).macs)[:1]
+            macs = {operation: self.space.layer_cost(layer, operation).macs for operation in lost}
+            cheapest = sorted(lost, key=macs.__getitem__)[:1]
             kept.append((*left, *cheapest))
         grown = sum(map(len, kept)) > sum(map(len, self.kept))
         self.keep(kept)
@@ -120,7 +122,7 @@ class EnsembleSpace(SearchSpace):
         first, *others = members
         joined = [first, *(_with_trunk(first, other, trunk) for other in others)]
         operations = (trunk, *(choice for member in joined for choice in member.operations))
-        widths = None if first.widths is None else tuple(width for member in joined for width in member.widths)
+        widths = None if first.widths is None else tuple(width for member in joined for width in member.widths or ())
         return Architecture(operations, widths)
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
@@ -166,18 +168,18 @@ class EnsembleSpace(SearchSpace):
         """As elsewhere; layers of later members that lie in the trunk have no shape, as they are not built."""
         return self._joined_shape(self.trunk(architecture), self._member_shapes(self.ratios(architecture)))
 
-    def stem(self, shape: Hashable) -> nn.Module:
+    def stem(self, shape: Any) -> nn.Module:
         return self.space.stem(shape)
 
-    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+    def candidate(self, operation: str, shape: Any) -> nn.Module:
         if isinstance(shape, _TrunkShape):
             return _Trunk(self._operations[0].index(operation))
         return nn.Identity() if shape is None else self.space.candidate(operation, shape)
 
-    def head(self, shape: tuple[Hashable, ...]) -> nn.Module:
+    def head(self, shape: Any) -> nn.Module:
         return nn.ModuleList(self.space.head(member) for member in shape)
 
-    def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
+    def assemble(self, stem: nn.Module, layers: Sequence[Any], head: Any) -> nn.Module:
         trunk, *layers = layers
         depth, shared = self.space.num_layers, trunk.layers
         branches = [
@@ -194,7 +196,7 @@ class EnsembleSpace(SearchSpace):
         return tuple(1 + member * self.space.num_layers + other for other in self.space.neighbours(inner))
 
     @cached_property
-    def _costs(self) -> _EnsembleCosts:
+    def _costs(self) -> Any:  # tells what a space asks of its table
         return _EnsembleCosts(self.space)
 
     def _member_shapes(self, ratios: Sequence[float]) -> list[NetworkShape]:
@@ -272,7 +274,9 @@ class _EnsembleCosts:
 
 
 def _with_trunk(first: Architecture, other: Architecture, trunk: int) -> Architecture:
-    widths = None if first.widths is None else first.widths[:trunk] + other.widths[trunk:]
+    widths = None
+    if first.widths is not None and other.widths is not None:
+        widths = first.widths[:trunk] + other.widths[trunk:]
     return Architecture(first.operations[:trunk] + other.operations[trunk:], widths)
 
 

@@ -49,7 +49,7 @@ class SearchLimits:
         """By how much the architecture exceeds the limits: ``sum_i max(0, cost_i / limit_i - 1)``; 0 within them."""
         cost = space.cost(architecture)
         ratios = [getattr(cost, _COSTS[name]) / most for name, most in self._most_costs().items()]
-        if self.max_latency is not None:
+        if self.max_latency is not None and self.latency is not None:
             ratios.append(self.latency(architecture) / self.max_latency if self.max_latency else float("inf"))
         return sum(max(0.0, ratio - 1) for ratio in ratios)
 
@@ -66,7 +66,7 @@ class SearchLimits:
         repair(space.cheapest(), space, self, torch.Generator().manual_seed(0))
 
     def __str__(self) -> str:
-        limits = {COST_TITLES[_COSTS[name]]: most for name, most in self._most_costs().items()}
+        limits: dict[str, float | None] = {COST_TITLES[_COSTS[name]]: most for name, most in self._most_costs().items()}
         limits["milliseconds"] = self.max_latency
         return ", ".join(f"at most {most:,} {name}" for name, most in limits.items() if most is not None) or "no limit"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -144,8 +144,8 @@ class _CellNetwork(nn.Module):
     def __init__(self, stem: nn.Module, edges: nn.ModuleList, head: nn.Module) -> None:
         super().__init__()
         self.stem = stem
-        self.edges = edges
-        self.head = head
+        self.edges: Any = edges  # of each a list by stage and cell
+        self.head: Any = head  # by name: what joins the stages, and the classifier
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stem(images)
@@ -162,7 +162,7 @@ class _CellNetwork(nn.Module):
             edges = [(operation, nodes[start]) for operation, (start, end) in zip(operations, _EDGES) if end == node]
             connected = [edge for edge in edges if not isinstance(edge[0], Zero)]
             connected.sort(key=lambda edge: isinstance(edge[0], nn.Sequential))  # their norms add the sum so far
-            total = None
+            total: Any = None
             for operation, start in connected or edges[:1]:
                 total = plus_residual(operation, start, total)
             nodes.append(SharedImage.of(total))

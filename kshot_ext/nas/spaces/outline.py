@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ def outlines() -> Iterator[None]:
         tensor(..., device='meta', size=(2, 4), requires_grad=True)
     """
     with ExitStack() as stack:
+        kind: Any
         for kind in _INITIALISED:
             stack.callback(setattr, kind, "reset_parameters", kind.reset_parameters)
             kind.reset_parameters = _unless_meta(kind.reset_parameters)

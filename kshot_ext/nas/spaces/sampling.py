@@ -96,7 +96,7 @@ def random_architecture_near(
         difference = abs(getattr(space.cost(architecture), cost) - amount)
         if difference < least:
             nearest, least = architecture, difference
-        if least <= tolerance * amount:
+        if nearest is not None and least <= tolerance * amount:
             return nearest
     if nearest is None:
         raise ValueError(

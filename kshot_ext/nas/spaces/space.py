@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +28,16 @@ from kshot_ext.nas.spaces.width_ratios import check_ratios
 class NetworkShape:
     """What the parts of a network must know to be built at chosen widths: channels, strides and the like.
 
+    All of it is hashable; what it is, a space decides.
+
     Args:
         stem, head: of these parts.
         layers: of each searched layer.
     """
 
-    stem: Hashable
-    layers: tuple[Hashable, ...]
-    head: Hashable
+    stem: Any
+    layers: tuple[Any, ...]
+    head: Any
 
 
 class SearchSpace(ABC):
@@ -92,18 +95,18 @@ class SearchSpace(ABC):
         """What the parts are built from, for one ratio, above 0 and at most 1, per width name."""
 
     @abstractmethod
-    def stem(self, shape: Hashable) -> nn.Module:
+    def stem(self, shape: Any) -> nn.Module:
         """A new module from the images ``[N, *image_shape]`` to the input of the first layer."""
 
     @abstractmethod
-    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+    def candidate(self, operation: str, shape: Any) -> nn.Module:
         """A new module for one operation of a layer."""
 
     @abstractmethod
-    def head(self, shape: Hashable) -> nn.Module:
+    def head(self, shape: Any) -> nn.Module:
         """A new module from the last layer's output to class scores ``[N, num_classes]``."""
 
-    def assemble(self, stem: nn.Module, layers: Iterable[nn.Module], head: nn.Module) -> nn.Module:
+    def assemble(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> nn.Module:
         """The network of one path, made of the given modules: of new ones or of a supernet's."""
         named = {f"layer{index}": layer for index, layer in enumerate(layers)}
         return nn.Sequential(OrderedDict(stem=stem, **named, head=head))
@@ -187,6 +190,7 @@ class SearchSpace(ABC):
         """The chosen ratio for each of ``width_names``; all 1 where no widths are searched."""
         if architecture.widths is None:
             return (1.0,) * len(self.width_names)
+        assert self.widths is not None, "an architecture with widths is of a space that searches them"
         return tuple(self.widths[width] for width in architecture.widths)
 
     def genes(self, architecture: Architecture) -> tuple[int, ...]:
@@ -252,7 +256,7 @@ class SearchSpace(ABC):
     def encode_widths(self, architecture: Architecture) -> Tensor:
         """One-hot rows, float32 ``[num_widths, number of ratios]``, in a space that searches widths."""
         self.validate(architecture)
-        return F.one_hot(torch.tensor(architecture.widths), len(self.widths)).float()
+        return F.one_hot(torch.tensor(architecture.widths), len(self.widths or ())).float()
 
     def cost(self, architecture: Architecture) -> Cost:
         """Multiply-accumulates for one image and parameters of an architecture's plain network."""
@@ -323,7 +327,8 @@ class SearchSpace(ABC):
         with seeded_by(generator):
             layers = [self.candidate(*chosen) for chosen in zip(self.operation_names(architecture), shape.layers)]
             network = self.assemble(self.stem(shape.stem), layers, self.head(shape.head))
-        return network.to(memory_format=self.memory_format)
+        network.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stub lacks memory_format
+        return network
 
     def shape_of(self, architecture: Architecture) -> NetworkShape:
         """What the parts of an architecture's network are built from."""

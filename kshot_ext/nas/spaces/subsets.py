@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, cached_property
 from itertools import combinations
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -120,15 +121,15 @@ class SubsetSpace(SearchSpace):
     def network_shape(self, ratios: Sequence[float]) -> NetworkShape:
         return self.space.network_shape(ratios)
 
-    def stem(self, shape: Hashable) -> nn.Module:
+    def stem(self, shape: Any) -> nn.Module:
         return self.space.stem(shape)
 
-    def candidate(self, operation: str, shape: Hashable) -> nn.Module:
+    def candidate(self, operation: str, shape: Any) -> nn.Module:
         """The sum of a set of operations; of one alone, itself."""
         modules = [self.space.candidate(name, shape) for name in operation.split(_JOIN)]
         return modules[0] if len(modules) == 1 else self.space.mixed(modules)
 
-    def head(self, shape: Hashable) -> nn.Module:
+    def head(self, shape: Any) -> nn.Module:
         return self.space.head(shape)
 
     def assemble(self, stem: nn.Module, layers: Sequence[nn.Module], head: nn.Module) -> nn.Module:
@@ -146,7 +147,7 @@ class SubsetSpace(SearchSpace):
         return self.space.no_operation
 
     @cached_property
-    def _costs(self) -> _SetCosts:
+    def _costs(self) -> Any:  # tells what a space asks of its table
         return _SetCosts(self.space._costs, self._sets)
 
     def _sets(self, layer: int) -> tuple[tuple[int, ...], ...]:

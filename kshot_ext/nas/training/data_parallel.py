@@ -219,9 +219,11 @@ class DataParallel:
         return self._from_leader(text.encode()).decode()
 
     def _tell(self, go_on: bool) -> None:
+        assert self.group is not None, "several processes train"
         broadcast(torch.tensor([int(go_on)], device=self.device), self.group)
 
     def _told(self) -> bool:
+        assert self.group is not None, "several processes train"
         return bool(broadcast(torch.zeros(1, dtype=torch.int64, device=self.device), self.group))
 
     def _share_state(self, trainer: _Trainer) -> None:

@@ -93,7 +93,11 @@ class EpochTrainer(ABC):
         """What is trained, and optimisers besides the first."""
 
     def _all_parts(self) -> dict[str, _Stateful]:
-        own = {"optimizer": self.optimizer, "schedule": self.schedule, "gradient_steps": self.gradient_steps}
+        own: dict[str, _Stateful] = {
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "gradient_steps": self.gradient_steps,
+        }
         return {**self._parts(), **own}
 
     def _steps(self, on_step: OnStep | None, step: Callable[[Tensor, Tensor], float]) -> None:

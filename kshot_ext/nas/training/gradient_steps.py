@@ -63,7 +63,7 @@ class GradientSteps:
             clip_norm: largest Euclidean norm of the gradient, 0 for no limit.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        scaled = _Scaled(optimizer, parameters) if self._scaler.is_enabled() else optimizer
+        scaled: Any = _Scaled(optimizer, parameters) if self._scaler.is_enabled() else optimizer
         self._scaler.unscale_(scaled)
         if clip_norm > 0:
             clip_grad_norm_(parameters, clip_norm, foreach=True)

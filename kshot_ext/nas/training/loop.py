@@ -241,7 +241,8 @@ class TrainingLoop(EpochTrainer):
             DivergedError: if a loss, or a weight at the epoch's end, is not finite; in all processes at the same step.
         """
         self.processes.announce(self)
-        do, tally, paths = self.do, Tally(), []
+        do, tally = self.do, Tally()
+        paths: list[Architecture] = []
         do.begin_epoch(self.epoch)
         learning_rate = self.settings.learning_rate * do.learning_rate_factor
 

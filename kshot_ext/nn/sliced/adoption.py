@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -121,7 +122,7 @@ def _take(layer: nn.Module, kind: type[nn.Module]) -> None:
     layer.__class__ = kind
 
 
-def _take_conv(layer: nn.Module, kind: type[nn.Module]) -> None:
+def _take_conv(layer: Any, kind: type[nn.Module]) -> None:
     """The inner layer of theirs does not say how it is used: no padding, no dilation."""
     conv = layer.conv
     if kind is DynamicSeparableConv2d:
@@ -135,7 +136,7 @@ def _take_conv(layer: nn.Module, kind: type[nn.Module]) -> None:
     conv.dilation = layer.dilation if isinstance(layer.dilation, tuple) else (layer.dilation, layer.dilation)
 
 
-def _take_squeeze_excite(layer: nn.Module, kind: type[nn.Module]) -> None:
+def _take_squeeze_excite(layer: Any, kind: type[nn.Module]) -> None:
     layer.__class__ = kind
     layer.divisor = 8  # theirs is a constant of the library
     for part in (layer.fc.reduce, layer.fc.expand):

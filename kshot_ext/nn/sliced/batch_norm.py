@@ -57,10 +57,13 @@ class DynamicBatchNorm2d(Sliced):
     def forward(self, x: Tensor, *, activation: str = "identity", residual: Tensor | None = None) -> Tensor:
         self.require_inputs(x.shape[1])
         bn = self.bn
+        output: Tensor
         if isinstance(bn, KShotBatchNorm2d):
-            return bn(x, activation=activation, residual=residual)
+            output = bn(x, activation=activation, residual=residual)
+            return output
         if (self.SET_RUNNING_STATISTICS or "forward" in vars(bn)) and activation == "identity" and residual is None:
-            return bn(x)
+            output = bn(x)
+            return output
         return norm_act(bn, x, activation, residual)
 
     def fix_like(self, plain: nn.BatchNorm2d) -> None:
@@ -69,7 +72,7 @@ class DynamicBatchNorm2d(Sliced):
         require_at_most(Widths(self.max_feature_dim, self.max_feature_dim), self.widths)
 
     def to_plain(self) -> nn.BatchNorm2d:
-        bn, channels = self.bn, self.widths.outputs
+        bn, channels = self.bn, self.fixed_widths.outputs
         layer = nn.BatchNorm2d(channels, bn.eps, bn.momentum, bn.affine, bn.track_running_stats, device="meta")
         tensors = {**bn._parameters, **bn._buffers}
         values = {name: t if t is None or t.dim() == 0 else t[..., :channels] for name, t in tensors.items()}

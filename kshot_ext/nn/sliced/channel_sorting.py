@@ -9,6 +9,7 @@ network computes the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def _inner(layer: nn.Module) -> nn.Module:
     return next(layer.children()) if isinstance(layer, Sliced) else layer
 
 
-def _axis_of_inputs(layer: nn.Module) -> tuple[int, Tensor]:
+def _axis_of_inputs(layer: Any) -> tuple[int, Tensor]:
     """The axis of a reader's weight that counts its input channels, and the weight."""
     if not isinstance(getattr(layer, "weight", None), Tensor) or layer.weight.dim() < 2:
         raise ValueError(f"expected a convolution or a linear map that reads the channels, got {type(layer).__name__}")

@@ -83,7 +83,9 @@ class DynamicConv2d(SlicedConv):
         self.widths, self.active_out_channel = widths, widths.outputs
 
     def to_plain(self) -> nn.Conv2d:
-        return self._plain_of(self.get_active_filter(self.widths.outputs, self.widths.inputs), 1, self.conv.padding)
+        return self._plain_of(
+            self.get_active_filter(self.fixed_widths.outputs, self.fixed_widths.inputs), 1, self.conv.padding
+        )
 
     def extra_repr(self) -> str:
         return f"active_out_channel={self.active_out_channel}" + (f", ws_eps={self.ws_eps}" if self.ws_eps else "")

@@ -7,6 +7,7 @@ The inner layer keeps the parameters, under the names of once-for-all's layers. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -23,9 +24,9 @@ class ConvOperands(NamedTuple):
 
     weight: Tensor  # [K, C_out, C_in/groups, KH, KW]
     code: Tensor  # [K] or [N, K]
-    stride: Size
-    padding: Size
-    dilation: Size
+    stride: int | tuple[int, ...]
+    padding: int | tuple[int, ...] | str
+    dilation: int | tuple[int, ...]
     groups: int
     out_channels: int | None
 
@@ -83,9 +84,10 @@ class SlicedConv(Sliced):
     def _all_copies(self) -> Tensor:
         return self.conv.weight if isinstance(self.conv, KShotConv2d) else self.conv.weight[None]
 
-    def _plain_of(self, weight: Tensor, groups: int, padding: Size) -> nn.Conv2d:
-        inputs, outputs = self.widths
-        layer = nn.Conv2d(
+    def _plain_of(self, weight: Tensor, groups: int, padding: Any) -> nn.Conv2d:
+        inputs, outputs = self.fixed_widths
+        make: Callable[..., nn.Conv2d] = nn.Conv2d
+        layer = make(
             inputs, outputs, tuple(weight.shape[2:]), self.conv.stride, padding, self.conv.dilation, groups, bias=False,
             device="meta",
         )  # fmt: skip
@@ -109,7 +111,7 @@ def inner_conv(
     )
 
 
-def half_of(kernel_size: Size) -> Size:
+def half_of(kernel_size: Size) -> Any:
     """The padding that keeps the size of an image at stride 1 and dilation 1; a dilation does not change it."""
     if isinstance(kernel_size, tuple):
         return half_of(kernel_size[0]), half_of(kernel_size[1])

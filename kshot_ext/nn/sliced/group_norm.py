@@ -74,7 +74,7 @@ class DynamicGroupNorm(Narrowable, nn.GroupNorm):
             )
 
     def to_plain(self) -> nn.GroupNorm:
-        channels = self.widths.outputs
+        channels = self.fixed_widths.outputs
         groups = channels // self.channel_per_group
         layer = nn.GroupNorm(groups, channels, self.eps, self.affine, device="meta")
         values = {name: p if p is None else p[:channels] for name, p in self._parameters.items()}

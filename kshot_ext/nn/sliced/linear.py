@@ -59,7 +59,8 @@ class DynamicLinear(Sliced):
         width = self.active_out_features if out_features is None else out_features
         self.require_inputs(x.shape[-1])
         if isinstance(self.linear, KShotLinear):
-            return self.linear(x, out_features=width)
+            output: Tensor = self.linear(x, out_features=width)
+            return output
         if not (1 <= x.shape[-1] <= self.max_in_features and 1 <= width <= self.max_out_features):
             raise ValueError(
                 f"expected an input of 1 to {self.max_in_features} features and out_features of 1 to "
@@ -83,7 +84,7 @@ class DynamicLinear(Sliced):
         self.widths, self.active_out_features = widths, widths.outputs
 
     def to_plain(self) -> nn.Linear:
-        inputs, outputs = self.widths
+        inputs, outputs = self.fixed_widths
         layer = nn.Linear(inputs, outputs, self.linear.bias is not None, device="meta")
         values = {"weight": self.get_active_weight(outputs, inputs), "bias": self.get_active_bias(outputs)}
         return filled(layer, values, self.linear.weight, self.training)

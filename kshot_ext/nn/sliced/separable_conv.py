@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class DynamicSeparableConv2d(SlicedConv):
         sizes = self._sizes()
         for size in sizes:
             half_of(size)
-        where = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.conv = inner_conv(
             max_in_channels, max_in_channels, sizes[0], stride, dilation, max_in_channels, num_shots, **where
         )
@@ -94,7 +94,7 @@ class DynamicSeparableConv2d(SlicedConv):
         """The weight of this width and kernel size, `[C', 1, k, k]`; K copies are mixed."""
         return self._mixed(self._window(self._all_copies()[:, :in_channel], kernel_size))
 
-    def fix_like(self, plain: nn.Conv2d) -> None:
+    def fix_like(self, plain: Any) -> None:
         require_same(self.conv, plain, "stride", "dilation", "padding_mode")
         if plain.bias is not None:
             raise ValueError("bias: expected none")
@@ -110,7 +110,7 @@ class DynamicSeparableConv2d(SlicedConv):
         self.widths, self.active_kernel_size = Widths(channels, channels), size
 
     def to_plain(self) -> nn.Conv2d:
-        size, channels = self.active_kernel_size, self.widths.inputs
+        size, channels = self.active_kernel_size, self.fixed_widths.inputs
         return self._plain_of(self.get_active_filter(channels, size), channels, size // 2)
 
     def extra_repr(self) -> str:

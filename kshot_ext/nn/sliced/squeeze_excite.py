@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.nn.gated_conv import GatedConv2d
 
 
-class DynamicSE(TakesValues, nn.Module):
+class DynamicSE(TakesValues):
     """Squeeze-excite whose width is the input's: `mid(C')` channels between, `mid(C') = divisible(C' / reduction)`.
 
         y = x * hard_sigmoid(expand(relu(reduce(mean(x)))))
@@ -54,7 +55,7 @@ class DynamicSE(TakesValues, nn.Module):
                 return GatedConv2d(inputs, outputs, 1, device=device, dtype=dtype)
             return KShotConv2d(inputs, outputs, 1, device=device, dtype=dtype, num_shots=num_shots)
 
-        self.fc = nn.Sequential(
+        self.fc: Any = nn.Sequential(
             OrderedDict(
                 reduce=linear(max_channel, middle),
                 relu=nn.ReLU(inplace=True),
@@ -73,7 +74,8 @@ class DynamicSE(TakesValues, nn.Module):
     def _factors(self, x: Tensor) -> Tensor:
         channels, fc = x.shape[1], self.fc
         y = fc.relu(fc.reduce(x.mean((2, 3), keepdim=True), out_channels=self.middle_channels(channels)))
-        return fc.h_sigmoid(fc.expand(y, out_channels=channels))
+        factors: Tensor = fc.h_sigmoid(fc.expand(y, out_channels=channels))
+        return factors
 
     def middle_channels(self, channels: int) -> int:
         """Channels between the two maps at a width."""
@@ -81,16 +83,20 @@ class DynamicSE(TakesValues, nn.Module):
 
     def get_active_reduce_weight(self, num_mid: int, in_channel: int) -> Tensor:
         """The weight of the first map at these widths, a view; of K copies all of them. So are the other three."""
-        return self.fc.reduce.weight[..., :num_mid, :in_channel, :, :]
+        part: Tensor = self.fc.reduce.weight[..., :num_mid, :in_channel, :, :]
+        return part
 
     def get_active_reduce_bias(self, num_mid: int) -> Tensor:
-        return self.fc.reduce.bias[..., :num_mid]
+        part: Tensor = self.fc.reduce.bias[..., :num_mid]
+        return part
 
     def get_active_expand_weight(self, num_mid: int, in_channel: int) -> Tensor:
-        return self.fc.expand.weight[..., :in_channel, :num_mid, :, :]
+        part: Tensor = self.fc.expand.weight[..., :in_channel, :num_mid, :, :]
+        return part
 
     def get_active_expand_bias(self, in_channel: int) -> Tensor:
-        return self.fc.expand.bias[..., :in_channel]
+        part: Tensor = self.fc.expand.bias[..., :in_channel]
+        return part
 
     def extra_repr(self) -> str:
         return f"max_channel={self.channel}, reduction={self.reduction}, divisor={self.divisor}"

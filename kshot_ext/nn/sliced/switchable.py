@@ -53,7 +53,8 @@ class SwitchableBatchNorm2d(nn.Module):
         self.active_index: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn[self._index_for(x)](x)
+        output: Tensor = self.bn[self._index_for(x)](x)
+        return output
 
     def _index_for(self, x: Tensor) -> int:
         fitting = [i for i, features in enumerate(self.num_features_list) if features == x.shape[1]]

@@ -60,8 +60,8 @@ class ChoiceDistribution(nn.Module):
             self._genes.append(genes)
             self._choices.append(where)
         incidence = torch.zeros(len(rows), len(names))
-        for row, values in zip(incidence, rows):
-            row[values] = 1.0
+        for row, places in zip(incidence, rows):
+            row[places] = 1.0
         self.register_buffer("incidence", incidence, persistent=False)
         self.register_buffer("is_joint", torch.tensor(False))
         self.factors = nn.Parameter(torch.zeros(len(names)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ def meta_gradient(
     pairs = [(weight, direction) for weight, direction in zip(moved, directions) if direction is not None]
     with backend.use_reference():
         gradients = torch.autograd.grad(lesson(), [weight for weight, _ in pairs], create_graph=True)
-        along = sum(((gradient * direction).sum() for gradient, (_, direction) in zip(gradients, pairs)))
+        products = ((gradient * direction).sum() for gradient, (_, direction) in zip(gradients, pairs))
+        along = cast("torch.Tensor", sum(products))
         return list(torch.autograd.grad(-rate * along, shapers))
 
 

@@ -16,7 +16,7 @@ from kshot_ext.nas.findings import Findings, Figure
 from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
 from kshot_ext.nas.methods.parts.code_findings import CODE_CURVES, CODE_NUMBERS, code_findings, codes_figure
 from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
-from kshot_ext.nas.networks.coded_supernet import CodedSupernet
+from kshot_ext.nas.networks.coded_supernet import CodedSupernet, InheritedNetworks
 from kshot_ext.nas.networks.cost_rank import CostRank
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
@@ -63,7 +63,8 @@ class PathMethod(Method[OwnSettings]):
         alike = why_codes_stay_alike(shots, training, setup.codes, self.simplex_settings(settings))
         if alike is not None:
             warnings.warn(f"this training will end with a one-shot supernet: {alike}", stacklevel=3)
-        self.supernet, self.simplex_net = (network.to(setup.device) for network in self._build_networks())
+        supernet, simplex_net = self._build_networks()
+        self.supernet, self.simplex_net = supernet.to(setup.device), simplex_net.to(setup.device)
         self.modules = {"supernet": self.supernet, "simplex_net": self.simplex_net}
         self.optimizers = {"supernet": weight_optimizer(self.supernet, training, shots)}
         # And the gradient of K copies is shorter by the square root of that.
@@ -74,7 +75,7 @@ class PathMethod(Method[OwnSettings]):
         )
 
     @property
-    def networks(self) -> CodedSupernet:
+    def networks(self) -> InheritedNetworks:
         return self.coded
 
     @property
@@ -86,9 +87,7 @@ class PathMethod(Method[OwnSettings]):
         return self.space
 
     @classmethod
-    def refusal(
-        cls, settings: MethodSettings, training: TrainingSettings, shots: int, codes: CodeSettings
-    ) -> str | None:
+    def refusal(cls, settings: OwnSettings, training: TrainingSettings, shots: int, codes: CodeSettings) -> str | None:
         """K > 1 copies that would end as one; a run must not begin so without a word."""
         alike = why_codes_stay_alike(shots, training, codes, cls.simplex_settings(settings))
         return None if alike is None else f"{alike}; a one-shot run is shots = 1"
