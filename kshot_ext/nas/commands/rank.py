@@ -26,7 +26,8 @@ from kshot_ext.nas.commands.frame import (
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
-from kshot_ext.nas.reporting.rank_outputs import correlations, outputs, rehearse_outputs, summary, write_ranking
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, correlations, summary, write_ranking
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results_file import ResultsFileError
@@ -34,7 +35,7 @@ from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 
 
 def rank_command(
@@ -73,8 +74,8 @@ def rank_command(
                 job = RankJob(settings, splits, apply_to_all)
                 if resume is None:
                     job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
-                rehearse_outputs()
-                folder = run.open_folder(settings, data_name, splits, outputs(job))
+                page.rehearse()
+                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
             with suitable_threads(splits.image_shape, threads):

@@ -25,7 +25,7 @@ from kshot_ext.nas.commands.frame import (
 )
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.runs.search_job import SearchJob
@@ -35,7 +35,7 @@ from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.training.data_parallel import DataParallel
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 
 
 def search_command(
@@ -83,7 +83,7 @@ def search_command(
                 data_name, splits = load_data(settings, progress)
                 job = SearchJob(settings, splits, processes, apply_to_all)
                 rehearse_outputs(job)
-                folder = run.open_folder(settings, data_name, splits, outputs(job))
+                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
             processes.from_leader(json.dumps(str(folder.path)))
             tell(console, f"run folder: {folder.path}")
             metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")

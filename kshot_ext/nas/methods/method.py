@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.nas.datasets.augmentation import Views
-from kshot_ext.nas.findings import Curve, Findings, Figure, Number
+from kshot_ext.nas.findings import Curve, Figure, Findings, Number
 from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.code_settings import CodeSettings
@@ -211,9 +211,7 @@ class Method(ABC, Generic[OwnSettings]):
         """What there is to tell of the method's own when training has ended."""
         return None
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[Figure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """Figures of the method's own.
 
         Args:

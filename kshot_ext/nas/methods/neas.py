@@ -117,9 +117,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
     def result_space(self) -> EnsembleSpace:
         return self.ensembles
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[Figure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """The codes of the ensembles' first networks."""
         firsts = (one if self.ensembles.is_single(one) else self.ensembles.members(one)[0] for one in architectures)
         return super().figures([*firsts], records)

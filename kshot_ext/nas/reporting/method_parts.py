@@ -1,8 +1,13 @@
-"""What pages show of a method's own findings and figures, whatever the method."""
+"""What pages show of any run: what its method found, and what it takes to repeat it."""
 
 from __future__ import annotations
 
+import time
+
 from kshot_ext.nas.findings import Findings
+from kshot_ext.nas.messages import in_shell
+from kshot_ext.nas.provenance import environment
+from kshot_ext.nas.runs.run_card import RunCard
 
 MOST_ARCHITECTURES = 24
 """How many architectures a figure of a method has room for."""
@@ -25,3 +30,14 @@ def tiles(findings: Findings | None) -> dict[str, str]:
     """Return the facts that pages show large."""
     return {} if findings is None else {name: findings.facts[name] for name in findings.headline}
 
+
+def provenance(card: RunCard) -> dict[str, str]:
+    """Return what it takes to repeat a run, and what its numbers may depend on."""
+    return {
+        **({"command line": " ".join(map(in_shell, card.command_line))} if card.command_line else {}),
+        **({"begun": card.begun} if card.begun else {}),
+        "reported": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "run": card.run,
+        **{f"SHA-256 of {name}": digest for name, digest in card.inputs.items()},
+        **environment(),
+    }

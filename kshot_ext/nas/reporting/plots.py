@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,13 +50,41 @@ def search_chart(front: Sequence[Evaluated], result: RunResult) -> Chart:
         [
             Series("evaluated, the later the darker", marks, look="all"),
             Series("Pareto front", best, line=True, look="front"),
-            Series("winner" if len(result.networks) == 1 else "winners", _retrained(result.networks, result), look="winner"),
+            Series(
+                "winner" if len(result.networks) == 1 else "winners", _retrained(result.networks, result), look="winner"
+            ),
             Series("random", _retrained((result.random,), result), look="rival"),
         ],
         "multiply-accumulates for one image (millions)",
         _SCORE_LABELS[result.score],
         x_line=(result.max_macs / 1e6, "budget"),
     )
+
+
+def spread_chart(result: RunResult) -> Chart:
+    """Test accuracies: a dot for each training, and mean plus and minus a standard deviation where there are several.
+
+    Networks that were selected have a row each, random rivals one together.
+    """
+    groups = {network.title: [network] for network in result.networks} | {"random": [result.random]}
+    series = []
+    for row, (title, networks) in enumerate(groups.items()):
+        accuracies = [100 * network.test_accuracy for network in networks]
+        marks = [
+            Mark(accuracy, row, f"{network.title}: {accuracy:.2f} %", network.architecture.short())
+            for network, accuracy in zip(networks, accuracies)
+        ]
+        look = "rival" if title == "random" else "winner"
+        series.append(Series(title, marks, look=look, spread=_spread(accuracies)))
+    return Chart(series, "test accuracy (%)", "", rows=list(groups))
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float] | None:
+    """Mean minus and plus the standard deviation; None of a single value."""
+    if len(values) < 2:
+        return None
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    return mean - deviation, mean + deviation
 
 
 def ranking_chart(truth: Sequence[float], scores: Sequence[Scores], score: str, legend: str) -> Chart:
@@ -84,9 +113,7 @@ def _retrained(networks: Sequence[RetrainedNetwork], result: RunResult) -> list[
     ]
 
 
-def _mark(
-    architecture: Architecture, scores: Scores, macs: int, score: str, text: str, strength: float = 1.0
-) -> Mark:
+def _mark(architecture: Architecture, scores: Scores, macs: int, score: str, text: str, strength: float = 1.0) -> Mark:
     key = architecture.short()
     numbers = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2%}, {macs / 1e6:,.2f} M"
     return Mark(
