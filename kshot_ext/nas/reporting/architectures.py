@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kshot_ext.nas.messages import in_shell
@@ -89,13 +89,9 @@ class Catalogue:
         """The layers of an architecture, in order."""
         return [self.parts[number] for number in one.parts]
 
-    def to_json(self) -> dict[str, Any]:
-        """What a page's program reads."""
-        architectures = {
-            key: {"title": one.title, "command": self.command_for(one), "facts": dict(one.facts), "parts": one.parts}
-            for key, one in self.shown.items()
-        }
-        return {"architectures": architectures}
+    def to_json(self) -> list[dict[str, Any]]:
+        """What a page's program reads: a list, as JavaScript would bring keys of digits into another order."""
+        return [{**asdict(one), "command": self.command_for(one)} for one in self.shown.values()]
 
 
 def catalogue(space: SearchSpace, result: RunResult, front: Iterable[Evaluated], command: str) -> Catalogue:

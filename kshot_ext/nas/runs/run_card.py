@@ -86,7 +86,7 @@ class RunCard:
             inputs=input_digests(settings, splits),
             data_notes=splits.notes,
             begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            command_line=(Path(sys.argv[0]).name, *sys.argv[1:]),
+            command_line=(Path(sys.argv[0]).name.replace("__main__.py", "kshot-ext"), *sys.argv[1:]),
         )
 
     def to_json(self) -> str:

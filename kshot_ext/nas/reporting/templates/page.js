@@ -5,7 +5,9 @@
   const tip = document.getElementById("tip");
   const chosen = document.getElementById("chosen");
   const content = document.getElementById("data");
-  const architectures = content ? new Map(Object.entries(JSON.parse(content.textContent).architectures)) : new Map();
+  const architectures = content
+    ? new Map(JSON.parse(content.textContent).map((one) => [one.key, one]))
+    : new Map();
 
   const middle = (mark) => {
     const box = (mark.tagName === "svg" ? mark.firstElementChild : mark).getBoundingClientRect();
