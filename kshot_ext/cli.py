@@ -148,6 +148,12 @@ def search(
     learning_rate: LearningRate = None,
     precision: Precision = None,
     retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
+    retrain_seeds: Annotated[
+        int | None, typer.Option(help="Times that the winner is trained from scratch; default 3.", **_NUMBER)
+    ] = None,
+    rivals: Annotated[
+        int | None, typer.Option(help="Random networks to compare the winner with; default 3.", **_NUMBER)
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -178,7 +184,7 @@ def search(
     json: Json = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a supernet, search it, train the winner and a random rival from scratch, and report."""
+    """Train a supernet, search it, train the winner and random rivals from scratch, and report."""
     from kshot_ext.nas.commands.frame import Output
     from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.search import search_command
@@ -195,6 +201,8 @@ def search(
         "learning_rate": learning_rate,
         "precision": precision,
         "retrain_epochs": retrain_epochs,
+        "retrain_seeds": retrain_seeds,
+        "rivals": rivals,
         "budget": budget,
         "bit_budget": bit_budget,
         "truth": _text(truth),
@@ -308,6 +316,92 @@ def methods() -> None:
     Console().print(table)
 
 
+Run = Annotated[Path, typer.Argument(help="Run folder of search.")]
+Network = Annotated[
+    str,
+    typer.Option(
+        "--architecture",
+        metavar="KEY|N",
+        help="Which network: its key or its number in results.json, or winner, random, random-2, ...",
+    ),
+]
+OwnSpace = Annotated[
+    str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
+]
+OwnMethod = Annotated[str | None, typer.Option(help="The same for a method of your own.")]
+
+
+@app.command()
+def retrain(
+    run: Run,
+    architecture: Network = "winner",
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the training; default: as of the search's networks.", **_NUMBER)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides everything random in the training; default 0.", **_NUMBER)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to create; default: retrained/ in the run's, then the key.")
+    ] = None,
+    space: OwnSpace = None,
+    method: OwnMethod = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train any network of a search from scratch, or go on with that."""
+    from kshot_ext.nas.commands.frame import Output
+    from kshot_ext.nas.commands.retrain import retrain_command
+
+    raise typer.Exit(
+        retrain_command(
+            run,
+            architecture,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            space=space,
+            method=method,
+            threads=threads,
+            output=Output(quiet=quiet, json=json),
+        )
+    )
+
+
+@app.command()
+def export(
+    run: Run,
+    architecture: Network = "winner",
+    format: Annotated[
+        str, typer.Option(help="pt2 of torch.export (default), onnx, or safetensors, which are weights alone.")
+    ] = "pt2",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="trained from scratch, or inherited from the supernet; default: trained, where there are."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: export/ in the run's folder.")] = None,
+    space: OwnSpace = None,
+    method: OwnMethod = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a network of a search with its preprocessing as a file, and tell how it is used."""
+    from kshot_ext.nas.commands.export import export_command
+    from kshot_ext.nas.commands.frame import Output
+
+    raise typer.Exit(
+        export_command(
+            run,
+            architecture,
+            format=format,
+            weights=weights,
+            out=out,
+            space=space,
+            method=method,
+            output=Output(quiet=quiet, json=json),
+        )
+    )
+
+
 @app.command()
 def analyse(
     run: Annotated[Path, typer.Argument(help="Run folder of search or rank, finished or not.")],
@@ -340,8 +434,3 @@ def compare(
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def main() -> None:
-    """Entry point of the command."""
-    app()

@@ -18,7 +18,7 @@ from kshot_ext import backend
 from kshot_ext.cli import app
 from kshot_ext.nas.spaces import space_names
 
-COMMAND = [sys.executable, "-c", "from kshot_ext.cli import main; main()", "search"]
+COMMAND = [sys.executable, "-m", "kshot_ext", "search"]
 
 
 def test_info_prints_the_backend() -> None:

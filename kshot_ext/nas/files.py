@@ -157,12 +157,18 @@ def _rename_to_new(temporary: Path, path: Path) -> None:
         raise WriteError(error.errno, error.strerror, str(path)) from error
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path, besides: Path | None = None) -> None:
     """Delete what killed processes left of files that `atomic_path` was to write in a folder or below.
 
     No other process may be writing there.
+
+    Args:
+        folder: where.
+        besides: a folder below it that is left alone; None for none.
     """
     for path in folder.rglob(f"{_UNFINISHED}*"):
+        if besides is not None and besides in path.parents:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -1,8 +1,10 @@
-"""Classes of the user's own, by file and class: search spaces and search methods."""
+"""Classes of the user's own: search spaces and search methods, by file and class, or given as objects by a program."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,11 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from kshot_ext.nas.files import read_bytes
 from kshot_ext.nas.messages import one_line
 
 Class = TypeVar("Class")
 
 _PREFIX = "own_class_"
+_GIVEN = "python:"
+
+_given: dict[str, object] = {}
 
 
 def own_modules() -> list[ModuleType]:
@@ -24,26 +30,62 @@ def own_modules() -> list[ModuleType]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name has the form ``FILE.py:CLASS``."""
+    """Whether a name has the form ``FILE.py:CLASS``, or is that of something given by a program."""
     file, _, class_name = name.rpartition(":")
-    return file.endswith(".py") and class_name.isidentifier()
+    return is_given(name) or (file.endswith(".py") and class_name.isidentifier())
 
 
-def file_of(name: str) -> str:
+def is_given(name: str) -> bool:
+    """Whether a name is one that :func:`give` makes."""
+    return name.startswith(_GIVEN)
+
+
+def give(thing: object) -> str:
+    """Makes a class, or an object, known in this process by a name that settings can keep.
+
+    Example:
+        >>> class Space: ...
+        >>> give(Space).endswith(".Space")
+        True
+    """
+    kind = thing if isinstance(thing, type) else type(thing)
+    name = f"{_GIVEN}{kind.__module__}.{kind.__qualname__}"
+    _given[name] = thing
+    return name
+
+
+def own_digest(name: str) -> str:
+    """SHA-256 of the source of an own class: its file, or the text of a class that was given.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    if not is_given(name):
+        return hashlib.sha256(read_bytes(Path(_file_of(name)))).hexdigest()
+    thing = _given.get(name)
+    kind = thing if isinstance(thing, type) else type(thing)
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):  # it was typed into a session that keeps no text
+        source = ""
+    return hashlib.sha256(f"{name}\n{source}".encode()).hexdigest()
+
+
+def _file_of(name: str) -> str:
     """The ``FILE.py`` of a name ``FILE.py:CLASS``."""
     return name.rpartition(":")[0]
 
 
 def with_absolute_path(name: str) -> str:
     """The same name for any working directory; names of other forms stay as they are."""
-    if not is_own(name):
+    if is_given(name) or not is_own(name):
         return name
     file, _, class_name = name.rpartition(":")
     return f"{Path(file).resolve()}:{class_name}"
 
 
-def load_own(name: str, setting: str, base: type[Class]) -> type[Class]:
-    """The class that a name ``FILE.py:CLASS`` means; runs the file.
+def load_own(name: str, setting: str, base: type[Class]) -> type[Class] | Class:
+    """The class that a name ``FILE.py:CLASS`` means, which runs the file; or the class or object that was given.
 
     Args:
         name: the name.
@@ -51,9 +93,12 @@ def load_own(name: str, setting: str, base: type[Class]) -> type[Class]:
         base: what it must be a subclass of.
 
     Raises:
-        ValueError: if the file cannot be read or run, with the line that fails, or has no such class.
+        ValueError: if the file cannot be read or run, with the line that fails, or has no such class; or if nothing of
+            that name was given, or something else.
     """
-    file, class_name = file_of(name), name.rpartition(":")[2]
+    if is_given(name):
+        return _given_as(name, setting, base)
+    file, class_name = _file_of(name), name.rpartition(":")[2]
     if not Path(file).is_file():
         raise ValueError(f"{setting}: {file}: no such file")
     spec = importlib.util.spec_from_file_location(_PREFIX + Path(file).stem, file)
@@ -82,17 +127,33 @@ def own_errors(name: str, setting: str) -> Iterator[None]:
     except Exception as error:  # The class is the user's too.
         if not is_own(name):
             raise
-        raise ValueError(_described(error, file_of(name), setting)) from error
+        raise ValueError(_described(error, None if is_given(name) else _file_of(name), setting)) from error
 
 
-def _described(error: BaseException, file: str, setting: str) -> str:
+def _given_as(name: str, setting: str, base: type[Class]) -> type[Class] | Class:
+    if name not in _given:
+        raise ValueError(
+            f"{setting}: expected {name.removeprefix(_GIVEN)} again, which a program gave as an object: "
+            f"{setting}=... of nas.search, nas.rank or nas.load_run; the command takes classes as FILE.py:CLASS only"
+        )
+    thing = _given[name]
+    if isinstance(thing, base) or (isinstance(thing, type) and issubclass(thing, base)):
+        return thing
+    raise ValueError(f"{setting}: expected a {base.__name__}, its class or FILE.py:CLASS, got {thing!r:.80}")
+
+
+def _described(error: BaseException, file: str | None, setting: str) -> str:
     message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
     return f"{setting}: {_place(error, file)}: cannot be run ({message})"
 
 
-def _place(error: BaseException, file: str) -> str:
-    """The file and line that an error comes from: of a syntax error where it is, else the last one in the file."""
+def _place(error: BaseException, file: str | None) -> str:
+    """The file and line that an error comes from: of a syntax error where it is, else the last one in the file; where
+    there is no file, wherever it was raised."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{error.filename}, line {error.lineno}"
+    if file is None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{last.filename}, line {last.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f"{file}, line {lines[-1]}" if lines else file

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+from kshot_ext.nas.extras import require
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 
 class ConsoleProgress:
@@ -18,19 +18,23 @@ class ConsoleProgress:
 
     Args:
         console: where to show them.
+
+    Raises:
+        MissingExtraError: if rich is not installed.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[position]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            # On a narrow terminal the note is cut, not the times.
-            TextColumn("{task.fields[note]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
+        parts = require("rich.progress")
+        cut = require("rich.table").Column(ratio=1, no_wrap=True)  # on a narrow terminal the note is cut, not the times
+        self._bars: Progress = parts.Progress(
+            parts.TextColumn("{task.description}", style="bold"),
+            parts.BarColumn(bar_width=20),
+            parts.TextColumn("{task.fields[position]}"),
+            parts.TimeElapsedColumn(),
+            parts.TextColumn("left"),
+            parts.TimeRemainingColumn(),
+            parts.TextColumn("{task.fields[note]}", style="dim", table_column=cut),
             console=console,
             expand=True,
             disable=not console.is_terminal,

@@ -35,9 +35,19 @@ def commented_toml(settings: Any) -> str:
     lines = [*_scalars(settings)]
     for name, table in _fields(settings):
         if dataclasses.is_dataclass(table):
-            about = inspect.getdoc(type(table)) or ""
-            lines += ["", "", *_comment(_plain(about.partition("\n")[0])), f"[{name}]", *_scalars(table)]
+            lines += ["", "", *_comment(about(type(table))), f"[{name}]", *_scalars(table)]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def about(kind: type) -> str:
+    """What a table of settings is for, by the first line of its dataclass's docstring.
+
+    Example:
+        >>> from kshot_ext.nas.networks.evaluation import EvaluationSettings
+        >>> about(EvaluationSettings)
+        "How networks are scored with a supernet's weights."
+    """
+    return _plain((inspect.getdoc(kind) or "").partition("\n")[0])
 
 
 def meanings(kind: type) -> dict[str, str]:

@@ -21,7 +21,7 @@ class Stage(ABC):
         headline: which of a step's numbers are shown while it runs.
     """
 
-    unit: str
+    unit: str = "step"
     headline: tuple[str, ...] = ("loss", "accuracy")
 
     def __init__(self, name: str, title: str, work: Any, total: int | None = None) -> None:

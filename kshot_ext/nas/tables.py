@@ -10,18 +10,15 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import read_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
+_TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -118,7 +115,8 @@ def read_toml(path: Path, *, pipes: bool = False) -> dict[str, Any]:
         SettingsError: if there is no such file, or it is no TOML.
     """
     try:
-        return tomllib.loads(read_text(path, pipes=pipes))
+        table: dict[str, Any] = require(_TOML).loads(read_text(path, pipes=pipes))
+        return table
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.analyse import analyse_command
-from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
@@ -24,6 +25,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "own_space.md").read_text()
 SPACE, CHECK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMAND = re.search(r"```\nkshot-ext search --space (\S+) --widths (\S+)\n```", PAGE)
 MINIATURE = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 120
@@ -111,7 +114,7 @@ def test_a_run_folder_cannot_run_code(
 ) -> None:
     (folder / "hostile.py").write_text(HOSTILE)
     space = f"{folder}/hostile.py:Space"
-    run = Run("search", None).open_folder(RunSettings(space=space, out="run"), "stripes", tiny_splits, outputs=())
+    run = Session("search", None).open_folder(RunSettings(space=space, out="run"), "stripes", tiny_splits, outputs=())
     run.close()
     assert search_command({}, None, run.path) == EXIT_ERROR
     assert f"expected --space {space} on the command line" in capsys.readouterr().err
@@ -122,7 +125,7 @@ def test_a_run_folder_cannot_run_code(
 
 def test_how_to_go_on_names_the_space(folder: Path, tiny_splits: DataSplits) -> None:
     (folder / "run.py").touch()
-    run = Run("search", None)
+    run = Session("search", None)
     settings = RunSettings(space=f"{folder}/run.py:Mine", out=str(folder / "run"))
     run.open_folder(settings, "stripes", tiny_splits, outputs=())
     command = f"kshot-ext search --resume {folder}/run --space {folder}/run.py:Mine"

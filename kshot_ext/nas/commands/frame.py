@@ -1,4 +1,4 @@
-"""What the commands that run something share: errors, signals, threads, a run's folder."""
+"""What the commands that run something share: what they print, errors, signals."""
 
 from __future__ import annotations
 
@@ -6,41 +6,29 @@ import errno
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
-from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.api.finished import SearchRun, load_run
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
-from kshot_ext.nas.messages import file_name, in_shell, one_line, visible
-from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.runs.run_card import RunCard
-from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
-from kshot_ext.nas.runs.settings import (
-    AnySettings,
-    check_method_begins,
-    check_same,
-    gather_settings,
-    method_asked_for,
-    own_classes,
-)
+from kshot_ext.nas.messages import one_line, visible
+from kshot_ext.nas.runs.run_folder import RunFolderError
 from kshot_ext.nas.strict_json import strict_json
+from kshot_ext.nas.tables import SettingsError
 from kshot_ext.nas.training.divergence import DivergedError
 
 EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
-_PIXELS_FOR_ONE_THREAD = 16 * 16
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there; "),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable; "),
@@ -75,95 +63,6 @@ class Output:
             _StandardStream(sys.stdout, "standard output").write(strict_json(values, indent=2) + "\n")
 
 
-class Run:
-    """A run that a command begins or goes on with.
-
-    Args:
-        command: ``"search"`` or ``"rank"``.
-        resume: run folder to go on with, or None to begin a new one.
-
-    Attributes:
-        follows: whether another process does the run, and this one helps it.
-        path: the run folder, as soon as there is one that this process knows of.
-        own_classes: names by setting, as of :func:`kshot_ext.nas.runs.settings.own_classes`, as soon as they are known.
-    """
-
-    def __init__(self, command: str, resume: Path | None) -> None:
-        self.command = command
-        self.resume = resume
-        self.follows = False
-        self.folder: RunFolder | None = None
-        self.path = resume
-        self.own_classes: dict[str, str] = {}
-
-    def settings(self, defaults: AnySettings, config: Path | None, options: Mapping[str, Any]) -> AnySettings:
-        """The run's settings, checked to be the ones that it began with.
-
-        Raises:
-            RunFolderError: if the folder to go on with cannot be used.
-            SettingsError: if the settings are unusable, are refused by the method, or are others than the run's.
-        """
-        if self.resume is None:
-            settings = gather_settings(defaults, config, options)
-            check_method_begins(settings)
-            return settings
-        allow_own_method(method_asked_for(options))
-        self.folder = RunFolder(self.resume, self.command)
-        self.own_classes = own_classes(self.folder.settings)
-        settings = gather_settings(self.folder.settings, config, options)
-        check_same(self.folder.settings, settings, str(self.resume))
-        return settings
-
-    def open_folder(
-        self, settings: AnySettings, data_name: str, splits: DataSplits, outputs: Sequence[str]
-    ) -> RunFolder[AnySettings]:
-        """The run's folder; a new one is made when everything else has been checked, so errors leave nothing behind.
-
-        Args:
-            settings: of the run.
-            data_name, splits: its images.
-            outputs: names of the files that it will leave there.
-
-        Raises:
-            RunFolderError: if it cannot be made.
-            CommandError: if settings or data are not what the run began with.
-            WriteError: if an output could not be written.
-        """
-        if self.folder is None:
-            kept = replace(settings, out=None)
-            card = RunCard.new(self.command, kept, data_name, splits)
-            if settings.out is None:
-                space = Path(settings.space.rpartition(":")[-1]).name
-                default = f"{time.strftime('%Y%m%d-%H%M%S')}-{file_name(data_name)}-{file_name(space)}"
-                self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
-            else:
-                self.folder = RunFolder.create(Path(settings.out), kept, card)
-            self.path, self.own_classes = self.folder.path, own_classes(settings)
-        else:
-            try:
-                self.folder.card.check_continues(settings, splits)
-            except ValueError as error:
-                raise CommandError(f"{self.folder.path}: {error}") from error
-        self.folder.check_outputs(outputs)
-        return self.folder
-
-    def close(self) -> None:
-        """Let other processes use the run's folder."""
-        if self.folder is not None:
-            self.folder.close()
-
-    def how_to_go_on(self) -> str:
-        """What to tell who interrupted the run, or whom an error did."""
-        if self.path is None:
-            return "what was written is said by the first process" if self.follows else "nothing was written"
-        if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
-            return f"there is no run in {self.path} any more; begin it anew"
-        command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
-        for setting, name in self.own_classes.items():
-            command += f" --{setting} {in_shell(name)}"
-        return f"what was saved before is safe; go on with: {command}"
-
-
 FOR_PEOPLE = Output()
 
 
@@ -191,7 +90,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     except LostProcessError as error:
         _complain("error: ", f"{one_line(error)}; {how_to_go_on()}")
         return EXIT_ERROR
-    except (CommandError, RunFolderError, DivergedError) as error:
+    except (CommandError, RunFolderError, SettingsError, DivergedError) as error:
         _complain("error: ", str(error))
         return EXIT_ERROR
     except OSError as error:
@@ -267,6 +166,23 @@ def users_errors(*libraries: str) -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
+def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:
+    """The search in a folder, for commands that use what it found.
+
+    Args:
+        folder: the run folder.
+        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+
+    Raises:
+        CommandError: if it is a run of another kind.
+        RunFolderError, ValueError: as `load_run`.
+    """
+    run = load_run(folder, space=space, method=method)
+    if not isinstance(run, SearchRun):
+        raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
+    return run
+
+
 def tell(console: Console, text: str) -> None:
     """Print a line as it is, paths and all."""
     console.print(visible(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -286,21 +202,6 @@ def tell_findings(console: Console, findings: Findings | None) -> None:
         return
     style = "bold yellow" if findings.warnings else ""
     console.print(Text(findings.sentence, style=style), soft_wrap=True)
-
-
-@contextmanager
-def suitable_threads(image_shape: tuple[int, int, int], asked: int | None = None) -> Iterator[None]:
-    """As many threads as asked for; else one for images so small that threads would spend their time waiting for each
-    other."""
-    before = torch.get_num_threads()
-    if asked is not None:
-        torch.set_num_threads(asked)
-    elif image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,41 +1,29 @@
-"""What ``kshot-ext rank`` does with its options: gather settings, run the job, tell the user."""
+"""What ``kshot-ext rank`` says of a ranking; `kshot_ext.nas.api.rank` does it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from kshot_ext.nas.commands.evaluators import evaluators
+from kshot_ext.nas.api.rank import begun_ranking
+from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.frame import (
     FOR_PEOPLE,
-    CommandError,
     Output,
-    Run,
     exit_status,
     print_facts,
-    suitable_threads,
     tell,
     tell_findings,
     users_errors,
 )
-from kshot_ext.nas.datasets.source import Part
-from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
-from kshot_ext.nas.reporting import page
-from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, correlations, summary, write_ranking
+from kshot_ext.nas.ranking.rank_job import RankResult, ranking_entry
+from kshot_ext.nas.reporting.rank_outputs import correlations, summary
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
-from kshot_ext.nas.runs.metrics import MetricsLog
-from kshot_ext.nas.runs.results_file import ResultsFileError
-from kshot_ext.nas.runs.settings import RankSettings
-from kshot_ext.nas.runs.supernet_job import load_data
-from kshot_ext.nas.training.data_parallel import started_processes
-
-_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 
 
 def rank_command(
@@ -61,40 +49,35 @@ def rank_command(
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
     """
-    run = Run("rank", resume)
+    session = Session("rank", resume)
 
     def body(console: Console) -> None:
-        if (started_processes() or 1) > 1:
-            raise CommandError("rank runs in one process: start it without torchrun, or with one process")
-        with closing(run), ExitStack() as resources, ConsoleProgress(console) as progress:
-            with users_errors(*_LIBRARIES):
-                apply_to_all = resources.enter_context(evaluators(workers, ray_address))
-                settings = run.settings(RankSettings(), config, options)
-                data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out})
-                job = RankJob(settings, splits, apply_to_all)
-                if resume is None:
-                    job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
-                page.rehearse()
-                folder = run.open_folder(settings, data_name, splits, OUTPUTS)
-            tell(console, f"run folder: {folder.path}")
-            metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-            with suitable_threads(splits.image_shape, threads):
-                result = job.run(folder, metrics, progress)
-            try:
-                report = write_ranking(folder, job, result, metrics.records)
-            except ResultsFileError as error:
-                raise CommandError(f"{error}; mend or move that file; {run.how_to_go_on()}") from error
-            metrics.close()
+        with ExitStack() as resources:
+            with users_errors():
+                begun = resources.enter_context(
+                    begun_ranking(
+                        session,
+                        console,
+                        options,
+                        config,
+                        workers=workers,
+                        ray_address=ray_address,
+                        threads=threads,
+                    )
+                )
+            tell(console, f"run folder: {begun.folder.path}")
+            result, report = begun.run()
+        settings = begun.job.settings
         _print_correlations(
             console, f"ranking by {settings.method.name}, K = {settings.shots}, seed {settings.seed}", result
         )
         print_facts(console, "run", summary(result))
         tell_findings(console, result.findings)
         tell(console, f"report: {report}")
-        places = {"folder": str(folder.path), "report": str(report)}
-        output.result({**places, **ranking_entry(folder.card.run, job, result)})
+        places = {"folder": str(begun.folder.path), "report": str(report)}
+        output.result({**places, **ranking_entry(begun.folder.card.run, begun.job, result)})
 
-    return exit_status(body, run.how_to_go_on, output)
+    return exit_status(body, session.how_to_go_on, output)
 
 
 def _print_correlations(console: Console, title: str, result: RankResult) -> None:

@@ -99,16 +99,17 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     Returns:
         uint8 ``[C, size, size]``.
     """
-    longest = _LONGEST_SIDES * min(image.shape[1:])
-    for dim in (1, 2):
+    longest = _LONGEST_SIDES * min(image.shape[-2:])
+    for dim in (-2, -1):
         extra = max(image.shape[dim] - longest, 0)
         image = image.narrow(dim, extra // 2, image.shape[dim] - extra)
-    height, width = image.shape[1:]
+    height, width = image.shape[-2:]
     shorter = min(height, width)
     scaled_shape = (round(height * size / shorter), round(width * size / shorter))
-    scaled = F.interpolate(image[None], scaled_shape, mode="bilinear", antialias=True)[0]
+    batch = image if image.dim() == 4 else image[None]
+    scaled = F.interpolate(batch, scaled_shape, mode="bilinear", antialias=True).view(*image.shape[:-2], *scaled_shape)
     top, left = (scaled_shape[0] - size) // 2, (scaled_shape[1] - size) // 2
-    return scaled[:, top : top + size, left : left + size]
+    return scaled[..., top : top + size, left : left + size]
 
 
 def bytes_to_scale(size: int) -> int:

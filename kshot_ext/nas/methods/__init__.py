@@ -18,7 +18,7 @@ from kshot_ext.nas.methods.neas import EnsembleSearch
 from kshot_ext.nas.methods.setn import SelfEvaluatedTemplate
 from kshot_ext.nas.methods.spos import SinglePathOneShot
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.own_classes import is_own, load_own, own_errors, with_absolute_path
+from kshot_ext.nas.own_classes import is_given, is_own, load_own, own_errors, with_absolute_path
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.loop import TrainingLoop, training_steps_in_epoch
@@ -51,8 +51,11 @@ def allow_own_method(name: str | None) -> None:
     Raises:
         ValueError: if the file cannot be read or run, or has no method of that name.
     """
-    if name is not None and is_own(name) and (name := with_absolute_path(name)) not in _own:
-        _own[name] = load_own(name, "method", Method)  # type: ignore[type-abstract]  # gives a class made of it
+    if name is not None and is_own(name) and (is_given(name) or (name := with_absolute_path(name)) not in _own):
+        kind = load_own(name, "method", Method)  # type: ignore[type-abstract]  # gives a class made of it
+        if not isinstance(kind, type):
+            raise ValueError(f"method: expected a class, which a run makes an object of, got {kind!r:.80}")
+        _own[name] = kind
 
 
 def method_class(name: str) -> type[Method]:

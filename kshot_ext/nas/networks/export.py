@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kshot_ext.convert import merge
 from kshot_ext.nas.networks.calibration import Batches, recalibrate_batch_norm
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.plain_network import to_plain_network
+from kshot_ext.nn import KShotModule
 
 
 def extract(
@@ -30,7 +33,17 @@ def extract(
         ValueError: if the architecture is not of the supernet's space or the code not of K entries.
     """
     with supernet.coded_path(architecture, code) as path:
-        network = to_plain_network(merge(path))
+        network = plain_copy(path)
     if calibration is not None:
         network.load_state_dict(recalibrate_batch_norm(network, calibration), strict=False)
     return network
+
+
+def plain_copy(network: nn.Module) -> torch.fx.GraphModule:
+    """A copy of a network that a supernet lends, in plain ``torch.nn`` layers with the effective weights.
+
+    Raises:
+        ValueError: naming the layer, if one has no plain form.
+    """
+    has_codes = any(isinstance(module, KShotModule) for module in network.modules())
+    return to_plain_network(merge(network) if has_codes else copy.deepcopy(network))

@@ -14,13 +14,16 @@ from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, kendall_tau
 from kshot_ext.nas.ranking.ranking import Ranking, RankingStage, choose_architectures
+from kshot_ext.nas.runs.callbacks import SILENT, Callbacks
 from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.results import ConsideredNetwork
 from kshot_ext.nas.runs.results_file import check_results_file
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.stages import SupernetStage, run_stage
 from kshot_ext.nas.runs.supernet_job import SupernetJob
 from kshot_ext.nas.runs.warm_up import WARM_UP, load_warm_up
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.training.warm_up import copied_warm_up
 
@@ -131,13 +134,20 @@ class RankJob(SupernetJob[RankSettings]):
         points = (-(-epochs * point // count) for point in range(1, count + 1))
         return tuple(dict.fromkeys(epoch for epoch in points if epoch >= first))
 
-    def run(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> RankResult:
+    def run(
+        self,
+        folder: RunFolder[RankSettings],
+        metrics: MetricsLog,
+        progress: ConsoleProgress,
+        callbacks: Callbacks = SILENT,
+    ) -> RankResult:
         """Train and evaluate, or what is left of it; a checkpoint follows every step.
 
         Args:
             folder: where checkpoints are and go.
             metrics: where each step's numbers go.
             progress: where they are shown.
+            callbacks: told of stages, steps, and architectures evaluated.
 
         Raises:
             RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
@@ -153,17 +163,18 @@ class RankJob(SupernetJob[RankSettings]):
             folder.save_checkpoint("supernet", given)
         for epoch in self.epochs_ranked:
             if epoch >= self.settings.training.warm_up:  # not past points that are to be evaluated before
-                self._keep_warm_up(folder, metrics, progress)
+                self._keep_warm_up(folder, metrics, progress, callbacks)
             # An evaluation of its own: workers keep one, and the weights in it, for as long as it is the same.
             ranking = Ranking(self.architectures, replace(self.evaluation), self.apply_to_all)
+            ranking.on_evaluated = lambda *result: callbacks.on_evaluated(self._considered(*result))
             training, evaluation = SupernetStage(self.loop, until=epoch), RankingStage(epoch, ranking)
             # This stage begins from its checkpoint, so what evaluation does to averages is undone.
-            seconds[training.name] = run_stage(training, folder, metrics, progress)
+            seconds[training.name] = run_stage(training, folder, metrics, progress, callbacks)
             self._check_not_past(epoch, folder, evaluation)
             if self.loop.finished:
                 self.tell_after_training(progress)
             with self.loop.averaged():
-                seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress)
+                seconds[evaluation.name] = run_stage(evaluation, folder, metrics, progress, callbacks)
             steps = epoch * self.loop.steps_per_epoch
             by_accuracy, by_loss = (ranking.by(score, self.known_truth, self.macs) for score in ("accuracy", "loss"))
             points.append(RankPoint(epoch, steps, by_accuracy, by_loss))
@@ -199,11 +210,18 @@ class RankJob(SupernetJob[RankSettings]):
             raise RunFolderError(f"{source}: its warm-up does not fit this run ({one_line(error)})") from error
         return Checkpoint(state, checkpoint.seconds, checkpoint.records)
 
-    def _keep_warm_up(self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress) -> None:
+    def _considered(self, number: int, architecture: Architecture, scores: Scores) -> ConsideredNetwork:
+        cost = self.space.cost(architecture)
+        evaluated = Evaluated(architecture, scores, cost.macs, cost.parameters, score=self.settings.evaluation.score)
+        return ConsideredNetwork.of(number, evaluated, self.space)
+
+    def _keep_warm_up(
+        self, folder: RunFolder[RankSettings], metrics: MetricsLog, progress: ConsoleProgress, callbacks: Callbacks
+    ) -> None:
         """Train to the end of warm-up and keep the state there, if the settings say so."""
         if not self.settings.keep_warm_up or folder.checkpoint_path(WARM_UP).exists():
             return
-        run_stage(SupernetStage(self.loop, until=self.settings.training.warm_up), folder, metrics, progress)
+        run_stage(SupernetStage(self.loop, until=self.settings.training.warm_up), folder, metrics, progress, callbacks)
         if self.loop.epoch == self.settings.training.warm_up:
             trained = folder.load_checkpoint("supernet")
             assert trained is not None, "the stage has saved it"

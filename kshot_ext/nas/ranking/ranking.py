@@ -41,6 +41,9 @@ class Ranking:
         apply_to_all: applies ``evaluate`` to all that are left, in order: `map`, or what shares the work out as
             :class:`kshot_ext.nas.searchers.ray_map.RayMap` does. Its results are taken as they come, a few for each
             step, so that however many workers there are, none waits for the end of a step.
+
+    Attributes:
+        on_evaluated: called after each evaluation with the architecture's place, itself, and its scores.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Ranking:
         self._evaluate = evaluate
         self._apply_to_all = apply_to_all
         self.scores: list[Scores] = []
+        self.on_evaluated: Callable[[int, Architecture, Scores], object] = lambda number, architecture, scores: None
         self._coming: Iterator[Scores] | None = None  # of all architectures without scores
 
     @property
@@ -74,8 +78,9 @@ class Ranking:
         left = self.architectures[len(self.scores) :]
         if self._coming is None:
             self._coming = iter(self._apply_to_all(self._evaluate, left))
-        for _ in left[:_ARCHITECTURES_PER_STEP]:
+        for architecture in left[:_ARCHITECTURES_PER_STEP]:
             self.scores.append(next(self._coming))
+            self.on_evaluated(len(self.scores) - 1, architecture, self.scores[-1])
             on_move(len(self.scores) / _ARCHITECTURES_PER_STEP)
         if not any(scores.finite for scores in self.scores):
             raise DivergedError(

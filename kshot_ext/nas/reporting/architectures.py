@@ -9,7 +9,7 @@ from typing import Any
 
 from kshot_ext.nas.messages import in_shell
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.layer_profile import LayerProfile, LayerProfiles
 from kshot_ext.nas.spaces.space import SearchSpace
@@ -94,17 +94,16 @@ class Catalogue:
         return [{**asdict(one), "command": self.command_for(one)} for one in self.shown.values()]
 
 
-def catalogue(space: SearchSpace, result: RunResult, front: Iterable[Evaluated], command: str) -> Catalogue:
+def catalogue(space: SearchSpace, result: RunResult, command: str) -> Catalogue:
     """Gather what was trained from scratch, the front, and what else was evaluated, in this order.
 
     Args:
         space: of the architectures.
         result: what was found.
-        front: the best trades among what was considered.
         command: what trains an architecture whose key comes behind.
     """
     described = {network.architecture: _of_retrained(network) for network in result.compared}
-    on_front = [item.architecture for item in front]
+    on_front = [item.architecture for item in result.front]
     for item in result.considered:
         described.setdefault(item.architecture, ("", _of_evaluated(item)))
     order = dict.fromkeys([*(network.architecture for network in result.compared), *on_front, *described])
@@ -147,7 +146,9 @@ def _numbered(names: Iterable[str]) -> str:
 
 def _of_retrained(network: RetrainedNetwork) -> tuple[str, dict[str, str]]:
     scores = Scores(network.supernet_accuracy, network.supernet_loss)
-    facts = {"test accuracy": f"{network.test_accuracy:.2%}", **_scores(scores)}
+    several = len(network.test_accuracies) > 1
+    all_of_it = {f"test accuracy of {len(network.test_accuracies)} trainings": str(Spread.of(network.test_accuracies))}
+    facts = {"test accuracy": f"{network.test_accuracy:.2%}", **(all_of_it if several else {}), **_scores(scores)}
     widths = {} if network.widths is None else {"widths": ", ".join(f"{width:g}" for width in network.widths)}
     return network.title, facts | _costs(network) | widths
 

@@ -15,6 +15,7 @@ from kshot_ext.nas.methods import METHODS, method_class
 from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.reporting.report import CORRELATION_TITLES
 from kshot_ext.nas.runs.metrics import read_records
+from kshot_ext.nas.runs.results import read_run_results
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.tables import as_table, flatten
 
@@ -26,7 +27,9 @@ _RESULTS = {
         "winner.supernet_accuracy": "its accuracy in the supernet",
         "winner.macs": "its multiply-accumulates",
         "winner.parameters": "its parameters",
-        "random.test_accuracy": "test accuracy of the random rival",
+        "comparison.winner.mean": "mean over its trainings",
+        "comparison.rivals.mean": "mean test accuracy of its random rivals",
+        "comparison.rivals.deviation": "standard deviation of its rivals",
         "max_macs": "budget",
     },
     "ranking.json": {
@@ -116,8 +119,7 @@ def _results(record: RunRecord, methods: Sequence[type[Method]]) -> dict[str, An
         path = record.path / file
         try:
             if is_there(path):
-                content = read_json(path)
-                content = content["runs"][0] if "runs" in content else content
+                content = read_json(path)["runs"][0] if file == "ranking.json" else read_run_results(path)
                 if content.get("run", record.card.run) != record.card.run:
                     raise ValueError("of another run")
                 numbers = flatten(content)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kshot_ext.nas.charts import Chart, Mark, Series, curves_chart, is_finite
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.searchers.pareto import Evaluated
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
 from kshot_ext.nas.spaces.architecture import Architecture
 
 _SCORE_LABELS = {
@@ -34,9 +32,9 @@ def losses_chart(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
     return curves_chart(curves, "epoch", "training loss", from_zero=True)
 
 
-def search_chart(front: Sequence[Evaluated], result: RunResult) -> Chart:
+def search_chart(result: RunResult) -> Chart:
     """The score that chose against multiply-accumulates: all considered, the Pareto front, the budget."""
-    on_front = {item.architecture for item in front}
+    on_front = {item.architecture for item in result.front}
     others = [
         (order, item) for order, item in enumerate(result.considered, start=1) if item.architecture not in on_front
     ]
@@ -45,7 +43,7 @@ def search_chart(front: Sequence[Evaluated], result: RunResult) -> Chart:
         _mark(item.architecture, item.scores, item.macs, result.score, f"evaluated as number {order}", order / last)
         for order, item in others
     ]
-    best = [_mark(item.architecture, item.scores, item.macs, result.score, "on the front") for item in front]
+    best = [_mark(item.architecture, item.scores, item.macs, result.score, "on the front") for item in result.front]
     return Chart(
         [
             Series("evaluated, the later the darker", marks, look="all"),
@@ -53,7 +51,7 @@ def search_chart(front: Sequence[Evaluated], result: RunResult) -> Chart:
             Series(
                 "winner" if len(result.networks) == 1 else "winners", _retrained(result.networks, result), look="winner"
             ),
-            Series("random", _retrained((result.random,), result), look="rival"),
+            Series("random", _retrained(result.rivals, result), look="rival"),
         ],
         "multiply-accumulates for one image (millions)",
         _SCORE_LABELS[result.score],
@@ -66,25 +64,21 @@ def spread_chart(result: RunResult) -> Chart:
 
     Networks that were selected have a row each, random rivals one together.
     """
-    groups = {network.title: [network] for network in result.networks} | {"random": [result.random]}
-    series = []
-    for row, (title, networks) in enumerate(groups.items()):
-        accuracies = [100 * network.test_accuracy for network in networks]
-        marks = [
-            Mark(accuracy, row, f"{network.title}: {accuracy:.2f} %", network.architecture.short())
-            for network, accuracy in zip(networks, accuracies)
-        ]
-        look = "rival" if title == "random" else "winner"
-        series.append(Series(title, marks, look=look, spread=_spread(accuracies)))
-    return Chart(series, "test accuracy (%)", "", rows=list(groups))
+    winners = [_accuracies(network.title, row, [network], "winner") for row, network in enumerate(result.networks)]
+    rivals = [_accuracies("random", len(winners), result.rivals, "rival")] if result.rivals else []
+    series = [*winners, *rivals]
+    return Chart(series, "test accuracy (%)", "", rows=[one.name for one in series])
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float] | None:
-    """Mean minus and plus the standard deviation; None of a single value."""
-    if len(values) < 2:
-        return None
-    mean, deviation = statistics.mean(values), statistics.stdev(values)
-    return mean - deviation, mean + deviation
+def _accuracies(name: str, row: int, networks: Sequence[RetrainedNetwork], look: str) -> Series:
+    marks = [
+        Mark(100 * accuracy, row, f"{network.title}: {accuracy:.2%}", network.architecture.short())
+        for network in networks
+        for accuracy in network.test_accuracies
+    ]
+    spread = Spread.of([mark.x for mark in marks])
+    ends = None if spread.deviation is None else (spread.mean - spread.deviation, spread.mean + spread.deviation)
+    return Series(name, marks, look=look, spread=ends)
 
 
 def ranking_chart(truth: Sequence[float], scores: Sequence[Scores], score: str, legend: str) -> Chart:

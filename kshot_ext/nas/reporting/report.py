@@ -11,7 +11,7 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
 from kshot_ext.nas.reporting.architectures import Catalogue
 from kshot_ext.nas.reporting.page import Table
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
 
@@ -148,13 +148,32 @@ def _compared(result: RunResult) -> Table:
 def _compared_note(result: RunResult) -> str:
     note = (
         "All were trained from scratch in the same way and tested on images that no stage had seen; "
-        "the random one costs about as much as the winner. "
+        "the random ones cost about as much as the winner. "
+        + ("" if result.comparison is None else comparison_sentence(result.comparison, result.test_images) + " ")
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
     if result.max_bit_operations is not None:
         note += f" That of bit operations was {result.max_bit_operations:,}."
     return note
+
+
+def comparison_sentence(comparison: Comparison, test_images: int) -> str:
+    """Return how the winner and its rivals compare, for people."""
+    winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
+    sentence = (
+        f"The winner had {winner} in {_number(winner.count, 'training')}, "
+        f"{_number(rivals.count, 'random network')} of its cost {rivals} (mean ± standard deviation in points, "
+        f"{test_images:,} test images): {100 * abs(comparison.difference):.2f} points "
+        + ("more" if comparison.difference >= 0 else "less")
+    )
+    if error is None:
+        return f"{sentence}, of which a single training on one side tells little."
+    return f"{sentence}, with a standard error of {100 * error:.2f}."
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _front(front: Sequence[Evaluated]) -> Table:

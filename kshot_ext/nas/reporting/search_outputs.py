@@ -24,7 +24,7 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.state_file import safetensors_errors
-from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
+from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
@@ -78,19 +78,17 @@ def write_outputs(
     """
     path = folder.path
     for number, (described, network) in enumerate(zip(result.networks, networks, strict=True), start=1):
-        suffix = "" if number == 1 else f"-{number}"
-        write_text(path / f"architecture{suffix}.json", _to_json(_network_card(data_name, job, described)))
-        _save_network(network, path, suffix)
+        write_network(path, data_name, job, described, network, "" if number == 1 else f"-{number}")
     write_text(path / "results.json", _to_json({"run": folder.card.run, **result.to_json()}))
     correlation, ranking = _compare_with_truth(job, result.considered)
-    front, space = _front(job, result), job.method.result_space
+    space = job.method.result_space
     report = render_report(
         f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
-        front,
-        _figures(job, result, front, records, ranking),
-        catalogue(space, result, front, f"kshot-ext retrain {in_shell(path)} --architecture"),
+        result.front,
+        _figures(job, result, records, ranking),
+        catalogue(space, result, f"kshot-ext retrain {in_shell(path)} --architecture"),
         choices_legend(space),
         flatten(as_table(job.settings)),
         method_parts.provenance(folder.card),
@@ -100,8 +98,21 @@ def write_outputs(
     return path / "report.html"
 
 
-def _front(job: SearchJob, result: RunResult) -> tuple[Evaluated, ...]:
-    return pareto_front(result.considered, job.settings.search.costs)
+def write_network(
+    folder: Path, data_name: str, job: SearchJob, described: RetrainedNetwork, network: nn.Module, suffix: str = ""
+) -> None:
+    """Write a trained network, and what it is: ``architecture.json``, ``model.pt`` and ``model.safetensors``.
+
+    Args:
+        folder: where.
+        data_name: what the images are called.
+        job: whose space and images they are.
+        described: what it is.
+        network: it itself.
+        suffix: added to the files' names.
+    """
+    write_text(folder / f"architecture{suffix}.json", _to_json(_network_card(data_name, job, described)))
+    _save_network(network, folder, suffix)
 
 
 def _save_network(network: nn.Module, folder: Path, suffix: str = "") -> None:
@@ -159,7 +170,6 @@ def _bits_card(job: SearchJob, network: RetrainedNetwork) -> dict[str, Any]:
 def _figures(
     job: SearchJob,
     result: RunResult,
-    front: Sequence[Evaluated],
     records: Sequence[Mapping[str, Any]],
     ranking: Sequence[Figure],
 ) -> ReportFigures:
@@ -170,7 +180,7 @@ def _figures(
     search = Figure(
         "Search",
         "Every architecture that was evaluated with the supernet's weights.",
-        plots.search_chart(front, result),
+        plots.search_chart(result),
     )
     training = Figure(
         "Training",

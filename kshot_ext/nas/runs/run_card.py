@@ -15,11 +15,11 @@ from typing import Any
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.files import parse_json, read_bytes
 from kshot_ext.nas.messages import one_line
-from kshot_ext.nas.own_classes import file_of
+from kshot_ext.nas.own_classes import own_digest
 from kshot_ext.nas.runs.settings import SupernetSettings, own_classes
 from kshot_ext.nas.tables import as_table
 
-_COMMANDS = ("search", "rank")
+_COMMANDS = ("search", "rank", "retrain")
 _LARGEST_SIDE = 2**16
 _MOST_CLASSES = 2**24
 
@@ -34,7 +34,7 @@ class RunCard:
 
     Args:
         run: its name among all runs.
-        command: what was run: ``"search"`` or ``"rank"``.
+        command: what was run: ``"search"``, ``"rank"`` or ``"retrain"``.
         data_name: what its images are called.
         image_shape: ``(channels, height, width)`` of them.
         num_classes: number of their classes.
@@ -151,9 +151,9 @@ def input_digests(settings: SupernetSettings, splits: DataSplits) -> dict[str, s
         OSError: if a file cannot be read.
     """
     files = {} if settings.truth is None else {"truth": settings.truth}
-    files |= {setting: file_of(name) for setting, name in own_classes(settings).items()}
     digests = {name: hashlib.sha256(read_bytes(Path(file))).hexdigest() for name, file in files.items()}
-    return {"data": splits.digest(), **digests}
+    own = {setting: own_digest(name) for setting, name in own_classes(settings).items()}
+    return {"data": splits.digest(), **digests, **own}
 
 
 def _settings_digest(table: Mapping[str, Any]) -> str:

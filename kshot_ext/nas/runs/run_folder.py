@@ -6,7 +6,7 @@ import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Generic
@@ -22,10 +22,16 @@ from kshot_ext.nas.files import (
 )
 from kshot_ext.nas.locks import FileLock, LockHeldError
 from kshot_ext.nas.messages import one_line, visible
-from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs.metrics import is_record
 from kshot_ext.nas.runs.run_card import RunCard, RunCardError
-from kshot_ext.nas.runs.settings import AnySettings, RankSettings, RunSettings, SupernetSettings, with_table
+from kshot_ext.nas.runs.settings import (
+    AnySettings,
+    RankSettings,
+    RetrainRunSettings,
+    RunSettings,
+    SupernetSettings,
+    with_table,
+)
 from kshot_ext.nas.runs.state_file import StateFileError, load_state, save_state
 from kshot_ext.nas.tables import as_table, read_toml, to_toml
 
@@ -33,7 +39,13 @@ _CARD = "run.json"
 _SETTINGS = "settings.toml"
 _CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
-_KINDS: Mapping[str, type[SupernetSettings]] = {"search": RunSettings, "rank": RankSettings}
+_KINDS: Mapping[str, type[SupernetSettings]] = {
+    "search": RunSettings,
+    "rank": RankSettings,
+    "retrain": RetrainRunSettings,
+}
+RETRAINED = "retrained"
+"""Folder inside a run's, of run folders of networks that are trained from scratch after it."""
 
 
 class RunFolderError(RuntimeError):
@@ -94,9 +106,8 @@ class RunRecord(Generic[AnySettings]):
             raise RunFolderError(f"{path / _CARD}: {one_line(error)}") from error
         file = path / _SETTINGS
         table = read_toml(file)
-        # Codes were plain by default when runs began whose file does not say how they start.
-        plain: Any = replace(_KINDS[self.card.command](), codes=CodeSettings())
-        self.settings: AnySettings = with_table(plain, table, str(file))
+        before: Any = _KINDS[self.card.command].of_older_runs()
+        self.settings: AnySettings = with_table(before, table, str(file))
         try:
             self.card.check_settings(table)
         except RunCardError as error:
@@ -142,7 +153,7 @@ class RunFolder(RunRecord[AnySettings]):
 
     Args:
         path: an existing run folder.
-        command: whose run it must be: ``"search"`` or ``"rank"``.
+        command: whose run it must be: ``"search"``, ``"rank"`` or ``"retrain"``.
 
     Raises:
         RunFolderError: if it is no such run folder, or another process is using it.
@@ -157,7 +168,7 @@ class RunFolder(RunRecord[AnySettings]):
             self._lock = FileLock(path / _LOCK)
         except LockHeldError as error:
             raise RunFolderError(f"{path}: another process is working on this run{error}") from error
-        remove_unfinished(path)
+        remove_unfinished(path, besides=path / RETRAINED)  # where other processes may be at work
         self._make_checkpoints_folder()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The main job: train a supernet, select, train what is selected and a random rival from scratch, compare."""
+"""The main job: train a supernet, select, train what is selected and random rivals from scratch, compare."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from kshot_ext.nas.networks.ensemble import Ensemble
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.own_classes import own_errors
 from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.runs.callbacks import SILENT, Callbacks
 from kshot_ext.nas.runs.metrics import MetricsLog
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
-from kshot_ext.nas.runs.run_folder import RunFolder
+from kshot_ext.nas.runs.results import ConsideredNetwork, RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.run_folder import RunFolder, RunRecord
 from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.stages import RetrainStage, SupernetStage, run_stage
-from kshot_ext.nas.runs.supernet_job import SupernetJob
+from kshot_ext.nas.runs.supernet_job import SupernetJob, restore
 from kshot_ext.nas.searchers.archive import Archive, Evaluate
 from kshot_ext.nas.searchers.latency_table import LatencyTable
+from kshot_ext.nas.searchers.pareto import Evaluated, pareto_front
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
@@ -74,12 +76,12 @@ class SearchJob(SupernetJob[RunSettings]):
         )
         tools = SelectionTools(archive=self.archive, settings=settings.search, loop=self.loop)
         self._selection_stage = self._selection(tools)
-        self._retraining(
+        self.retraining(
             "rehearsal", self.method.result_space.cheapest()
         )  # brings to light now what would stop it later
 
     def run(
-        self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress
+        self, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress, callbacks: Callbacks = SILENT
     ) -> tuple[RunResult, list[nn.Module]]:
         """Do all stages, or what is left of them; a checkpoint follows every step.
 
@@ -87,6 +89,7 @@ class SearchJob(SupernetJob[RunSettings]):
             folder: where checkpoints are and go.
             metrics: where each step's numbers go.
             progress: where they are shown.
+            callbacks: told of stages, steps, and architectures evaluated.
 
         Returns:
             What was found, and the networks selected, trained from scratch.
@@ -94,37 +97,57 @@ class SearchJob(SupernetJob[RunSettings]):
         seconds = {}
 
         def run(stage: Stage) -> None:
-            seconds[stage.name] = run_stage(stage, folder, metrics, progress)
+            seconds[stage.name] = run_stage(stage, folder, metrics, progress, callbacks)
 
         self.tell_before_training(progress)
         run(self._supernet_stage)
         self.processes.close()
         self.tell_after_training(progress)
-        run(self._selection_stage)
+        with self.archive.listening(lambda result: callbacks.on_evaluated(self._considered(result))):
+            run(self._selection_stage)
         selection = self.method.selected(self._selection_stage)
 
-        def retrain(title: str, architecture: Architecture) -> tuple[nn.Module, RetrainedNetwork]:
-            trainer = self._retraining(title, architecture)
-            run(RetrainStage(title, trainer))
-            return trainer.network, self._describe(title, architecture, trainer)
+        def retrain(title: str, architecture: Architecture, seeds: int = 1) -> tuple[nn.Module, RetrainedNetwork]:
+            trainers = []
+            for name in (title, *(f"{title}-seed-{number}" for number in range(2, seeds + 1))):
+                trainers.append(self.retraining(name, architecture))
+                run(RetrainStage(name, trainers[-1]))
+            return trainers[0].network, self.describe(title, architecture, trainers, self.evaluation(architecture))
 
-        best, *others = selection.architectures
-        titled = [("winner", best), *((f"winner-{number}", other) for number, other in enumerate(others, start=2))]
-        retrained = [retrain(title, architecture) for title, architecture in titled]
+        best = selection.architectures[0]
+        retrained = [
+            retrain(title, architecture, self.settings.retrain.seeds if architecture == best else 1)
+            for title, architecture in _titled("winner", selection.architectures)
+        ]
         networks = [network for network, _ in retrained]
-        _, random = retrain("random", self._rival(best))
+        rivals = [retrain(title, rival)[1] for title, rival in _titled("random", self._rivals(best, progress))]
         result = RunResult(
             networks=tuple(described for _, described in retrained),
-            random=random,
+            rivals=tuple(rivals),
             ensemble_accuracy=self._ensemble_accuracy(networks) if selection.ensemble else None,
             considered=selection.considered,
+            front=pareto_front(selection.considered, self.settings.search.costs),
+            space=self.method.result_space,
             max_macs=self.max_macs,
             max_bit_operations=self.max_bit_operations,
             score=self.settings.evaluation.score,
+            costs=self.settings.search.costs,
+            test_images=len(self.splits.test),
             findings=self.method.findings,  # a selection may have trained on
             seconds=seconds,
         )
         return result, networks
+
+    def _considered(self, result: Evaluated) -> ConsideredNetwork:
+        """The last result of the archive with its number and names."""
+        return ConsideredNetwork.of(len(self.archive) - 1, result, self.method.result_space)
+
+    def restore(self, record: RunRecord) -> None:
+        """As of a job that only trains; and what the selection has evaluated, and trained on, if it has begun."""
+        super().restore(record)
+        stage = self._selection_stage
+        if record.load_checkpoint(stage.name) is not None:
+            restore(stage.work, record, stage.name, "")
 
     def follow(self) -> None:
         """Help another process, which does the run, to train the supernet.
@@ -144,15 +167,24 @@ class SearchJob(SupernetJob[RunSettings]):
             )
         return stage
 
-    def _rival(self, winner: Architecture) -> Architecture:
-        """Draw a random architecture whose cost is as near to the winner's as the space allows."""
-        space = self.method.result_space
+    def _rivals(self, winner: Architecture, progress: ConsoleProgress) -> list[Architecture]:
+        """Draw different random architectures whose costs are as near to the winner's as the space allows."""
+        space, generator = self.method.result_space, self.generator("rival")
         costs = space.cost(winner)
         cost = "bit_operations" if costs.bit_operations else "macs"
         amount = getattr(costs, cost)
-        return random_architecture_near(space, amount, _RIVAL_TOLERANCE, self.generator("rival"), {winner}, cost)
+        rivals: list[Architecture] = []
+        while len(rivals) < self.settings.rivals:
+            try:
+                others = {winner, *rivals}
+                rivals.append(random_architecture_near(space, amount, _RIVAL_TOLERANCE, generator, others, cost))
+            except ValueError:  # no other is left, which must not cost a finished search
+                progress.tell(f"rivals: expected {self.settings.rivals}, but the space has only {len(rivals)} others")
+                break
+        return rivals
 
-    def _retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
+    def retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
+        """The training of an architecture from scratch, before its first epoch; the title decides what is random."""
         generator = self.generator(f"retraining of {title}")
         network = self.method.result_space.build(architecture, generator).to(self.splits.mean.device)
         return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
@@ -161,8 +193,12 @@ class SearchJob(SupernetJob[RunSettings]):
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
         return evaluate_network(Ensemble(networks), test).accuracy
 
-    def _describe(self, title: str, architecture: Architecture, trainer: NetworkTrainer) -> RetrainedNetwork:
-        space, scores = self.method.result_space, self.evaluation(architecture)
+    def describe(
+        self, title: str, architecture: Architecture, trainers: Sequence[NetworkTrainer], scores: Scores
+    ) -> RetrainedNetwork:
+        """What an architecture is and what its trainings reached, beside its scores with the supernet's weights."""
+        accuracies = tuple(trainer.test_accuracy() for trainer in trainers)
+        space = self.method.result_space
         cost = space.cost(architecture)
         return RetrainedNetwork(
             title=title,
@@ -173,6 +209,15 @@ class SearchJob(SupernetJob[RunSettings]):
             parameters=cost.parameters,
             supernet_accuracy=scores.accuracy,
             supernet_loss=scores.loss,
-            test_accuracy=trainer.test_accuracy(),
+            test_accuracy=accuracies[0],
             bit_operations=cost.bit_operations,
+            test_accuracies=accuracies,
         )
+
+
+def _titled(title: str, architectures: Sequence[Architecture]) -> list[tuple[str, Architecture]]:
+    """Architectures by titles: the title itself, then the title with ``-2``, ``-3``, ... added."""
+    return [
+        (title if number == 1 else f"{title}-{number}", architecture)
+        for number, architecture in enumerate(architectures, start=1)
+    ]

@@ -14,9 +14,10 @@ from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_sett
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import EvaluationSettings
-from kshot_ext.nas.own_classes import is_own, own_errors, with_absolute_path
+from kshot_ext.nas.own_classes import is_given, is_own, own_errors, with_absolute_path
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import check_space_name
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
@@ -27,6 +28,7 @@ from kshot_ext.nas.training.settings import TrainingSettings
 _SHORT_NAMES = {
     "epochs": (("training", "epochs"),),
     "retrain_epochs": (("retrain", "epochs"),),
+    "retrain_seeds": (("retrain", "seeds"),),
     "batch_size": (("training", "batch_size"), ("retrain", "batch_size")),
     "learning_rate": (("training", "learning_rate"),),
     "precision": (("training", "precision"), ("retrain", "precision")),
@@ -44,6 +46,8 @@ _LEAST = {
     "max_parameters": 1,
     "max_latency": 0,
     "seed": 0,
+    "rivals": 0,
+    "training_seed": 0,
     "architectures": 2,
     "checkpoints": 1,
 }
@@ -103,6 +107,14 @@ class SupernetSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
+    @classmethod
+    def of_older_runs(cls: type[AnySettings]) -> AnySettings:
+        """What holds in a run whose file does not say: defaults as they were before they became others.
+
+        Codes were plain.
+        """
+        return cls(codes=CodeSettings())
+
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name, None)
@@ -140,6 +152,7 @@ class RunSettings(SupernetSettings):
         bit_budget: most bit operations, where there are bits; None for no limit.
         max_parameters: most parameters; None for no limit.
         max_latency: most milliseconds of one image on this machine, added up from timed parts; None for no limit.
+        rivals: how many random networks of the winner's cost are trained from scratch, to compare it with.
         search, retrain: settings of these kinds of stage, tables in a file.
 
     Raises:
@@ -150,8 +163,14 @@ class RunSettings(SupernetSettings):
     bit_budget: str | int | float | None = None
     max_parameters: int | None = None
     max_latency: float | None = None
+    rivals: int = 3
     search: SearchSettings = field(default_factory=SearchSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
+
+    @classmethod
+    def of_older_runs(cls: type[AnySettings]) -> AnySettings:
+        """Codes were plain, the winner had one rival, and both were trained once."""
+        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,6 +181,32 @@ class RunSettings(SupernetSettings):
             raise ValueError(
                 "bits: expected some, such as 2,4,8, as bit operations are to be limited or lowered, got none"
             )
+
+
+@dataclass(frozen=True)
+class RetrainRunSettings(RunSettings):
+    """What ``kshot-ext retrain`` does: the settings of a search, and what of it is trained.
+
+    Args:
+        architecture: which one, as JSON.
+        training_seed: decides everything random in its training; images are divided by ``seed``, as in the search.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    architecture: str = ""
+    training_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.architecture:
+            Architecture.from_json(self.architecture)
+
+    @property
+    def chosen(self) -> Architecture:
+        """The architecture as an object."""
+        return Architecture.from_json(self.architecture)
 
 
 @dataclass(frozen=True)
@@ -200,7 +245,9 @@ class RankSettings(SupernetSettings):
 SETTINGS_BY_COMMAND: dict[str, type[SupernetSettings]] = {"search": RunSettings, "rank": RankSettings}
 
 
-def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+def gather_settings(
+    base: AnySettings, file: Path | Mapping[str, Any] | None, options: Mapping[str, Any], origin: str = "command line"
+) -> AnySettings:
     """Settings of a run: :func:`merge_settings`, and what a run's settings have besides.
 
     Paths are absolute, as a run may be resumed from another working directory. A length of warm-up that nobody set is
@@ -209,9 +256,11 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     Raises:
         SettingsError: as there; or if a text cannot be kept.
     """
-    settings = merge_settings(base, file, options)
+    settings = merge_settings(base, file, options, origin)
     files = {name: getattr(settings, name, None) for name in ("data", "truth", "results", "warm_up")}
-    absolute: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in files.items() if path is not None}
+    absolute: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in files.items() if path is not None and not is_given(path)
+    }
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
     settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
@@ -223,17 +272,20 @@ def gather_settings(base: AnySettings, file: Path | None, options: Mapping[str, 
     return settings
 
 
-def merge_settings(base: AnySettings, file: Path | None, options: Mapping[str, Any]) -> AnySettings:
+def merge_settings(
+    base: AnySettings, file: Path | Mapping[str, Any] | None, options: Mapping[str, Any], origin: str = "command line"
+) -> AnySettings:
     """Merge settings: options win over the file, the file over the base. For short names see :func:`with_table`.
 
     A file may be for all commands: what only another command has is checked, and left out.
 
     Args:
         base: what holds where neither says anything.
-        file: a TOML file, or None.
+        file: a TOML file, or its content; or None.
         options: settings by name; those that are None are not given.
+        origin: where the options come from, for messages.
 
-    A space or a method of one's own is code, which only the command line may ask to run: files of settings come from
+    A space or a method of one's own is code, which only the options may ask to run: files of settings come from
     anywhere.
 
     Raises:
@@ -244,17 +296,18 @@ def merge_settings(base: AnySettings, file: Path | None, options: Mapping[str, A
     allow_own_method(asked)
     settings = base
     if file is not None:
-        table = read_toml(file, pipes=True)
+        table = dict(file) if isinstance(file, Mapping) else read_toml(file, pipes=True)
+        place = "settings" if isinstance(file, Mapping) else str(file)
         own_options = table.get("method")
         if asked is not None and isinstance(own_options, Mapping):
             table["method"] = {"name": asked, **own_options}  # those of a table that names none are the asked method's
-        settings = with_table(settings, _of_this_command(settings, table, str(file)), str(file))
+        settings = with_table(settings, _of_this_command(settings, table, place), place)
     given = {name: value for name, value in options.items() if value is not None}
-    settings = with_table(settings, given, "command line")
+    settings = with_table(settings, given, origin)
     if is_own(settings.space) and given.get("space") is None:
         raise SettingsError(
             f"space: expected --space {settings.space} on the command line: it runs that file, "
-            "which settings read from a file must not do by themselves"
+            "which settings read from a file must not do by themselves (of nas.search: space=...)"
         )
     return settings
 
@@ -262,9 +315,9 @@ def merge_settings(base: AnySettings, file: Path | None, options: Mapping[str, A
 def with_table(settings: AnySettings, table: Mapping[str, Any], origin: str) -> AnySettings:
     """Settings with those of a table put in.
 
-    ``epochs`` and ``learning_rate`` are short for those of ``training``, ``retrain_epochs`` for ``retrain.epochs``,
-    ``batch_size`` and ``precision`` for those of both, ``method`` for ``method.name``. A method named anew comes with
-    its own defaults.
+    ``epochs`` and ``learning_rate`` are short for those of ``training``, ``retrain_epochs`` and ``retrain_seeds`` for
+    those of ``retrain``, ``batch_size`` and ``precision`` for those of both, ``method`` for ``method.name``. A method
+    named anew comes with its own defaults.
 
     Args:
         settings: what holds where the table says nothing.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kshot_ext.nas.messages import notice, one_line
 from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError
 from kshot_ext.nas.stage import Stage
@@ -60,7 +61,13 @@ def _epoch_position(epoch: int, on_move: Callable[[float], None]) -> OnStep:
     return lambda report: on_move(epoch + report.step / report.num_steps)
 
 
-def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: ConsoleProgress) -> float:
+def run_stage(
+    stage: Stage,
+    folder: RunFolder,
+    metrics: MetricsLog,
+    progress: ConsoleProgress,
+    callbacks: Callbacks = SILENT,
+) -> float:
     """Bring a stage to its end, from where an earlier process left it; a checkpoint follows every step.
 
     Args:
@@ -68,6 +75,7 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
         folder: where checkpoints are and go.
         metrics: where each step's numbers go.
         progress: where they are shown.
+        callbacks: told of each step once it is saved.
 
     Returns:
         Seconds that the stage took, in all processes together.
@@ -79,6 +87,11 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
     """
     seconds = _go_back_to_checkpoint(stage, folder, metrics)
     progress.start(stage.title, stage.total, stage.done)
+
+    def tell(*, ended: bool) -> None:
+        callbacks.on_stage(StageEvent(stage.name, stage.title, stage.done, stage.total, seconds, ended))
+
+    tell(ended=False)
     while stage.done < stage.total:
         started = time.perf_counter()
         try:
@@ -90,6 +103,8 @@ def run_stage(stage: Stage, folder: RunFolder, metrics: MetricsLog, progress: Co
         records = metrics.of_stage(stage.name)
         folder.save_checkpoint(stage.name, Checkpoint(stage.work.state_dict(), seconds, records))
         progress.finish_step(stage.done, {name: values[name] for name in stage.headline})
+        callbacks.on_epoch(EpochEvent(stage.name, stage.unit, stage.done, stage.total, values))
+    tell(ended=True)
     return seconds
 
 

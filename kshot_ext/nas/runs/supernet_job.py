@@ -9,35 +9,49 @@ from pathlib import Path
 from typing import Any, Generic, cast
 
 import torch
+from torch import nn
 
-from kshot_ext.nas.datasets import DataWarning, load_splits, open_source
+from kshot_ext.nas.datasets import DataError, DataWarning, load_splits, open_source
+from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
-from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.memory import available_memory, lack_of_memory
+from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.methods import begin_training, method_class
 from kshot_ext.nas.methods.method import Method
+from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.networks.export import plain_copy
+from kshot_ext.nas.own_classes import is_given
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
+from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings
 from kshot_ext.nas.runs.truth import read_truth
 from kshot_ext.nas.spaces import create_space
+from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.training.data_parallel import DataParallel
 
 _CALIBRATION_IMAGES = 512
+_BATCH_SIZE = 256
 
 
 def load_data(
-    settings: SupernetSettings, progress: ConsoleProgress, held_out: Mapping[Part, float] = HELD_OUT_SHARES
+    settings: SupernetSettings,
+    progress: ConsoleProgress,
+    held_out: Mapping[Part, float] = HELD_OUT_SHARES,
+    source: ImageSource | None = None,
 ) -> tuple[str, DataSplits]:
-    """Read the images that the settings name.
+    """Read the images that the settings name, or those of a source.
 
     Args:
         settings: which images, and how.
         progress: where it is shown, and where it is told what is left out.
         held_out: see `load_splits`.
+        source: images that no text can name, such as a ``Dataset`` that `open_source` has opened; None for those of
+            the settings.
 
     Returns:
         The data's name and the images.
@@ -45,9 +59,14 @@ def load_data(
     Raises:
         DataError: if they cannot be used.
     """
+    if source is None and settings.data is not None and is_given(settings.data):
+        raise DataError(
+            f"data: expected {settings.data.partition(':')[2]} again, which a program gave as an object: data=... of "
+            "nas.search, nas.rank or nas.load_run"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # told below, in the command's own way
-        source = open_source(None if settings.data is None else Path(settings.data))
+        source = source or open_source(None if settings.data is None else Path(settings.data))
     for note in source.notes:
         progress.tell(f"data: {note}")
     progress.start("read images", min(len(source), settings.max_images or len(source)))
@@ -149,6 +168,25 @@ class SupernetJob(Generic[AnySettings]):
             self.method.score_network,
         )
 
+    def restore(self, record: RunRecord) -> None:
+        """Take over the state of a run's training as its last checkpoint has it.
+
+        Raises:
+            RunFolderError: if there is none yet, or it does not fit.
+        """
+        restore(self.loop, record, "supernet", "no epoch of supernet training is saved yet")
+
+    def inherited(self, architecture: Architecture) -> nn.Module:
+        """A copy of a network with the weights that it inherits, in plain ``torch.nn`` layers.
+
+        Its batch-norm statistics are measured on training images, as when it is scored.
+        """
+        with self.method.networks.network(architecture) as network:
+            plain = plain_copy(network)
+        calibration = batches(self.evaluation.calibration, _BATCH_SIZE, mean=self.splits.mean, std=self.splits.std)
+        plain.load_state_dict(recalibrate_batch_norm(plain, calibration), strict=False)
+        return plain.eval()
+
     def tell_before_training(self, progress: ConsoleProgress) -> None:
         """Say what the method has to say before training."""
         for note in self.method.notes_before_training:
@@ -163,3 +201,21 @@ class SupernetJob(Generic[AnySettings]):
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose, decided by the run's seed."""
         return named_generator(self.settings.seed, purpose)
+
+
+def restore(work: Any, record: RunRecord, stage: str, absent: str) -> None:
+    """Bring the work of a stage to where its checkpoint has it.
+
+    Raises:
+        RunFolderError: if there is no checkpoint, or it does not fit.
+    """
+    checkpoint = record.load_checkpoint(stage)
+    if checkpoint is None:
+        raise RunFolderError(f"{record.path}: {absent}")
+    try:
+        work.load_state_dict(checkpoint.state)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"{record.checkpoint_path(stage)}: does not fit the run's settings ({one_line(error)}); "
+            "look at it with the version that wrote it"
+        ) from error

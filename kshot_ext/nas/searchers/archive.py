@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from typing import Any
 
@@ -33,9 +34,6 @@ class Archive:
             :class:`kshot_ext.nas.searchers.ray_map.RayMap` does.
         score: which score ranks architectures, ``"loss"`` or ``"accuracy"``.
 
-    Attributes:
-        on_evaluated: called after each evaluation.
-
     Raises:
         ValueError: if no architecture meets the limits, or the score is another.
 
@@ -63,7 +61,7 @@ class Archive:
         self.limits = limits
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.score = score
-        self.on_evaluated: Callable[[], None] = lambda: None
+        self._listeners: list[Callable[[Evaluated], object]] = []
         self._evaluate = evaluate
         self._apply_to_all = apply_to_all
         self._results: dict[Architecture, Evaluated] = {}
@@ -120,8 +118,18 @@ class Archive:
         for architecture, scores in zip(new, self._apply_to_all(self._evaluate, new), strict=True):
             latency = None if self.limits.latency is None else self.limits.latency(architecture)
             self._record(architecture, scores, latency)
-            self.on_evaluated()
+            for listener in self._listeners:
+                listener(self[architecture])
         return [self._results[architecture] for architecture in architectures]
+
+    @contextmanager
+    def listening(self, listener: Callable[[Evaluated], object]) -> Iterator[None]:
+        """Inside the context the listener is called after each evaluation, with its result."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def repair(self, architecture: Architecture) -> Architecture:
         """An architecture within the limits, by random changes where it is beyond them."""

@@ -33,8 +33,8 @@ class SearchStage(Stage):
     def step(self, on_move: Callable[[float], None]) -> dict[str, float]:
         evaluated = count(1)
         size = self.work.settings.population
-        self.work.archive.on_evaluated = lambda: on_move(self.done + min(next(evaluated) / size, 1))
-        report = self.work.step()
+        with self.work.archive.listening(lambda _: on_move(self.done + min(next(evaluated) / size, 1))):
+            report = self.work.step()
         values = {
             "best_loss": report.best.scores.loss,
             "best_accuracy": report.best.scores.accuracy,

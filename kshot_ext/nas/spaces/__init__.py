@@ -54,7 +54,8 @@ def create_space(
     """A search space by name.
 
     Args:
-        name: one of :func:`space_names`; or ``FILE.py:CLASS``, a class of your own that takes the four arguments below.
+        name: one of :func:`space_names`; or ``FILE.py:CLASS``, a class of your own that takes the four arguments below;
+            or a name that :func:`kshot_ext.nas.own_classes.give` made, of such a class or of a space.
         image_shape: ``(channels, height, width)`` of the images.
         num_classes: number of classes.
         channels: width of the whole network; None for the width that suits the image size.
@@ -64,7 +65,8 @@ def create_space(
             :class:`kshot_ext.nas.spaces.bit_width_space.BitWidthSpace`.
 
     Raises:
-        ValueError: if the name is unknown, a size is out of range, or the space has no cells.
+        ValueError: if the name is unknown, a size is out of range, or the space has no cells; or if a space that was
+            given is for other images, or widths or channels are to be changed in it.
 
     Example:
         >>> space = create_space("nas-bench-macro", image_shape=(3, 32, 32), num_classes=10, widths=(0.5, 1.0))
@@ -85,5 +87,18 @@ def create_space(
         else _SPACES[name]
     )
     with own_errors(name, "space"):
-        space = kind(**arguments)
+        space = _checked(kind, **arguments) if isinstance(kind, SearchSpace) else kind(**arguments)
         return space if bits is None else BitWidthSpace(space, bits)
+
+
+def _checked(space: SearchSpace, image_shape: tuple[int, ...], num_classes: int, **options: object) -> SearchSpace:
+    """A space that was made before, if it is one for these images."""
+    if space.image_shape != tuple(image_shape) or space.num_classes != num_classes:
+        raise ValueError(
+            f"space: expected one for images {tuple(image_shape)} of {num_classes} classes, as the data has, "
+            f"got one for {space.image_shape} of {space.num_classes}"
+        )
+    asked = [name for name, value in options.items() if value is not None]
+    if asked:
+        raise ValueError(f"{asked[0]}: expected none beside a space that has been made; give its class, or make it so")
+    return space

@@ -63,6 +63,33 @@ class Architecture:
             for part in parts
         ).strip()
 
+    @classmethod
+    def from_short(cls, text: str) -> Architecture:
+        """The architecture that :meth:`short` gave.
+
+        That a lone choice has two digits is not seen: it is read as two choices.
+
+        Raises:
+            ValueError: if the text is not of this form.
+
+        Example:
+            >>> Architecture.from_short("02a 10")
+            Architecture(operations=(0, 2, 10), widths=(1, 0))
+            >>> Architecture.from_short("0.26").operations
+            (0, 26)
+        """
+        try:
+            parts = [
+                tuple(map(int, part.split("."))) if "." in part else tuple(int(choice, 16) for choice in part)
+                for part in text.split(" ")
+            ]
+            operations, widths = (*parts, None) if len(parts) == 1 else parts
+        except ValueError as error:
+            raise ValueError(
+                f"architecture: expected a digit for each operation, and for each width after a space, got {text!r:.80}"
+            ) from error
+        return cls(operations, widths)
+
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""
         fields: dict[str, list[int]] = {"operations": list(self.operations)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.networks.evaluation import evaluate_network
@@ -20,10 +21,20 @@ from kshot_ext.optim import decay_groups
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainSettings(OptimizationSettings):
-    """How a found network is trained from scratch."""
+    """How a found network is trained from scratch.
+
+    Args:
+        seeds: how many times the winner is trained, each time by random numbers of its own, at least 1; the weights of
+            the first time are kept. Its rivals are trained once each.
+    """
 
     epochs: int = 20
     weight_decay: float = 5e-4
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least("seeds", self.seeds, 1)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from kshot_ext.nas import drawing
+from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
-from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.parts.code_findings import plot_codes
@@ -26,6 +27,8 @@ from kshot_ext.nas.runs.settings import RunSettings
 CLASSES = [b"caf\xe9", b"[red]x[bold]:smile:", b"<b>&\"'\n$x_{$", b"\xff" * 200, "長い".encode() * 30]
 OUT = b"run[/red]\xe9\n$x_{$<b>"
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 epochs = 1
@@ -93,7 +96,7 @@ def test_settings_that_their_file_cannot_keep_are_refused_at_once(
 
 
 def test_the_way_to_go_on_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
-    run = Run("search", tmp_path / os.fsdecode(b"it's\xe9\n"))
+    run = Session("search", tmp_path / os.fsdecode(b"it's\xe9\n"))
     run.path.mkdir()
     (run.path / "run.json").touch()
     command = run.how_to_go_on().partition("go on with: ")[2]
@@ -108,7 +111,7 @@ def test_the_default_folder_takes_any_name_of_data(
     tmp_path: Path, tiny_splits: DataSplits, data_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = Run("search", None)
+    run = Session("search", None)
     folder = run.open_folder(RunSettings(), data_name, tiny_splits, ())
     assert folder.card.data_name == data_name
     assert re.fullmatch(r"\d{8}-\d{6}-[\w.-]+-nas-bench-macro", folder.path.name)
@@ -120,7 +123,7 @@ def test_runs_of_one_second_get_folders_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda _: "20260101-000000")
-    runs = [Run("search", None) for _ in range(3)]
+    runs = [Session("search", None) for _ in range(3)]
     names = [run.open_folder(RunSettings(), "digits", tiny_splits, ()).path.name for run in runs]
     first = "20260101-000000-digits-nas-bench-macro"
     assert names == [first, f"{first}-2", f"{first}-3"]

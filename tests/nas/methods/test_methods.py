@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from kshot_ext.cli import app
 from kshot_ext.nas import drawing, methods
+from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
-from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, Run
+from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
@@ -46,6 +47,8 @@ DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "methods.md").read_text()
 OWN, IN_PYTHON = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 MINIATURE = """
+rivals = 1
+retrain_seeds = 1
 shots = 1
 channels = 2
 max_images = 120
@@ -357,7 +360,7 @@ def test_neither_a_settings_file_nor_a_run_folder_can_run_a_method(tmp_path, mon
 
 
 def open_run(folder: Path, splits: DataSplits) -> Path:
-    run = Run("search", None).open_folder(RunSettings(out=str(folder / "run")), "stripes", splits, outputs=())
+    run = Session("search", None).open_folder(RunSettings(out=str(folder / "run")), "stripes", splits, outputs=())
     run.close()
     return run.path
 
@@ -366,7 +369,7 @@ def test_how_to_go_on_names_the_method(own, tmp_path, tiny_splits):
     allow_own_method(own)
     name = f"{tmp_path}/{own}"
     settings = RunSettings(method=method_class(name).Settings(name=name), out=str(tmp_path / "run"))
-    run = Run("search", None)
+    run = Session("search", None)
     run.open_folder(settings, "stripes", tiny_splits, outputs=())
     assert run.how_to_go_on().endswith(f"kshot-ext search --resume {tmp_path}/run --method {name}")
 

@@ -30,6 +30,8 @@ from kshot_ext.nas.training.settings import TrainingSettings
 TRAINING = TrainingSettings(epochs=2, batch_size=8, warmup_epochs=1, held_out_share=0.25)
 pytestmark = pytest.mark.usefixtures("one_thread")
 MINIATURE = """
+rivals = 1
+retrain_seeds = 1
 shots = 1
 channels = 2
 max_images = 120
@@ -103,7 +105,7 @@ def test_the_command_searches_bits_and_says_what_it_leaves(tmp_path):
     options = {"method": "spos", "bits": "2,8", "bit_budget": "40%", "out": str(tmp_path / "run")}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    winner, rival = results["winner"], results["random"]
+    winner, rival = results["winner"], results["rivals"][0]
     assert 0 < winner["bit_operations"] <= results["max_bit_operations"]
     assert rival["bit_operations"] == pytest.approx(winner["bit_operations"], rel=0.1)
     card = json.loads((tmp_path / "run" / "architecture.json").read_text())

@@ -13,6 +13,8 @@ from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
 
+OLD = {"title": "", "architecture": {"operations": [0, 1], "widths": None}, "macs": 3}
+
 
 def _run(path: Path, splits: DataSplits, command: str, settings: SupernetSettings) -> Path:
     RunFolder.create(path, settings, RunCard.new(command, settings, "stripes", splits)).close()
@@ -66,15 +68,17 @@ def test_runs_of_different_commands(ranked: tuple[Path, Path], tmp_path: Path, t
 
 def test_the_codes_of_two_searches(tmp_path: Path, tiny_splits: DataSplits) -> None:
     runs = [_run(tmp_path / name, tiny_splits, "search", RunSettings()) for name in ("one", "other")]
+    old = {"winner": OLD | {"test_accuracy": 0.9}, "random": OLD | {"test_accuracy": 0.7}}  # before there were versions
     codes = {"verdict": "one-shot", "distance": 0.075, "least_share": 0.2, "effective_rank": 1.03}
-    (runs[0] / "results.json").write_text(json.dumps({"codes": codes}))
-    (runs[1] / "results.json").write_text(json.dumps({"codes": codes | {"verdict": "K-shot", "distance": 0.3}}))
+    (runs[0] / "results.json").write_text(json.dumps(old | {"codes": codes}))
+    (runs[1] / "results.json").write_text(json.dumps(old | {"codes": codes | {"verdict": "K-shot", "distance": 0.3}}))
     results = compare_runs(*runs).results
     assert results["K-shot or one-shot"] == ("one-shot", "K-shot")
     assert results["distance of codes"] == ("0.075", "0.3")
     assert results["least share of a copy"] == ("0.2", "0.2")
     assert results["effective rank of the weights"] == ("1.03", "1.03")
-    (runs[1] / "results.json").write_text(json.dumps({"codes": codes | {"verdict": ["K-shot"]}}))
+    assert results["mean test accuracy of its random rivals"] == ("0.7", "0.7")
+    (runs[1] / "results.json").write_text(json.dumps(old | {"codes": codes | {"verdict": ["K-shot"]}}))
     with pytest.raises(RunFolderError, match=r"codes.verdict: expected one of K-shot, .*, got \['K-shot'\]"):
         compare_runs(*runs)
 

@@ -21,7 +21,7 @@ def _result(score: str = "loss", considered: tuple[Evaluated, ...] = ()) -> RunR
     winner = RetrainedNetwork("winner", Architecture((0, 1)), ("identity", "mb3_k3"), 3 * 10**6, 5, 0.6, 0.02, 0.9)
     random = RetrainedNetwork("random", Architecture((1, 1)), ("mb3_k3", "mb3_k3"), 3 * 10**6, 5, 0.5, 0.01, 0.8)
     return RunResult(
-        networks=(winner,), random=random, considered=considered, max_macs=6 * 10**6, score=score, seconds={}
+        networks=(winner,), rivals=(random,), considered=considered, max_macs=6 * 10**6, score=score, seconds={}
     )
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kshot_ext.nas import drawing
-from kshot_ext.nas.commands import search
+from kshot_ext.nas.api import search
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
@@ -36,6 +36,8 @@ from kshot_ext.nas.runs.state_file import load_state, save_state
 from kshot_ext.nas.runs.supernet_job import load_data
 
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 100
@@ -70,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         def loaded(seed: int) -> tuple[str, DataSplits]:
             return load_data(RunSettings(seed=seed, max_images=100), progress)
 
-        patch.setattr(search, "load_data", lambda settings, _: loaded(settings.seed))
+        patch.setattr(search, "load_data", lambda settings, *_, **__: loaded(settings.seed))
         for name, seed in (("run", 0), ("other", 1)):
             options = {"out": str(folder / name), "seed": seed}
             assert search_command(options, folder / "config.toml", None) == EXIT_DONE

@@ -21,6 +21,8 @@ from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.state_file import load_state, save_state
 
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 100

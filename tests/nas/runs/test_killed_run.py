@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 120

@@ -29,6 +29,8 @@ from kshot_ext.nas.training import epoch_trainer
 from kshot_ext.nas.training.loop import TrainingLoop
 
 SETTINGS = """
+rivals = 2
+retrain_seeds = 2
 shots = 2
 channels = 4
 max_images = 300
@@ -47,8 +49,14 @@ batch_size = 32
 population = 4
 generations = 2
 """
-STEPS_OF_ALL_STAGES = 8
-STOPPED_AT = (1, 3, 6, 11)  # before anything was saved, in training, in the search, at the last step
+STEPS_OF_ALL_STAGES = 12
+STOPPED_AT = (
+    1,
+    3,
+    6,
+    9,
+    16,
+)  # first before anything was saved, then in each kind of stage, last at the last step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +110,7 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     }
     assert {path.name for path in finished.iterdir()} == expected
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    stages = ["supernet", "search", "retrain-winner", "retrain-random"]
+    stages = ["supernet", "search", "retrain-winner", "retrain-winner-seed-2", "retrain-random", "retrain-random-2"]
     assert [(r["stage"], r["step"]) for r in records] == [(stage, step) for stage in stages for step in (1, 2)]
 
 
@@ -120,7 +128,9 @@ def test_the_networks_keep_to_the_budget(finished: Path) -> None:
     results = _results(finished)
     assert results["max_macs"] == int(0.6 * space.count_macs(space.largest()))
     assert results["winner"]["macs"] <= results["max_macs"]
-    assert results["winner"]["architecture"] != results["random"]["architecture"]
+    compared = [results["winner"], *results["rivals"]]
+    assert [network["title"] for network in compared] == ["winner", "random", "random-2"]
+    assert len({network["key"] for network in compared}) == 3
 
 
 def test_the_model_loads_without_this_package(finished: Path) -> None:
@@ -375,13 +385,14 @@ def test_a_space_of_one_network_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_rival_may_cost_far_more_than_the_winner_if_all_others_do(
-    tmp_path: Path, layers: dict[str, object], monkeypatch: pytest.MonkeyPatch
+def test_rivals_may_cost_far_more_than_the_winner_if_all_others_do(
+    tmp_path: Path, layers: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without convolutions there are 2,816 multiply-accumulates, with one 12,032."""
+    """Two layers: without convolutions there are 2,816 multiply-accumulates, with each 9,216 more."""
     monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
-    options = layers | {"space": f"{tmp_path}/layers.py:Uneven", "budget": 3000}
+    options = layers | {"space": f"{tmp_path}/layers.py:Uneven", "budget": 3000, "rivals": 5}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["winner"]["macs"] == 2816
-    assert results["random"]["macs"] == 2816 + 9216  # the nearest
+    assert [rival["macs"] - 2816 for rival in results["rivals"]] == [9216, 9216, 2 * 9216]  # the nearest ones first
+    assert "rivals: expected 5, but the space has only 3 others" in capsys.readouterr().out

@@ -103,6 +103,8 @@ def halved(network, validation):
     return Scores(scores.accuracy / 2, scores.loss)
 """
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 1
 channels = 2
 max_images = 200

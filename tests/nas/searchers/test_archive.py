@@ -22,16 +22,17 @@ LIGHT, MIDDLE, HEAVY = (Architecture((operation,) * 8) for operation in range(3)
 def test_nothing_is_evaluated_twice_and_results_come_in_the_order_asked(tiny_space):
     calls, moves = Counter(), []
     archive = Archive(lambda a: calls.update([a]) or evaluate(a), tiny_space, SearchLimits())
-    archive.on_evaluated = lambda: moves.append(len(archive))
-    archive.evaluate([MIDDLE])
-    results = archive.evaluate([LIGHT, MIDDLE, LIGHT])
+    with archive.listening(lambda result: moves.append((len(archive), result.architecture))):
+        archive.evaluate([MIDDLE])
+        results = archive.evaluate([LIGHT, MIDDLE, LIGHT])
+    archive.evaluate([HEAVY])  # which nobody listens to
     assert [result.architecture for result in results] == [LIGHT, MIDDLE, LIGHT]
-    assert calls == {MIDDLE: 1, LIGHT: 1}
-    assert [result.architecture for result in archive.history] == [MIDDLE, LIGHT]
-    assert moves == [1, 2]
-    assert (MIDDLE in archive, HEAVY in archive, len(archive)) == (True, False, 2)
+    assert calls == {MIDDLE: 1, LIGHT: 1, HEAVY: 1}
+    assert [result.architecture for result in archive.history] == [MIDDLE, LIGHT, HEAVY]
+    assert moves == [(1, MIDDLE), (2, LIGHT)]
+    assert (MIDDLE in archive, Architecture((0, 1) * 4) in archive, len(archive)) == (True, False, 3)
     assert archive[LIGHT].scores == Scores(0.5, 10.0)
-    assert archive.best.architecture == MIDDLE
+    assert archive.best.architecture == HEAVY
 
 
 def test_an_architecture_beyond_the_limits_is_refused_and_none_is_evaluated(tiny_space):

@@ -71,10 +71,10 @@ def test_a_search_by_two_processes_finds_what_one_finds(ray_map, tiny_space, tin
     histories, moves = [], []
     for apply_to_all in (map, ray_map):
         archive = Archive(evaluation, tiny_space, limits, seeded(2), apply_to_all)
-        archive.on_evaluated = lambda archive=archive: moves.append(len(archive))
         search = Generations(archive, settings)
-        while not search.finished:
-            search.step()
+        with archive.listening(lambda _, archive=archive: moves.append(len(archive))):
+            while not search.finished:
+                search.step()
         histories.append(archive.history)
     assert histories[0] == histories[1]
     assert len({result.scores for result in histories[0]}) > 1

@@ -16,6 +16,8 @@ from kshot_ext.nas import drawing
 from kshot_ext.nas.searchers.ray_map import RayMap
 
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 40

@@ -29,6 +29,8 @@ WORKER = Path(worker.__file__)
 
 WORKS = 6
 SETTINGS = """
+rivals = 1
+retrain_seeds = 1
 shots = 2
 channels = 2
 max_images = 120

@@ -1,0 +1,165 @@
+"""``run.export``: a network with its preprocessing, as a file for whoever uses it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kshot_ext.nas.checks import check_one_of
+from kshot_ext.nas.extras import MissingExtraError, require
+from kshot_ext.nas.files import atomic_path, is_there, write_errors
+from kshot_ext.nas.networks.classifier import Classifier
+from kshot_ext.nas.runs.state_file import safetensors_errors
+
+_EXAMPLES = 2
+_TOLERANCE = 1e-4
+"""Largest difference of scores between onnxruntime and torch, as a share of the largest score, or of 1."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Args:
+        path: of the file.
+        format: ``"pt2"``, ``"onnx"`` or ``"safetensors"``.
+        weights: whether they are ``"trained"`` from scratch or ``"inherited"`` from the supernet.
+        checked: what its scores were compared with; empty if with nothing.
+        snippet: three lines of Python that use it.
+    """
+
+    path: Path
+    format: str
+    weights: str
+    checked: str
+    snippet: str
+
+
+def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> Exported:
+    """Write a network with its preprocessing.
+
+    It takes uint8 images ``[N, C, H, W]``, any number of them, and gives scores ``[N, num_classes]``. Names of classes
+    are in the file's metadata.
+
+    Args:
+        classifier: the network.
+        format: ``"pt2"`` of ``torch.export``, ``"onnx"``, which onnxruntime checks where it is installed, or
+            ``"safetensors"``, which are weights alone.
+        out: the file, which must not exist; a name without its suffix gets it.
+
+    Raises:
+        ValueError: if the format is another, or the scores of the file are not those of the network.
+        FileExistsError: if there is something already.
+        MissingExtraError: if a library that the format needs is not installed.
+        WriteError: if it cannot be written.
+    """
+    check_one_of("format", format, FORMATS)
+    path = Path(out)
+    if path.suffix != f".{format}":
+        path = path.with_name(f"{path.name}.{format}")
+    if is_there(path):
+        raise FileExistsError(f"{path}: exists already; choose another file, or move it away")
+    with write_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    checked = FORMATS[format](classifier.cpu(), path)
+    return Exported(path, format, classifier.weights, checked, _snippet(classifier, path, format))
+
+
+def metadata_of(classifier: Classifier) -> dict[str, Any]:
+    """What a file says of its network besides."""
+    preprocessing = classifier.preprocessing
+    return {
+        "class_names": classifier.class_names,
+        "input": {
+            "dtype": "uint8",
+            "shape": ["N", *preprocessing.image_shape],
+            "any_size": preprocessing.resize,
+        },
+        "weights": classifier.weights,
+    }
+
+
+def _write_pt2(classifier: Classifier, path: Path) -> str:
+    program = _program(classifier)
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata_of(classifier))})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+    images = _images(classifier, _EXAMPLES + 1)
+    found = torch.export.load(str(path)).module()(images)
+    _check_same(path, classifier(images), found)
+    return "torch"
+
+
+def _write_onnx(classifier: Classifier, path: Path) -> str:
+    for library in ("onnx", "onnxscript"):
+        require(library, "onnx")
+    names = {"input_names": ["images"], "output_names": ["scores"]}
+    model = torch.onnx.export(_program(classifier), dynamo=True, verbose=False, **names).model_proto
+    for name, value in metadata_of(classifier).items():
+        model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    try:
+        runtime = require("onnxruntime", "onnx")
+    except MissingExtraError:
+        return ""
+    images = _images(classifier, _EXAMPLES + 1)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images.numpy()})
+    _check_same(path, classifier(images), torch.from_numpy(found))
+    return "onnxruntime"
+
+
+def _write_safetensors(classifier: Classifier, path: Path) -> str:
+    metadata = {name: json.dumps(value) for name, value in metadata_of(classifier).items()}
+    with atomic_path(path) as temporary, safetensors_errors():
+        require("safetensors.torch").save_model(classifier, temporary, metadata=metadata)
+    return ""
+
+
+FORMATS: dict[str, Callable[[Classifier, Path], str]] = {
+    "pt2": _write_pt2,
+    "onnx": _write_onnx,
+    "safetensors": _write_safetensors,
+}
+"""What writes a network, by the suffix of its file; each says what checked the file."""
+
+
+def _images(classifier: Classifier, count: int) -> torch.Tensor:
+    shape = (count, *classifier.preprocessing.image_shape)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _program(classifier: Classifier) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(classifier, (_images(classifier, _EXAMPLES),), dynamic_shapes=({0: batch},))
+
+
+def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None:
+    difference = float((expected - found).abs().max())
+    if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
+        path.unlink()
+        raise ValueError(
+            f"{path}: expected the network's own scores of the file, got such that differ by {difference:.3g}; not kept"
+        )
+
+
+def _snippet(classifier: Classifier, path: Path, format: str) -> str:
+    shape = ", ".join(map(str, classifier.preprocessing.image_shape))
+    images = f"images = torch.zeros(1, {shape}, dtype=torch.uint8)  # yours: uint8 [N, {shape}]"
+    if format == "pt2":
+        load = f"import torch; network = torch.export.load({str(path)!r}).module()"
+        return f"{load}\n{images}\nprint(network(images).argmax(dim=1))"
+    if format == "onnx":
+        load = f"import onnxruntime, torch; session = onnxruntime.InferenceSession({str(path)!r})"
+        return f'{load}\n{images}\nprint(session.run(None, {{"images": images.numpy()}})[0].argmax(axis=1))'
+    load = f"from safetensors.torch import load_file\nweights = load_file({str(path)!r})"
+    return f"{load}\nprint({{name: tuple(weight.shape) for name, weight in weights.items()}})"

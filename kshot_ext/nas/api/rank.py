@@ -1,0 +1,145 @@
+"""``nas.rank``: train a supernet, and compare how it ranks architectures with a table of their accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kshot_ext.nas.api.finished import RankRun, load_run
+from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.datasets import ImageSource
+from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, write_ranking
+from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
+from kshot_ext.nas.runs.metrics import MetricsLog
+from kshot_ext.nas.runs.results import ConsideredNetwork
+from kshot_ext.nas.runs.results_file import ResultsFileError
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
+from kshot_ext.nas.runs.settings import RankSettings
+from kshot_ext.nas.runs.supernet_job import load_data
+from kshot_ext.nas.training.data_parallel import started_processes
+
+
+def rank(
+    settings: Settings | None = None,
+    *,
+    data: Any = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    on_epoch: Callable[[EpochEvent], object] = SILENT.on_epoch,
+    on_evaluated: Callable[[ConsideredNetwork], object] = SILENT.on_evaluated,
+    on_stage: Callable[[StageEvent], object] = SILENT.on_stage,
+    progress: bool = True,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    threads: int | None = None,
+    **options: Any,
+) -> RankRun:
+    """Train a supernet and rank architectures of a table with it, as ``kshot-ext rank`` does.
+
+    Args:
+        settings: of the run: a :class:`kshot_ext.nas.runs.settings.RankSettings`, a table of these, or the path of a
+            TOML file; None for the defaults, which lack ``truth``.
+        data, out, resume, on_epoch, on_evaluated, on_stage, progress, workers, ray_address, threads: as of
+            `kshot_ext.nas.search`.
+        **options: settings by the names of a settings file; ``truth``, the table, must be one if ``settings`` has none.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
+    """
+    session = Session("rank", None if resume is None else Path(resume))
+    name, source = images_of(data)
+    given = as_options({**options, "data": name, "out": out})
+    with begun_ranking(
+        session,
+        Console(quiet=not progress),
+        given,
+        as_config(settings),
+        source=source,
+        workers=workers,
+        ray_address=ray_address,
+        threads=threads,
+        callbacks=Callbacks(on_epoch, on_evaluated, on_stage),
+        origin="rank",
+    ) as begun:
+        begun.run()
+    run = load_run(begun.folder.path, data=source, **own_of(given))
+    assert isinstance(run, RankRun)
+    return run
+
+
+@dataclass(frozen=True)
+class BegunRanking:
+    """A ranking that is ready to run: everything that could be found out before has been.
+
+    Args:
+        job: the work.
+        folder: the run's.
+        progress: where it is shown.
+        threads: of this process, as asked for.
+        callbacks: told of what is done.
+    """
+
+    job: RankJob
+    folder: RunFolder[RankSettings]
+    progress: ConsoleProgress
+    threads: int | None
+    callbacks: Callbacks
+
+    def run(self) -> tuple[RankResult, Path]:
+        """Do the work, or what is left of it, and write what there is to keep; gives the result and the report."""
+        metrics = MetricsLog(self.folder.path / "metrics.jsonl", self.folder.path / "tensorboard")
+        with suitable_threads(self.job.splits.image_shape, self.threads):
+            result = self.job.run(self.folder, metrics, self.progress, self.callbacks)
+        try:
+            report = write_ranking(self.folder, self.job, result, metrics.records)
+        except ResultsFileError as error:
+            raise RunFolderError(f"{error}; mend or move that file, and go on with the run") from error
+        metrics.close()
+        return result, report
+
+
+@contextmanager
+def begun_ranking(
+    session: Session,
+    console: Console,
+    options: Mapping[str, Any],
+    config: Path | Mapping[str, Any] | None = None,
+    *,
+    source: ImageSource | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    threads: int | None = None,
+    callbacks: Callbacks = SILENT,
+    origin: str = "command line",
+) -> Iterator[BegunRanking]:
+    """Inside the context a ranking is ready to run; the arguments are those of
+    :func:`kshot_ext.nas.api.search.begun_search`.
+
+    Raises:
+        ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
+    """
+    if (started_processes() or 1) > 1:
+        raise ValueError("rank runs in one process: start it without torchrun, or with one process")
+    with closing(session), ExitStack() as resources, ConsoleProgress(console) as progress:
+        apply_to_all = resources.enter_context(evaluators(workers, ray_address))
+        settings = session.settings(RankSettings(), config, options, origin)
+        data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out}, source)
+        job = RankJob(settings, splits, apply_to_all)
+        if session.resume is None:
+            job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
+        page.rehearse()
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
+        yield BegunRanking(job, folder, progress, threads, callbacks)

@@ -1,0 +1,176 @@
+"""A run that is begun or gone on with: its settings, its folder, and how to go on if it ends early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.extras import require
+from kshot_ext.nas.messages import file_name, in_shell
+from kshot_ext.nas.methods import allow_own_method
+from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.own_classes import is_given
+from kshot_ext.nas.runs.run_card import RunCard
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
+from kshot_ext.nas.runs.settings import (
+    AnySettings,
+    check_method_begins,
+    check_same,
+    gather_settings,
+    method_asked_for,
+    own_classes,
+)
+from kshot_ext.nas.searchers.ray_map import RayMap
+
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
+_PIXELS_FOR_ONE_THREAD = 16 * 16
+
+
+class Session:
+    """A run that this process begins or goes on with.
+
+    Args:
+        command: ``"search"`` or ``"rank"``.
+        resume: run folder to go on with, or None to begin a new one.
+
+    Attributes:
+        follows: whether another process does the run, and this one helps it.
+        path: the run folder, as soon as there is one that this process knows of.
+        own_classes: names by setting, as of :func:`kshot_ext.nas.runs.settings.own_classes`, as soon as they are known.
+    """
+
+    def __init__(self, command: str, resume: Path | None = None) -> None:
+        self.command = command
+        self.resume = resume
+        self.follows = False
+        self.folder: RunFolder | None = None
+        self.path = resume
+        self.own_classes: dict[str, str] = {}
+
+    def settings(
+        self,
+        defaults: AnySettings,
+        config: Path | Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        origin: str = "command line",
+    ) -> AnySettings:
+        """The run's settings, checked to be the ones that it began with.
+
+        Args:
+            defaults: what holds where nothing else says anything.
+            config: settings file, or its content.
+            options: settings by name, which win over it.
+            origin: where the options come from, for messages.
+
+        Raises:
+            MissingExtraError: if a library is not installed that a run needs.
+            RunFolderError: if the folder to go on with cannot be used.
+            SettingsError: if the settings are unusable, are refused by the method, or are others than the run's.
+        """
+        for library in _LIBRARIES:
+            require(library)
+        if self.resume is None:
+            settings = gather_settings(defaults, config, options, origin)
+            check_method_begins(settings)
+            return settings
+        allow_own_method(method_asked_for(options))
+        self.folder = RunFolder(self.resume, self.command)
+        self.own_classes = own_classes(self.folder.settings)
+        settings = gather_settings(self.folder.settings, config, options, origin)
+        check_same(self.folder.settings, settings, str(self.resume))
+        return settings
+
+    def open_folder(
+        self, settings: AnySettings, data_name: str, splits: DataSplits, outputs: Sequence[str]
+    ) -> RunFolder[AnySettings]:
+        """The run's folder; a new one is made when everything else has been checked, so errors leave nothing behind.
+
+        Args:
+            settings: of the run.
+            data_name, splits: its images.
+            outputs: names of the files that it will leave there.
+
+        Raises:
+            RunFolderError: if it cannot be made, or settings or data are not what the run began with.
+            WriteError: if an output could not be written.
+        """
+        if self.folder is None:
+            kept = replace(settings, out=None)
+            card = RunCard.new(self.command, kept, data_name, splits)
+            if settings.out is None:
+                space = Path(settings.space.rpartition(":")[-1]).name
+                default = f"{time.strftime('%Y%m%d-%H%M%S')}-{file_name(data_name)}-{file_name(space)}"
+                self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
+            else:
+                self.folder = RunFolder.create(Path(settings.out), kept, card)
+            self.path, self.own_classes = self.folder.path, own_classes(settings)
+        else:
+            try:
+                self.folder.card.check_continues(settings, splits)
+            except ValueError as error:
+                raise RunFolderError(f"{self.folder.path}: {error}") from error
+        self.folder.check_outputs(outputs)
+        return self.folder
+
+    def close(self) -> None:
+        """Let other processes use the run's folder."""
+        if self.folder is not None:
+            self.folder.close()
+
+    def how_to_go_on(self) -> str:
+        """What to tell who interrupted the run, or whom an error did."""
+        if self.path is None:
+            return "what was written is said by the first process" if self.follows else "nothing was written"
+        if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
+            return f"there is no run in {self.path} any more; begin it anew"
+        command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
+        if any(map(is_given, self.own_classes.values())):
+            given = "".join(f", {setting}=..." for setting in self.own_classes)
+            command = f"nas.{self.command}(resume={str(self.path)!r}{given})"
+        else:
+            for setting, name in self.own_classes.items():
+                command += f" --{setting} {in_shell(name)}"
+        return f"what was saved before is safe; go on with: {command}"
+
+
+@contextmanager
+def evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callable[..., Iterable[Scores]]]:
+    """What evaluates architectures: `map`, or a `RayMap`.
+
+    Args:
+        workers: processes of Ray; None for this process without Ray.
+        ray_address: of a running cluster that has them; None for this machine.
+
+    Raises:
+        ValueError: if there is an address, but no number of workers.
+        MissingExtraError, ValueError, ConnectionError, LostProcessError: as by `RayMap`.
+    """
+    if workers is None:
+        if ray_address is not None:
+            raise ValueError("ray_address: expected workers too, their number on the cluster")
+        yield map
+        return
+    with RayMap(workers, ray_address) as ray_map:
+        yield ray_map
+
+
+@contextmanager
+def suitable_threads(image_shape: tuple[int, int, int], asked: int | None = None) -> Iterator[None]:
+    """As many threads as asked for; else one for images so small that threads would spend their time waiting for each
+    other."""
+    before = torch.get_num_threads()
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,60 @@
+"""What ``kshot-ext retrain`` says of a training; `kshot_ext.nas.api.retrain` does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kshot_ext.nas.commands.frame import FOR_PEOPLE, Output, exit_status, search_run, tell, users_errors
+from kshot_ext.nas.messages import in_shell
+from kshot_ext.nas.progress import ConsoleProgress
+
+_LIBRARIES = ("jinja2", "safetensors", "tensorboard")
+
+
+def retrain_command(
+    run: Path,
+    architecture: str = "winner",
+    *,
+    epochs: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    space: str | None = None,
+    method: str | None = None,
+    threads: int | None = None,
+    output: Output = FOR_PEOPLE,
+) -> int:
+    """Train an architecture of a search from scratch, or go on with it, and print what it reached.
+
+    Args:
+        run: folder of the search.
+        architecture: its key, its place in the history, or the title of a network.
+        epochs: of the training; None for as many as the search's networks had.
+        seed: decides everything random in the training.
+        out: folder of the training; None for one inside the run's.
+        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        threads: of this process; None for what suits the images.
+        output: what is printed.
+
+    Returns:
+        Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
+    """
+
+    def body(console: Console) -> None:
+        with users_errors(*_LIBRARIES):
+            found = search_run(run, space, method)
+            found.architecture(architecture)
+            found.job  # reads the images  # noqa: B018
+        settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+        trained = found.retrain(
+            architecture, seed=seed, out=out, settings=settings, threads=threads, progress=ConsoleProgress(console)
+        )
+        network = trained.described
+        tell(console, f"network {network.key}: test accuracy {network.test_accuracy:.2%}")
+        tell(console, f"folder: {trained.path}")
+        output.result({"folder": str(trained.path), **network.to_json()})
+
+    again = f"kshot-ext retrain {in_shell(run)} --architecture {in_shell(architecture)}"
+    return exit_status(body, lambda: f"the search is unchanged; go on by the same command: {again} ...", output)
