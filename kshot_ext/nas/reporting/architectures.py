@@ -118,7 +118,8 @@ def catalogue(space: SearchSpace, result: RunResult, command: str) -> Catalogue:
         if not title and architecture in on_front:
             title = "on the Pareto front"
         found.shown[architecture.short()] = ShownArchitecture(architecture.short(), title, facts, parts)
-    found.parts = _drawn(list(numbers))
+    names = (name for layer in range(space.num_layers) for name in space.operations(layer))
+    found.parts = _drawn(list(numbers), list(dict.fromkeys(map(space.weights_of, names))))
     return found
 
 
@@ -167,27 +168,40 @@ def _costs(network: RetrainedNetwork | Evaluated) -> dict[str, str]:
     return {"multiply-accumulates": f"{network.macs:,}", "parameters": f"{network.parameters:,}", **bits}
 
 
-def _drawn(layers: Sequence[LayerProfile]) -> list[Part]:
+def _drawn(layers: Sequence[LayerProfile], operations: Sequence[str]) -> list[Part]:
+    """Layers as they are drawn; an operation's colour is its place among those of the space that have weights apart."""
     most_macs = max((layer.cost.macs for layer in layers), default=0) or 1
     shapes = [layer.output_shape for layer in layers if len(layer.output_shape) > 1]
     most_channels = max((shape[0] for shape in shapes), default=1)
     most_side = max((max(shape[1:]) for shape in shapes), default=1)
-    colours: dict[str, int] = {}
     return [
         Part(
             title=layer.operation or layer.place,
             place=f"layer {layer.place}" if layer.operation else "",
             channels=_change(layer.input_shape[:1], layer.output_shape[:1]),
             size=_change(layer.input_shape[1:], layer.output_shape[1:]),
-            macs=f"{layer.cost.macs / 1e6:,.2f} M",
+            macs=_compact(layer.cost.macs),
             parameters=f"{layer.cost.parameters:,}",
             share=round(100 * layer.cost.macs / most_macs, 1),
-            colour=colours.setdefault(layer.weights, len(colours)) % _COLOURS if layer.operation else None,
+            colour=operations.index(layer.weights) % _COLOURS if layer.operation else None,
             side=_share_of_logarithm(max(layer.output_shape[1:], default=1), most_side),
             depth=_share_of_logarithm(max(layer.output_shape[:1], default=1), most_channels),
         )
         for layer in layers
     ]
+
+
+def _compact(count: int) -> str:
+    """A number of three digits or so: ``"12.3 k"``, ``"1.23 M"``, ``"4.56 G"``.
+
+    Example:
+        >>> _compact(0), _compact(12345), _compact(1_234_567)
+        ('0', '12.3 k', '1.23 M')
+    """
+    for power, unit in ((9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power:
+            return f"{count / 10**power:.3g} {unit}" if count < 1000 * 10**power else f"{count / 10**power:,.0f} {unit}"
+    return str(count)
 
 
 def _change(before: Sequence[int], after: Sequence[int]) -> str:

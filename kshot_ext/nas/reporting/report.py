@@ -53,7 +53,6 @@ def render_report(
     title: str,
     facts: Mapping[str, str],
     result: RunResult,
-    front: Sequence[Evaluated],
     figures: ReportFigures,
     architectures: Catalogue,
     choices: Sequence[str],
@@ -67,7 +66,6 @@ def render_report(
         title: heading.
         facts: what was run, one row each.
         result: what was found.
-        front: the Pareto front of what was considered, cheapest first; empty if nothing was.
         figures: what is drawn.
         architectures: those that the page shows one by one.
         choices: what their keys mean.
@@ -88,7 +86,7 @@ def render_report(
         figures=figures.others,
         catalogue=architectures,
         choices=choices,
-        front=_front(front) if front else None,
+        front=_front(result.front) if result.front else None,
         correlation=None if correlation is None else correlation_facts(correlation),
         findings=result.findings,
         facts=facts,

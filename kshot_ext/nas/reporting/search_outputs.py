@@ -86,7 +86,6 @@ def write_outputs(
         f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
-        result.front,
         _figures(job, result, records, ranking),
         catalogue(space, result, f"kshot-ext retrain {in_shell(path)} --architecture"),
         choices_legend(space),
