@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.extras import require
+from kshot_ext.nas.messages import visible
 from kshot_ext.nas.reporting.axes import Drawn
 from kshot_ext.nas.strict_json import strict_json
 
@@ -60,6 +61,7 @@ def _environment() -> Environment:
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -74,6 +76,11 @@ def _environment() -> Environment:
         "draw": Drawn,
     }
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Names may hold any bytes and control characters; what is markup already is made of shown text."""
+    return visible(value) if type(value) is str else value
 
 
 def _allowed(text: str) -> str:

@@ -31,7 +31,7 @@ CORRELATION_TITLES = {
 LEAD = ("data", "space", "method", "shots", "seed")
 """The facts that stand below the title of a page."""
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
-_SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
+_SCORE_HEADS = ("validation loss (nats)", "validation accuracy")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def _compared_note(result: RunResult) -> str:
         "All were trained from scratch in the same way and tested on images that no stage had seen; "
         "the random ones cost about as much as the winner. "
         + ("" if result.comparison is None else comparison_sentence(result.comparison, result.test_images) + " ")
+        + "Validation loss and accuracy are with the supernet's weights. "
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )

@@ -32,6 +32,7 @@ from kshot_ext.nas.tables import as_table, flatten
 OUTPUTS = ("architecture.json", "results.json", "model.pt", "model.safetensors", "report.html")
 """Names of the files that `write_outputs` leaves in the run folder; for each network after the first, some more."""
 
+_SPREAD_CAPTION = "A point is a training, a bar the mean minus and plus a standard deviation."
 _TIMED = 12
 
 
@@ -175,7 +176,7 @@ def _figures(
     considered = result.considered
     trained = {"supernet": "supernet"} | {f"retrain-{network.title}": network.title for network in result.compared}
     architectures = [item.architecture for item in _evenly_by_cost(considered)]
-    spread = Figure("Test accuracy", "", plots.spread_chart(result))
+    spread = Figure("Test accuracy", _SPREAD_CAPTION, plots.spread_chart(result))
     search = Figure(
         "Search",
         "Every architecture that was evaluated with the supernet's weights.",

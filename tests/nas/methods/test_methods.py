@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
-from kshot_ext.nas import drawing, methods
+from kshot_ext.nas import methods
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
@@ -178,7 +178,6 @@ def test_the_command_searches_with_it(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.usefixtures("one_thread")
 def test_the_commands_rank_with_it_and_compare_its_runs(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
     layers = 6 if name in OWN_SPACES else 8
     truth = {key[:layers]: accuracy for key, accuracy in (("0" * 8, 9), ("12120000", 7), ("2" * 8, 8), ("11112222", 6))}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
@@ -308,7 +307,6 @@ def test_the_commands_search_and_compare_with_a_method_of_ones_own(own, tmp_path
     assert search_command({"method": own, "out": "run"}, tmp_path / "miniature.toml", None) == EXIT_DONE
     assert search_command({"method": own}, None, tmp_path / "run") == EXIT_DONE
     monkeypatch.setattr(methods, "_own", {})  # as in another process
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")
     assert compare_command(tmp_path / "run", tmp_path / "run") == EXIT_ERROR
     assert f"expected --method {tmp_path}/{own} on the command line" in capsys.readouterr().err
     kind = load_own(f"{tmp_path}/{own}", "method", Method)
