@@ -11,6 +11,8 @@ from kshot_ext.nas.charts import Chart, Mark, Series, is_finite
 
 _MOST_TICKS = 6
 _MARGIN = 0.04
+_LEAST_WIDTH = 1e-9  # of the numbers themselves: what rounding leaves
+_MOST_DECIMALS = 9
 _STEPS = (1, 2, 2.5, 5, 10)
 
 
@@ -38,7 +40,9 @@ class Axis:
         """An axis that has room for some values."""
         finite = [value for value in values if is_finite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
-        width = (high - low) or abs(high) or 1.0
+        width = high - low
+        if width <= _LEAST_WIDTH * max(abs(low), abs(high)):
+            width = max(abs(low), abs(high)) or 1.0
         low = min(low, 0.0) if from_zero else low - _MARGIN * width
         return cls(low, high + _MARGIN * width, whole=all(float(value).is_integer() for value in finite))
 
@@ -59,9 +63,11 @@ class Axis:
         step = _round_step((self.high - self.low) / _MOST_TICKS)
         if self.whole:
             step = float(max(1, math.ceil(step)))
-        decimals = next(count for count in range(20) if math.isclose(step * 10**count, round(step * 10**count)))
+        counts = (c for c in range(_MOST_DECIMALS) if math.isclose(step * 10**c, round(step * 10**c)))
+        decimals = next(counts, None) if step < 10**_MOST_DECIMALS else None
+        form = ".3g" if decimals is None else f",.{decimals}f"
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(self.place(number * step), f"{number * step:,.{decimals}f}") for number in range(first, last + 1)]
+        return [(self.place(number * step), f"{number * step:{form}}") for number in range(first, last + 1)]
 
 
 class Drawn:

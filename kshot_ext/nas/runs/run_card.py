@@ -107,8 +107,9 @@ class RunCard:
         """
         try:
             fields = parse_json(text)
+            shape = tuple(fields["image_shape"])
             texts = {name: tuple(fields.get(name, ())) for name in ("data_notes", "command_line")}
-            return cls(**fields | texts | {"image_shape": tuple(fields["image_shape"])})
+            return cls(**fields | texts | {"image_shape": shape})
         except (ValueError, TypeError, KeyError) as error:
             got = f"{text[:80]!r} ({one_line(error)})"
             raise RunCardError(f"expected the JSON object of a run, got {got}; bring it back from a copy") from error
