@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas.commands import evaluators
+from kshot_ext.nas.api import session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
@@ -207,7 +207,7 @@ def test_workers_find_what_one_process_finds(
     config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(evaluators, "RayMap", _Workers)
+    monkeypatch.setattr(session, "RayMap", _Workers)
     options = {"truth": str(table), "out": str(tmp_path / "run")}
     assert rank_command(options, config, None, None, "head:1") == EXIT_ERROR
     assert "ray_address: expected workers too" in capsys.readouterr().err
