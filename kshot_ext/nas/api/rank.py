@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.api.finished import RankRun, load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
 from kshot_ext.nas.reporting import page
 from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, write_ranking
@@ -27,6 +25,9 @@ from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def rank(
@@ -60,11 +61,11 @@ def rank(
         ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
     """
     session = Session("rank", None if resume is None else Path(resume))
-    name, source = images_of(data)
-    given = as_options({**options, "data": name, "out": out})
+    name, source, task = images_of(data, options.get("task"))
+    given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_ranking(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,

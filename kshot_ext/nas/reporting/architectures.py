@@ -13,6 +13,7 @@ from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.layer_profile import LayerProfile, LayerProfiles
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.task import Task
 
 _MOST_PARTS = 400
 """Different layers on a page; what goes beyond has no drawing. They are most of what a page weighs."""
@@ -102,10 +103,10 @@ def catalogue(space: SearchSpace, result: RunResult, command: str) -> Catalogue:
         result: what was found.
         command: what trains an architecture whose key comes behind.
     """
-    described = {network.architecture: _of_retrained(network) for network in result.compared}
+    described = {network.architecture: _of_retrained(network, result.task) for network in result.compared}
     on_front = [item.architecture for item in result.front]
     for item in result.considered:
-        described.setdefault(item.architecture, ("", _of_evaluated(item)))
+        described.setdefault(item.architecture, ("", _of_evaluated(item, result.task)))
     order = dict.fromkeys([*(network.architecture for network in result.compared), *on_front, *described])
     profiles, numbers = LayerProfiles(space), dict[LayerProfile, int]()
     found = Catalogue(command)
@@ -145,22 +146,27 @@ def _numbered(names: Iterable[str]) -> str:
     return ", ".join(f"{number:x} {name}" for number, name in enumerate(names))
 
 
-def _of_retrained(network: RetrainedNetwork) -> tuple[str, dict[str, str]]:
-    scores = Scores(network.supernet_accuracy, network.supernet_loss)
-    several = len(network.test_accuracies) > 1
-    all_of_it = {f"test accuracy of {len(network.test_accuracies)} trainings": str(Spread.of(network.test_accuracies))}
-    facts = {"test accuracy": f"{network.test_accuracy:.2%}", **(all_of_it if several else {}), **_scores(scores)}
-    widths = {} if network.widths is None else {"widths": ", ".join(f"{width:g}" for width in network.widths)}
-    return network.title, facts | _costs(network) | widths
+def _of_retrained(network: RetrainedNetwork, task: Task) -> tuple[str, dict[str, str]]:
+    name, accuracies = f"test {task.metric_name}", network.test_accuracies
+    facts = {name: task.shown(network.test_accuracy)}
+    if len(accuracies) > 1:
+        facts[f"mean of {len(accuracies)} trainings"] = task.shown(Spread.of(accuracies).mean)
+    facts |= _scores(Scores(network.supernet_accuracy, network.supernet_loss), task) | _costs(network)
+    if network.widths is not None:
+        facts["widths"] = ", ".join(f"{width:g}" for width in network.widths)
+    return network.title, facts
 
 
-def _of_evaluated(item: Evaluated) -> dict[str, str]:
+def _of_evaluated(item: Evaluated, task: Task) -> dict[str, str]:
     latency = {} if item.latency is None else {"latency": f"{item.latency:,.3f} ms"}
-    return _scores(item.scores) | _costs(item) | latency
+    return _scores(item.scores, task) | _costs(item) | latency
 
 
-def _scores(scores: Scores) -> dict[str, str]:
-    return {"validation loss": f"{scores.loss:.4f}", "validation accuracy": f"{scores.accuracy:.2%}"}
+def _scores(scores: Scores, task: Task) -> dict[str, str]:
+    return {
+        f"validation {task.loss_name}": f"{scores.loss:.4f}",
+        f"validation {task.metric_name}": task.shown(scores.accuracy),
+    }
 
 
 def _costs(network: RetrainedNetwork | Evaluated) -> dict[str, str]:

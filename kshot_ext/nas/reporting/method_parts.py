@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from kshot_ext.nas.findings import Findings
+from kshot_ext.nas.checks import check_given
+from kshot_ext.nas.findings import Figure, Findings
 from kshot_ext.nas.messages import in_shell
 from kshot_ext.nas.provenance import environment
 from kshot_ext.nas.runs.run_card import RunCard
@@ -41,3 +43,16 @@ def provenance(card: RunCard) -> dict[str, str]:
         **{f"SHA-256 of {name}": digest for name, digest in card.inputs.items()},
         **environment(),
     }
+
+
+def own_figures(figures: Iterable[Figure]) -> list[Figure]:
+    """Return a method's figures.
+
+    Raises:
+        BrokenContractError: if they are no figures.
+    """
+    check_given("figures", figures, Iterable)
+    given = [*figures]
+    for figure in given:
+        check_given("figures", figure, Figure)
+    return given

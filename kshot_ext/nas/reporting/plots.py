@@ -9,12 +9,9 @@ from typing import Any
 from kshot_ext.nas.charts import Chart, Mark, Series, curves_chart, is_finite
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
-from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.searchers.pareto import Evaluated
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
-_SCORE_LABELS = {
-    "loss": "validation loss in the supernet (nats)",
-    "accuracy": "validation accuracy in the supernet (%)",
-}
 _FAINTEST = 0.3
 
 
@@ -39,11 +36,8 @@ def search_chart(result: RunResult) -> Chart:
         (order, item) for order, item in enumerate(result.considered, start=1) if item.architecture not in on_front
     ]
     last = max(len(result.considered), 1)
-    marks = [
-        _mark(item.architecture, item.scores, item.macs, result.score, f"evaluated as number {order}", order / last)
-        for order, item in others
-    ]
-    best = [_mark(item.architecture, item.scores, item.macs, result.score, "on the front") for item in result.front]
+    marks = [_mark(item, result, f"evaluated as number {order}", order / last) for order, item in others]
+    best = [_mark(item, result, "on the front") for item in result.front]
     return Chart(
         [
             Series("evaluated, the later the darker", marks, look="all"),
@@ -54,7 +48,7 @@ def search_chart(result: RunResult) -> Chart:
             Series("random", _retrained(result.rivals, result), look="rival"),
         ],
         "multiply-accumulates for one image (millions)",
-        _SCORE_LABELS[result.score],
+        _score_label(result.score, result.task),
         x_line=(result.max_macs / 1e6, "budget"),
     )
 
@@ -64,15 +58,18 @@ def spread_chart(result: RunResult) -> Chart:
 
     Networks that were selected have a row each, random rivals one together.
     """
-    winners = [_accuracies(network.title, row, [network], "winner") for row, network in enumerate(result.networks)]
-    rivals = [_accuracies("random", len(winners), result.rivals, "rival")] if result.rivals else []
+    task = result.task
+    winners = [
+        _accuracies(network.title, row, [network], "winner", task) for row, network in enumerate(result.networks)
+    ]
+    rivals = [_accuracies("random", len(winners), result.rivals, "rival", task)] if result.rivals else []
     series = [*winners, *rivals]
-    return Chart(series, "test accuracy (%)", "", rows=[one.name for one in series])
+    return Chart(series, f"test {_metric_label(task)}", "", rows=[one.name for one in series])
 
 
-def _accuracies(name: str, row: int, networks: Sequence[RetrainedNetwork], look: str) -> Series:
+def _accuracies(name: str, row: int, networks: Sequence[RetrainedNetwork], look: str, task: Task) -> Series:
     marks = [
-        Mark(100 * accuracy, row, f"{network.title}: {accuracy:.2%}", network.architecture.short())
+        Mark(_metric(accuracy, task), row, f"{network.title}: {task.shown(accuracy)}", network.architecture.short())
         for network in networks
         for accuracy in network.test_accuracies
     ]
@@ -90,37 +87,45 @@ def ranking_chart(truth: Sequence[float], scores: Sequence[Scores], score: str, 
         score: ``"loss"`` or ``"accuracy"``.
         legend: what is said about them.
     """
-    marks = [Mark(x, _drawn(each, score)) for x, each in zip(truth, scores)]
-    return Chart([Series(legend, marks, look="all")], "accuracy in the table", _SCORE_LABELS[score])
+    marks = [Mark(x, _drawn(each, score, CLASSIFICATION)) for x, each in zip(truth, scores)]
+    return Chart([Series(legend, marks, look="all")], "accuracy in the table", _score_label(score, CLASSIFICATION))
 
 
 def _retrained(networks: Sequence[RetrainedNetwork], result: RunResult) -> list[Mark]:
+    task = result.task
     return [
-        _mark(
-            network.architecture,
-            Scores(network.supernet_accuracy, network.supernet_loss),
-            network.macs,
-            result.score,
-            f"{network.title}, test accuracy {network.test_accuracy:.2%}",
-        )
+        _mark(network, result, f"{network.title}, test {task.metric_name} {task.shown(network.test_accuracy)}")
         for network in networks
     ]
 
 
-def _mark(architecture: Architecture, scores: Scores, macs: int, score: str, text: str, strength: float = 1.0) -> Mark:
-    key = architecture.short()
-    numbers = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2%}, {macs / 1e6:,.2f} M"
+def _mark(one: Evaluated | RetrainedNetwork, result: RunResult, text: str, strength: float = 1.0) -> Mark:
+    key, task = one.architecture.short(), result.task
+    scores = one.scores if isinstance(one, Evaluated) else Scores(one.supernet_accuracy, one.supernet_loss)
+    numbers = f"loss {scores.loss:.4f}, {task.metric_name} {task.shown(scores.accuracy)}, {one.macs / 1e6:,.2f} M"
     return Mark(
-        macs / 1e6,
-        _drawn(scores, score),
+        one.macs / 1e6,
+        _drawn(scores, result.score, task),
         f"{key}: {numbers}; {text}",
         key,
         _FAINTEST + (1 - _FAINTEST) * strength,
     )
 
 
-def _drawn(scores: Scores, score: str) -> float:
+def _score_label(score: str, task: Task) -> str:
+    return f"validation {task.loss_name if score == 'loss' else _metric_label(task)} in the supernet"
+
+
+def _metric_label(task: Task) -> str:
+    return f"{task.metric_name} (%)" if task.in_percent else task.metric_name
+
+
+def _drawn(scores: Scores, score: str, task: Task) -> float:
     """A score as it is drawn; not a number, which charts leave out, where the network gives none."""
     if not scores.finite:
         return math.nan
-    return scores.loss if score == "loss" else 100 * scores.accuracy
+    return scores.loss if score == "loss" else _metric(scores.accuracy, task)
+
+
+def _metric(value: float, task: Task) -> float:
+    return 100 * value if task.in_percent else value

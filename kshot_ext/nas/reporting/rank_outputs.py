@@ -95,7 +95,7 @@ def _figures(job: RankJob, result: RankResult, records: Sequence[Mapping[str, An
             f"{result.score.capitalize()} with the supernet's weights against accuracy when trained alone.",
             plots.ranking_chart(truth, scores, result.score, f"{len(truth)} architectures, Kendall's tau {tau}"),
         ),
-        *job.method.figures(some, records),
+        *method_parts.own_figures(job.method.figures(some, records)),
         Figure("Training", "Loss of the supernet.", plots.losses_chart(records, {"supernet": "supernet"})),
     ]
     curves = {

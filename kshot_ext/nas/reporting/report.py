@@ -14,6 +14,7 @@ from kshot_ext.nas.reporting.page import Table
 from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
 CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",
@@ -31,7 +32,6 @@ CORRELATION_TITLES = {
 LEAD = ("data", "space", "method", "shots", "seed")
 """The facts that stand below the title of a page."""
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
-_SCORE_HEADS = ("validation loss (nats)", "validation accuracy")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def render_report(
         figures=figures.others,
         catalogue=architectures,
         choices=choices,
-        front=_front(result.front) if result.front else None,
+        front=_front(result.front, result.task) if result.front else None,
         correlation=None if correlation is None else correlation_facts(correlation),
         findings=result.findings,
         facts=facts,
@@ -117,10 +117,10 @@ def seconds_by_stage(seconds: Mapping[str, float]) -> Table:
 
 
 def _tiles(result: RunResult) -> dict[str, str]:
-    winner, ensemble = result.winner, result.ensemble_accuracy
+    winner, ensemble, task = result.winner, result.ensemble_accuracy, result.task
     return {
-        "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
-        **({} if ensemble is None else {"test accuracy of the ensemble": f"{ensemble:.2%}"}),
+        f"test {task.metric_name} of the winner": task.shown(winner.test_accuracy),
+        **({} if ensemble is None else {f"test {task.metric_name} of the ensemble": task.shown(ensemble)}),
         "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
         "parameters": f"{winner.parameters:,}",
         "seconds in all": f"{sum(result.seconds.values()):,.0f}",
@@ -132,23 +132,31 @@ def _compared(result: RunResult) -> Table:
     rows = [
         (
             network.title,
-            f"{network.test_accuracy:.2%}",
+            result.task.shown(network.test_accuracy),
             f"{network.supernet_loss:.4f}",
-            f"{network.supernet_accuracy:.2%}",
+            result.task.shown(network.supernet_accuracy),
             *_costs(network),
         )
         for network in result.compared
     ]
-    heads = ("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks))
+    heads = ("network", f"test {result.task.metric_name}", *_score_heads(result.task), *_cost_heads(result.networks))
     return Table(heads, rows, keys=[network.architecture.short() for network in result.compared])
+
+
+def _score_heads(task: Task) -> tuple[str, str]:
+    return f"validation {task.loss_name}", f"validation {task.metric_name}"
 
 
 def _compared_note(result: RunResult) -> str:
     note = (
         "All were trained from scratch in the same way and tested on images that no stage had seen; "
         "the random ones cost about as much as the winner. "
-        + ("" if result.comparison is None else comparison_sentence(result.comparison, result.test_images) + " ")
-        + "Validation loss and accuracy are with the supernet's weights. "
+        + (
+            ""
+            if result.comparison is None
+            else comparison_sentence(result.comparison, result.test_images, result.task) + " "
+        )
+        + f"Validation {result.task.loss_name} and {result.task.metric_name} are with the supernet's weights. "
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
@@ -157,8 +165,10 @@ def _compared_note(result: RunResult) -> str:
     return note
 
 
-def comparison_sentence(comparison: Comparison, test_images: int) -> str:
-    """Return how the winner and its rivals compare, for people."""
+def comparison_sentence(comparison: Comparison, test_images: int, task: Task = CLASSIFICATION) -> str:
+    """Return how the winner and its rivals compare by the task's metric, for people."""
+    if not task.in_percent:
+        return _comparison_in_units(comparison, test_images, task)
     winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
     sentence = (
         f"The winner had {winner} in {_number(winner.count, 'training')}, "
@@ -171,16 +181,28 @@ def comparison_sentence(comparison: Comparison, test_images: int) -> str:
     return f"{sentence}, with a standard error of {100 * error:.2f}."
 
 
+def _comparison_in_units(comparison: Comparison, test_images: int, task: Task) -> str:
+    """The same of a metric that has a unit of its own."""
+    winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
+    better = (comparison.difference >= 0) == task.higher_is_better
+    return (
+        f"The winner had a {task.metric_name} of {task.shown(winner.mean)} in {_number(winner.count, 'training')}, "
+        f"{_number(rivals.count, 'random network')} of its cost {task.shown(rivals.mean)} (means, {test_images:,} test "
+        f"images): {task.shown(abs(comparison.difference))} {'better' if better else 'worse'}"
+        + ("." if error is None else f", with a standard error of {task.shown(error)}.")
+    )
+
+
 def _number(count: int, name: str) -> str:
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
-def _front(front: Sequence[Evaluated]) -> Table:
+def _front(front: Sequence[Evaluated], task: Task) -> Table:
     rows = [
-        (item.architecture.short(), f"{item.scores.loss:.4f}", f"{item.scores.accuracy:.2%}", *_costs(item))
+        (item.architecture.short(), f"{item.scores.loss:.4f}", task.shown(item.scores.accuracy), *_costs(item))
         for item in front
     ]
-    heads = ("architecture", *_SCORE_HEADS, *_cost_heads(front))
+    heads = ("architecture", *_score_heads(task), *_cost_heads(front))
     return Table(heads, rows, keys=[item.architecture.short() for item in front])
 
 

@@ -187,7 +187,7 @@ def _figures(
         "Loss of the supernet, and of the networks trained from scratch.",
         plots.losses_chart(records, trained),
     )
-    own = job.method.figures(architectures, records)
+    own = method_parts.own_figures(job.method.figures(architectures, records))
     return ReportFigures(spread, search if considered else None, [*own, training, *ranking])
 
 

@@ -37,7 +37,7 @@ class RunCard:
         command: what was run: ``"search"``, ``"rank"`` or ``"retrain"``.
         data_name: what its images are called.
         image_shape: ``(channels, height, width)`` of them.
-        num_classes: number of their classes.
+        num_classes: number of their classes, or of a network's outputs for another task.
         settings: digest of the settings' file.
         inputs: digest of everything that the settings name, see `input_digests`.
         data_notes: what of the data is left out, and how names were understood where they leave it open.
@@ -66,7 +66,7 @@ class RunCard:
         shape, classes = self.image_shape, self.num_classes
         whole = isinstance(shape, tuple) and len(shape) == 3 and all(type(side) is int for side in shape)
         _expect(whole and all(1 <= side <= _LARGEST_SIDE for side in shape), "image_shape", "three sizes", shape)
-        _expect(type(classes) is int and 2 <= classes <= _MOST_CLASSES, "num_classes", "2 or more", classes)
+        _expect(type(classes) is int and 1 <= classes <= _MOST_CLASSES, "num_classes", "1 or more", classes)
         texts = isinstance(self.inputs, Mapping) and all(isinstance(digest, str) for digest in self.inputs.values())
         _expect(texts and "data" in self.inputs, "inputs", "digests by name", self.inputs)
         for name, expected in {"data_notes": "sentences", "command_line": "words"}.items():

@@ -10,6 +10,7 @@ from kshot_ext.nas.reporting import plots
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.task import Regression
 
 
 def test_loss_lines_show_the_records_of_their_stage() -> None:
@@ -49,7 +50,8 @@ def test_the_search_shows_everything_evaluated_the_front_and_the_budget(found: R
         assert [(mark.x, mark.y) for mark in series.marks] == [(network.macs / 1e6, height(scores))]
         assert f"{network.title}, test accuracy {network.test_accuracy:.2%}" in series.marks[0].text
     assert chart.x_line == (2.0, "budget")
-    assert chart.y_label.startswith(f"validation {score}")
+    unit = {"loss": "nats", "accuracy": "%"}[score]
+    assert chart.y_label == f"validation {score} ({unit}) in the supernet"
 
 
 def test_accuracies_are_shown_one_by_one_and_by_their_spread(found: RunResult) -> None:
@@ -61,7 +63,17 @@ def test_accuracies_are_shown_one_by_one_and_by_their_spread(found: RunResult) -
     # mean 94.5866..., sample standard deviation 4.3946..., by hand
     assert winner.spread == pytest.approx((90.1920, 98.9814), abs=1e-3)
     assert random.spread is None
+    assert chart.x_label == "test accuracy (%)"
     assert plots.spread_chart(replace(found, rivals=())).rows == ["winner"]
+
+
+def test_metrics_that_are_no_shares_are_shown_as_they_are(found: RunResult) -> None:
+    result = replace(found, task=Regression(), score="accuracy")
+    spread = plots.spread_chart(result)
+    assert [mark.x for mark in spread.series[0].marks] == [0.9876, 0.9, 0.95]
+    assert spread.x_label == "test mean absolute error"
+    assert plots.search_chart(result).y_label == "validation mean absolute error in the supernet"
+    assert plots.search_chart(result).series[1].marks[0].y == found.front[0].scores.accuracy
 
 
 def test_a_ranking_leaves_out_what_gave_no_numbers() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,8 @@ def test_a_search_goes_by_the_score_of_the_settings(tiny_splits: DataSplits, tmp
     best = min(each.loss for each in history) if score == "loss" else max(each.accuracy for each in history)
     assert result.score == score
     assert {"loss": result.winner.supernet_loss, "accuracy": result.winner.supernet_accuracy}[score] == best
-    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == astuple(job.archive.best.scores)
+    chosen = job.archive.best.scores
+    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == (chosen.accuracy, chosen.loss)
     (last,) = (record for record in metrics.records if (record["stage"], record["step"]) == ("search", 2))
     assert (last["best_loss"], last["best_accuracy"]) == (result.winner.supernet_loss, result.winner.supernet_accuracy)
     folder.close()

@@ -155,7 +155,7 @@ class PathMethod(Method[OwnSettings]):
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
             do.backward(share * self._path_steps.factor(path, code, fall) * loss)
-            losses.append(do.share * tally.add(loss, logits, labels))
+            losses.append(do.share * tally.add(loss, logits, labels, self.task))
             codes.append(code)
         losses = do.processes.summed(losses)
         check_path_losses(losses, paths, codes)
@@ -164,7 +164,7 @@ class PathMethod(Method[OwnSettings]):
 
     def path_loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a path, to be made small, and its logits."""
-        return path_loss(self.supernet, path, code, images, labels, self.training.label_smoothing)
+        return path_loss(self.supernet, path, code, images, labels, self.training.label_smoothing, self.task)
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """How the codes spread."""
@@ -191,9 +191,8 @@ class PathMethod(Method[OwnSettings]):
         images = itertools.islice(do.training_batches(generator), _BATCHES_TO_SETTLE)
         equal = torch.full((shots,), 1 / shots, device=self.setup.device)
         smoothing = self.training.label_smoothing
-        start.settle(
-            choice_similarities(self.supernet, equal, images, generator, do.gradient_steps, do.processes, smoothing)
-        )
+        tools = do.gradient_steps, do.processes, smoothing, self.task
+        start.settle(choice_similarities(self.supernet, equal, images, generator, *tools))
 
 
 def weight_optimizer(module: nn.Module, training: TrainingSettings, shots: int) -> KShotSGD:
