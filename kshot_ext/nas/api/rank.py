@@ -17,7 +17,8 @@ from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
-from kshot_ext.nas.reporting.rank_outputs import outputs, rehearse_outputs, write_ranking
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, write_ranking
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork
@@ -145,6 +146,6 @@ def begun_ranking(
         job = RankJob(settings, splits, apply_to_all)
         if session.resume is None:
             job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
-        rehearse_outputs()
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
+        page.rehearse()
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         yield BegunRanking(session, job, folder, progress, threads, callbacks)

@@ -17,7 +17,7 @@ from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
-from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
@@ -193,7 +193,7 @@ def begun_search(
         data_name, splits = load_data(settings, progress, source=source)
         job = SearchJob(settings, splits, processes, apply_to_all)
         rehearse_outputs(job)
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         processes.from_leader(json.dumps(str(folder.path)))
         yield BegunSearch(job, folder, data_name, progress, threads, callbacks)
 

@@ -11,7 +11,7 @@ from kshot_ext.nas.commands.frame import FOR_PEOPLE, Output, exit_status, search
 from kshot_ext.nas.messages import in_shell
 from kshot_ext.nas.progress import ConsoleProgress
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "tensorboard")
+_LIBRARIES = ("safetensors", "tensorboard")
 
 
 def retrain_command(

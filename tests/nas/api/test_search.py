@@ -99,7 +99,7 @@ class Layers(nn.Module):
     """No space."""
 
 
-def test_classes_and_objects_of_ones_own(tmp_path: Path, undrawn: None) -> None:
+def test_classes_and_objects_of_ones_own(tmp_path: Path) -> None:
     """A space as a class, then as an object; a method as a class; images as a source."""
     images = open_source(None)
     options: dict[str, Any] = {**TINY, **SHORT, "data": images, "method": SinglePathOneShot}
@@ -189,7 +189,7 @@ def test_settings_from_a_file_run_no_code(tmp_path: Path) -> None:
             nas.search(settings, progress=False, out=tmp_path / "run")
 
 
-def test_a_ranking(tmp_path: Path, undrawn: None) -> None:
+def test_a_ranking(tmp_path: Path) -> None:
     keys = ["".join(map(str, choices)) for choices in product(range(3), repeat=8)]
     (tmp_path / "table.json").write_text(json.dumps({key: sum(map(int, key)) for key in keys}))
     evaluated: list[Any] = []
