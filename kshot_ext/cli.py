@@ -442,5 +442,26 @@ def compare(
     raise typer.Exit(compare_command(first, second, out, method or ()))
 
 
+@app.command()
+def truth(
+    table: Annotated[Path, typer.Argument(help="Published table: .json, .csv, or NAS-Bench-201's .pth.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write, for --truth of rank and search.")],
+    space: Annotated[str, typer.Option(help="Search space of the table, or FILE.py:CLASS.")] = "nas-bench-201",
+    column: Annotated[
+        str | None, typer.Option(help="Name of the accuracies; default: mean_acc, or the only column of numbers.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Of a .pth: cifar10 (default), cifar10-valid, cifar100 or ImageNet16-120.")
+    ] = "cifar10",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Convert a published table of stand-alone accuracies to the form that --truth takes; runs no code of the file."""
+    from kshot_ext.nas.commands.frame import Output
+    from kshot_ext.nas.commands.truth import truth_command
+
+    raise typer.Exit(truth_command(table, space, out, column, dataset, Output(quiet=quiet, json=json)))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)

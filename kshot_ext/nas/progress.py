@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+def new_console(*, quiet: bool = False) -> Console:
+    """A console on standard output, or one that shows nothing.
+
+    Raises:
+        MissingExtraError: if rich is not installed.
+    """
+    console: Console = require("rich.console").Console(quiet=quiet)
+    return console
+
+
 class ConsoleProgress:
     """Shows the stages of a job one below the other; use it as a context manager.
 

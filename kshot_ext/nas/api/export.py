@@ -41,6 +41,7 @@ class Exported:
     snippet: str
 
 
+@torch.no_grad()
 def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> Exported:
     """Write a network with its preprocessing.
 
@@ -91,7 +92,7 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata_of(classifier))})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getvalue())
-    images = _images(classifier, _EXAMPLES + 1)
+    images = _images(classifier, _EXAMPLES + 1, more=3)
     found = torch.export.load(str(path)).module()(images)
     _check_same(path, classifier(images), found)
     return "torch"
@@ -100,8 +101,11 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
 def _write_onnx(classifier: Classifier, path: Path) -> str:
     for library in ("onnx", "onnxscript"):
         require(library, "onnx")
-    names = {"input_names": ["images"], "output_names": ["scores"]}
-    model = torch.onnx.export(_program(classifier), dynamo=True, verbose=False, **names).model_proto
+    exported = torch.onnx.export(
+        _program(classifier), dynamo=True, input_names=["images"], output_names=["scores"], verbose=False
+    )
+    assert exported is not None  # with no file given
+    model = exported.model_proto
     for name, value in metadata_of(classifier).items():
         model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
     with atomic_path(path) as temporary:
@@ -110,7 +114,7 @@ def _write_onnx(classifier: Classifier, path: Path) -> str:
         runtime = require("onnxruntime", "onnx")
     except MissingExtraError:
         return ""
-    images = _images(classifier, _EXAMPLES + 1)
+    images = _images(classifier, _EXAMPLES + 1, more=3)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     _check_same(path, classifier(images), torch.from_numpy(found))
@@ -132,15 +136,19 @@ FORMATS: dict[str, Callable[[Classifier, Path], str]] = {
 """What writes a network, by the suffix of its file; each says what checked the file."""
 
 
-def _images(classifier: Classifier, count: int) -> torch.Tensor:
-    shape = (count, *classifier.preprocessing.image_shape)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def _images(classifier: Classifier, count: int, more: int = 0) -> torch.Tensor:
+    """Random images; where the file takes any size, they are wider and higher by so much than the network's."""
+    channels, height, width = classifier.preprocessing.image_shape
+    sides = (height + more, width + 2 * more) if classifier.preprocessing.resize else (height, width)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
 
 
-@torch.no_grad()
 def _program(classifier: Classifier) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(classifier, (_images(classifier, _EXAMPLES),), dynamic_shapes=({0: batch},))
+    sides = {2: "height", 3: "width"} if classifier.preprocessing.resize else {}
+    dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in ({0: "batch"} | sides).items()}
+    # Sizes of examples that differ, and are not those of the network, are not taken for what they are.
+    return torch.export.export(classifier, (_images(classifier, _EXAMPLES, more=5),), dynamic_shapes=(dynamic,))
 
 
 def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None:

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic
 
-from rich.console import Console
-
 from kshot_ext.nas.api.export import Exported, export
 from kshot_ext.nas.api.options import images_of, own_name
 from kshot_ext.nas.api.retrain import retrain
@@ -21,7 +19,7 @@ from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.networks.classifier import Classifier, Preprocessing
 from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.own_classes import is_own, with_absolute_path
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.metrics import read_records
 from kshot_ext.nas.runs.results import (
@@ -121,7 +119,7 @@ class Run(Generic[AnySettings]):
     def _images(self, held_out: Mapping[Any, float] | None = None) -> DataSplits:
         """The run's images, checked to be those that it began with."""
         options = {} if held_out is None else {"held_out": held_out}
-        _, splits = load_data(self.settings, ConsoleProgress(Console(quiet=True)), source=self._source, **options)
+        _, splits = load_data(self.settings, ConsoleProgress(new_console(quiet=True)), source=self._source, **options)
         try:
             self.card.check_continues(self.settings, splits)
         except ValueError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.datasets import ImageSource, open_source
+from kshot_ext.nas.datasets import DataWarning, ImageSource, open_source
 from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.own_classes import give
 from kshot_ext.nas.runs.settings import SupernetSettings
@@ -66,7 +67,9 @@ def images_of(data: Any, task: Any = None) -> tuple[str | None, ImageSource | No
     if data is None or isinstance(data, (str, Path)):
         return (None if data is None else str(data)), None, name
     if not isinstance(data, ImageSource):
-        data = open_source(data, task=task_named(name or CLASSIFICATION.name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # told when the images are read
+            data = open_source(data, task=task_named(name or CLASSIFICATION.name))
     known = TASKS.get(data.task.name) is type(data.task)
     return f"python:{data.name}", data, name or (data.task.name if known else give(data.task))
 

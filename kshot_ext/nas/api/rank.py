@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.api.finished import RankRun, load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
 from kshot_ext.nas.reporting.rank_outputs import outputs, rehearse_outputs, write_ranking
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
@@ -26,6 +24,9 @@ from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def rank(
@@ -63,7 +64,7 @@ def rank(
     given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_ranking(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,

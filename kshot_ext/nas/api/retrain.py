@@ -10,13 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from kshot_ext.nas.api.session import suitable_threads
 from kshot_ext.nas.files import is_there, write_text
 from kshot_ext.nas.messages import file_name
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import write_network
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
@@ -74,7 +72,7 @@ def retrain(
     """
     architecture = run.architecture(which)
     wanted = _settings(run, architecture, seed, settings)
-    shown = progress if isinstance(progress, ConsoleProgress) else ConsoleProgress(Console(quiet=not progress))
+    shown = progress if isinstance(progress, ConsoleProgress) else ConsoleProgress(new_console(quiet=not progress))
     job = run.job
     job.method.result_space.validate(architecture)
     known = {network.architecture: network for network in run.history}

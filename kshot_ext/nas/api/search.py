@@ -7,27 +7,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kshot_ext.nas.api.finished import SearchRun, load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
-from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
+from kshot_ext.nas.runs.settings import RunSettings, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.task import allow_own_task
 from kshot_ext.nas.training.data_parallel import DataParallel
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def search(
@@ -79,7 +80,7 @@ def search(
     given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_search(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,
@@ -90,7 +91,11 @@ def search(
         origin="search",
     ) as begun:
         found = begun.run()
-    return None if found is None else load_run(found.folder.path, data=source, **own_of(given))
+    if found is None:
+        return None
+    run = load_run(found.folder.path, data=source, **own_of(given))
+    assert isinstance(run, SearchRun)
+    return run
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def begun_search(
         processes,
         ExitStack() as resources,
         closing(session),
-        ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
+        ConsoleProgress(console if processes.leads else new_console(quiet=True)) as progress,
     ):
         session.follows = not processes.leads
         if session.follows:
@@ -202,5 +207,5 @@ def _followed(
     settings = with_table(RunSettings(), table, "settings of the leading process")
     _, splits = load_data(settings, progress, source=source)
     job = SearchJob(settings, splits, processes)
-    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), own_classes(settings)
+    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), to_give_again(settings)
     return job

@@ -21,6 +21,7 @@ from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
 from kshot_ext.nas.runs.settings import (
     AnySettings,
+    SupernetSettings,
     check_method_begins,
     check_same,
     gather_settings,
@@ -43,7 +44,7 @@ class Session:
     Attributes:
         follows: whether another process does the run, and this one helps it.
         path: the run folder, as soon as there is one that this process knows of.
-        own_classes: names by setting, as of :func:`kshot_ext.nas.runs.settings.own_classes`, as soon as they are known.
+        own_classes: what has to be given again to go on, by the setting, as soon as it is known; see `to_give_again`.
     """
 
     def __init__(self, command: str, resume: Path | None = None) -> None:
@@ -82,7 +83,7 @@ class Session:
             return settings
         allow_own_method(method_asked_for(options))
         self.folder = RunFolder(self.resume, self.command)
-        self.own_classes = own_classes(self.folder.settings)
+        self.own_classes = to_give_again(self.folder.settings)
         settings = gather_settings(self.folder.settings, config, options, origin)
         check_same(self.folder.settings, settings, str(self.resume))
         return settings
@@ -110,7 +111,7 @@ class Session:
                 self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
             else:
                 self.folder = RunFolder.create(Path(settings.out), kept, card)
-            self.path, self.own_classes = self.folder.path, own_classes(settings)
+            self.path, self.own_classes = self.folder.path, to_give_again(settings)
         else:
             try:
                 self.folder.card.check_continues(settings, splits)
@@ -138,6 +139,13 @@ class Session:
             for setting, name in self.own_classes.items():
                 command += f" --{setting} {in_shell(name)}"
         return f"what was saved before is safe; go on with: {command}"
+
+
+def to_give_again(settings: SupernetSettings) -> dict[str, str]:
+    """Names, by the setting, of what whoever goes on with a run has to give again: own classes, and images that are an
+    object."""
+    images = {"data": settings.data} if settings.data is not None and is_given(settings.data) else {}
+    return {**own_classes(settings), **images}
 
 
 @contextmanager

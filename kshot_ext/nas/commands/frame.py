@@ -18,11 +18,13 @@ from rich.text import Text
 
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line, visible
+from kshot_ext.nas.own_classes import told_own_error
 from kshot_ext.nas.runs.run_folder import RunFolderError
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError
@@ -168,6 +170,23 @@ def users_errors(*libraries: str) -> Iterator[None]:
         yield
     except (ValueError, MissingExtraError) as error:
         raise CommandError(str(error)) from error
+
+
+@contextmanager
+def own_class_errors(session: Session) -> Iterator[None]:
+    """Turn what goes wrong in a class of the user's own into an error of the user, with how to go on once it is mended.
+
+    Other errors pass, with their traceback.
+    """
+    try:
+        yield
+    except (DivergedError, LostProcessError, OSError, RunFolderError):
+        raise
+    except Exception as error:  # the class is the user's: anything may come of it
+        told = told_own_error(error, session.own_classes)
+        if told is None:
+            raise
+        raise CommandError(f"{told}; {session.how_to_go_on()}") from error
 
 
 def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:

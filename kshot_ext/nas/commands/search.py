@@ -16,6 +16,7 @@ from kshot_ext.nas.commands.frame import (
     FOR_PEOPLE,
     Output,
     exit_status,
+    own_class_errors,
     print_facts,
     tell,
     tell_findings,
@@ -67,7 +68,8 @@ def search_command(
                 )
             if begun.folder is not None:
                 tell(console, f"run folder: {begun.folder.path}")
-            found = begun.run()
+            with own_class_errors(session):
+                found = begun.run()
         if found is not None:
             _print_result(console, found.result, found.report)
             places = {"folder": str(found.folder.path), "report": str(found.report)}

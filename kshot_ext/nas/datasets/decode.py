@@ -28,7 +28,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "PPM", "TIFF", "AVIF", "JPEG200
 _MAX_PIXELS = 64 * 2**20
 _FEW_PIXELS = 2**20
 _BYTES_PER_PIXEL = 24  # while decoding: the image, it turned, with alpha, on its background, as an array, as a tensor
-_LONGEST_SIDES = 4
+LONGEST_SIDES = 4
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _LIGHT = 0.75
 _WHITE_16_BITS = 2**16 - 1
@@ -115,22 +115,21 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     Returns:
         uint8 ``[C, size, size]``.
     """
-    longest = _LONGEST_SIDES * min(image.shape[-2:])
-    for dim in (-2, -1):
+    longest = LONGEST_SIDES * min(image.shape[1:])
+    for dim in (1, 2):
         extra = max(image.shape[dim] - longest, 0)
         image = image.narrow(dim, extra // 2, image.shape[dim] - extra)
-    height, width = image.shape[-2:]
+    height, width = image.shape[1:]
     shorter = min(height, width)
     scaled_shape = (round(height * size / shorter), round(width * size / shorter))
-    batch = image if image.dim() == 4 else image[None]
-    scaled = F.interpolate(batch, scaled_shape, mode="bilinear", antialias=True).view(*image.shape[:-2], *scaled_shape)
+    scaled = F.interpolate(image[None], scaled_shape, mode="bilinear", antialias=True)[0]
     top, left = (scaled_shape[0] - size) // 2, (scaled_shape[1] - size) // 2
-    return scaled[..., top : top + size, left : left + size]
+    return scaled[:, top : top + size, left : left + size]
 
 
 def bytes_to_scale(size: int) -> int:
     """Most bytes that `fit_square` makes of one image on the way: of colour, after each of two directions."""
-    return 2 * 3 * _LONGEST_SIDES * size**2
+    return 2 * 3 * LONGEST_SIDES * size**2
 
 
 @cache

@@ -14,7 +14,7 @@ from kshot_ext.convert import convert, merge
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.groupable import Groupable, GroupableBlock
@@ -150,11 +150,10 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         """Nothing is searched: what the gates leave is scored, and changed if it is beyond the limits of the run."""
         return FoundStage(tools.archive, lambda: [self.learnt])
 
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
-
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
-        """How many groups each layer has."""
+        """How many groups each layer has; at the end gates stand as they were settled, not as their average."""
+        if do.number == do.num_steps:
+            self._settle_gates(do)
         return {f"groups_{index}": float(layer.groups) for index, layer in enumerate(self.layers, start=1)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.relaxation import MixtureMethod, Relaxation
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.subsets import SubsetSpace
@@ -150,9 +150,6 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     def selection(self, tools: SelectionTools) -> FoundStage:
         """Scores some of the series, evenly by their order."""
         return FoundStage(tools.archive, lambda: self.series)
-
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
 
     @property
     def series(self) -> list[Architecture]:

@@ -216,9 +216,10 @@ class Method(ABC, Generic[OwnSettings]):
         return SearchStage(tools.archive, tools.settings)
 
     def selected(self, stage: Any) -> Selection:
-        """What the stage that :meth:`selection` made has found, when it has ended."""
-        archive = stage.work.archive
-        return Selection(architectures=(archive.best.architecture,), considered=archive.history)
+        """What the stage that :meth:`selection` made has found, when it has ended: by default all ``results`` of its
+        work, the best first, of those that the work's ``archive`` has evaluated."""
+        found = tuple(result.architecture for result in stage.work.results)
+        return Selection(architectures=found, considered=stage.work.archive.history)
 
     @property
     def notes_before_training(self) -> Sequence[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.checks import check_at_least, check_one_of
+from kshot_ext.nas.checks import check_at_least, check_given, check_one_of
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import Images
 from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
@@ -141,7 +141,9 @@ def evaluate_architecture(
     with networks.network(architecture) as network:
         statistics = batch_statistics(network) if calibration is None else recalibrated(network, calibration)
         with statistics:
-            return score_network(network, validation)
+            scores = score_network(network, validation)
+    check_given("score_network", scores, Scores)
+    return scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kshot_ext.nas import drawing
+from kshot_ext.nas.checks import check_given
 from kshot_ext.nas.findings import Findings, MethodFigure
 from kshot_ext.nas.reporting.page import Picture
 
@@ -32,7 +33,15 @@ def tiles(findings: Findings | None) -> dict[str, str]:
 
 
 def save_figures(folder: Path, figures: Iterable[MethodFigure]) -> list[Picture]:
-    """Write a method's figures as PNG files, and return them for a page."""
+    """Write a method's figures as PNG files, and return them for a page.
+
+    Raises:
+        BrokenContractError: if they are no figures.
+    """
+    check_given("figures", figures, Iterable)
+    figures = [*figures]
+    for figure in figures:
+        check_given("figures", figure, MethodFigure)
     return [
         Picture(drawing.save_png(figure.figure, folder / f"{figure.name}.png"), figure.heading, figure.caption)
         for figure in figures

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.checks import check_between, check_given
 from kshot_ext.nas.datasets.settings import AugmentationSettings, ImageSettings
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
@@ -179,7 +179,9 @@ class RunSettings(SupernetSettings):
     @classmethod
     def of_older_runs(cls: type[AnySettings]) -> AnySettings:
         """Codes were plain, the winner had one rival, and both were trained once."""
-        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        older: Any = cls
+        settings: AnySettings = older(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        return settings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -271,7 +273,7 @@ def gather_settings(
         name: str(Path(path).resolve()) for name, path in files.items() if path is not None and not is_given(path)
     }
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
-    own = {name: with_absolute_path(getattr(settings, name)) for name in ("space", "task")}
+    own: dict[str, Any] = {name: with_absolute_path(getattr(settings, name)) for name in ("space", "task")}
     settings = replace(settings, **absolute, **own, training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
         if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
@@ -382,8 +384,9 @@ def check_method_begins(settings: SupernetSettings) -> None:
     kind = method_class(settings.method.name)
     with own_errors(settings.method.name, "method"):
         refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
-    if refusal is not None:
-        raise SettingsError(refusal)
+        if refusal is not None:
+            check_given("refusal", refusal, str)
+            raise SettingsError(refusal)
 
 
 def _of_this_command(settings: SupernetSettings, table: Mapping[str, Any], origin: str) -> dict[str, Any]:

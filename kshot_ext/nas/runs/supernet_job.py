@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, cast
 
 import torch
 from torch import nn
 
+from kshot_ext.nas.checks import check_given
 from kshot_ext.nas.datasets import DataError, DataWarning, load_splits, open_source
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.keep import in_memory_if_small
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.methods import begin_training, method_class
@@ -23,11 +25,12 @@ from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.export import plain_copy
-from kshot_ext.nas.own_classes import is_given
+from kshot_ext.nas.own_classes import is_given, own_errors
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings
+from kshot_ext.nas.runs.state_file import check_state
 from kshot_ext.nas.runs.truth import read_truth
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -110,7 +113,9 @@ def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
         ValueError: with how many bytes are needed and available.
     """
     method = settings.method
-    copies = method_class(method.name).num_copies(method, settings.shots)
+    with own_errors(method.name, "method"):
+        copies = method_class(method.name).num_copies(method, settings.shots)
+        check_given("num_copies", copies, int)
     numbers = 2 * copies * space.cost(space.largest()).parameters
     lack = lack_of_memory(numbers * torch.float32.itemsize, available_memory())
     if lack is not None:
@@ -157,6 +162,8 @@ class SupernetJob(Generic[AnySettings]):
                 processes=self.processes,
             )
         self.method = cast("Method[Any]", self.loop.method)
+        with own_errors(settings.method.name, "method"):
+            check_state({"method": self.method.state_dict()})  # and not when an epoch is to be saved
         searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])
@@ -195,13 +202,19 @@ class SupernetJob(Generic[AnySettings]):
 
     def tell_before_training(self, progress: ConsoleProgress) -> None:
         """Say what the method has to say before training."""
-        for note in self.method.notes_before_training:
+        notes = self.method.notes_before_training
+        check_given("notes_before_training", notes, Sequence)
+        for note in notes:
+            check_given("notes_before_training", note, str)
             progress.tell(note)
 
     def tell_after_training(self, progress: ConsoleProgress) -> None:
         """Say what the method warns of when its supernet is trained, before more time is spent on that."""
         findings = self.method.findings
-        for warning in () if findings is None else findings.warnings:
+        if findings is None:
+            return
+        check_given("findings", findings, Findings)
+        for warning in findings.warnings:
             progress.tell(f"supernet: {warning}")
 
     def generator(self, purpose: str) -> torch.Generator:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kshot_ext.nas.checks import check_given, check_numbers
 from kshot_ext.nas.datasets.splits import DataSplits, Images
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
@@ -136,6 +137,14 @@ class Stepper:
             self._held_out = self._endless(self._loop.held_out)
         return self._held_out
 
+    def held_out_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """So many held-out images, or some more, with their labels: whole batches, the same in all processes."""
+        found = [next(self.held_out())]
+        while sum(len(labels) for _, labels in found) < count:
+            found.append(next(self.held_out()))
+        images, labels = zip(*found)
+        return torch.cat(images), torch.cat(labels)
+
     def views(self, images: Tensor, count: int) -> list[Tensor]:
         """Several views of each image, drawn anew, see :class:`kshot_ext.nas.datasets.augmentation.Views`.
 
@@ -250,6 +259,7 @@ class TrainingLoop(EpochTrainer):
             do.num_images = len(images)
             images, labels, do.share = self.processes.part(images, labels)
             done = self.method.step(images, labels, do)
+            check_given("step", done, Step)
             tally.join(done.tally)
             paths.extend(done.paths)
             if self.average is not None:
@@ -263,6 +273,7 @@ class TrainingLoop(EpochTrainer):
         if self.finished and self.average is not None:
             self.average.swap()
         numbers = self.method.end_epoch(do)
+        check_numbers("end_epoch", numbers)
         tally = self.processes.joined(tally)
         shares = operation_shares(self.method.space, paths) if paths else {}
         return EpochReport(self.epoch, tally.loss, tally.accuracy, learning_rate, numbers, shares)

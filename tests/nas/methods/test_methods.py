@@ -404,12 +404,26 @@ NEEDS_SIZE = """Settings = dataclass(frozen=True, kw_only=True)(
             NEEDS_SIZE,
             r"method: .*mine.py: cannot be run .TypeError: .*missing 1 required keyword-only argument: 'size'",
         ),
-        ("def __init__(self, setup, settings): pass", r"mine.py: cannot be run .AttributeError: 'Mine' .*'training'"),
+        ("def __init__(self, setup, settings): pass", "mine.py: modules: expected Mapping, got None"),
         ("def refusal(*arguments): return 1 / 0", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
         ("def selection(self, tools): return 1 / 0", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
-        ("def selection(self, tools): pass", "method: expected selection of .*mine.py:Mine to make a Stage, got None"),
+        ("def selection(self, tools): pass", "method: .*mine.py: selection: expected Stage, got None"),
+        ("def refusal(*arguments): return True", "mine.py: refusal: expected str, got True"),
+        ("def num_copies(*arguments): return 'few'", "mine.py: num_copies: expected int, got 'few'"),
+        (
+            "modules = property(lambda self: [], lambda self, given: None)",
+            r"mine.py: .*modules: expected Mapping, got \[\]",
+        ),
+        (
+            "optimizers = property(lambda self: {}, lambda self, given: None)",
+            "mine.py: .*expected one or more, got none",
+        ),
+        ("figure_names = None", "mine.py: figure_names: expected Sequence, got None"),
+        ("networks = None", "mine.py: networks.network: expected something to be called, got None"),
+        ("networks = property(lambda self: 1 / 0)", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
+        ("result_space = 'all'", "mine.py: result_space: expected SearchSpace, got 'all'"),
+        ("def state_dict(self): return {'paths': {1, 2}}", "method.paths: expected tensors and plain values, got set"),
     ],
-    ids=["no settings", "other settings", "a setting without a default", "no init", "refusal", "selection", "no stage"],
 )
 def test_what_is_wrong_with_a_method_of_ones_own_is_told_before_training(tmp_path, body, message, capsys):
     heads = ["from dataclasses import dataclass", "from kshot_ext.nas.methods.method import MethodSettings"]
@@ -420,6 +434,41 @@ def test_what_is_wrong_with_a_method_of_ones_own_is_told_before_training(tmp_pat
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_ERROR
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def step(self, *batch): return {}['loss']", r"mine.py, line 5: cannot be run .KeyError: 'loss'."),
+        ("def step(self, *batch): pass", "mine.py: step: expected Step, got None"),
+        (
+            "def end_epoch(self, do): return {'entropy': 'low'}",
+            r"mine.py: end_epoch\['entropy'\]: expected Real, got 'low'",
+        ),
+        ("findings = 'good'", "mine.py: findings: expected Findings, got 'good'"),
+        ("score_network = staticmethod(lambda *called: 0.5)", "mine.py: score_network: expected Scores, got 0.5"),
+        ("def selected(self, stage): pass", "mine.py: selected: expected Selection, got None"),
+        ("def figures(self, *given): return ['codes']", "mine.py: figures: expected MethodFigure, got 'codes'"),
+    ],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_what_goes_wrong_with_a_method_of_ones_own_later_is_told_with_how_to_go_on(tmp_path, body, message, capsys):
+    """Once it is mended, the run goes on from what was saved."""
+    heads = ["from kshot_ext.nas.methods.parts.path_method import PathMethod", "", "", "class Mine(PathMethod):"]
+    (tmp_path / "mine.py").write_text("\n".join([*heads, f"    {body}"]))
+    (tmp_path / "settings.toml").write_text(MINIATURE)
+    name, run = f"{tmp_path}/mine.py:Mine", tmp_path / "run"
+    assert search_command({"method": name, "out": str(run)}, tmp_path / "settings.toml", None) == EXIT_ERROR
+    told = capsys.readouterr().err
+    assert re.search(f"error: method: {tmp_path}/{message}", told)
+    assert f"go on with: kshot-ext search --resume {run} --method {name}" in told
+
+
+def test_errors_of_other_code_keep_their_traceback(own, tmp_path, monkeypatch):
+    """They are no errors of the user's."""
+    monkeypatch.setattr("kshot_ext.nas.runs.search_job.RetrainStage", None)
+    with pytest.raises(TypeError):
+        search_command({"method": own, "out": "run"}, tmp_path / "miniature.toml", None)
 
 
 def test_the_code_in_python_runs(capsys):
