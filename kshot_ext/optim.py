@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, ClassVar, cast
 
 import torch
@@ -304,12 +304,21 @@ def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = 
     """
     weights: dict[nn.Parameter, None] = {}
     others: dict[nn.Parameter, None] = {}
+    of_copies = {part for layer in module.modules() if isinstance(layer, KShotModule) for part in _own_parts(layer)}
     for layer in module.modules():
         for parameter in layer.parameters(recurse=False):
-            dim = parameter.dim() - isinstance(layer, KShotModule)
+            dim = parameter.dim() - (layer in of_copies)
             (weights if dim > 1 else others)[parameter] = None
     groups = [
         {"params": list(weights), "weight_decay": weight_decay},
         {"params": list(others), "weight_decay": weight_decay if decay_norms else 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _own_parts(layer: KShotModule) -> Iterator[nn.Module]:
+    """The modules that hold a layer's dictionaries: itself, and lists of what they are computed from."""
+    yield layer
+    parametrizations = getattr(layer, "parametrizations", None)
+    if isinstance(parametrizations, nn.ModuleDict):
+        yield from parametrizations.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import kshot_ext
 from kshot_ext.optim import decay_groups
@@ -31,6 +32,24 @@ def test_attention_and_embeddings_are_sorted_as_plain_ones() -> None:
         found += [[of_parameter[each] for each in group["params"]] for group in decay_groups(module, 0.1)]
     assert names[0] == names[1]
     assert names[0][1] == ["0.in_proj_bias", "0.out_proj.bias", "2.bias"]
+
+
+class Doubled(nn.Module):
+    """A parametrisation."""
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+def test_computed_parameters_are_sorted_as_what_they_are_computed_from() -> None:
+    plain = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    for module in (plain, kshot_ext.convert(plain, 4)):
+        for layer in module:
+            parametrize.register_parametrization(layer, "weight", Doubled())
+        names = {parameter: name for name, parameter in module.named_parameters()}
+        decaying, others = ({names[each] for each in group["params"]} for group in decay_groups(module, 0.1))
+        assert decaying == {"0.parametrizations.weight.original"}
+        assert others == {"0.bias", "1.bias", "1.parametrizations.weight.original"}
 
 
 def test_a_step_shrinks_what_decays_alone() -> None:

@@ -26,6 +26,12 @@ class _KShotConv(KShotModule):
     dims: ClassVar[Dimensions]
     weight: nn.Parameter
     bias: nn.Parameter | None
+    transposed: ClassVar[bool] = False  # as torch's convolutions say, for whoever asks any of them
+
+    @property
+    def output_padding(self) -> tuple[int, ...]:
+        """Zeros: torch's convolutions have this attribute, too."""
+        return (0,) * self.dims.count
 
     def __init__(
         self,
@@ -75,6 +81,8 @@ class _KShotConv(KShotModule):
     ) -> Tensor:
         if isinstance(input, Proxy):
             return self.leaf_of_graph(input, code=code, gate=gate, out_channels=out_channels)
+        if input.dim() == self.dims.count + 1:  # one sample without a batch, as torch's layers take it
+            return self.forward(input[None], code, gate=gate, out_channels=out_channels)[0]
         if code is None:
             if self._rows is not None:
                 return self._rows.call(self, input, self._code, gate=gate, out_channels=out_channels)
@@ -133,7 +141,8 @@ class KShotConv2d(_KShotConv):
     """`torch.nn.Conv2d` with K copies: weight `[K, C_out, C_in/groups, KH, KW]`, bias `[K, C_out]`.
 
     `forward(input, code=None, *, gate=None, out_channels=None)` is `kshot_conv2d` with this layer's dictionaries;
-    without a code it uses the one that `kshot_ext.set_code` left. Each copy starts as torch would start it.
+    without a code it uses the one that `kshot_ext.set_code` left. As torch's layer it takes a single sample
+    `[C_in, H, W]`, too. Each copy starts as torch would start it.
 
     Args:
         num_shots: K, the number of copies; all other arguments are those of `torch.nn.Conv2d`.

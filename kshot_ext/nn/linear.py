@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class KShotLinear(KShotModule):
     """`torch.nn.Linear` with K copies: weight `[K, C_out, C_in]`, bias `[K, C_out]`.
 
-    `forward(input, code=None, *, gate=None, out_features=None)` is `kshot_linear` with this layer's dictionaries.
+    `forward(input, code=None, *, gate=None, out_features=None)` is `kshot_linear` with this layer's dictionaries. As
+    torch's layer it takes a single sample `[C_in]`, too.
 
     Args:
         num_shots: K, the number of copies; all other arguments are those of `torch.nn.Linear`.
@@ -63,6 +64,8 @@ class KShotLinear(KShotModule):
     ) -> Tensor:
         if isinstance(input, Proxy):
             return self.leaf_of_graph(input, code=code, gate=gate, out_features=out_features)
+        if input.dim() == 1:  # one sample without a batch, as torch's layer takes it
+            return self.forward(input[None], code, gate=gate, out_features=out_features)[0]
         if code is None:
             if self._rows is not None:
                 return self._rows.call(self, input, self._code, gate=gate, out_features=out_features)

@@ -291,10 +291,16 @@ def _vendor_batch_norm(
     In training its gradient reads no running statistics. It keeps them all the same, and would take offence if another
     call of the layer, in another memory format, moved them before the backward pass; so it gets them without their
     version.
+
+    Where an axis has size one it gets a single axis of places: the backward pass of its CPU kernels takes a gradient
+    for contiguous that is channels_last but for the stride of such an axis, which says nothing, and reads it in the
+    wrong order.
     """
     if training and mean is not None and var is not None:
         mean, var = mean.data, var.data
-    return torch.batch_norm(input, weight, bias, mean, var, training, momentum, eps, torch.backends.cudnn.enabled)
+    image = input.flatten(2) if 1 in input.shape else input
+    output = torch.batch_norm(image, weight, bias, mean, var, training, momentum, eps, torch.backends.cudnn.enabled)
+    return output.view_as(input)
 
 
 def check_batch_norm_arguments(

@@ -287,3 +287,28 @@ def test_attention_and_its_projection_go_together() -> None:
         kshot = kshot_ext.convert(layer, 2)
     x = torch.randn(3, 2, 4)
     torch.testing.assert_close(kshot(x, x, x, code=torch.tensor([1.0, 0.0])), layer(x, x, x))
+
+
+@ALL
+def test_attributes_of_the_plain_layer_can_be_read(kind: Kind) -> None:
+    layer = kind.make()
+    kshot = kshot_of(layer)
+    for name, value in vars(layer).items():
+        if not name.startswith("_"):
+            assert getattr(kshot, name) == value, name
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv2d", "conv3d", "linear", "conv_transpose2d"])
+def test_a_sample_without_a_batch(name: str) -> None:
+    """torch's layers take it; a code per sample has one row then."""
+    kind = KINDS[name]
+    layer = kind.make()
+    kshot = kshot_of(layer)
+    input = inputs_of(kind)[0].detach()[0]
+    input = input[0] if name == "linear" else input
+    wanted = holding(layer, kshot, CODE)(input)
+    torch.testing.assert_close(kshot(input, code=CODE), wanted, rtol=1e-12, atol=1e-12)
+    for rows in (len(input), 2):  # not taken for channels
+        kshot_ext.set_code(kshot, torch.rand(rows, SHOTS, dtype=torch.float64))
+        with pytest.raises(ValueError, match=r"code per sample"):
+            kshot(input)

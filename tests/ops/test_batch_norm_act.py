@@ -281,3 +281,23 @@ def test_other_calls_may_move_the_statistics_before_the_backward_pass(
     torch.testing.assert_close(image.grad, expected[1])
     torch.testing.assert_close(moved, 0.1 * images[0].detach().mean((0, 2, 3)))
     torch.testing.assert_close(mean, 0.9 * moved + 0.1 * images[1].mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [(1, 4, 3, 5), (2, 4, 5, 1), (2, 4, 1, 5)])
+def test_a_gradient_whose_axes_of_size_one_have_any_stride(size: tuple[int, ...], training: bool) -> None:
+    """Products of matrices give such gradients, of a channels_last order that `stride()` does not show."""
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight, mean = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((2, 4), (4,)))
+    inner = gradient.movedim(1, -1).contiguous().movedim(-1, 1)
+    strides = [1 if length == 1 else stride for length, stride in zip(size, inner.stride())]
+    ambiguous = torch.empty(inner.numel(), dtype=torch.float64).as_strided(size, strides).copy_(gradient)
+
+    def gradients(operator: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        operands = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        code, var = torch.tensor([0.3, 0.7], dtype=torch.float64), mean.square() + 1
+        output = operator(*operands, None, mean.clone(), var, code=code, training=training, activation="identity")
+        return torch.autograd.grad(output, operands, output_gradient)
+
+    torch.testing.assert_close(gradients(KF.batch_norm_act, ambiguous), gradients(reference.batch_norm_act, gradient))

@@ -82,7 +82,7 @@ def _normalised(
         normalised = chosen.to(torch.float32, memory_format=torch.channels_last)
         if not (chosen.is_floating_point() and untouched):
             white = 1 if chosen.is_floating_point() else 255
-            normalised = normalised * (1 / (white * std))[:, None, None] - shift
+            normalised.mul_((1 / (white * std))[:, None, None]).sub_(shift)  # a batch is a copy anyway
         if augment is not None and generator is not None:
             normalised, labels = augment.mix(normalised, labels, generator)
         yield normalised, labels

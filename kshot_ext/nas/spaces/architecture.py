@@ -79,7 +79,7 @@ class Architecture:
             (0, 26)
         """
         try:
-            parts = [
+            parts: list[Any] = [
                 tuple(map(int, part.split("."))) if "." in part else tuple(int(choice, 16) for choice in part)
                 for part in text.split(" ")
             ]
