@@ -28,7 +28,7 @@ class LineDisplay:
     def start(self, text: str, files: int) -> None:
         self._text, self._files, self._count = text, files, ""
         self._heard = notices.is_heard()
-        notices.LOGGER.info(text)
+        notices.log(text)
         self._write(f"kshot_ext: {text} ... ")
         self.move(0)
 
@@ -38,7 +38,7 @@ class LineDisplay:
             self._write(back + self._count)
 
     def finish(self, outcome: str) -> None:
-        notices.LOGGER.info("%s: %s", self._text, outcome)
+        notices.log(f"{self._text}: {outcome}")
         self._write(f"{outcome}\n")
 
     def _write(self, text: str) -> None:

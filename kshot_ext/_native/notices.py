@@ -6,21 +6,29 @@ silent until the program sets up `logging`.
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+Keep = Callable[[str, int], None]
+"""Takes a message and its level."""
 
 LOGGER = logging.getLogger("kshot_ext")
 LOGGER.addHandler(logging.NullHandler())
+_keepers: list[Keep] = []
+_silent = False
 
 
-class Unnoticed(logging.Handler):
-    """A handler that keeps messages, but shows nobody that they are there."""
+def log(text: str, level: int = logging.INFO) -> None:
+    """Log a message that is shown in another way, or that nobody need see."""
+    for keep in _keepers:
+        keep(text, level)
+    LOGGER.log(level, text)
 
 
 def tell(text: str, level: int = logging.INFO) -> None:
     """Log a message; where nobody listens to messages of this level, print it on standard error."""
-    heard = is_heard(level)
-    LOGGER.log(level, text)
-    if not heard:
+    log(text, level)
+    if not is_heard(level):
         write(f"kshot_ext: {text}\n")
 
 
@@ -31,7 +39,7 @@ def is_heard(level: int = logging.INFO) -> bool:
         return False
     while logger is not None:
         for handler in logger.handlers:
-            if handler.level <= level and not isinstance(handler, (logging.NullHandler, Unnoticed)):
+            if handler.level <= level and not isinstance(handler, logging.NullHandler):
                 return True
         logger = logger.parent if logger.propagate else None
     return False
@@ -40,7 +48,7 @@ def is_heard(level: int = logging.INFO) -> bool:
 def write(text: str) -> None:
     """Write to standard error, which may be closed, or a pipe that nobody reads."""
     with suppress(OSError, ValueError):
-        if sys.stderr is not None:
+        if sys.stderr is not None and not _silent:
             print(text, end="", file=sys.stderr, flush=True)
 
 
@@ -49,3 +57,29 @@ def is_terminal() -> bool:
     with suppress(ValueError):
         return sys.stderr is not None and sys.stderr.isatty()
     return False
+
+
+@contextmanager
+def kept_by(keep: Keep) -> Iterator[None]:
+    """Hand over all messages inside the block, whatever the program does with those of the logger."""
+    _keepers.append(keep)
+    try:
+        yield
+    finally:
+        _keepers.remove(keep)
+
+
+def is_silent() -> bool:
+    """Whether nothing is to be written to standard error."""
+    return _silent
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Write nothing to standard error inside the block; messages are logged all the same."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before

@@ -4,20 +4,18 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from kshot_ext._native import notices
 
 
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """Messages of a program that has set up `logging` for ours, which it has not yet: no handler hears them."""
-    messages: list[str] = []
-    notices.LOGGER.propagate = False  # pytest listens at the root
-    yield messages
-    notices.LOGGER.propagate = True
+def listen(monkeypatch: pytest.MonkeyPatch, *handlers: logging.Handler, level: int = logging.NOTSET) -> None:
+    """A program that listens by these handlers alone; called in a test, as pytest listens, too, from its beginning."""
+    monkeypatch.setattr(notices.LOGGER, "propagate", False)
+    monkeypatch.setattr(notices.LOGGER, "handlers", [logging.NullHandler(), *handlers])
+    monkeypatch.setattr(notices.LOGGER, "level", level)
+    notices.LOGGER.manager._clear_cache()  # of which levels are enabled
 
 
 class Listener(logging.Handler):
@@ -42,14 +40,11 @@ def test_a_message_is_logged_or_printed(
     handler_level: int | None,
     logger_level: int,
     heard: bool,
-    log: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    handlers = [logging.NullHandler(), *([] if handler_level is None else [Listener(log, handler_level)])]
-    monkeypatch.setattr(notices.LOGGER, "handlers", handlers)
-    monkeypatch.setattr(notices.LOGGER, "level", logger_level)
-    notices.LOGGER.manager._clear_cache()  # of which levels are enabled
+    log: list[str] = []
+    listen(monkeypatch, *([] if handler_level is None else [Listener(log, handler_level)]), level=logger_level)
     notices.tell("100 % done")
     assert log == (["100 % done"] if heard else [])
     assert capsys.readouterr().err == ("" if heard else "kshot_ext: 100 % done\n")
@@ -61,16 +56,29 @@ def test_a_handler_of_the_root_hears(capsys: pytest.CaptureFixture[str], caplog:
     assert capsys.readouterr().err == ""
 
 
-def test_what_keeps_messages_unnoticed_is_no_listener(
-    log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_who_keeps_messages_gets_all_and_is_no_listener(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Kept(Listener, notices.Unnoticed):
-        pass
+    listen(monkeypatch)
+    log: list[str] = []
+    with notices.kept_by(lambda text, level: log.append(f"{level}: {text}")):
+        notices.log("kept only")
+        notices.tell("told", logging.WARNING)
+    notices.log("nobody's")
+    assert log == ["20: kept only", "30: told"]
+    assert capsys.readouterr().err == "kshot_ext: told\n"
 
-    monkeypatch.setattr(notices.LOGGER, "handlers", [Kept(log)])
-    notices.tell("both", logging.WARNING)
-    assert log == ["both"]
-    assert capsys.readouterr().err == "kshot_ext: both\n"
+
+def test_silence_is_for_standard_error_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listen(monkeypatch)
+    log: list[str] = []
+    with notices.kept_by(lambda text, level: log.append(text)), notices.silenced():
+        notices.tell("told")
+    notices.tell("again")
+    assert log == ["told"]
+    assert capsys.readouterr().err == "kshot_ext: again\n"
 
 
 @pytest.mark.parametrize("stderr", [None, "closed", "broken"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from kshot_ext.nas.networks.classifier import Classifier
 from kshot_ext.nas.runs.state_file import safetensors_errors
 
 _EXAMPLES = 2
+_NEEDED = {"onnx": ("onnx", "onnxscript")}
+"""Libraries of the extra of a format's name."""
 _TOLERANCE = 1e-4
 """Largest difference of scores between onnxruntime and torch, as a share of the largest score, or of 1."""
 
@@ -66,6 +71,8 @@ def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> E
         path = path.with_name(f"{path.name}.{format}")
     if is_there(path):
         raise FileExistsError(f"{path}: exists already; choose another file, or move it away")
+    for library in _NEEDED.get(format, ()):
+        require(library, format)
     with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     checked = FORMATS[format](classifier.cpu(), path)
@@ -99,11 +106,10 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
 
 
 def _write_onnx(classifier: Classifier, path: Path) -> str:
-    for library in ("onnx", "onnxscript"):
-        require(library, "onnx")
-    exported = torch.onnx.export(
-        _program(classifier), dynamo=True, input_names=["images"], output_names=["scores"], verbose=False
-    )
+    with _quietly():
+        exported = torch.onnx.export(
+            _program(classifier), dynamo=True, input_names=["images"], output_names=["scores"], verbose=False
+        )
     assert exported is not None  # with no file given
     model = exported.model_proto
     for name, value in metadata_of(classifier).items():
@@ -152,6 +158,19 @@ def _program(classifier: Classifier) -> torch.export.ExportedProgram:
     return torch.export.export(classifier, (_images(classifier, _EXAMPLES, more=5),), dynamic_shapes=(dynamic,))
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What exporters log and warn of is their own parts, and libraries that no network here uses."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -169,11 +188,13 @@ def _snippet(classifier: Classifier, path: Path, format: str) -> str:
     shape = ", ".join(map(str, classifier.preprocessing.image_shape))
     dtype = _name(classifier.preprocessing.dtype)
     images = f"images = torch.zeros(1, {shape}, dtype=torch.{dtype})  # yours: {dtype} [N, {shape}]"
+    classes = bool(classifier.class_names)
     if format == "pt2":
         load = f"import torch; network = torch.export.load({str(path)!r}).module()"
-        return f"{load}\n{images}\nprint(network(images).argmax(dim=1))"
+        return f"{load}\n{images}\nprint(network(images){'.argmax(dim=1)' if classes else ''})"
     if format == "onnx":
         load = f"import onnxruntime, torch; session = onnxruntime.InferenceSession({str(path)!r})"
-        return f'{load}\n{images}\nprint(session.run(None, {{"images": images.numpy()}})[0].argmax(axis=1))'
+        run = 'session.run(None, {"images": images.numpy()})[0]'
+        return f"{load}\n{images}\nprint({run}{'.argmax(axis=1)' if classes else ''})"
     load = f"from safetensors.torch import load_file\nweights = load_file({str(path)!r})"
     return f"{load}\nprint({{name: tuple(weight.shape) for name, weight in weights.items()}})"

@@ -22,6 +22,7 @@ from kshot_ext.nas.runs.results import RESULTS_FORMAT
 from kshot_ext.nas.runs.retraining import run_retraining
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RETRAINED, RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_log import LOG, RunLog
 from kshot_ext.nas.runs.settings import RetrainRunSettings, check_same, with_table
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.strict_json import strict_json
@@ -83,8 +84,9 @@ def retrain(
     name = file_name(architecture.short()) + (f"-seed-{seed}" if seed else "")
     place = run.path / RETRAINED / name if out is None else Path(out)
     folder = _folder(place, wanted, card, exactly=out is not None)
-    with closing(folder), shown, suitable_threads(job.splits.image_shape, threads):
-        folder.check_outputs(_OUTPUTS)
+    with closing(folder), RunLog() as log, shown, suitable_threads(job.splits.image_shape, threads):
+        folder.check_outputs([*_OUTPUTS, LOG])
+        log.write_to(folder.path)
         metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
         callbacks = Callbacks(on_epoch=on_epoch, on_stage=on_stage)
         described, network, seconds = run_retraining(job, wanted, scores, folder, metrics, shown, callbacks)

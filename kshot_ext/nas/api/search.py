@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.search_run import SearchRun
@@ -16,7 +17,7 @@ from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
-from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
@@ -142,6 +143,7 @@ class BegunSearch:
             result, networks = self.job.run(self.folder, metrics, self.progress, self.callbacks)
         report = write_outputs(self.folder, self.data_name, self.job, result, networks, metrics.records)
         metrics.close()
+        notices.log(f"done; report: {report}")
         return Found(self.folder, result, report)
 
 
@@ -177,7 +179,7 @@ def begun_search(
     with (
         processes,
         ExitStack() as resources,
-        closing(session),
+        session,
         ConsoleProgress(console if processes.leads else new_console(quiet=True)) as progress,
     ):
         session.follows = not processes.leads
@@ -191,7 +193,7 @@ def begun_search(
         data_name, splits = load_data(settings, progress, source=source)
         job = SearchJob(settings, splits, processes, apply_to_all)
         rehearse_outputs(job)
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         processes.from_leader(json.dumps(str(folder.path)))
         yield BegunSearch(job, folder, data_name, progress, threads, callbacks)
 

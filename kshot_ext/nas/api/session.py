@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.own_classes import is_given
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
+from kshot_ext.nas.runs.run_log import LOG, RunLog
 from kshot_ext.nas.runs.settings import (
     AnySettings,
     SupernetSettings,
@@ -30,12 +32,13 @@ from kshot_ext.nas.runs.settings import (
 )
 from kshot_ext.nas.searchers.ray_map import RayMap
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 _PIXELS_FOR_ONE_THREAD = 16 * 16
 
 
 class Session:
-    """A run that this process begins or goes on with.
+    """A run that this process begins or goes on with; inside the context its log is kept, and at the end others may use
+    its folder.
 
     Args:
         command: ``"search"`` or ``"rank"``.
@@ -54,6 +57,17 @@ class Session:
         self.folder: RunFolder | None = None
         self.path = resume
         self.own_classes: dict[str, str] = {}
+        self._log = RunLog()
+
+    def __enter__(self) -> Session:
+        self._log.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.__exit__(kind, error, trace)
+        self.close()
 
     def settings(
         self,
@@ -117,7 +131,8 @@ class Session:
                 self.folder.card.check_continues(settings, splits)
             except ValueError as error:
                 raise RunFolderError(f"{self.folder.path}: {error}") from error
-        self.folder.check_outputs(outputs)
+        self.folder.check_outputs([*outputs, LOG])
+        self._log.write_to(self.folder.path)
         return self.folder
 
     def close(self) -> None:

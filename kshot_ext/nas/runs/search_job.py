@@ -100,7 +100,7 @@ class SearchJob(SupernetJob[RunSettings]):
         def run(stage: Stage) -> None:
             seconds[stage.name] = run_stage(stage, folder, metrics, progress, callbacks)
 
-        self.tell_before_training(progress)
+        self.get_ready(progress)
         run(self._supernet_stage)
         self.processes.close()
         self.tell_after_training(progress)

@@ -18,6 +18,7 @@ from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.findings import Findings
+from kshot_ext.nas.kernels import build_kernels
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.methods import begin_training, method_class
@@ -141,7 +142,7 @@ class SupernetJob(Generic[AnySettings]):
 
     def __init__(self, settings: AnySettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
         self.processes = processes or DataParallel()
-        device = self.processes.training_device(settings.device)
+        device = self._device = self.processes.training_device(settings.device)
         self.settings = settings
         self.splits = splits.to(device)
         check_task(splits.task, splits.train.labels[:2], splits.num_classes)
@@ -200,8 +201,9 @@ class SupernetJob(Generic[AnySettings]):
         plain.load_state_dict(recalibrate_batch_norm(plain, calibration), strict=False)
         return plain.eval()
 
-    def tell_before_training(self, progress: ConsoleProgress) -> None:
-        """Say what the method has to say before training."""
+    def get_ready(self, progress: ConsoleProgress) -> None:
+        """Build the kernels if they are not yet, and say what the method has to say before training."""
+        build_kernels(self._device, progress)
         notes = self.method.notes_before_training
         check_given("notes_before_training", notes, Sequence)
         for note in notes:

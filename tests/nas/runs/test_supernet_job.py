@@ -132,7 +132,7 @@ def test_codes_that_start_alike_are_told_of(
     settings = SupernetSettings(
         shots=3, channels=2, training=TrainingSettings(batch_size=8), codes=CodeSettings(**codes)
     )
-    SupernetJob(settings, tiny_splits).tell_before_training(ConsoleProgress(Console()))
+    SupernetJob(settings, tiny_splits).get_ready(ConsoleProgress(Console()))
     lines = capsys.readouterr().out.splitlines()
     assert [line[: len(text)] for line, text in zip(lines, told)] == told
     assert len(lines) == len(told)
@@ -140,5 +140,5 @@ def test_codes_that_start_alike_are_told_of(
 
 def test_one_copy_is_not_told_of(tiny_splits: DataSplits, capsys: pytest.CaptureFixture[str]) -> None:
     settings = SupernetSettings(shots=1, channels=2, training=TrainingSettings(batch_size=8))
-    SupernetJob(settings, tiny_splits).tell_before_training(ConsoleProgress(Console()))
+    SupernetJob(settings, tiny_splits).get_ready(ConsoleProgress(Console()))
     assert capsys.readouterr().out == ""
