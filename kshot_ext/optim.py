@@ -321,4 +321,4 @@ def _own_parts(layer: KShotModule) -> Iterator[nn.Module]:
     """The modules that hold a layer's dictionaries: itself, and lists of what they are computed from."""
     yield layer
     if parametrize.is_parametrized(layer):
-        yield from layer.parametrizations.values()
+        yield from cast(nn.ModuleDict, layer.parametrizations).values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -212,6 +213,33 @@ def test_writes_in_place_where_the_forward_does() -> None:
     with torch.no_grad():
         torch.testing.assert_close(fused(mine), plain(other))
     torch.testing.assert_close(mine, other)
+
+
+class _AddsInPlace(nn.Module):
+    """Adds a norm, which may wait, to what may not be written to later: the shortcut of a GhostNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shortcut = nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y += self.shortcut(x)
+        return y.add_(self.shortcut(x.square()))
+
+
+@pytest.mark.parametrize(
+    "make", [fused_copy, lambda model: kshot_ext.convert(model, num_shots=1)], ids=["fuse", "convert"]
+)
+def test_a_norm_that_is_added_in_place_counts_its_batch_once(make: Any) -> None:
+    plain = seeded(_AddsInPlace).train()
+    ours = make(plain)
+    if ours.state_dict()["conv.weight"].dim() == 5:
+        kshot_ext.set_code(ours, torch.ones(1))
+    torch.testing.assert_close(ours(images()), plain(images()), rtol=1e-4, atol=1e-4)
+    mine, expected = dict(ours.named_buffers()), dict(plain.named_buffers())
+    assert expected["shortcut.1.num_batches_tracked"] == 2
+    torch.testing.assert_close(mine, expected)
 
 
 class _Sums(nn.Module):

@@ -112,9 +112,7 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     """The result of a step that calls no part."""
     if step.kind == "get_attr":
         return operator.attrgetter(step.target)(block)
-    args, kwargs = _mapped(
-        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
-    )
+    args, kwargs = _arguments(step, results)
     first = args[0] if args else None
     if len(args) == 2 and not kwargs:
         if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
@@ -126,10 +124,18 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
         return first.with_activation(activation)
     if step.target in _ADDITIONS_IN_PLACE or kwargs.get("inplace") or str(step.target).endswith("_"):
         _finish_all(results)
+        args, kwargs = _arguments(step, results)  # finished, each once: a norm counts its batch
     args, kwargs = _mapped(finished, (args, kwargs))
     if step.kind == "call_method":
         return getattr(args[0], step.target)(*args[1:], **kwargs)
     return step.target(*args, **kwargs)
+
+
+def _arguments(step: Step, results: list[Any]) -> tuple[Any, Any]:
+    args, kwargs = _mapped(
+        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
+    )
+    return args, kwargs
 
 
 def _finish_all(results: list[Any]) -> None:
