@@ -40,13 +40,28 @@ class KShotConv2dSame(KShotMixed):
         )
 
 
-class KShotStandardisedConv2d(KShotMixed):
+class KShotBySamples(KShotMixed):
+    """A layer that treats each sample by itself, with K copies of its parameters; made by `kshot_ext.convert` only.
+
+    `forward(input, code=None)` runs the layer's own forward: a code is `[K]`, or `[N, K]` for one row per sample, under
+    `torch.func.vmap`.
+    """
+
+    _per_sample = True
+
+
+class KShotOfLastAxis(KShotBySamples):
+    """A layer that treats each vector along the last axis by itself, so that any other axis may count samples."""
+
+    def row_axes(self, input: Tensor) -> range:
+        return range(input.dim() - 1)
+
+
+class KShotStandardisedConv2d(KShotBySamples):
     """timm's convolutions whose weight is standardised, with K copies; made by `kshot_ext.convert` only.
 
     `forward(input, code=None)` standardises the mixed weight; a code is `[K]`, or `[N, K]` for one row per sample.
     """
-
-    _per_sample = True
 
 
 _FORMS: dict[type[Any], tuple[str, ...]] = {
@@ -56,19 +71,19 @@ _FORMS: dict[type[Any], tuple[str, ...]] = {
         f"timm.layers.std_conv.{name}"
         for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
     ),
-    KShotMixed: (
+    KShotBySamples: (
         *(
             f"timm.layers.norm.{name}"
-            for name in ("GroupNorm", "GroupNorm1", "LayerNorm", "LayerNormFp32", "LayerNorm2d", "LayerNorm2dFp32")
+            for name in ("GroupNorm", "GroupNorm1", "LayerNorm2d", "LayerNorm2dFp32", "RmsNorm2d", "SimpleNorm2d")
         ),
-        *(f"timm.layers.norm.{name}" for name in ("RmsNorm", "RmsNorm2d", "SimpleNorm", "SimpleNorm2d")),
-        *(
-            f"timm.layers.norm_act.{name}"
-            for name in ("GroupNormAct", "GroupNorm1Act", "LayerNormAct", "LayerNormActFp32", "LayerNormAct2d")
-        ),
-        "timm.layers.layer_scale.LayerScale",
+        *(f"timm.layers.norm_act.{name}" for name in ("GroupNormAct", "GroupNorm1Act", "LayerNormAct2d")),
         "timm.layers.layer_scale.LayerScale2d",
         "torchvision.models.convnext.LayerNorm2d",
+    ),
+    KShotOfLastAxis: (
+        *(f"timm.layers.norm.{name}" for name in ("LayerNorm", "LayerNormFp32", "RmsNorm", "SimpleNorm")),
+        *(f"timm.layers.norm_act.{name}" for name in ("LayerNormAct", "LayerNormActFp32")),
+        "timm.layers.layer_scale.LayerScale",
     ),
 }
 for _form, _kinds in _FORMS.items():

@@ -116,8 +116,8 @@ class KShotMixed(LeafOfGraphs):
 
     def forward(self, *arguments: Any, code: Tensor | None = None, **named: Any) -> Any:
         if self._per_sample and not named and len(arguments) == 1:
-            if code is None:
-                code = self.code_of_rows(arguments[0])
+            if code is None and self._code is not None and self._rows is not None:
+                return self._rows.call(self, arguments[0], self._code)
             if code is not None and code.dim() == 2:
                 return self._forward_per_sample(arguments[0], code)
         return self.mixed(code).forward(*arguments, **named)
