@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kshot_ext import functional as KF
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
-from kshot_ext.nn.mixed import KShotMixed
+from kshot_ext.nn.mixed import KShotBySamples, KShotMixed, KShotOfLastAxis
 from kshot_ext.nn.routed_conv import same_border
 from kshot_ext.nn.sample_rows import by_samples
 
@@ -38,23 +38,6 @@ class KShotConv2dSame(KShotMixed):
         return KF.kshot_conv2d(
             padded, self.weight, self.resolve_code(code), self.bias, self.stride, 0, self.dilation, self.groups
         )
-
-
-class KShotBySamples(KShotMixed):
-    """A layer that treats each sample by itself, with K copies of its parameters; made by `kshot_ext.convert` only.
-
-    `forward(input, code=None)` runs the layer's own forward: a code is `[K]`, or `[N, K]` for one row per sample, under
-    `torch.func.vmap`.
-    """
-
-    _per_sample = True
-
-
-class KShotOfLastAxis(KShotBySamples):
-    """A layer that treats each vector along the last axis by itself, so that any other axis may count samples."""
-
-    def row_axes(self, input: Tensor) -> range:
-        return range(input.dim() - 1)
 
 
 class KShotStandardisedConv2d(KShotBySamples):

@@ -166,6 +166,23 @@ class KShotMixed(LeafOfGraphs):
         return output
 
 
+class KShotBySamples(KShotMixed):
+    """A layer that treats each sample by itself, with K copies of its parameters.
+
+    `forward(input, code=None)` runs the layer's own forward: a code is `[K]`, or `[N, K]` for one row per sample, under
+    `torch.func.vmap`.
+    """
+
+    _per_sample = True
+
+
+class KShotOfLastAxis(KShotBySamples):
+    """A layer that treats each vector along the last axis by itself, so that any other axis may count samples."""
+
+    def row_axes(self, input: Tensor) -> range:
+        return range(input.dim() - 1)
+
+
 def mixed_parameters(
     layer: KShotModule, names: Iterable[str], code: Tensor | None, samples: int | None = None
 ) -> dict[str, Tensor | None]:
