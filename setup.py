@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.errors import SetupError
 
@@ -35,6 +36,13 @@ class PlatformDistribution(Distribution):
         return PREBUILD
 
 
+class WheelForEveryPython(bdist_wheel):
+    """Names the wheel: the library knows nothing of Python, so every version of Python can have torch load it."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 def prebuild_libraries(package: Path) -> None:
     """Compile with the code that also builds on first use; needs torch, hence --no-build-isolation."""
     if find_spec("torch") is None:
@@ -52,10 +60,11 @@ def prebuild_libraries(package: Path) -> None:
 setup(
     packages=[*find_packages(include=["kshot_ext", "kshot_ext.*"]), "kshot_ext.csrc"],
     package_dir={"kshot_ext.csrc": "csrc"},
+    include_package_data=False,  # what is listed here and no more: MANIFEST.in is for source distributions
     package_data={
         "kshot_ext": ["py.typed", "nas/reporting/templates/*"],
         "kshot_ext.csrc": ["*.txt", "*/*.cpp", "*/*.h", "*/*.cu", "*/*.cuh"],
     },
-    cmdclass={"build_py": BuildWithLibrary},
+    cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": WheelForEveryPython},
     distclass=PlatformDistribution,
 )

@@ -75,6 +75,12 @@ Space = Annotated[
         "split-attention, groupable, or FILE.py:CLASS, one of your own."
     ),
 ]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task", help="classification (default), regression, multi-label, or a class of your own: FILE.py:CLASS."
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(help="Search method: kshot (default), another that `kshot-ext methods` lists, or FILE.py:CLASS."),
@@ -142,6 +148,7 @@ def search(
         ),
     ] = None,
     method: Method = None,
+    task: TaskName = None,
     shots: Shots = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -195,6 +202,7 @@ def search(
         "widths": widths,
         "bits": bits,
         "method": method,
+        "task": task,
         "shots": shots,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -229,6 +237,7 @@ def rank(
     ] = None,
     space: Space = None,
     method: Method = None,
+    task: TaskName = None,
     shots: Shots = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -278,6 +287,7 @@ def rank(
         "truth": _text(truth),
         "space": space,
         "method": method,
+        "task": task,
         "shots": shots,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -328,6 +338,7 @@ Network = Annotated[
 OwnSpace = Annotated[
     str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
 ]
+OwnTask = Annotated[str | None, typer.Option(help="The same for a task of your own.")]
 OwnMethod = Annotated[str | None, typer.Option(help="The same for a method of your own.")]
 
 
@@ -343,6 +354,7 @@ def retrain(
         Path | None, typer.Option(help="Folder to create; default: retrained/ in the run's, then the key.")
     ] = None,
     space: OwnSpace = None,
+    task: OwnTask = None,
     method: OwnMethod = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -360,6 +372,7 @@ def retrain(
             seed=seed,
             out=out,
             space=space,
+            task=task,
             method=method,
             threads=threads,
             output=Output(quiet=quiet, json=json),
@@ -380,6 +393,7 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: export/ in the run's folder.")] = None,
     space: OwnSpace = None,
+    task: OwnTask = None,
     method: OwnMethod = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -396,6 +410,7 @@ def export(
             weights=weights,
             out=out,
             space=space,
+            task=task,
             method=method,
             output=Output(quiet=quiet, json=json),
         )
@@ -430,6 +445,27 @@ def compare(
     from kshot_ext.nas.commands.compare import compare_command
 
     raise typer.Exit(compare_command(first, second, out, method or ()))
+
+
+@app.command()
+def truth(
+    table: Annotated[Path, typer.Argument(help="Published table: .json, .csv, or NAS-Bench-201's .pth.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write, for --truth of rank and search.")],
+    space: Annotated[str, typer.Option(help="Search space of the table, or FILE.py:CLASS.")] = "nas-bench-201",
+    column: Annotated[
+        str | None, typer.Option(help="Name of the accuracies; default: mean_acc, or the only column of numbers.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Of a .pth: cifar10 (default), cifar10-valid, cifar100 or ImageNet16-120.")
+    ] = "cifar10",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Convert a published table of stand-alone accuracies to the form that --truth takes; runs no code of the file."""
+    from kshot_ext.nas.commands.frame import Output
+    from kshot_ext.nas.commands.truth import truth_command
+
+    raise typer.Exit(truth_command(table, space, out, column, dataset, Output(quiet=quiet, json=json)))
 
 
 def _text(path: Path | None) -> str | None:

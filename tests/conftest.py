@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from core_tests import is_core
 from hypothesis import settings
 
 from kshot_ext import backend
-
-# The kernels of every instruction set are tested, not just the best one of this processor.
-os.environ.setdefault("KSHOT_EXT_ISAS", "all")
+from kshot_ext._native.processor import instruction_sets_to_build
 
 # Tensors of tests are tiny: threads would only wait for each other, which takes most of the time of a test that trains.
 # Processes that tests start get the same; where threads matter, a test sets their number.
@@ -21,6 +22,77 @@ torch.set_num_threads(1)
 # that fails.
 settings.register_profile("repeatable", max_examples=500, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
+
+
+_FOLDER = Path(__file__).parent
+_RAN = ("passed", "failed", "xfailed", "xpassed")
+_NOT_RUN = pytest.StashKey[dict[str, int]]()  # how many tests, by why not
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        dest="all_tests",
+        help="run all tests but the long ones; by default the core of them (tests/core_tests.py), if no file or mark "
+        "is named",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # a worker of xdist
+        config.option.only_core = config.workerinput["only_core"]
+    else:
+        named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.markexpr != "not long"
+        config.option.only_core = not (config.option.all_tests or named)
+    # The kernels of every instruction set are tested; by the core those of the best one of this processor.
+    os.environ.setdefault("KSHOT_EXT_ISAS", "host" if config.option.only_core else "all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = [item for item in items if item.get_closest_marker("long")]
+    left = [item for item in items if not _is_core(item)] if config.option.only_core else []
+    config.stash[_NOT_RUN] = {"--all": len(set(left) - set(long)), "-m long": len(long)}
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if _is_core(item)]
+
+
+def _is_core(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not item.path.is_relative_to(_FOLDER):
+        return False
+    chosen = item.callspec.params.get("instruction_set") if hasattr(item, "callspec") else None
+    if chosen is not None and chosen not in instruction_sets_to_build():
+        return False
+    return is_core(item.path.relative_to(_FOLDER).as_posix(), item.originalname)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Says, behind all else, how many tests ran, and how the others are run; of calls that name no files or marks."""
+    yield
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["not_run"] = config.stash.get(_NOT_RUN, {})
+    reporter, not_run = config.pluginmanager.get_plugin("terminalreporter"), config.stash.get(_NOT_RUN, {})
+    if reporter is None or not not_run or not (config.option.only_core or config.option.all_tests):
+        return
+    ran, skipped = (sum(len(reporter.stats.get(name, ())) for name in names) for names in (_RAN, ("skipped",)))
+    kind = "core tests, on one instruction set" if config.option.only_core else "tests"
+    more = [f"{count} more by `pytest {option}`" for option, count in not_run.items() if count]
+    reporter.write_line("; ".join([f"ran {ran} {kind}", f"skipped {skipped}, for the reasons above", *more]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["only_core"] = node.config.option.only_core
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each of xdist's workers collects all tests, and this process none."""
+    if hasattr(node, "workeroutput"):
+        node.config.stash[_NOT_RUN] = node.workeroutput.get("not_run", {})
 
 
 @pytest.fixture(autouse=True)

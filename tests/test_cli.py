@@ -62,6 +62,8 @@ def test_info_explains_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
             "rank",
             "data truth space method shots epochs seed architectures checkpoints device results out config resume",
         ),
+        ("retrain", "architecture epochs seed out space task method"),
+        ("export", "architecture format weights out space task method"),
         ("analyse", "space method"),
         ("compare", "out method"),
     ],

@@ -41,11 +41,12 @@ In a file the settings of the first three sections stand at its top. Those of th
 section's name in brackets. Where the default is "none", leaving the setting out means something of its own.
 
 Some settings have a short name, which stands at the top of a file: `epochs` and `learning_rate` are those of
-`[training]`, `retrain_epochs` is that of `[retrain]`, `batch_size` and `precision` are those of both.
+`[training]`, `retrain_epochs` and `retrain_seeds` those of `[retrain]`, `batch_size` and `precision` those of both.
 """
 SHORT = {("training", "epochs"): "epochs", ("training", "learning_rate"): "learning_rate"}
 SHORT |= {("training", name): name for name in ("batch_size", "precision")}
-SHORT |= {("retrain", "epochs"): "retrain_epochs"} | {("retrain", name): name for name in ("batch_size", "precision")}
+SHORT |= {("retrain", name): f"retrain_{name}" for name in ("epochs", "seeds")}
+SHORT |= {("retrain", name): name for name in ("batch_size", "precision")}
 
 
 def page() -> str:

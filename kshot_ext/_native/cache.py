@@ -5,12 +5,12 @@ import os
 import shutil
 import socket
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from kshot_ext._native import notices
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.file_lock import LocksUnsupportedError, try_lock
 
@@ -147,13 +147,6 @@ def publish(private: Path, entry: Path) -> None:
         os.rename(private, entry)
 
 
-def say(text: str, end: str = "\n") -> None:
-    """A line for the user on stderr, which may be closed, or a pipe that nobody reads."""
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            print(text, end=end, file=sys.stderr, flush=True)
-
-
 def _acquire(descriptor: int, path: Path, seconds: float) -> bool:
     """Poll for the lock, and say once whom this process waits for; return whether there is a lock to be had."""
     begin = time.monotonic()
@@ -173,7 +166,7 @@ def _acquire(descriptor: int, path: Path, seconds: float) -> bool:
             )
         if waited > _SILENT_SECONDS and not announced:
             announced = True
-            say(f"kshot_ext: waiting for {_holder(path)}, which builds (lock {path})")
+            notices.tell(f"waiting for {_holder(path)}, which builds (lock {path})")
         time.sleep(_POLL_SECONDS)
 
 

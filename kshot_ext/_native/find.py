@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from kshot_ext._native import cache, flags
+from kshot_ext._native import cache, flags, notices
+from kshot_ext._native.build_display import display
 from kshot_ext._native.compiler import find_compiler
 from kshot_ext._native.cuda_compiler import (
     ARCHITECTURES,
@@ -87,23 +88,24 @@ def _cached_or_built(recipe: Recipe | CudaRecipe, cache_folder: Path, occasion: 
 
 
 def build(recipe: Recipe | CudaRecipe, folder: Path, occasion: str) -> None:
-    """Build `recipe` into `folder`, with one line on stderr that says so and how long it took.
+    """Build `recipe` into `folder`, and show that, and how long it took.
 
     Raises:
         BackendError: the build fails.
     """
-    steps = len(recipe.steps())
-    expected = _SECONDS_PER_STEP * steps / jobs()
-    cache.say(f"kshot_ext: building the native kernels ({occasion}, about {expected:.0f} s) ... ", end="")
+    files = len(recipe.steps())
+    expected = _SECONDS_PER_STEP * files / jobs()
+    shown = display()
+    shown.start(f"building the native kernels ({occasion}, about {expected:.0f} s)", files)
     begin = time.monotonic()
     outcome = "failed"
     try:
         with cache.as_backend_error(folder):
-            build_library(recipe, folder, max(_LEAST_LIMIT, _LIMIT_OVER_EXPECTED * expected))
+            build_library(recipe, folder, max(_LEAST_LIMIT, _LIMIT_OVER_EXPECTED * expected), shown.move)
         outcome = "done"
     finally:
         seconds = time.monotonic() - begin
-        cache.say(f"{outcome} in {seconds:.1f} s")
+        shown.finish(f"{outcome} in {seconds:.1f} s")
     metadata = Metadata(
         sources=sources_digest(recipe.source_folder),
         torch_target=flags.TORCH_TARGET_NAME,
@@ -174,7 +176,7 @@ def prebuild_cuda(source_folder: Path, target: Path) -> None:
     try:
         cuda_compiler = find_cuda_compiler()
     except BackendError as lack:
-        cache.say(f"kshot_ext: the CUDA kernels are not built ahead of time: {lack}")
+        notices.tell(f"the CUDA kernels are not built ahead of time: {lack}")
         return
     recipe = CudaRecipe(source_folder, find_compiler(), cuda_compiler, wished_architectures() or ARCHITECTURES)
     target.mkdir()

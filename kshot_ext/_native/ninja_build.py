@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from kshot_ext._native import flags
@@ -26,8 +28,16 @@ rule link
 """
 
 
-def build_library(recipe: Recipe | CudaRecipe, folder: Path, seconds: float) -> None:
+def build_library(
+    recipe: Recipe | CudaRecipe, folder: Path, seconds: float, on_compiled: Callable[[int], None] = lambda done: None
+) -> None:
     """Build `recipe` into the empty folder `folder`, which then holds one file: `LIBRARY`.
+
+    Args:
+        recipe: what to build.
+        folder: where.
+        seconds: how long it may take.
+        on_compiled: called now and then with the number of steps that have ended.
 
     Raises:
         BackendError: ninja is missing, or a step fails, or it takes longer than `seconds`; where a step fails, the
@@ -42,8 +52,14 @@ def build_library(recipe: Recipe | CudaRecipe, folder: Path, seconds: float) -> 
     # Names on disk are bytes; surrogates stand for those that are no UTF-8.
     (objects / "build.ninja").write_text(_ninja_file(recipe), encoding="utf-8", errors="surrogateescape")
     # Compilers keep scratch files in TMPDIR, and /tmp may be full or closed to them.
-    environment = {**os.environ, "TMPDIR": str(objects)}
-    result = run([_ninja(), "-C", str(objects), "-j", str(jobs())], seconds, environment=environment)
+    environment = {**os.environ, "TMPDIR": str(objects), "NINJA_STATUS": "[%f] "}
+    command = [_ninja(), "-C", str(objects), "-j", str(jobs())]
+
+    def count(output: str) -> None:
+        if ended := re.findall(r"^\[(\d+)\] ", output, re.MULTILINE):
+            on_compiled(int(ended[-1]))
+
+    result = run(command, seconds, environment=environment, on_output=count)
     if result.returncode != 0:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-_LINES_SHOWN:])
         cure = "name another compiler in the environment variable CXX"

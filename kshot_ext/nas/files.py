@@ -86,23 +86,34 @@ def as_utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, on disk when this returns; a line that does not fit leaves no part of itself.
+def append_line(path: Path, line: str, *, sync: bool = True) -> None:
+    """Add a line to a file; a line that does not fit leaves no part of itself.
+
+    Args:
+        path: the file, no link.
+        line: without its end.
+        sync: whether it is on disk when this returns.
 
     Raises:
         WriteError: if it cannot be written.
     """
-    with write_errors(path), path.open("ab", buffering=0) as file:
+    with write_errors(path), open(path, "ab", buffering=0, opener=_open_itself) as file:
         before = os.fstat(file.fileno()).st_size
         content = memoryview(as_utf8(f"{line}\n"))
         try:
             while content:
                 content = content[file.write(content) :]
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
                 file.truncate(before)
             raise
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file that is no link, which could lead anywhere, and no pipe that would wait for a reader."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def check_can_write(folder: Path, names: Iterable[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
-import sys
+
+from kshot_ext._native import notices
 
 _ASCII_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
@@ -52,8 +54,8 @@ def file_name(text: str, most: int = 80) -> str:
 
 
 def notice(text: str) -> None:
-    """Say a line on standard error that the user should know of, while work goes on."""
-    print(f"kshot_ext: {visible(text)}", file=sys.stderr, flush=True)
+    """Say what the user should know of, while work goes on: see `kshot_ext._native.notices.tell`."""
+    notices.tell(visible(text), logging.WARNING)
 
 
 def _escaped(letter: str) -> str:

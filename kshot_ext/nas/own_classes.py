@@ -1,4 +1,4 @@
-"""Classes of the user's own: search spaces and search methods, by file and class, or given as objects by a program."""
+"""Classes of the user's own: spaces, methods and tasks, by file and class, or given as objects by a program."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from kshot_ext.nas.checks import BrokenContractError
 from kshot_ext.nas.files import read_bytes
 from kshot_ext.nas.messages import one_line
 
@@ -142,7 +143,28 @@ def _given_as(name: str, setting: str, base: type[Class]) -> type[Class] | Class
     raise ValueError(f"{setting}: expected a {base.__name__}, its class or FILE.py:CLASS, got {thing!r:.80}")
 
 
+def told_own_error(error: BaseException, names: Mapping[str, str]) -> str | None:
+    """What to tell of an error that ended a run: the line of the user's class that it passed, or what that gave.
+
+    Args:
+        error: with its traceback.
+        names: of the run's own classes, ``FILE.py:CLASS``, by the settings that name them.
+
+    Returns:
+        None if none of them can be seen to be at fault.
+    """
+    passed = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    for setting, name in names.items():
+        if not is_given(name) and _file_of(name) in passed:
+            return _described(error, _file_of(name), setting)
+    if isinstance(error, BrokenContractError) and "method" in names:
+        return _described(error, _file_of(names["method"]), "method")
+    return None
+
+
 def _described(error: BaseException, file: str | None, setting: str) -> str:
+    if isinstance(error, BrokenContractError):
+        return f"{setting}: {file or type(error).__name__}: {one_line(error)}"
     message = f"{type(error).__name__}: {one_line(getattr(error, 'msg', error))}"
     return f"{setting}: {_place(error, file)}: cannot be run ({message})"
 

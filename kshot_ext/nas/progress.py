@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from kshot_ext._native import notices
 from kshot_ext.nas.extras import require
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+
+def new_console(*, quiet: bool = False) -> Console:
+    """A console on standard output, or one that shows nothing.
+
+    Raises:
+        MissingExtraError: if rich is not installed.
+    """
+    console: Console = require("rich.console").Console(quiet=quiet)
+    return console
 
 
 class ConsoleProgress:
@@ -66,14 +77,17 @@ class ConsoleProgress:
             self._bars.update(self._task, completed=position, position=text)
 
     def tell(self, text: str) -> None:
-        """Print a line above the stages, as it is."""
+        """Print a line above the stages, as it is, and log it."""
+        notices.log(text)
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def finish_step(self, done: int, values: Mapping[str, float]) -> None:
         """Show the numbers of a step that has just ended."""
         note = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())
         self.move(done)
+        line = f"{self._title} {done}/{self._total}: {note}"
+        notices.log(line)
         if self._console.is_terminal and self._task is not None:
             self._bars.update(self._task, note=note)
         else:
-            self._console.print(f"{self._title} {done}/{self._total}: {note}", soft_wrap=True)
+            self._console.print(line, soft_wrap=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -41,3 +43,34 @@ def seeded_by(generator: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(generator))
         yield
+
+
+@contextmanager
+def everything_seeded(seed: int) -> Iterator[None]:
+    """Seeds the global CPU generators of torch, numpy and Python inside the context; afterwards they are as before.
+
+    Args:
+        seed: 0 or more, below 2^32.
+
+    Example:
+        >>> with everything_seeded(3):
+        ...     first = random.random(), np.random.rand(), float(torch.rand(()))
+        >>> with everything_seeded(3):
+        ...     (random.random(), np.random.rand(), float(torch.rand(()))) == first
+        True
+    """
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        seed_everything(seed)
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global CPU generators of torch, numpy and Python, in a process that nothing else draws in."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)

@@ -1,7 +1,4 @@
-"""Batch norm with K-mixed affine parameters, an optional residual, and an activation.
-
-output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
-"""
+"""Batch norm with K-mixed affine parameters, an optional residual, and an activation."""
 
 from __future__ import annotations
 
@@ -23,19 +20,45 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 def batch_norm_act(
-    input: Tensor,  # [N, C', ...]
-    weight: Tensor | None,  # [C] or [K, C]
-    bias: Tensor | None,  # [C] or [K, C]
-    running_mean: Tensor | None,  # [C]
-    running_var: Tensor | None,  # [C]
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     *,
-    code: Tensor | None = None,  # [K] or [N, K]
+    code: Tensor | None = None,
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
     activation: str = "relu",
-    residual: Tensor | None = None,  # [N, C', ...]
-) -> Tensor:  # [N, C', ...]
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Normalise each channel, apply the mixed affine parameters, add a residual, activate.
+
+        output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
+
+    Statistics are those of the batch in training, or without running ones; else the running ones.
+
+    Args:
+        input: `[N, C', ...]`.
+        weight, bias: `[C]`, dictionaries `[K, C]`, or None for one and zero.
+        running_mean, running_var: `[C]`; moved in place in training.
+        code: `[K]` or `[N, K]`; for dictionaries.
+        training: whether statistics are the batch's.
+        momentum: weight of the new statistics in the running ones.
+        eps: added to the variance.
+        activation: one of `ACTIVATIONS`.
+        residual: `[N, C', ...]`.
+
+    Returns:
+        `[N, C', ...]`.
+
+    Example:
+        >>> mean, var = torch.tensor([1.0]), torch.tensor([4.0])
+        >>> batch_norm_act(torch.tensor([[-3.0], [5.0]]), None, None, mean, var, training=False, eps=0.0)
+        tensor([[0.],
+                [2.]])
+    """
     channels = input.shape[1]
     sum_dtype = torch.promote_types(input.dtype, torch.float32)
     x = input.to(sum_dtype)

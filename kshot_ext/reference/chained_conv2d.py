@@ -1,9 +1,6 @@
 """Links of a chain of convolutions, norms and activations: the plain sequence of layers.
 
-    z = activation((input - mean) / sqrt(variance + eps) * weight + bias)
-    raw[n, o] = gate[o] * sum_i (sum_k code[k] * weight[k, o, i]) (*) z[n, i]
-
-and the mean and biased variance of each channel of the raw output. Sums, and z, are in float32 for half types.
+Sums, and what is normalised, are in float32 for half types.
 """
 
 from __future__ import annotations
@@ -60,19 +57,44 @@ class RawOutput(NamedTuple):
 
 
 def chained_conv2d(
-    input: Tensor,  # [N, C_in', H, W]
-    weight: Tensor,  # [K, C_out, C_in/groups, KH, KW]
-    code: Tensor,  # [K] or [N, K]
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
     stride: Size = 1,
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: int = 1,
     *,
     norm: ChannelNorm | None = None,
-    gate: Tensor | None = None,  # [C_out]
+    gate: Tensor | None = None,
     out_channels: int | None = None,
     moments: bool = True,
 ) -> RawOutput:
+    """One link of a chain: normalise and activate the input, convolve, tell the moments of the output.
+
+        z = norm.activation((input - norm.mean) / sqrt(norm.variance + norm.eps) * norm.weight + norm.bias)
+        raw[n, o] = gate[o] * sum_i (sum_k code[k] * weight[k, o, i]) (*) z[n, i]
+        mean[o], variance[o] = moments of raw[:, o], the variance biased
+
+    Args:
+        input: `[N, C_in', H, W]`.
+        weight: dictionary `[K, C_out, C_in/groups, KH, KW]`.
+        code: `[K]` or `[N, K]`.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`.
+        norm: of the input; default: none, z is the input.
+        gate: `[C_out]`.
+        out_channels: output width C_out'.
+        moments: whether they are asked for.
+
+    Returns:
+        `RawOutput(raw, mean, variance)`: `[N, C_out', H', W']`, and `[C_out']` in the dtype of sums or None.
+
+    Example:
+        >>> weight, code = torch.ones(2, 1, 1, 1, 1), torch.tensor([0.5, 0.5])
+        >>> norm = ChannelNorm(torch.tensor([1.0]), torch.tensor([4.0]), eps=0.0, activation="relu")
+        >>> chained_conv2d(torch.tensor([-3.0, 5.0]).reshape(2, 1, 1, 1), weight, code, norm=norm).raw.flatten()
+        tensor([0., 2.])
+    """
     sum_dtype = torch.promote_types(input.dtype, torch.float32)
     z = input.to(sum_dtype) if norm is None else _normalised(input.to(sum_dtype), norm, None)
     raw = kshot_conv2d(
@@ -83,24 +105,64 @@ def chained_conv2d(
 
 
 def chained_norm_act(input: Tensor, norm: ChannelNorm, residual: Tensor | None = None) -> Tensor:
+    """Apply a norm that waits, add a residual, activate: the end of a chain.
+
+        output = activation((input - mean) / sqrt(variance + eps) * weight + bias + residual)
+
+    Args:
+        input: `[N, C, H, W]`, the raw output of a link.
+        norm: with its mean, variance, weight, bias, eps and activation.
+        residual: `[N, C, H, W]`.
+
+    Returns:
+        `[N, C, H, W]`.
+
+    Example:
+        >>> norm = ChannelNorm(torch.tensor([1.0]), torch.tensor([4.0]), eps=0.0)
+        >>> chained_norm_act(torch.tensor([-3.0, 5.0]).reshape(2, 1, 1, 1), norm).flatten()
+        tensor([-2.,  2.])
+    """
     sum_dtype = torch.promote_types(input.dtype, torch.float32)
     residual = None if residual is None else residual.to(sum_dtype)
     return _normalised(input.to(sum_dtype), norm, residual).to(input.dtype)
 
 
 def folded_conv2d(
-    input: Tensor,  # [N, C_in', H, W]
-    weight: Tensor,  # [K, C_out, C_in/groups, KH, KW]
-    code: Tensor,  # [K] or [N, K]
-    norm: ChannelNorm,  # of the output
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    norm: ChannelNorm,
     stride: Size = 1,
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: int = 1,
     *,
     out_channels: int | None = None,
-    residual: Tensor | None = None,  # [N, C_out', H', W']
+    residual: Tensor | None = None,
 ) -> Tensor:
+    """Convolve, normalise by known moments, add a residual, activate.
+
+        raw[n, o] = sum_i (sum_k code[k] * weight[k, o, i]) (*) input[n, i]
+        output = norm.activation((raw - norm.mean) / sqrt(norm.variance + eps) * norm.weight + norm.bias + residual)
+
+    Args:
+        input: `[N, C_in', H, W]`.
+        weight: dictionary `[K, C_out, C_in/groups, KH, KW]`.
+        code: `[K]` or `[N, K]`.
+        norm: of the output; its tensors are `[C_out']`.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`.
+        out_channels: output width C_out'.
+        residual: `[N, C_out', H', W']`.
+
+    Returns:
+        `[N, C_out', H', W']`.
+
+    Example:
+        >>> weight, code = torch.ones(2, 1, 1, 1, 1), torch.tensor([0.5, 0.5])
+        >>> norm = ChannelNorm(torch.tensor([1.0]), torch.tensor([4.0]), eps=0.0)
+        >>> folded_conv2d(torch.tensor([-3.0, 5.0]).reshape(2, 1, 1, 1), weight, code, norm).flatten()
+        tensor([-2.,  2.])
+    """
     raw = chained_conv2d(
         input.to(torch.promote_types(input.dtype, torch.float32)), weight, code, stride, padding, dilation, groups,
         out_channels=out_channels, moments=False,

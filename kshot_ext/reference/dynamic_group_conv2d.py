@@ -1,8 +1,4 @@
-"""Dynamic grouping: an effective weight, and a convolution with it, whose groups are given by gates.
-
-relation = U_1 x ... x U_n x ones(C_out / 2^n, C_in / 2^n),    U_j = I + h_j (ones(2, 2) - I)
-effective[o, i] = relation[o, i] * sum_k code[k] * weight[k, o, i]
-"""
+"""Dynamic grouping: an effective weight, and a convolution with it, whose groups are given by gates."""
 
 from __future__ import annotations
 
@@ -29,10 +25,30 @@ def group_relation(group_gates: Tensor, out_channels: int, in_channels: int) -> 
 
 
 def dynamic_group_weight(
-    weight: Tensor,  # [K, C_out, C_in, *kernel]
-    code: Tensor,  # [K] or [N, K]
-    group_gates: Tensor,  # [n]
-) -> Tensor:  # [C_out, C_in, *kernel] or [N, C_out, C_in, *kernel]
+    weight: Tensor,
+    code: Tensor,
+    group_gates: Tensor,
+) -> Tensor:
+    """Mix K weights, and leave out the connections that gates do not open.
+
+        relation = U_1 x ... x U_n x ones(C_out / 2^n, C_in / 2^n),    U_j = I + gate_j (ones(2, 2) - I)
+        effective[o, i] = relation[o, i] * sum_k code[k] * weight[k, o, i]
+
+    where x is the Kronecker product.
+
+    Args:
+        weight: dictionary `[K, C_out, C_in, *kernel]`.
+        code: `[K]` or `[N, K]`.
+        group_gates: `[n]`.
+
+    Returns:
+        `[C_out, C_in, *kernel]` or `[N, C_out, C_in, *kernel]`.
+
+    Example:
+        >>> dynamic_group_weight(torch.ones(1, 2, 2), torch.ones(1), torch.tensor([0.5]))
+        tensor([[1.0000, 0.5000],
+                [0.5000, 1.0000]])
+    """
     sum_dtype = torch.promote_types(weight.dtype, torch.float32)
     relation = group_relation(group_gates.to(sum_dtype), *weight.shape[1:3])
     relation = relation.reshape(*relation.shape, *(1,) * (weight.dim() - 3))
@@ -42,15 +58,37 @@ def dynamic_group_weight(
 
 
 def dynamic_group_conv2d(
-    input: Tensor,  # [N, C_in, H, W]
-    weight: Tensor,  # [K, C_out, C_in, KH, KW]
-    code: Tensor,  # [K] or [N, K]
-    group_gates: Tensor,  # [n]
-    bias: Tensor | None = None,  # [C_out] or [K, C_out]
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    group_gates: Tensor,
+    bias: Tensor | None = None,
     stride: Size = 1,
     padding: Size | str = 0,
     dilation: Size = 1,
-) -> Tensor:  # [N, C_out, H', W']
+) -> Tensor:
+    """Convolve with a weight mixed from K copies, whose groups are given by gates.
+
+        output[n, o] = bias[o] + sum_i relation[o, i] * (sum_k code[k] * weight[k, o, i]) (*) input[n, i]
+
+    where relation is that of `dynamic_group_weight`.
+
+    Args:
+        input: `[N, C_in, H, W]`.
+        weight: dictionary `[K, C_out, C_in, KH, KW]`.
+        code: `[K]` or `[N, K]`.
+        group_gates: `[n]`.
+        bias: `[C_out]`, or a dictionary `[K, C_out]`.
+        stride, padding, dilation: as in `torch.nn.functional.conv2d`.
+
+    Returns:
+        `[N, C_out, H', W']`.
+
+    Example:
+        >>> weight, code = torch.ones(1, 2, 2, 1, 1), torch.ones(1)
+        >>> dynamic_group_conv2d(torch.ones(1, 2, 1, 1), weight, code, torch.tensor([0.5])).flatten()
+        tensor([1.5000, 1.5000])
+    """
     mixed_weight = dynamic_group_weight(weight, code, group_gates)
     mixed_bias = effective_bias(bias, code, None, weight.shape[1])
     if code.dim() == 1:

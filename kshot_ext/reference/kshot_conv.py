@@ -1,9 +1,4 @@
-"""K-shot convolution: mix the K weights, gate and slice the channels, convolve.
-
-    output[n, o] = gate[o] * (bias[o] + sum_i sum_k code[k] * weight[k, o, i] (*) input[n, i])
-
-where (*) is the cross-correlation of `torch.nn.functional.conv2d`.
-"""
+"""K-shot convolution: mix the K weights, gate and slice the channels, convolve."""
 
 from __future__ import annotations
 
@@ -33,6 +28,30 @@ def kshot_conv1d(
     out_channels: int | None = None,
     algorithm: str = "auto",
 ) -> Tensor:
+    """Convolve in one dimension with a weight mixed from K copies.
+
+        output[n, o] = gate[o] * (bias[o] + sum_i (sum_k code[k] * weight[k, o, i]) (*) input[n, i])
+
+    where (*) is the cross-correlation of `torch.nn.functional.conv1d`.
+
+    Args:
+        input: `[N, C_in', L]`; its channel count C_in' is the input width.
+        weight: dictionary `[K, C_out, C_in/groups, KL]`.
+        code: `[K]`, `[N, K]` or `[N, K, KL]`.
+        bias: `[C_out]`, or a dictionary `[K, C_out]`.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv1d`.
+        gate: `[C_out]` or `[N, C_out]`.
+        out_channels: output width C_out'.
+        algorithm: without effect here.
+
+    Returns:
+        `[N, C_out', L']`.
+
+    Example:
+        >>> weight, code = torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1), torch.tensor([0.5, 0.5])
+        >>> kshot_conv1d(torch.ones(1, 1, 1), weight, code, torch.ones(1)).flatten()
+        tensor([4.])
+    """
     return _kshot_conv(F.conv1d, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels)
 
 
@@ -50,6 +69,30 @@ def kshot_conv2d(
     out_channels: int | None = None,
     algorithm: str = "auto",
 ) -> Tensor:
+    """Convolve in two dimensions with a weight mixed from K copies.
+
+        output[n, o] = gate[o] * (bias[o] + sum_i (sum_k code[k] * weight[k, o, i]) (*) input[n, i])
+
+    where (*) is the cross-correlation of `torch.nn.functional.conv2d`.
+
+    Args:
+        input: `[N, C_in', H, W]`; its channel count C_in' is the input width.
+        weight: dictionary `[K, C_out, C_in/groups, KH, KW]`.
+        code: `[K]`, `[N, K]` or `[N, K, KH, KW]`.
+        bias: `[C_out]`, or a dictionary `[K, C_out]`.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`.
+        gate: `[C_out]` or `[N, C_out]`.
+        out_channels: output width C_out'.
+        algorithm: without effect here.
+
+    Returns:
+        `[N, C_out', H', W']`.
+
+    Example:
+        >>> weight, code = torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1, 1), torch.tensor([0.5, 0.5])
+        >>> kshot_conv2d(torch.ones(1, 1, 1, 1), weight, code, torch.ones(1)).flatten()
+        tensor([4.])
+    """
     return _kshot_conv(F.conv2d, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels)
 
 
@@ -67,6 +110,30 @@ def kshot_conv3d(
     out_channels: int | None = None,
     algorithm: str = "auto",
 ) -> Tensor:
+    """Convolve in three dimensions with a weight mixed from K copies.
+
+        output[n, o] = gate[o] * (bias[o] + sum_i (sum_k code[k] * weight[k, o, i]) (*) input[n, i])
+
+    where (*) is the cross-correlation of `torch.nn.functional.conv3d`.
+
+    Args:
+        input: `[N, C_in', D, H, W]`; its channel count C_in' is the input width.
+        weight: dictionary `[K, C_out, C_in/groups, KD, KH, KW]`.
+        code: `[K]`, `[N, K]` or `[N, K, KD, KH, KW]`.
+        bias: `[C_out]`, or a dictionary `[K, C_out]`.
+        stride, padding, dilation, groups: as in `torch.nn.functional.conv3d`.
+        gate: `[C_out]` or `[N, C_out]`.
+        out_channels: output width C_out'.
+        algorithm: without effect here.
+
+    Returns:
+        `[N, C_out', D', H', W']`.
+
+    Example:
+        >>> weight, code = torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1, 1, 1), torch.tensor([0.5, 0.5])
+        >>> kshot_conv3d(torch.ones(1, 1, 1, 1, 1), weight, code, torch.ones(1)).flatten()
+        tensor([4.])
+    """
     return _kshot_conv(F.conv3d, input, weight, code, bias, stride, padding, dilation, groups, gate, out_channels)
 
 

@@ -1,4 +1,4 @@
-"""K-shot linear map: output[n, o] = gate[o] * (bias[o] + sum_i sum_k code[k] * weight[k, o, i] * input[n, i])."""
+"""K-shot linear map."""
 
 from __future__ import annotations
 
@@ -9,14 +9,34 @@ from kshot_ext.reference.kshot_conv import effective_bias
 
 
 def kshot_linear(
-    input: Tensor,  # [N, ..., C_in']
-    weight: Tensor,  # [K, C_out, C_in]
-    code: Tensor,  # [K] or [N, K]
-    bias: Tensor | None = None,  # [C_out] or [K, C_out]
+    input: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    bias: Tensor | None = None,
     *,
-    gate: Tensor | None = None,  # [C_out] or [N, C_out]
+    gate: Tensor | None = None,
     out_features: int | None = None,
-) -> Tensor:  # [N, ..., C_out']
+) -> Tensor:
+    """Linear map with a weight mixed from K copies.
+
+        output[n, o] = gate[o] * (bias[o] + sum_i sum_k code[k] * weight[k, o, i] * input[n, i])
+
+    Args:
+        input: `[N, ..., C_in']`.
+        weight: dictionary `[K, C_out, C_in]`.
+        code: `[K]` or `[N, K]`.
+        bias: `[C_out]`, or a dictionary `[K, C_out]`.
+        gate: `[C_out]` or `[N, C_out]`.
+        out_features: output width C_out'; default: C_out.
+
+    Returns:
+        `[N, ..., C_out']`.
+
+    Example:
+        >>> weight = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+        >>> kshot_linear(torch.tensor([[1.0, 1.0]]), weight, torch.tensor([0.5, 0.5]))
+        tensor([[5.]])
+    """
     out_features = out_features or weight.shape[1]
     mixed_weight = effective_weight(weight, code, gate=gate, out_channels=out_features, in_channels=input.shape[-1])
     mixed_bias = effective_bias(bias, code, gate, out_features)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kshot_ext.nas.runs.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
-TABLES = ("method", "codes", "training", "evaluation", "search", "retrain")
+TABLES = ("method", "codes", "images", "augmentation", "training", "evaluation", "search", "retrain")
 SCRIPT = ROOT / "docs" / "_tools" / "settings_page.py"
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import io
 import os
 import pwd
 import signal
@@ -226,17 +225,3 @@ def test_a_lock_that_fails_names_the_cure(cache_folder: Path, monkeypatch: pytes
     cache.make_folder(cache_folder)
     with pytest.raises(BackendError, match=r"lock cannot be had .*KSHOT_EXT_CACHE"), cache.locked(cache_folder, 1):
         pytest.fail("held a lock that is not to be had")
-
-
-@pytest.mark.parametrize("stderr", [None, "closed", "broken"])
-def test_lines_for_the_user_may_go_nowhere(stderr: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = None
-    if stderr == "closed":
-        stream = io.StringIO()
-        stream.close()
-    elif stderr == "broken":
-        reader, writer = os.pipe()
-        os.close(reader)
-        stream = io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True)
-    monkeypatch.setattr(sys, "stderr", stream)
-    cache.say("building")

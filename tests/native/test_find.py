@@ -21,6 +21,7 @@ import torch
 
 from kshot_ext._native import find as find_module
 from kshot_ext._native import flags
+from kshot_ext._native.build_display import shown_by
 from kshot_ext._native.compiler import Compiler, find_compiler
 from kshot_ext._native.errors import BackendError
 from kshot_ext._native.find import Found, find_library, prebuild
@@ -72,6 +73,31 @@ def test_builds_once_and_says_so(find: Callable[[], Found], capfd: pytest.Captur
     cached = find()
     assert cached == Found(built.library, "cached")
     assert capfd.readouterr().err == ""
+
+
+def test_a_build_shows_how_many_files_are_compiled(
+    find: Callable[[], Found], script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = script("slow", 'case "$*" in *" -c "*nothing*) sleep 0.6;; esac; exec g++ "$@"')
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setenv("NINJA_STATUS", "of the user's own ")
+    calls: list[tuple[object, ...]] = []
+
+    class Display:
+        def start(self, text: str, files: int) -> None:
+            calls.append((text.split(" (")[0], files))
+
+        def move(self, done: int) -> None:
+            calls.append((done,))
+
+        def finish(self, outcome: str) -> None:
+            calls.append((outcome.split(" in ")[0],))
+
+    with shown_by(Display()):
+        find()
+    assert calls[0] == ("building the native kernels", 1 + len(flags.instruction_sets()))
+    assert (1,) in calls
+    assert calls[-1] == ("done",)
 
 
 def test_entry_holds_library_and_metadata_only(find: Callable[[], Found], cache_folder: Path) -> None:

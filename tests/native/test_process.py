@@ -22,6 +22,14 @@ def test_environment() -> None:
     assert run(["sh", "-c", "echo $NAME"], 10, environment={"NAME": "value"}).stdout == "value\n"
 
 
+def test_what_it_prints_is_seen_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kshot_ext._native.process._SECONDS_BETWEEN_LOOKS", 0.02)
+    seen: list[str] = []
+    result = run(["sh", "-c", r"printf 'one\374 '; sleep 0.5; echo two"], 10, on_output=seen.append)
+    assert "one\ufffd " in seen
+    assert result.stdout == "one\ufffd two\n"
+
+
 @pytest.mark.parametrize("command", [["/no/such/program"], ["/dev/null"]])
 def test_what_does_not_start(command: list[str]) -> None:
     with pytest.raises(BackendError, match=f"{command[0]} does not run: "):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.datasets import ImageSource, open_source
+from kshot_ext.nas.datasets import DataWarning, ImageSource, open_source
 from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.own_classes import give
 from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.tables import as_table
+from kshot_ext.nas.task import CLASSIFICATION, TASKS, Task, allow_own_task, task_named
 
 Settings = SupernetSettings | Mapping[str, Any] | str | Path
 """What a program may give as settings: the object, its table, or the path of a TOML file."""
@@ -47,32 +49,40 @@ def as_options(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_name(thing: Any) -> Any:
     """The name by which settings know a class or an object of the user's own; what is a name already stays one."""
-    return give(thing) if isinstance(thing, (SearchSpace, Method, type)) else thing
+    return give(thing) if isinstance(thing, (SearchSpace, Method, Task, type)) else thing
 
 
-def images_of(data: Any) -> tuple[str | None, ImageSource | None]:
-    """What settings say of data, and the images of what no text can name.
+def images_of(data: Any, task: Any = None) -> tuple[str | None, ImageSource | None, str | None]:
+    """What settings say of data, the images of what no text can name, and what settings say of their task.
 
     Args:
         data: None, a path, an `ImageSource`, or whatever else `open_source` takes.
+        task: a name, a `Task` or its class; None for that of an `ImageSource`, else what the settings say.
 
     Raises:
         DataError: if it cannot be used.
     """
+    name = own_name(task)
+    allow_own_task(name)
     if data is None or isinstance(data, (str, Path)):
-        return (None if data is None else str(data)), None
-    source = data if isinstance(data, ImageSource) else open_source(data)
-    return f"python:{source.name}", source
+        return (None if data is None else str(data)), None, name
+    if not isinstance(data, ImageSource):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # told when the images are read
+            data = open_source(data, task=task_named(name or CLASSIFICATION.name))
+    known = TASKS.get(data.task.name) is type(data.task)
+    return f"python:{data.name}", data, name or (data.task.name if known else give(data.task))
 
 
 def own_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The space and the method that were asked for by name."""
+    """The space, the task and the method that were asked for by name."""
     method = options.get("method")
-    return {"space": options.get("space"), "method": method["name"] if isinstance(method, Mapping) else method}
+    own = {name: options.get(name) for name in ("space", "task")}
+    return {**own, "method": method["name"] if isinstance(method, Mapping) else method}
 
 
 def _as_option(name: str, value: Any) -> Any:
-    if name in ("space", "method"):
+    if name in ("space", "method", "task"):
         value = own_name(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = as_table(value)

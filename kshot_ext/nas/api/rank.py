@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from kshot_ext.nas.api.finished import RankRun, load_run
+from kshot_ext._native import notices
+from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.runs import RankRun
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
-from kshot_ext.nas.reporting.rank_outputs import outputs, rehearse_outputs, write_ranking
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, write_ranking
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork
@@ -26,6 +27,9 @@ from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.training.data_parallel import started_processes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def rank(
@@ -59,11 +63,11 @@ def rank(
         ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
     """
     session = Session("rank", None if resume is None else Path(resume))
-    name, source = images_of(data)
-    given = as_options({**options, "data": name, "out": out})
+    name, source, task = images_of(data, options.get("task"))
+    given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_ranking(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,
@@ -84,6 +88,7 @@ class BegunRanking:
     """A ranking that is ready to run: everything that could be found out before has been.
 
     Args:
+        session: which run it is.
         job: the work.
         folder: the run's.
         progress: where it is shown.
@@ -91,6 +96,7 @@ class BegunRanking:
         callbacks: told of what is done.
     """
 
+    session: Session
     job: RankJob
     folder: RunFolder[RankSettings]
     progress: ConsoleProgress
@@ -105,8 +111,9 @@ class BegunRanking:
         try:
             report = write_ranking(self.folder, self.job, result, metrics.records)
         except ResultsFileError as error:
-            raise RunFolderError(f"{error}; mend or move that file, and go on with the run") from error
+            raise RunFolderError(f"{error}; mend or move that file; {self.session.how_to_go_on()}") from error
         metrics.close()
+        notices.log(f"done; report: {report}")
         return result, report
 
 
@@ -132,13 +139,13 @@ def begun_ranking(
     """
     if (started_processes() or 1) > 1:
         raise ValueError("rank runs in one process: start it without torchrun, or with one process")
-    with closing(session), ExitStack() as resources, ConsoleProgress(console) as progress:
+    with session, ExitStack() as resources, ConsoleProgress(console) as progress:
         apply_to_all = resources.enter_context(evaluators(workers, ray_address))
         settings = session.settings(RankSettings(), config, options, origin)
         data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out}, source)
         job = RankJob(settings, splits, apply_to_all)
         if session.resume is None:
             job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
-        rehearse_outputs()
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
-        yield BegunRanking(job, folder, progress, threads, callbacks)
+        page.rehearse()
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
+        yield BegunRanking(session, job, folder, progress, threads, callbacks)

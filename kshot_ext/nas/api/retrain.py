@@ -10,13 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from kshot_ext.nas.api.session import suitable_threads
 from kshot_ext.nas.files import is_there, write_text
 from kshot_ext.nas.messages import file_name
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.progress import ConsoleProgress
+from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import write_network
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
@@ -24,13 +22,14 @@ from kshot_ext.nas.runs.results import RESULTS_FORMAT
 from kshot_ext.nas.runs.retraining import run_retraining
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RETRAINED, RunFolder, RunFolderError
+from kshot_ext.nas.runs.run_log import LOG, RunLog
 from kshot_ext.nas.runs.settings import RetrainRunSettings, check_same, with_table
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError, as_table
 
 if TYPE_CHECKING:
-    from kshot_ext.nas.api.finished import SearchRun
+    from kshot_ext.nas.api.search_run import SearchRun
 
 _UNKNOWN = Scores(math.nan, math.inf)
 _OUTPUTS = ("results.json", "architecture.json", "model.pt", "model.safetensors", "metrics.jsonl")
@@ -55,7 +54,7 @@ def retrain(
 
     Args:
         run: the search, whose last state is read.
-        which: the architecture, see `kshot_ext.nas.api.finished.SearchRun.architecture`.
+        which: the architecture, see `kshot_ext.nas.api.search_run.SearchRun.architecture`.
         seed: decides everything random in the training.
         out: folder of the training; None for one inside the run's, ``retrained/``, then the architecture's key.
         settings: of the table ``[retrain]`` that are to differ from the search's, such as ``{"epochs": 100}``.
@@ -74,7 +73,7 @@ def retrain(
     """
     architecture = run.architecture(which)
     wanted = _settings(run, architecture, seed, settings)
-    shown = progress if isinstance(progress, ConsoleProgress) else ConsoleProgress(Console(quiet=not progress))
+    shown = progress if isinstance(progress, ConsoleProgress) else ConsoleProgress(new_console(quiet=not progress))
     job = run.job
     job.method.result_space.validate(architecture)
     known = {network.architecture: network for network in run.history}
@@ -85,8 +84,9 @@ def retrain(
     name = file_name(architecture.short()) + (f"-seed-{seed}" if seed else "")
     place = run.path / RETRAINED / name if out is None else Path(out)
     folder = _folder(place, wanted, card, exactly=out is not None)
-    with closing(folder), shown, suitable_threads(job.splits.image_shape, threads):
-        folder.check_outputs(_OUTPUTS)
+    with closing(folder), RunLog() as log, shown, suitable_threads(job.splits.image_shape, threads):
+        folder.check_outputs([*_OUTPUTS, LOG])
+        log.write_to(folder.path)
         metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
         callbacks = Callbacks(on_epoch=on_epoch, on_stage=on_stage)
         described, network, seconds = run_retraining(job, wanted, scores, folder, metrics, shown, callbacks)

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext._native import notices
+from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.api.search_run import SearchRun
+from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.progress import ConsoleProgress
-from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
+from kshot_ext.nas.progress import ConsoleProgress, new_console
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
-from kshot_ext.nas.runs.settings import RunSettings, own_classes, with_table
+from kshot_ext.nas.runs.settings import RunSettings, with_table
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
+from kshot_ext.nas.task import allow_own_task
 from kshot_ext.nas.training.data_parallel import DataParallel
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def search(
@@ -47,13 +51,11 @@ def search(
     """Search a space on images, as ``kshot-ext search`` does, and train the winner and random rivals from scratch.
 
     Args:
-        settings: of the run: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table of these, or the path of a
-            TOML file; None for the defaults.
+        settings: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table, or the path of a TOML file.
         data: images: a path, or an object that :func:`kshot_ext.nas.datasets.open_source` takes; None for those of the
             settings, or scikit-learn's digits.
         out: run folder to create, which must not exist; None for ``runs/``, then date, time, data and space.
-        resume: run folder to go on with; a finished run makes its results anew. Its data, and space and method, are
-            given again if they are objects.
+        resume: run folder to go on with. What was given as an object is given again.
         on_epoch: called after each epoch of a training and each generation of a search, once it is saved.
         on_evaluated: called after each architecture that is evaluated with the supernet's weights.
         on_stage: called at the beginning and the end of each stage.
@@ -61,8 +63,8 @@ def search(
         workers, ray_address: evaluate architectures by so many processes of Ray.
         threads: of this process; None for what suits the images.
         **options: settings by the names of a settings file, which win over ``settings``: ``shots=8``,
-            ``training={"epochs": 40}``, or an object for a table. ``space`` and ``method`` may be names, classes, or,
-            of a space, an object; ``widths`` and ``bits`` may be lists.
+            ``training={"epochs": 40}``, or an object for a table. ``space``, ``task`` and ``method`` may be names,
+            classes, or, of a space or a task, an object; ``widths`` and ``bits`` may be lists.
 
     Returns:
         The finished run; None in a process that ``torchrun`` started beside the first.
@@ -74,11 +76,11 @@ def search(
         OSError: if a file cannot be written.
     """
     session = Session("search", None if resume is None else Path(resume))
-    name, source = images_of(data)
-    given = as_options({**options, "data": name, "out": out})
+    name, source, task = images_of(data, options.get("task"))
+    given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_search(
         session,
-        Console(quiet=not progress),
+        new_console(quiet=not progress),
         given,
         as_config(settings),
         source=source,
@@ -89,7 +91,11 @@ def search(
         origin="search",
     ) as begun:
         found = begun.run()
-    return None if found is None else load_run(found.folder.path, data=source, **own_of(given))
+    if found is None:
+        return None
+    run = load_run(found.folder.path, data=source, **own_of(given))
+    assert isinstance(run, SearchRun)
+    return run
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class BegunSearch:
             result, networks = self.job.run(self.folder, metrics, self.progress, self.callbacks)
         report = write_outputs(self.folder, self.data_name, self.job, result, networks, metrics.records)
         metrics.close()
+        notices.log(f"done; report: {report}")
         return Found(self.folder, result, report)
 
 
@@ -172,8 +179,8 @@ def begun_search(
     with (
         processes,
         ExitStack() as resources,
-        closing(session),
-        ConsoleProgress(console if processes.leads else Console(quiet=True)) as progress,
+        session,
+        ConsoleProgress(console if processes.leads else new_console(quiet=True)) as progress,
     ):
         session.follows = not processes.leads
         if session.follows:
@@ -186,7 +193,7 @@ def begun_search(
         data_name, splits = load_data(settings, progress, source=source)
         job = SearchJob(settings, splits, processes, apply_to_all)
         rehearse_outputs(job)
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         processes.from_leader(json.dumps(str(folder.path)))
         yield BegunSearch(job, folder, data_name, progress, threads, callbacks)
 
@@ -197,8 +204,9 @@ def _followed(
     """The job of the leading process, to help with."""
     table = json.loads(processes.from_leader(""))
     allow_own_method(table["method"]["name"])
+    allow_own_task(table.get("task"))
     settings = with_table(RunSettings(), table, "settings of the leading process")
     _, splits = load_data(settings, progress, source=source)
     job = SearchJob(settings, splits, processes)
-    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), own_classes(settings)
+    session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), to_give_again(settings)
     return job

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.own_classes import is_given
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
+from kshot_ext.nas.runs.run_log import LOG, RunLog
 from kshot_ext.nas.runs.settings import (
     AnySettings,
+    SupernetSettings,
     check_method_begins,
     check_same,
     gather_settings,
@@ -29,12 +32,13 @@ from kshot_ext.nas.runs.settings import (
 )
 from kshot_ext.nas.searchers.ray_map import RayMap
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 _PIXELS_FOR_ONE_THREAD = 16 * 16
 
 
 class Session:
-    """A run that this process begins or goes on with.
+    """A run that this process begins or goes on with; inside the context its log is kept, and at the end others may use
+    its folder.
 
     Args:
         command: ``"search"`` or ``"rank"``.
@@ -43,7 +47,7 @@ class Session:
     Attributes:
         follows: whether another process does the run, and this one helps it.
         path: the run folder, as soon as there is one that this process knows of.
-        own_classes: names by setting, as of :func:`kshot_ext.nas.runs.settings.own_classes`, as soon as they are known.
+        own_classes: what has to be given again to go on, by the setting, as soon as it is known; see `to_give_again`.
     """
 
     def __init__(self, command: str, resume: Path | None = None) -> None:
@@ -53,6 +57,17 @@ class Session:
         self.folder: RunFolder | None = None
         self.path = resume
         self.own_classes: dict[str, str] = {}
+        self._log = RunLog()
+
+    def __enter__(self) -> Session:
+        self._log.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.__exit__(kind, error, trace)
+        self.close()
 
     def settings(
         self,
@@ -82,7 +97,7 @@ class Session:
             return settings
         allow_own_method(method_asked_for(options))
         self.folder = RunFolder(self.resume, self.command)
-        self.own_classes = own_classes(self.folder.settings)
+        self.own_classes = to_give_again(self.folder.settings)
         settings = gather_settings(self.folder.settings, config, options, origin)
         check_same(self.folder.settings, settings, str(self.resume))
         return settings
@@ -110,13 +125,14 @@ class Session:
                 self.folder = RunFolder.create_beside(Path("runs") / default, kept, card)
             else:
                 self.folder = RunFolder.create(Path(settings.out), kept, card)
-            self.path, self.own_classes = self.folder.path, own_classes(settings)
+            self.path, self.own_classes = self.folder.path, to_give_again(settings)
         else:
             try:
                 self.folder.card.check_continues(settings, splits)
             except ValueError as error:
                 raise RunFolderError(f"{self.folder.path}: {error}") from error
-        self.folder.check_outputs(outputs)
+        self.folder.check_outputs([*outputs, LOG])
+        self._log.write_to(self.folder.path)
         return self.folder
 
     def close(self) -> None:
@@ -138,6 +154,13 @@ class Session:
             for setting, name in self.own_classes.items():
                 command += f" --{setting} {in_shell(name)}"
         return f"what was saved before is safe; go on with: {command}"
+
+
+def to_give_again(settings: SupernetSettings) -> dict[str, str]:
+    """Names, by the setting, of what whoever goes on with a run has to give again: own classes, and images that are an
+    object."""
+    images = {"data": settings.data} if settings.data is not None and is_given(settings.data) else {}
+    return {**own_classes(settings), **images}
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -16,12 +17,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kshot_ext._native import notices
+from kshot_ext.backend import BackendError
 from kshot_ext.distributed import LostProcessError
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
+from kshot_ext.nas.api.search_run import SearchRun
+from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import MissingExtraError, require
 from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line, visible
+from kshot_ext.nas.own_classes import told_own_error
 from kshot_ext.nas.runs.run_folder import RunFolderError
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError
@@ -82,7 +89,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
         with suppress(AttributeError, OSError):  # a name of bytes that the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _termination_as_interrupt():
+        with _termination_as_interrupt(), notices.silenced() if output.quiet else nullcontext():
             body(output.console())
     except KeyboardInterrupt:
         _complain("\n", f"stopped; {how_to_go_on()}")
@@ -90,8 +97,11 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
     except LostProcessError as error:
         _complain("error: ", f"{one_line(error)}; {how_to_go_on()}")
         return EXIT_ERROR
-    except (CommandError, RunFolderError, SettingsError, DivergedError) as error:
+    except (BackendError, CommandError, RunFolderError, SettingsError, DivergedError) as error:
         _complain("error: ", str(error))
+        return EXIT_ERROR
+    except DataError as error:  # of an image that is read while training
+        _complain("error: ", f"{error}; {how_to_go_on()}")
         return EXIT_ERROR
     except OSError as error:
         _complain("error: ", f"{_described(error)}; {_CURES.get(error.errno or 0, '')}{how_to_go_on()}")
@@ -149,10 +159,11 @@ def _described(error: OSError) -> str:
 
 
 def _complain(begin: str, text: str) -> None:
+    notices.log(visible(text), logging.ERROR)
     with suppress(OSError):  # the disk that is full may be that of standard error
         errors = Console(file=cast("TextIO", _StandardStream(sys.stderr, "standard error")))
         errors.print(begin, end="", highlight=False, markup=False)
-        tell(errors, text)
+        print_line(errors, text)
 
 
 @contextmanager
@@ -166,24 +177,47 @@ def users_errors(*libraries: str) -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
-def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:
+@contextmanager
+def own_class_errors(session: Session) -> Iterator[None]:
+    """Turn what goes wrong in a class of the user's own into an error of the user, with how to go on once it is mended.
+
+    Other errors pass, with their traceback.
+    """
+    try:
+        yield
+    except (DivergedError, LostProcessError, OSError, RunFolderError):
+        raise
+    except Exception as error:  # the class is the user's: anything may come of it
+        told = told_own_error(error, session.own_classes)
+        if told is None:
+            raise
+        raise CommandError(f"{told}; {session.how_to_go_on()}") from error
+
+
+def search_run(folder: Path, space: str | None = None, task: str | None = None, method: str | None = None) -> SearchRun:
     """The search in a folder, for commands that use what it found.
 
     Args:
         folder: the run folder.
-        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        space, task, method: ``FILE.py:CLASS``, if the run's is one's own.
 
     Raises:
         CommandError: if it is a run of another kind.
         RunFolderError, ValueError: as `load_run`.
     """
-    run = load_run(folder, space=space, method=method)
+    run = load_run(folder, space=space, task=task, method=method)
     if not isinstance(run, SearchRun):
         raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
     return run
 
 
 def tell(console: Console, text: str) -> None:
+    """Print a line as it is, paths and all, and log it."""
+    notices.log(visible(text))
+    print_line(console, text)
+
+
+def print_line(console: Console, text: str) -> None:
     """Print a line as it is, paths and all."""
     console.print(visible(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -201,6 +235,7 @@ def tell_findings(console: Console, findings: Findings | None) -> None:
     if findings is None or not findings.sentence:
         return
     style = "bold yellow" if findings.warnings else ""
+    notices.log(findings.sentence)
     console.print(Text(findings.sentence, style=style), soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kshot_ext.nas.commands.frame import exit_status, tell, users_errors
+from kshot_ext.nas.commands.frame import exit_status, print_line, users_errors
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.settings import SETTINGS_BY_COMMAND, merge_settings
 from kshot_ext.nas.settings_file import commented_toml
@@ -32,6 +32,6 @@ def print_settings(command: str, options: Mapping[str, Any], config: Path | None
             base = SETTINGS_BY_COMMAND[command]() if resume is None else RunRecord(resume).settings
             settings = merge_settings(base, config, options)
         for line in commented_toml(settings).splitlines():
-            tell(console, line)
+            print_line(console, line)
 
     return exit_status(body, lambda: "nothing was written")

@@ -16,6 +16,7 @@ from kshot_ext.nas.commands.frame import (
     FOR_PEOPLE,
     Output,
     exit_status,
+    own_class_errors,
     print_facts,
     tell,
     tell_findings,
@@ -66,7 +67,8 @@ def rank_command(
                     )
                 )
             tell(console, f"run folder: {begun.folder.path}")
-            result, report = begun.run()
+            with own_class_errors(session):
+                result, report = begun.run()
         settings = begun.job.settings
         _print_correlations(
             console, f"ranking by {settings.method.name}, K = {settings.shots}, seed {settings.seed}", result

@@ -16,6 +16,7 @@ from kshot_ext.nas.commands.frame import (
     FOR_PEOPLE,
     Output,
     exit_status,
+    own_class_errors,
     print_facts,
     tell,
     tell_findings,
@@ -67,7 +68,8 @@ def search_command(
                 )
             if begun.folder is not None:
                 tell(console, f"run folder: {begun.folder.path}")
-            found = begun.run()
+            with own_class_errors(session):
+                found = begun.run()
         if found is not None:
             _print_result(console, found.result, found.report)
             places = {"folder": str(found.folder.path), "report": str(found.report)}
@@ -80,16 +82,18 @@ def _print_result(console: Console, result: RunResult, report: Path) -> None:
     table = Table(title="trained from scratch")
     table.add_column("network")
     costs = ("macs", "parameters", *(["bit_operations"] if result.winner.bit_operations else []))
-    for column in ("test accuracy", *(COST_TITLES[cost] for cost in costs)):
+    task = result.task
+    for column in (f"test {task.metric_name}", *(COST_TITLES[cost] for cost in costs)):
         table.add_column(column, justify="right")
     for network in result.compared:
         numbers = (f"{getattr(network, cost):,}" for cost in costs)
-        table.add_row(network.title, f"{network.test_accuracy:.2%}", *numbers)
+        table.add_row(network.title, task.shown(network.test_accuracy), *numbers)
     console.print(table)
     if result.comparison is not None:
-        tell(console, comparison_sentence(result.comparison, result.test_images))
+        tell(console, comparison_sentence(result.comparison, result.test_images, task))
     if result.ensemble_accuracy is not None:
-        tell(console, f"test accuracy of the ensemble of all that were selected: {result.ensemble_accuracy:.2%}")
+        shown = task.shown(result.ensemble_accuracy)
+        tell(console, f"test {task.metric_name} of the ensemble of all that were selected: {shown}")
     if result.findings is not None:
         print_facts(console, result.findings.heading.lower(), result.findings.facts)
     tell_findings(console, result.findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -38,10 +39,14 @@ def open_archive(path: Path) -> ImageSource:
 
     layout = arrange(files, [name for name, info in members.items() if info.is_dir()], str(path), holds_image)
 
+    opened = {os.getpid(): archive}
+
     def read(index: int) -> Tensor:
         name = f"{path}/{layout.files[index]}"
         try:
-            data = archive.read(members[layout.files[index]])
+            if os.getpid() not in opened:  # a worker: a place in the file would be shared with its parent
+                opened[os.getpid()] = zipfile.ZipFile(path)
+            data = opened[os.getpid()].read(members[layout.files[index]])
         except Exception as error:
             raise DataError(f"{name}: damaged file in the archive ({error})") from error
         return decode_image(data, name)

@@ -1,24 +1,38 @@
-"""Random variation of images, on whole batches at once."""
+"""Random variation of images: crops and flips on whole batches at once, the rest by torchvision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kshot_ext.nas.extras import require
+from kshot_ext.nas.randomness import seeded_by
+
+VaryImage = Callable[[Tensor], Tensor]
+"""Varies one image ``[C, H, W]`` by torch's global random numbers; keeps its shape and dtype."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop out of a zero-padded image, then a random horizontal flip.
+    """Variation of single images, then random crops out of zero-padded images, then random flips, then mixtures.
 
     Args:
         padding: pixels added on each side before an image of the old size is cut out; default 0 (no crop).
         horizontal_flip: whether each image is mirrored with probability 1/2; default False.
+        vary: varies an image when it is read, such as :class:`RandomOperations`; default None.
+        mixup: alpha of the beta distribution by which images are mixed with others of their batch, and classes with
+            theirs (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018); default 0 for none. Needs
+            torchvision.
+        num_classes: of the classes to mix.
 
     Raises:
-        ValueError: if ``padding`` is negative.
+        ValueError: if ``padding`` or ``mixup`` is negative.
 
     Example:
         >>> import torch
@@ -29,13 +43,18 @@ class Augmentation:
 
     padding: int = 0
     horizontal_flip: bool = False
+    vary: VaryImage | None = None
+    mixup: float = 0.0
+    num_classes: int = 0
 
     def __post_init__(self) -> None:
         if self.padding < 0:
             raise ValueError(f"padding: expected 0 or more pixels, got {self.padding}")
+        if self.mixup < 0:
+            raise ValueError(f"mixup: expected 0 or more, got {self.mixup}")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a varied copy of a batch.
+        """Return a batch, cropped and mirrored at random.
 
         Args:
             images: ``[B, C, H, W]``, any dtype.
@@ -54,8 +73,62 @@ class Augmentation:
         chosen = padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
         return chosen.permute(0, 3, 1, 2)
 
+    def mix(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a mixed batch, if images are to be mixed.
+
+        Args:
+            images: normalised, ``[B, C, H, W]``.
+            labels: int64 ``[B]``.
+            generator: source of all random choices.
+
+        Returns:
+            Images of the same shape, and probabilities of classes ``[B, num_classes]``; else what came.
+        """
+        if self.mixup == 0:
+            return images, labels
+        mixing = require("torchvision.transforms.v2", "vision").MixUp(alpha=self.mixup, num_classes=self.num_classes)
+        with seeded_by(generator):
+            return mixing(images, labels)
+
     def _random_offsets(self, batch: int, generator: torch.Generator) -> Tensor:
         return torch.randint(2 * self.padding + 1, (batch, 1), generator=generator)
+
+
+@dataclass(frozen=True)
+class RandomOperations:
+    """RandAugment, then random erasing, of one image, by torchvision's transforms.
+
+    (Cubuk et al., "RandAugment", NeurIPS 2020; Zhong et al., "Random Erasing Data Augmentation", AAAI 2020.)
+
+    Args:
+        operations: of RandAugment, 0 for none; images are then uint8.
+        magnitude: their strength, 0 to 30.
+        erasing: probability that a rectangle is replaced.
+        colour: what it is replaced by, a value for each channel, as the images have them.
+
+    Raises:
+        MissingExtraError: if torchvision is not installed.
+    """
+
+    operations: int = 0
+    magnitude: int = 9
+    erasing: float = 0.0
+    colour: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        require("torchvision.transforms.v2", "vision")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return a varied copy of an image ``[C, H, W]``; torch's global generator decides."""
+        for transform in self._transforms:
+            image = transform(image)
+        return image
+
+    @cached_property
+    def _transforms(self) -> list[Any]:
+        v2 = require("torchvision.transforms.v2", "vision")
+        made = [v2.RandAugment(self.operations, self.magnitude)] if self.operations else []
+        return made + ([v2.RandomErasing(self.erasing, value=list(self.colour))] if self.erasing else [])
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
 from kshot_ext.nas.datasets.augmentation import Augmentation
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.splits import Images
 
 
 def batches(
-    images: ImageSet,
+    images: Images,
     batch_size: int,
     *,
     mean: Tensor,
@@ -20,11 +21,11 @@ def batches(
     generator: torch.Generator | None = None,
     augment: Augmentation | None = None,
     drop_last: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every image once, as ``(image / 255 - mean) / std``.
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Yield every image once, as ``(image / 255 - mean) / std``; one of floating point as ``(image - mean) / std``.
 
     Args:
-        images: what to go through.
+        images: what to go through, in memory or streamed.
         batch_size: images per batch, at least 1; the last batch may be smaller.
         mean, std: float32 ``[C]``.
         generator: shuffles (and augments) when given; without it the order is that of the set.
@@ -32,7 +33,8 @@ def batches(
         drop_last: leave out a smaller last batch; default False.
 
     Yields:
-        float32 ``[B, C, H, W]`` (channels_last) and int64 ``[B]``.
+        float32 ``[B, C, H, W]`` (channels_last), and targets as they are kept; where ``augment`` mixes classes,
+        probabilities ``[B, num_classes]``.
 
     Raises:
         ValueError: if ``batch_size`` is below 1, or ``augment`` comes without ``generator``.
@@ -45,22 +47,40 @@ def batches(
 
 
 def _generate(
-    images: ImageSet,
+    images: Images,
     batch_size: int,
     mean: Tensor,
     std: Tensor,
     generator: torch.Generator | None,
     augment: Augmentation | None,
     drop_last: bool,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     order = torch.arange(len(images)) if generator is None else torch.randperm(len(images), generator=generator)
-    scale = (1 / (255 * std))[:, None, None]
+    chunks = [chunk for chunk in order.split(batch_size) if not drop_last or len(chunk) == batch_size]
+    vary = None if augment is None else augment.vary
+    training = generator is not None
+    seeds = None
+    if generator is not None and (images.varies or vary is not None):
+        seeds = torch.randint(2**32, (len(images),), generator=generator)
+    reading = images.read(chunks, seeds=seeds, vary=vary, training=training)
+    with closing(reading):  # workers end with this generator, not when memory is next tidied
+        yield from _normalised(reading, mean, std, augment, generator)
+
+
+def _normalised(
+    reading: Iterable[tuple[Tensor, Tensor]],
+    mean: Tensor,
+    std: Tensor,
+    augment: Augmentation | None,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
     shift = (mean / std)[:, None, None]
-    for indices in order.split(batch_size):
-        if drop_last and len(indices) < batch_size:
-            return
-        chosen = images.images[indices]
+    for chosen, labels in reading:
         if augment is not None and generator is not None:
             chosen = augment(chosen, generator)
+        white = 1 if chosen.is_floating_point() else 255
+        scale = (1 / (white * std))[:, None, None]
         normalised = chosen.to(torch.float32, memory_format=torch.channels_last) * scale - shift
-        yield normalised, images.labels[indices]
+        if augment is not None and generator is not None:
+            normalised, labels = augment.mix(normalised, labels, generator)
+        yield normalised, labels

@@ -28,7 +28,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "PPM", "TIFF", "AVIF", "JPEG200
 _MAX_PIXELS = 64 * 2**20
 _FEW_PIXELS = 2**20
 _BYTES_PER_PIXEL = 24  # while decoding: the image, it turned, with alpha, on its background, as an array, as a tensor
-_LONGEST_SIDES = 4
+LONGEST_SIDES = 4
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _LIGHT = 0.75
 _WHITE_16_BITS = 2**16 - 1
@@ -78,12 +78,28 @@ def decode_image(data: bytes, name: str) -> Tensor:
             _check_size(image.size, name)
             image.load()
             _scale_transparency(image, data)
-            pixels = _pixels(_upright(image), image.format or "", name)
+            return picture_pixels(image, name)
     except DataError:
         raise
     except Exception as error:  # Damaged files make the decoders raise nearly anything.
         reason = "not an image file" if isinstance(error, image_module.UnidentifiedImageError) else error
         raise DataError(f"{name}: damaged image ({reason})") from error
+
+
+def picture_pixels(image: Image, name: str) -> Tensor:
+    """The pixels of a PIL image, as `decode_image` has them.
+
+    Args:
+        image: of any mode.
+        name: of it, for messages.
+
+    Returns:
+        uint8 ``[1, H, W]`` for a grey image, else ``[3, H, W]``.
+
+    Raises:
+        DataError: if its numbers do not reach from black to white.
+    """
+    pixels = _pixels(_upright(image), image.format or "", name)
     return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
 
 
@@ -99,22 +115,21 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     Returns:
         uint8 ``[C, size, size]``.
     """
-    longest = _LONGEST_SIDES * min(image.shape[-2:])
-    for dim in (-2, -1):
+    longest = LONGEST_SIDES * min(image.shape[1:])
+    for dim in (1, 2):
         extra = max(image.shape[dim] - longest, 0)
         image = image.narrow(dim, extra // 2, image.shape[dim] - extra)
-    height, width = image.shape[-2:]
+    height, width = image.shape[1:]
     shorter = min(height, width)
     scaled_shape = (round(height * size / shorter), round(width * size / shorter))
-    batch = image if image.dim() == 4 else image[None]
-    scaled = F.interpolate(batch, scaled_shape, mode="bilinear", antialias=True).view(*image.shape[:-2], *scaled_shape)
+    scaled = F.interpolate(image[None], scaled_shape, mode="bilinear", antialias=True)[0]
     top, left = (scaled_shape[0] - size) // 2, (scaled_shape[1] - size) // 2
-    return scaled[..., top : top + size, left : left + size]
+    return scaled[:, top : top + size, left : left + size]
 
 
 def bytes_to_scale(size: int) -> int:
     """Most bytes that `fit_square` makes of one image on the way: of colour, after each of two directions."""
-    return 2 * 3 * _LONGEST_SIDES * size**2
+    return 2 * 3 * LONGEST_SIDES * size**2
 
 
 @cache

@@ -1,17 +1,22 @@
-"""A source's images into memory: choose a subset, divide it, decode it."""
+"""The images of a run out of a source: choose a subset, divide it, keep it, and say how it is normalised and varied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.datasets.augmentation import Augmentation
-from kshot_ext.nas.datasets.decode import bytes_to_scale, fit_square
-from kshot_ext.nas.datasets.memory import check_memory
+from kshot_ext.nas.datasets.keep import keep_images
+from kshot_ext.nas.datasets.preparation import check_not_constant, image_statistics, suitable_augmentation
+from kshot_ext.nas.datasets.settings import (
+    AUGMENTATION_SETTINGS,
+    IMAGE_SETTINGS,
+    AugmentationSettings,
+    ImageSettings,
+)
 from kshot_ext.nas.datasets.source import DataError, ImageSource, Part
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.splits import DataSplits
 
 HELD_OUT_SHARES: Mapping[Part, float] = {Part.VALIDATION: 0.2, Part.TEST: 0.2}
 """Share of the training images split off for each part, where the source has none."""
@@ -25,8 +30,10 @@ def load_splits(
     image_size: int | None = None,
     held_out: Mapping[Part, float] = HELD_OUT_SHARES,
     on_image: Callable[[int, int], None] | None = None,
+    images: ImageSettings = IMAGE_SETTINGS,
+    augmentation: AugmentationSettings | None = AUGMENTATION_SETTINGS,
 ) -> DataSplits:
-    """Decode a source into training, validation and test images.
+    """Divide a source into training, validation and test images, decoded or ready to be streamed.
 
     A part that the source lacks is split off its training images, the same share of every class. Parts that
     ``held_out`` does not name are left out, and empty in the result.
@@ -38,30 +45,31 @@ def load_splits(
         image_size: side in pixels to which every image is scaled and cut; default: as they are.
         held_out: share of the training images to split off for each part, where the source has none.
         on_image: called after each image with the number done and their total.
+        images: how they are kept and normalised; default: in memory if they fit, by their own statistics.
+        augmentation: how training images are varied; None not to vary them.
 
     Raises:
         DataError: if a class gets no image in some part, an image is damaged, sizes differ without
-            ``image_size``, all images of a part are the same, or the images do not fit into memory.
+            ``image_size``, all images of a part are the same, or the images do not fit into memory and are not to be
+            streamed.
     """
     parts = torch.tensor([list(Part).index(part) for part in source.parts])
     wanted = [index for index, part in enumerate(Part) if part is Part.TRAIN or part in held_out]
-    chosen = _choose(source.labels, parts, wanted, max_images, generator)
-    labels, parts = source.labels[chosen], parts[chosen]
-    parts = _divide(labels, parts, held_out, generator)
-    _check_every_class_in_every_part(labels, parts, wanted, source, held_out)
-    images = ImageSet(_decode(source, chosen.tolist(), image_size, on_image), labels)
-    train, validation, test = (images.subset((parts == part).nonzero()[:, 0]) for part in range(len(Part)))
+    groups = source.labels if source.task.has_classes else torch.zeros(len(source), dtype=torch.int64)
+    chosen = _choose(groups, parts, wanted, max_images, generator)
+    groups, parts = groups[chosen], parts[chosen]
+    parts = _divide(groups, parts, held_out, generator)
+    names = source.class_names if source.task.has_classes else (source.name,)
+    _check_every_class_in_every_part(groups, parts, wanted, source, names, held_out)
+    kept, notes = keep_images(source, chosen, source.labels[chosen], image_size, images, on_image)
+    train, validation, test = (kept.subset((parts == part).nonzero()[:, 0]) for part in range(len(Part)))
     for part, held in zip(Part, (train, validation, test)):
-        _check_not_constant(held.images, f"{source.name}: {part.value} part")
-    mean, std = channel_statistics(train.images)
-    augmentation = suitable_augmentation(train.images)
-    return DataSplits(train, validation, test, source.class_names, mean, std, augmentation, source.notes)
-
-
-def suitable_augmentation(images: Tensor) -> Augmentation:
-    """Return crops by an eighth of the side; flips for colour only (a mirrored digit is no digit)."""
-    channels, height, width = images.shape[1:]
-    return Augmentation(padding=max(1, min(height, width) // 8), horizontal_flip=channels == 3)
+        check_not_constant(held, f"{source.name}: {part.value} part")
+    mean, std = image_statistics(train, images)
+    splits = DataSplits(
+        train, validation, test, source.class_names, mean, std, None, (*source.notes, *notes), source.task
+    )
+    return splits if augmentation is None else suitable_augmentation(splits, source.varies, augmentation)
 
 
 def _group_quantiles(groups: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,9 +106,14 @@ def _divide(labels: Tensor, parts: Tensor, held_out: Mapping[Part, float], gener
 
 
 def _check_every_class_in_every_part(
-    labels: Tensor, parts: Tensor, wanted: list[int], source: ImageSource, held_out: Mapping[Part, float]
+    labels: Tensor,
+    parts: Tensor,
+    wanted: list[int],
+    source: ImageSource,
+    names: Sequence[str],
+    held_out: Mapping[Part, float],
 ) -> None:
-    for label, name in enumerate(source.class_names):
+    for label, name in enumerate(names):
         present = parts[labels == label]
         for index in wanted:
             part = list(Part)[index]
@@ -111,42 +124,3 @@ def _check_every_class_in_every_part(
             else:
                 reason = f"none of them in the {part.value} part"
             raise DataError(f"{source.name}: class {name!r}: {len(present)} images used, {reason}")
-
-
-def _check_not_constant(images: Tensor, name: str) -> None:
-    if len(images) > 1 and bool((images == images[0]).all()):
-        raise DataError(f"{name}: expected images that differ, got {len(images)} times the same one")
-
-
-def _decode(
-    source: ImageSource,
-    indices: list[int],
-    image_size: int | None,
-    on_image: Callable[[int, int], None] | None,
-) -> Tensor:
-    """The images one by one into one tensor, ``[N, C, H, W]``: grey ones as colour if any has colour."""
-    images = torch.empty(0, 0, 0, 0, dtype=torch.uint8)
-    if image_size is not None:
-        check_memory(source.name, 2 * len(indices) * image_size**2 + bytes_to_scale(image_size))
-    for position, index in enumerate(indices):
-        image = source.read(index)
-        image = image if image_size is None else fit_square(image, image_size)
-        if position == 0:
-            images = _room(source.name, len(indices), image)
-        elif image.shape[1:] != images.shape[2:]:
-            sizes = " and ".join(str(tuple(size)) for size in (images.shape[2:], image.shape[1:]))
-            names = " and ".join(source.describe(other) for other in (indices[0], index))
-            raise DataError(f"{names}: expected one size, got (height, width) {sizes}; set an image size")
-        elif len(image) > images.shape[1]:
-            grey, images = images[:position], _room(source.name, len(indices), image)
-            images[:position] = grey
-        images[position] = image
-        if on_image is not None:
-            on_image(position + 1, len(indices))
-    return images
-
-
-def _room(name: str, count: int, image: Tensor) -> Tensor:
-    """An empty tensor for so many images like this one."""
-    check_memory(name, 2 * count * image.numel())  # once as they are read, once more when they are divided
-    return image.new_empty(count, *image.shape)

@@ -8,6 +8,8 @@ from enum import Enum
 
 from torch import Tensor
 
+from kshot_ext.nas.task import CLASSIFICATION, Task
+
 
 class DataError(ValueError):
     """The data cannot be used; the message names the file (and value) and what was expected."""
@@ -31,12 +33,16 @@ class ImageSource:
 
     Args:
         name: short name for titles, e.g. ``"digits"``.
-        class_names: name of each class index.
-        labels: int64 ``[N]``, class indices.
+        class_names: name of each class index; none where targets are no classes.
+        labels: targets: int64 ``[N]``, class indices; or float32 ``[N, T]`` where the task has no classes.
         parts: role of each of the N images; all ``TRAIN`` when the source is not divided.
-        read: gives image i as uint8 ``[C, H, W]``, C being 1 or 3; raises `DataError`.
+        read: gives image i as uint8 or float32 ``[C, H, W]``; raises `DataError`.
         describe: names image i in messages.
         notes: what a user should know of the choice of images: what is left out, how names were understood.
+        varies: whether reading an image again may give another one, since a transform draws random numbers (of torch,
+            numpy or Python; whoever reads seeds them).
+        read_training: gives image i as training is to see it; None for ``read``.
+        task: what targets mean.
     """
 
     name: str
@@ -46,6 +52,9 @@ class ImageSource:
     read: Callable[[int], Tensor]
     describe: Callable[[int], str]
     notes: tuple[str, ...] = ()
+    varies: bool = False
+    read_training: Callable[[int], Tensor] | None = None
+    task: Task = CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.parts)

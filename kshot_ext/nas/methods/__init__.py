@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.methods.contract import check_contract
 from kshot_ext.nas.methods.cream import Cream
 from kshot_ext.nas.methods.csnas import ContrastiveSearch
 from kshot_ext.nas.methods.darts_pt import DartsPT
@@ -134,6 +135,7 @@ def begin_training(
         device=splits.mean.device,
         seed=seed,
         views=splits.views,
+        task=splits.task,
     )
     with own_errors(settings.name, "method"):
         return TrainingLoop(create_method(setup, settings), splits, processes)
@@ -147,4 +149,6 @@ def create_method(setup: Setup, settings: MethodSettings) -> Method:
     """
     kind = method_class(settings.name)
     with own_errors(settings.name, "method"):
-        return kind(setup, settings)
+        method = kind(setup, settings)
+        check_contract(method)
+        return method

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, cast
 
 import torch
@@ -16,6 +15,7 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.meta_gradient import meta_gradient
 from kshot_ext.nas.methods.parts.path_board import BoardEntry, BoardSearcher, PathBoard
 from kshot_ext.nas.methods.parts.path_method import PathMethod
+from kshot_ext.nas.methods.parts.several_paths import check_several_paths
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
@@ -99,10 +99,7 @@ class Cream(PathMethod[CreamSettings]):
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: CreamSettings) -> None:
-        if prod(setup.space.num_choices) == 1:
-            raise ValueError(
-                f"space: expected two or more networks, as paths learn from each other, got one in {setup.space.name}"
-            )
+        check_several_paths(settings.name, setup.space)
         super().__init__(setup, settings)
         with seeded_by(setup.generator("matching")):
             self.matching = nn.Linear(settings.matching_images * self.space.num_classes, 1).to(setup.device)
@@ -182,7 +179,8 @@ class Cream(PathMethod[CreamSettings]):
         macs = self.space.count_macs(path)
         if not self.board.admits(path, accuracy, macs):
             return
-        images, _ = self._held_out(do, self.settings.matching_images)
+        count = self.settings.matching_images
+        images = do.held_out_images(count)[0][:count]
         probabilities = self._probabilities(path, images)
         self._changes += path not in self.board
         self.board.put(BoardEntry(path, accuracy, macs, images, probabilities))
@@ -193,8 +191,9 @@ class Cream(PathMethod[CreamSettings]):
         if not entries:
             return
         count = self.settings.matching_images
-        images, labels = self._held_out(do, 2 * count)
-        gradients = self.matching_gradient(student, entries, images[:count], images[count:], labels[count:], do)
+        images, labels = do.held_out_images(2 * count)
+        others = slice(count, 2 * count)
+        gradients = self.matching_gradient(student, entries, images[:count], images[others], labels[others], do)
         pairs = zip(self.matching.parameters(), gradients)
         do.backward(cast("Tensor", sum((parameter * gradient).sum() for parameter, gradient in pairs)))
         do.apply(self.optimizers["matching"])
@@ -252,14 +251,3 @@ class Cream(PathMethod[CreamSettings]):
         """What a path makes of a few images that all processes have: by their statistics, of which none are kept."""
         with self.networks.network(path) as network, evaluation_mode(network), batch_statistics(network):
             return network(images)
-
-    @staticmethod
-    def _held_out(do: Stepper, count: int) -> tuple[Tensor, Tensor]:
-        """So many images that no weight is trained on, and their labels; the same in all processes."""
-        images: list[Tensor] = []
-        labels: list[Tensor] = []
-        found = 0
-        while found < count:
-            some, their_labels = next(do.held_out())
-            images, labels, found = [*images, some], [*labels, their_labels], found + len(some)
-        return torch.cat(images)[:count], torch.cat(labels)[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +15,12 @@ from torch.optim import Optimizer
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
+from kshot_ext.nas.methods.parts.held_out_step import held_out_step
 from kshot_ext.nas.methods.parts.relaxation import MixtureMethod, Rows, SinglePaths
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation import SCORES, Scores, evaluate_network
 from kshot_ext.nas.spaces.architecture import Architecture
-from kshot_ext.nas.training.divergence import check_loss
-from kshot_ext.nas.training.frozen import frozen
 from kshot_ext.nas.training.loop import Step, Stepper
 
 _SELECTIONS = ("perturbation", "magnitude")
@@ -88,6 +87,7 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
     summary = "a mixture of all operations; each layer keeps the one whose removal hurts most"
     paper = "Wang et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021"
     Settings = DartsPTSettings
+    any_task = True
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: DartsPTSettings) -> None:
@@ -122,9 +122,6 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
         """Scores the architecture that was decided on."""
         return FoundStage(tools.archive, lambda: [self.found])
 
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
-
     def step(self, images: Tensor, labels: Tensor, do: Stepper) -> Step:
         """Decides what is due, then trains the logits, then the weights."""
         while len(self.decisions) < len(self._due) and do.number >= self._due[len(self.decisions)]:
@@ -148,12 +145,11 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
 
     def _train_logits(self, do: Stepper) -> None:
         """One step of the logits, on held-out images."""
-        images, labels, share = do.processes.part(*next(do.held_out()))
-        with frozen(self.supernet), do.forward():
-            loss, _ = self.mixture_loss(self.relaxation.rows(self.relaxation.softmax()), images, labels)
-        do.gradient_steps.backward(share * loss)
-        check_loss(*do.processes.summed([share * loss.item()]))
-        do.apply(self.optimizers["logits"])
+
+        def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+            return self.mixture_loss(self.relaxation.rows(self.relaxation.softmax()), images, labels)[0]
+
+        held_out_step(next(do.held_out()), loss_of, self.supernet, self.optimizers["logits"], do)
 
     def _decide(self, do: Stepper) -> None:
         """Leaves one operation of a random layer that has several."""
@@ -179,10 +175,11 @@ class DartsPT(MixtureMethod[DartsPTSettings]):
         weights: Rows = self.relaxation.rows(self.relaxation.softmax().detach())
         weights[layer][operation] = None
         with self.supernet.coded_mixture(weights) as network, batch_statistics(network), do.forward():
-            scores = evaluate_network(network, batches)
+            scores = evaluate_network(network, batches, self.task)
         # The mean is what all agree on to the last bit.
         accuracy, loss = do.processes.summed([scores.accuracy, scores.loss])
-        return Scores(accuracy / do.processes.size, loss / do.processes.size)
+        size = do.processes.size
+        return replace(scores, accuracy=accuracy / size, loss=loss / size)
 
     def _merits(self, scores: Scores) -> tuple[float, float]:
         """What the supernet is worth by the criterion, then by the loss."""

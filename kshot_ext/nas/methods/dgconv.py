@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kshot_ext.convert import convert, merge
 from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import Method, MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.groupable import Groupable, GroupableBlock
@@ -82,6 +81,7 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         "Zhang et al., Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks, ICCV 2019"
     )
     Settings = DynamicGroupSettings
+    any_task = True
     takes_copies = False
     searches_widths = False
 
@@ -134,10 +134,10 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         tally = Tally()
         with do.forward():
             logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.training.label_smoothing)
+            loss = self.task.training_loss(logits, labels, self.training.label_smoothing)
         closed = sum(layer.log2_groups() / layer.num_gates for layer in self.layers) / len(self.layers)
         do.backward(loss + self.settings.penalty * (1 - closed))
-        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels)])
+        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels, self.task)])
         check_loss(whole)
         do.apply(self.optimizers["weights"], clip_norm=self.training.clip_norm)
         if self._first <= do.number < self._last:
@@ -150,11 +150,10 @@ class DynamicGroups(Method[DynamicGroupSettings]):
         """Nothing is searched: what the gates leave is scored, and changed if it is beyond the limits of the run."""
         return FoundStage(tools.archive, lambda: [self.learnt])
 
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
-
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
-        """How many groups each layer has."""
+        """How many groups each layer has; at the end gates stand as they were settled, not as their average."""
+        if do.number == do.num_steps:
+            self._settle_gates(do)
         return {f"groups_{index}": float(layer.groups) for index, layer in enumerate(self.layers, start=1)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class FewShot(PathMethod[FewShotSettings]):
     summary = "one supernet, split by the decision whose choices disagree most into K that train on by themselves"
     paper = "Zhao et al., Few-Shot Neural Architecture Search, ICML 2021; the split: Hu et al., ICLR 2022"
     Settings = FewShotSettings
+    any_task = True
 
     def __init__(self, setup: Setup, settings: FewShotSettings) -> None:
         super().__init__(replace(setup, codes=_codes(settings)), settings)

@@ -15,7 +15,7 @@ from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.choice_distribution import ChoiceDistribution
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.path_method import PathMethod
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.training.divergence import check_path_losses
@@ -52,7 +52,7 @@ class FPNASSettings(MethodSettings):
     counted_images: float = 8.0
     weights_only: float = 0.25
     factorised: float = 0.5
-    target: str | None = None
+    target: str | int | float | None = None
     cost_weight: float = 0.5
     learning_rate: float = 0.05
 
@@ -134,9 +134,6 @@ class FPNAS(PathMethod[FPNASSettings]):
             return [within[int(self.distribution.log_probability(within).argmax())]]
 
         return FoundStage(tools.archive, find)
-
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
 
     def draw_paths(self, images: Tensor, labels: Tensor, do: Stepper) -> list[Architecture]:
         if do.progress >= self.settings.factorised and not self.distribution.is_joint:

@@ -16,7 +16,7 @@ from kshot_ext.nas.checks import check_at_least, check_between
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.found_stage import FoundStage
 from kshot_ext.nas.methods.parts.relaxation import MixtureMethod, Relaxation
-from kshot_ext.nas.methods.selection import Selection, SelectionTools
+from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.subsets import SubsetSpace
@@ -110,6 +110,7 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     summary = "a mixture of all operations, pruned by degrees under a rising pressure: a Pareto series from one run"
     paper = "Bi et al., GOLD-NAS: Gradual, One-Level, Differentiable, 2020"
     Settings = GoldNASSettings
+    any_task = True
 
     def __init__(self, setup: Setup, settings: GoldNASSettings) -> None:
         super().__init__(setup, settings)
@@ -149,9 +150,6 @@ class GoldNAS(MixtureMethod[GoldNASSettings]):
     def selection(self, tools: SelectionTools) -> FoundStage:
         """Scores some of the series, evenly by their order."""
         return FoundStage(tools.archive, lambda: self.series)
-
-    def selected(self, stage: FoundStage) -> Selection:
-        return stage.selection
 
     @property
     def series(self) -> list[Architecture]:

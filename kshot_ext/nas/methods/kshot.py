@@ -34,6 +34,7 @@ class KShot(PathMethod[KShotSettings]):
     summary = "K copies of every weight, mixed for each path by a learnt code"
     paper = "Su et al., K-shot NAS: Learnable Weight-Sharing for NAS with K-shot Supernets, ICML 2021"
     Settings = KShotSettings
+    any_task = True
 
     def __init__(self, setup: Setup, settings: KShotSettings) -> None:
         super().__init__(setup, settings)
@@ -46,6 +47,7 @@ class KShot(PathMethod[KShotSettings]):
             num_simplex_steps,
             self.own_generator,
             setup.training.label_smoothing,
+            setup.task,
         )
         self.needs_held_out = num_simplex_steps > 0 and self.simplex_training.objective.needs_images
         self._simplex_losses: list[float] = []  # of the epoch

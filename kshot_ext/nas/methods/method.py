@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.nas.datasets.augmentation import Views
-from kshot_ext.nas.findings import Curve, Findings, MethodFigure, Number
+from kshot_ext.nas.findings import Curve, Figure, Findings, Number
 from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.code_settings import CodeSettings
@@ -27,6 +28,7 @@ from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.stage import Stage
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nas.training.loop import Step, Stepper
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -58,6 +60,7 @@ class Setup:
         device: where the weights are to be.
         seed: decides everything random.
         views: how views of an image are made, for methods that compare such.
+        task: what targets mean.
     """
 
     space: SearchSpace
@@ -68,6 +71,7 @@ class Setup:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
     views: Views = field(default_factory=Views)
+    task: Task = CLASSIFICATION
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of its own for one purpose."""
@@ -95,10 +99,11 @@ class Method(ABC, Generic[OwnSettings]):
         Settings: class of its options.
         takes_copies: whether K > 1 copies of the weights, mixed by codes, are of use to it.
         searches_widths: whether it can choose channel widths, in a space that searches them.
-        figure_names: of all figures that :meth:`figures` may give.
         numbers, curves: which of its own numbers in files of results and metrics are compared between runs.
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
+        any_task: whether targets may be other than classes: steps then use :attr:`task`, and what is found does not
+            rest on classes. If not, a run with another task is refused.
         needs_held_out: whether a step ever asks for held-out batches.
         needs_labels: whether steps or scores read labels. If not, they get images without any, see
             :meth:`kshot_ext.nas.datasets.splits.ImageSet.unlabelled`.
@@ -115,7 +120,7 @@ class Method(ABC, Generic[OwnSettings]):
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     takes_copies: ClassVar[bool] = True
     searches_widths: ClassVar[bool] = True
-    figure_names: ClassVar[Sequence[str]] = ()
+    any_task: ClassVar[bool] = False
     numbers: ClassVar[Sequence[Number]] = ()
     curves: ClassVar[Sequence[Curve]] = ()
 
@@ -132,6 +137,10 @@ class Method(ABC, Generic[OwnSettings]):
                 f"widths: {settings.name} chooses operations only, expected none, got {setup.space.widths}; fix the "
                 f"network's width by channels instead"
             )
+        if not (setup.task.has_classes or self.any_task):
+            raise ValueError(
+                f"task: {settings.name} needs a class for every image, expected classification, got {setup.task.name}"
+            )
         self.setup = setup
         self.settings = settings
         self.space = setup.space
@@ -146,7 +155,8 @@ class Method(ABC, Generic[OwnSettings]):
 
         Args:
             images: float32 ``[N, C, H, W]``, this process's part of a batch.
-            labels: int64 ``[N]``.
+            labels: int64 ``[N]``; what the task says, of another than classification; probabilities
+                ``[N, num_classes]`` where classes are mixed.
             do: what a step may use.
 
         Raises:
@@ -189,7 +199,12 @@ class Method(ABC, Generic[OwnSettings]):
     @property
     def score_network(self) -> Callable[[nn.Module, Batches], Scores]:
         """What scores a network on batches of validation images; it can be sent to other processes."""
-        return evaluate_network
+        return partial(evaluate_network, task=self.task)
+
+    @property
+    def task(self) -> Task:
+        """What targets mean: its loss is what steps make small."""
+        return self.setup.task
 
     def selection(self, tools: SelectionTools) -> Stage:
         """The stage that selects architectures once training has ended.
@@ -199,9 +214,10 @@ class Method(ABC, Generic[OwnSettings]):
         return SearchStage(tools.archive, tools.settings)
 
     def selected(self, stage: Any) -> Selection:
-        """What the stage that :meth:`selection` made has found, when it has ended."""
-        archive = stage.work.archive
-        return Selection(architectures=(archive.best.architecture,), considered=archive.history)
+        """What the stage that :meth:`selection` made has found, when it has ended: by default all ``results`` of its
+        work, the best first, of those that the work's ``archive`` has evaluated."""
+        found = tuple(result.architecture for result in stage.work.results)
+        return Selection(architectures=found, considered=stage.work.archive.history)
 
     @property
     def notes_before_training(self) -> Sequence[str]:
@@ -213,9 +229,7 @@ class Method(ABC, Generic[OwnSettings]):
         """What there is to tell of the method's own when training has ended."""
         return None
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """Figures of the method's own.
 
         Args:

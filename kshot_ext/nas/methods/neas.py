@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, cast
@@ -13,10 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least
-from kshot_ext.nas.findings import MethodFigure
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import PathMethod, weight_optimizer
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
+from kshot_ext.nas.methods.parts.shrinking import (
+    Judgement,
+    mean_by_operation,
+    ranks,
+    shrinking_schedule,
+    without_the_worst,
+)
 from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import batch_statistics
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
@@ -102,7 +108,8 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         self.modules = {**self.modules, "branches": self.branches}
         weights = nn.ModuleList([self.supernet, *self.branches])
         self.optimizers = {"supernet": weight_optimizer(weights, setup.training, setup.shots)}
-        self._targets = _targets(setup, settings)
+        counts = [len(setup.space.operations(layer)) for layer in range(setup.space.num_layers)]
+        self._targets = shrinking_schedule(counts, settings.kept_operations, setup.training.epochs, settings.shrinks)
         self.needs_held_out = bool(self._targets)
 
     @classmethod
@@ -117,9 +124,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
     def result_space(self) -> EnsembleSpace:
         return self.ensembles
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """The codes of the ensembles' first networks."""
         firsts = (one if self.ensembles.is_single(one) else self.ensembles.members(one)[0] for one in architectures)
         return super().figures([*firsts], records)
@@ -160,24 +165,25 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
 
     def shrink(self, target: int, do: Stepper) -> None:
         """Drops the worst operations of all layers until so many are left."""
-        accuracy, diversity = map(_ranks, self.judge(do))
+        accuracy, diversity = map(ranks, self.judge(do))
         worth = {choice: rank + self.settings.diversity * diversity[choice] for choice, rank in accuracy.items()}
-        kept = [list(operations) for operations in self.ensembles.kept]
-        for layer, operation in sorted(worth, key=worth.__getitem__):
-            if sum(map(len, kept)) > target and len(kept[layer]) > self.settings.kept_operations:
-                kept[layer].remove(operation)
-        self.ensembles.keep(kept)
+        left = without_the_worst(self.ensembles.kept, worth, target, self.settings.kept_operations)
+        self.ensembles.keep(left)
 
     @torch.no_grad()
     def judge(self, do: Stepper) -> tuple[Judgement, Judgement]:
         """Mean accuracy and mean disagreement of random ensembles with each operation of each layer, on one set of
         held-out images; each operation that is kept is met equally often in the first network."""
         ensembles = self._evenly_drawn(do.own_generator)
-        images, labels = _joined(do.held_out(), min(_IMAGES_TO_JUDGE_BY, do.num_held_out))
+        images, labels = do.held_out_images(min(_IMAGES_TO_JUDGE_BY, do.num_held_out))
         found = [value for ensemble in ensembles for value in self._measure(ensemble, images, labels, do)]
         # All processes see the same images. The mean is what they agree on to the last bit.
         found = [value / do.processes.size for value in do.processes.summed(found)]
-        return self._by_operation(ensembles, found[0::2]), self._by_operation(ensembles, found[1::2])
+        networks = [[member.operations for member in self.ensembles.members(ensemble)] for ensemble in ensembles]
+        accuracy, diversity = (
+            mean_by_operation(self.ensembles.kept, [*zip(networks, found[number::2])]) for number in range(2)
+        )
+        return accuracy, diversity
 
     def selection(self, tools: SelectionTools) -> KeptSearch:
         return KeptSearch(tools.archive, tools.settings)
@@ -225,17 +231,6 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
         accuracy = (torch.stack(scores).mean(dim=0).argmax(dim=1) == labels).float().mean().item()
         return accuracy, disagreement(scores).item()
 
-    def _by_operation(self, ensembles: Sequence[Architecture], values: Sequence[float]) -> Judgement:
-        found: dict[tuple[int, int], list[float]] = {}
-        for ensemble, value in zip(ensembles, values):
-            members = self.ensembles.members(ensemble)
-            for layer, kept in enumerate(self.ensembles.kept):
-                for operation in kept:
-                    values_with_it = found.setdefault((layer, operation), [])
-                    if any(member.operations[layer] == operation for member in members):
-                        values_with_it.append(value)
-        return {choice: sum(with_it) / len(with_it) for choice, with_it in found.items()}
-
 
 class KeptSearch(SearchStage):
     """Searches ensembles of the operations that are kept.
@@ -261,10 +256,6 @@ class KeptSearch(SearchStage):
             return
 
 
-Judgement = Mapping[tuple[int, int], float]
-"""A number for each operation of each layer."""
-
-
 def disagreement(scores: Sequence[Tensor]) -> Tensor:
     """The mean distance between the class probabilities of an ensemble's networks.
 
@@ -280,26 +271,6 @@ def disagreement(scores: Sequence[Tensor]) -> Tensor:
     return torch.stack([(p - q).norm(dim=1).mean() for p, q in combinations(probabilities, 2)]).mean()
 
 
-def _ranks(values: Judgement) -> dict[tuple[int, int], float]:
-    """Ranks from 0 to 1, the highest value last; equal values have their mean rank."""
-    numbers = list(values.values())
-    below = {x: sum(y < x for y in numbers) + (sum(y == x for y in numbers) - 1) / 2 for x in set(numbers)}
-    return {choice: below[value] / max(len(numbers) - 1, 1) for choice, value in values.items()}
-
-
-def _targets(setup: Setup, settings: EnsembleSettings) -> dict[int, int]:
-    """How many operations are left of all layers, by the epochs after which some are dropped."""
-    counts = [len(setup.space.operations(layer)) for layer in range(setup.space.num_layers)]
-    most, least = sum(counts), sum(min(count, settings.kept_operations) for count in counts)
-    if most == least:
-        return {}
-    epochs, times = setup.training.epochs, settings.shrinks
-    return {
-        math.ceil(epochs * time / (times + 1)): most - math.ceil((most - least) * time / times)
-        for time in range(1, times + 1)
-    }
-
-
 def _check_fit(setup: Setup, settings: EnsembleSettings) -> None:
     if setup.training.path_sampling != "uniform":
         raise ValueError(
@@ -312,12 +283,3 @@ def _check_fit(setup: Setup, settings: EnsembleSettings) -> None:
             f"judged_ensembles: expected at least the {most} operations of a layer, so that each is met, "
             f"got {settings.judged_ensembles}"
         )
-
-
-def _joined(batches: Iterator[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
-    """At least so many images with labels, of whole batches."""
-    found = [next(batches)]
-    while sum(len(labels) for _, labels in found) < count:
-        found.append(next(batches))
-    images, labels = (torch.cat(parts) for parts in zip(*found))
-    return images, labels

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least, check_one_of
 from kshot_ext.nas.methods.method import MethodSettings, Setup
+from kshot_ext.nas.methods.parts.held_out_step import held_out_step
 from kshot_ext.nas.methods.parts.operation_distribution import OperationDistribution
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
@@ -23,8 +23,6 @@ from kshot_ext.nas.searchers.search_stage import SearchStage
 from kshot_ext.nas.searchers.searcher import Searcher
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.stage import Stage
-from kshot_ext.nas.training.divergence import check_loss
-from kshot_ext.nas.training.frozen import frozen
 from kshot_ext.nas.training.loop import Step, Stepper
 
 _SELECTIONS = ("sampled", "likeliest")
@@ -77,6 +75,7 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
     summary = "uniform single paths, and an evaluator that learns which candidates to score"
     paper = "Dong and Yang, One-Shot Neural Architecture Search via Self-Evaluated Template Network, ICCV 2019"
     Settings = TemplateSettings
+    any_task = True
     needs_held_out = True
 
     def __init__(self, setup: Setup, settings: TemplateSettings) -> None:
@@ -104,18 +103,15 @@ class SelfEvaluatedTemplate(PathMethod[TemplateSettings]):
         Raises:
             DivergedError: if the loss is not finite; in all processes.
         """
-        images, labels, share = do.processes.part(images, labels)
-        weights: list[Any] = self.evaluator.probabilities()
-        widths = self.space.sample(do.own_generator).widths
-        even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
-        with frozen(self.supernet):
-            with do.forward(), self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
-                loss = F.cross_entropy(mixture(images), labels)
-            do.gradient_steps.backward(share * loss)
-        [value] = do.processes.summed([share * loss.item()])
-        check_loss(value)
-        do.apply(self.optimizers["evaluator"])
-        return value
+
+        def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+            weights: list[Any] = self.evaluator.probabilities()
+            widths = self.space.sample(do.own_generator).widths
+            even_code = weights[0].new_full((self.setup.shots,), 1 / self.setup.shots)
+            with self.supernet.coded_mixture(weights, even_code, widths=widths) as mixture:
+                return self.task.loss(mixture(images), labels)
+
+        return held_out_step((images, labels), loss_of, self.supernet, self.optimizers["evaluator"], do)
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """The evaluator's mean loss and the mean entropy of its choices, and what it prefers."""

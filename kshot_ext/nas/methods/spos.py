@@ -28,6 +28,7 @@ class SinglePathOneShot(PathMethod[SinglePathSettings]):
     summary = "one shared weight for each operation, trained by uniform single paths"
     paper = "Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, ECCV 2020"
     Settings = SinglePathSettings
+    any_task = True
 
     @classmethod
     def warm_up(cls, settings: MethodSettings) -> object:

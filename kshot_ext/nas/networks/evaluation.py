@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kshot_ext.nas.checks import check_at_least, check_one_of
+from kshot_ext.nas.checks import check_at_least, check_given, check_one_of
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.splits import Images
 from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
 from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
 SCORES = ("loss", "accuracy")
 """What networks can be ranked by; see `Scores.merit`."""
@@ -29,16 +29,19 @@ _PIXELS_FOR_STATISTICS = 2**19  # a batch's, which bound the memory that its act
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a network classifies images.
+    """How well a network does its task.
 
     Args:
-        accuracy: share of images whose highest logit is at their label; one with logits that are no numbers is wrong.
-        loss: mean cross-entropy, in nats; infinite where logits are no numbers. Of as many images it tells networks
-            apart better than the accuracy, as it sees how sure they are, too.
+        accuracy: the task's metric; of classes the share of images whose highest logit is at their label, where one
+            with logits that are no numbers is wrong.
+        loss: the task's mean loss; of classes the cross-entropy, in nats; infinite where outputs are no numbers. Of as
+            many images it tells networks apart better than the accuracy, as it sees how sure they are, too.
+        lower_is_better: whether a lower metric is better.
     """
 
     accuracy: float
     loss: float
+    lower_is_better: bool = False
 
     @property
     def finite(self) -> bool:
@@ -50,7 +53,9 @@ class Scores:
         infinity for a network that gave no numbers."""
         if not self.finite:
             return -math.inf
-        return self.accuracy if score == "accuracy" else -self.loss
+        if score == "loss":
+            return -self.loss
+        return -self.accuracy if self.lower_is_better else self.accuracy
 
     @classmethod
     def mean(cls, several: Iterable[Scores]) -> Scores:
@@ -58,31 +63,32 @@ class Scores:
         finite = [scores for scores in several if scores.finite]
         if not finite:
             return cls(math.nan, math.inf)
-        return cls(*(sum(values) / len(finite) for values in zip(*map(astuple, finite))))
+        accuracy, loss = (sum(values) / len(finite) for values in zip(*((s.accuracy, s.loss) for s in finite)))
+        return cls(accuracy, loss, finite[0].lower_is_better)
 
 
 @torch.no_grad()
-def evaluate_network(network: nn.Module, batches: Batches) -> Scores:
+def evaluate_network(network: nn.Module, batches: Batches, task: Task = CLASSIFICATION) -> Scores:
     """Scores of a network in evaluation mode.
 
     Args:
-        network: from images to logits ``[B, num_classes]``; the modes of its modules are restored afterwards.
-        batches: images float32 ``[B, C, H, W]`` and labels int64 ``[B]``.
+        network: from images to outputs ``[B, num_outputs]``; the modes of its modules are restored afterwards.
+        batches: images float32 ``[B, C, H, W]`` and labels, int64 ``[B]`` or what the task says.
+        task: what labels mean.
 
     Raises:
         ValueError: if there is no image.
     """
-    correct, loss, total = 0, 0.0, 0
+    metric, loss, total = 0.0, 0.0, 0
     with evaluation_mode(network):
         for images, labels in batches:
-            logits = network(images)
-            right = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)  # argmax takes NaN for the highest
-            correct += int(right.sum())
-            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            outputs = network(images).float()
+            metric += task.metric_sum(outputs, labels)
+            loss += task.loss_sum(outputs, labels)
             total += len(labels)
     if total == 0:
         raise ValueError("batches: expected at least one image to score the network on, got none")
-    return Scores(correct / total, math.inf if math.isnan(loss) else loss / total)
+    return Scores(metric / total, math.inf if math.isnan(loss) else loss / total, not task.higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ class EvaluationSettings:
     """How networks are scored with a supernet's weights.
 
     Args:
-        score: what ranks networks, ``"loss"`` or ``"accuracy"`` on held-out images. Two halves of the images agree
-            better on the order of losses.
+        score: what ranks networks, ``"loss"`` or ``"accuracy"`` on held-out images, the latter being the task's metric.
+            Two halves of the images agree better on the order of losses.
         statistics: of batch norm. ``"recalibrated"``: measured on training images for each network, as they are when a
             network is used. ``"batch"``: of the images scored themselves, some hundreds at a time, which saves the
             pass over training images; what an image gets then depends on those around it.
@@ -135,7 +141,9 @@ def evaluate_architecture(
     with networks.network(architecture) as network:
         statistics = batch_statistics(network) if calibration is None else recalibrated(network, calibration)
         with statistics:
-            return score_network(network, validation)
+            scores = score_network(network, validation)
+    check_given("score_network", scores, Scores)
+    return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +160,8 @@ class InheritedEvaluation:
     """
 
     networks: InheritedNetworks
-    calibration: ImageSet
-    validation: ImageSet
+    calibration: Images
+    validation: Images
     mean: Tensor
     std: Tensor
     statistics: str = "recalibrated"
@@ -170,12 +178,12 @@ class InheritedEvaluation:
             self.score_network,
         )
 
-    def _batches(self, images: ImageSet, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, images: Images, batch_size: int = _BATCH_SIZE) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(images, batch_size, mean=self.mean, std=self.std)
 
-    def _mixed_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def _mixed_batches(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         """Equally large batches of images from everywhere, always the same: their statistics are alike."""
-        height, width = images.images.shape[2:]
+        _, height, width = images.image_shape
         most = _PIXELS_FOR_STATISTICS // (height * width)
         most = max(_LEAST_FOR_STATISTICS, min(most, _MOST_FOR_STATISTICS))
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

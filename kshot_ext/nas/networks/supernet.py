@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kshot_ext.convert import convert
 from kshot_ext.narrow import narrow
@@ -16,6 +15,7 @@ from kshot_ext.nas.randomness import seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.outline import outlines
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nn import KShotBatchNorm2d, KShotModule
 from kshot_ext.nn.code import set_code
 from kshot_ext.nn.fusing import fuse_sequence
@@ -262,11 +262,17 @@ class Supernet(nn.Module):
 
 
 def path_loss(
-    supernet: Supernet, path: Architecture, code: Tensor, images: Tensor, labels: Tensor, label_smoothing: float
+    supernet: Supernet,
+    path: Architecture,
+    code: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of one path on a batch, and its class scores ``[N, num_classes]``."""
-    logits = supernet(images, path, code)
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+    """The task's loss of one path on a batch, and its outputs ``[N, num_outputs]``."""
+    outputs = supernet(images, path, code)
+    return task.training_loss(outputs, labels, label_smoothing), outputs
 
 
 def _candidates(space: SearchSpace, layer: int) -> nn.ModuleList:

@@ -153,7 +153,7 @@ class RankJob(SupernetJob[RankSettings]):
             RunFolderError: if a checkpoint cannot be used, or one is gone that cannot be made again.
             OSError: if a file cannot be written.
         """
-        self.tell_before_training(progress)
+        self.get_ready(progress)
         seconds: dict[str, float] = {}
         points: list[RankPoint] = []
         # A point is recorded only when all its evaluations are saved, so none is recorded too early.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
-from kshot_ext.nas.reporting.page import Picture, Table
+from kshot_ext.nas.reporting.architectures import Catalogue
+from kshot_ext.nas.reporting.page import Table
 from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
 CORRELATION_TITLES = {
     "kendall_tau": "Kendall's tau",
@@ -25,46 +29,70 @@ CORRELATION_TITLES = {
 }
 """What the fields of `RankCorrelation` are called, in the order in which they are shown."""
 
+LEAD = ("data", "space", "method", "shots", "seed")
+"""The facts that stand below the title of a page."""
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
-_SCORE_HEADS = ("validation loss in the supernet (nats)", "validation accuracy in the supernet")
+
+
+@dataclass(frozen=True)
+class ReportFigures:
+    """What the page of a search draws.
+
+    Args:
+        spread: test accuracies of the winner and its rivals.
+        search: what was considered; None if nothing was.
+        others: the rest, in order.
+    """
+
+    spread: Figure
+    search: Figure | None
+    others: Sequence[Figure]
 
 
 def render_report(
     title: str,
     facts: Mapping[str, str],
     result: RunResult,
-    front: Sequence[Evaluated],
-    pictures: Sequence[Picture],
+    figures: ReportFigures,
+    architectures: Catalogue,
+    choices: Sequence[str],
     settings: Mapping[str, Any],
+    provenance: Mapping[str, str],
     correlation: RankCorrelation | None = None,
 ) -> str:
-    """Return the page; all text is escaped, and pictures are part of it.
+    """Return the page; all text is escaped, and figures are part of it.
 
     Args:
         title: heading.
         facts: what was run, one row each.
         result: what was found.
-        front: the Pareto front of what was considered, cheapest first; empty if nothing was.
-        pictures: figures, in order.
+        figures: what is drawn.
+        architectures: those that the page shows one by one.
+        choices: what their keys mean.
         settings: settings by dotted name.
+        provenance: what it takes to repeat the run.
         correlation: how the search's ranking compares with a table of results; None without one.
     """
     return page.render(
         "search.html",
         title=title,
-        lead="; ".join(facts.values()),
+        lead="; ".join(facts[name] for name in LEAD),
         banner=method_parts.banner(result.findings),
         tiles=_tiles(result),
         compared=_compared(result),
         compared_note=_compared_note(result),
-        front=_front(front) if front else None,
+        spread=figures.spread,
+        search=figures.search,
+        figures=figures.others,
+        catalogue=architectures,
+        choices=choices,
+        front=_front(result.front, result.task) if result.front else None,
         correlation=None if correlation is None else correlation_facts(correlation),
         findings=result.findings,
-        pictures=pictures,
         facts=facts,
         settings=settings,
         seconds=seconds_by_stage(result.seconds),
-        environment=page.environment(),
+        provenance=provenance,
     )
 
 
@@ -81,16 +109,18 @@ def shown_correlation(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:
-    """Return the times for people."""
-    return {stage: f"{value:,.1f}" for stage, value in seconds.items()}
+def seconds_by_stage(seconds: Mapping[str, float]) -> Table:
+    """Return the times of the stages and of all of them for people."""
+    total = sum(seconds.values())
+    rows = [(stage, f"{value:,.1f}", f"{value / total:.0%}" if total else "") for stage, value in seconds.items()]
+    return Table(("stage", "seconds", "share"), [*rows, ("all", f"{total:,.1f}", "")])
 
 
 def _tiles(result: RunResult) -> dict[str, str]:
-    winner, ensemble = result.winner, result.ensemble_accuracy
+    winner, ensemble, task = result.winner, result.ensemble_accuracy, result.task
     return {
-        "test accuracy of the winner": f"{winner.test_accuracy:.2%}",
-        **({} if ensemble is None else {"test accuracy of the ensemble": f"{ensemble:.2%}"}),
+        f"test {task.metric_name} of the winner": task.shown(winner.test_accuracy),
+        **({} if ensemble is None else {f"test {task.metric_name} of the ensemble": task.shown(ensemble)}),
         "multiply-accumulates": f"{winner.macs / 1e6:,.2f} M",
         "parameters": f"{winner.parameters:,}",
         "seconds in all": f"{sum(result.seconds.values()):,.0f}",
@@ -102,21 +132,31 @@ def _compared(result: RunResult) -> Table:
     rows = [
         (
             network.title,
-            f"{network.test_accuracy:.2%}",
+            result.task.shown(network.test_accuracy),
             f"{network.supernet_loss:.4f}",
-            f"{network.supernet_accuracy:.2%}",
+            result.task.shown(network.supernet_accuracy),
             *_costs(network),
         )
         for network in result.compared
     ]
-    return Table(("network", "test accuracy", *_SCORE_HEADS, *_cost_heads(result.networks)), rows)
+    heads = ("network", f"test {result.task.metric_name}", *_score_heads(result.task), *_cost_heads(result.networks))
+    return Table(heads, rows, keys=[network.architecture.short() for network in result.compared])
+
+
+def _score_heads(task: Task) -> tuple[str, str]:
+    return f"validation {task.loss_name}", f"validation {task.metric_name}"
 
 
 def _compared_note(result: RunResult) -> str:
     note = (
         "All were trained from scratch in the same way and tested on images that no stage had seen; "
         "the random ones cost about as much as the winner. "
-        + ("" if result.comparison is None else comparison_sentence(result.comparison, result.test_images) + " ")
+        + (
+            ""
+            if result.comparison is None
+            else comparison_sentence(result.comparison, result.test_images, result.task) + " "
+        )
+        + f"Validation {result.task.loss_name} and {result.task.metric_name} are with the supernet's weights. "
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
@@ -125,8 +165,10 @@ def _compared_note(result: RunResult) -> str:
     return note
 
 
-def comparison_sentence(comparison: Comparison, test_images: int) -> str:
-    """Return how the winner and its rivals compare, for people."""
+def comparison_sentence(comparison: Comparison, test_images: int, task: Task = CLASSIFICATION) -> str:
+    """Return how the winner and its rivals compare by the task's metric, for people."""
+    if not task.in_percent:
+        return _comparison_in_units(comparison, test_images, task)
     winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
     sentence = (
         f"The winner had {winner} in {_number(winner.count, 'training')}, "
@@ -139,16 +181,29 @@ def comparison_sentence(comparison: Comparison, test_images: int) -> str:
     return f"{sentence}, with a standard error of {100 * error:.2f}."
 
 
+def _comparison_in_units(comparison: Comparison, test_images: int, task: Task) -> str:
+    """The same of a metric that has a unit of its own."""
+    winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
+    better = (comparison.difference >= 0) == task.higher_is_better
+    return (
+        f"The winner had a {task.metric_name} of {task.shown(winner.mean)} in {_number(winner.count, 'training')}, "
+        f"{_number(rivals.count, 'random network')} of its cost {task.shown(rivals.mean)} (means, {test_images:,} test "
+        f"images): {task.shown(abs(comparison.difference))} {'better' if better else 'worse'}"
+        + ("." if error is None else f", with a standard error of {task.shown(error)}.")
+    )
+
+
 def _number(count: int, name: str) -> str:
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
-def _front(front: Sequence[Evaluated]) -> Table:
+def _front(front: Sequence[Evaluated], task: Task) -> Table:
     rows = [
-        (item.architecture.short(), f"{item.scores.loss:.4f}", f"{item.scores.accuracy:.2%}", *_costs(item))
+        (item.architecture.short(), f"{item.scores.loss:.4f}", task.shown(item.scores.accuracy), *_costs(item))
         for item in front
     ]
-    return Table(("architecture", *_SCORE_HEADS, *_cost_heads(front)), rows)
+    heads = ("architecture", *_score_heads(task), *_cost_heads(front))
+    return Table(heads, rows, keys=[item.architecture.short() for item in front])
 
 
 def _cost_heads(networks: Sequence[RetrainedNetwork | Evaluated]) -> list[str]:

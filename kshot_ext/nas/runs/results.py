@@ -14,6 +14,7 @@ from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 from kshot_ext.nas.strict_json import strict_json
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
 RESULTS_FORMAT = 2
 """Version of ``results.json``; files of version 1, which have no such number, had one rival and no history."""
@@ -30,9 +31,10 @@ class RetrainedNetwork:
         operations: name of the operation chosen in each layer.
         macs: multiply-accumulates for one image.
         parameters: number of trainable numbers.
-        supernet_accuracy: share of validation images right with the supernet's weights.
-        supernet_loss: mean cross-entropy of the validation images with the supernet's weights, in nats.
-        test_accuracy: share of test images right after training from scratch, of the training whose weights are kept.
+        supernet_accuracy: share of validation images right with the supernet's weights; the metric of another task.
+        supernet_loss: mean loss of the validation images with the supernet's weights; of classes in nats.
+        test_accuracy: share of test images right, or the metric of another task, after training from scratch, of the
+            training whose weights are kept.
         widths: chosen share of the full width of each width searched; None if none are.
         bit_operations: for one image; 0 of a network without bits.
         test_accuracies: those of all its trainings, which differ in their random numbers only; this one's first. Empty
@@ -236,6 +238,7 @@ class RunResult:
         costs: names of the costs that the front weighs against the score.
         test_images: how many test accuracies are measured on.
         findings: what the method tells of its own; None if nothing.
+        task: what the networks do; its metric is what is called accuracy here.
         seconds: time of each stage.
     """
 
@@ -252,6 +255,7 @@ class RunResult:
     findings: Findings | None = None
     seconds: Mapping[str, float]
     max_bit_operations: int | None = None
+    task: Task = CLASSIFICATION
 
     @property
     def winner(self) -> RetrainedNetwork:
@@ -285,6 +289,8 @@ class RunResult:
             "max_macs": self.max_macs,
             "max_bit_operations": self.max_bit_operations,
             "score": self.score,
+            "task": self.task.name,
+            "metric": self.task.metric_name,
             "costs": self.costs,
             "seconds": dict(self.seconds),
             **({} if self.findings is None else self.findings.results),

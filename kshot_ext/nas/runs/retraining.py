@@ -50,7 +50,7 @@ def run_retraining(
     """
     architecture = settings.chosen
     purpose = f"{architecture.short()}, seed {settings.training_seed}"
-    trainer = job.retraining(purpose, architecture)
+    trainer = job.retraining(purpose, architecture, settings.retrain)
     seconds = run_stage(RetrainStage("network", trainer), folder, metrics, progress, callbacks)
     described = job.describe("retrained", architecture, [trainer], scores)
     return described, trainer.network, {RETRAINING: seconds}

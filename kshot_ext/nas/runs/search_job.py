@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
+from kshot_ext.nas.checks import BrokenContractError, check_given
 from kshot_ext.nas.datasets.batches import batches
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
-from kshot_ext.nas.methods.selection import SelectionTools
+from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.ensemble import Ensemble
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.own_classes import own_errors
@@ -30,7 +31,7 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_near
 from kshot_ext.nas.stage import Stage
 from kshot_ext.nas.training.data_parallel import DataParallel
-from kshot_ext.nas.training.retrain import NetworkTrainer
+from kshot_ext.nas.training.retrain import NetworkTrainer, RetrainSettings
 
 _RIVAL_TOLERANCE = 0.02
 
@@ -99,13 +100,13 @@ class SearchJob(SupernetJob[RunSettings]):
         def run(stage: Stage) -> None:
             seconds[stage.name] = run_stage(stage, folder, metrics, progress, callbacks)
 
-        self.tell_before_training(progress)
+        self.get_ready(progress)
         run(self._supernet_stage)
         self.processes.close()
         self.tell_after_training(progress)
         with self.archive.listening(lambda result: callbacks.on_evaluated(self._considered(result))):
             run(self._selection_stage)
-        selection = self.method.selected(self._selection_stage)
+        selection = self._selected()
 
         def retrain(title: str, architecture: Architecture, seeds: int = 1) -> tuple[nn.Module, RetrainedNetwork]:
             trainers = []
@@ -131,12 +132,25 @@ class SearchJob(SupernetJob[RunSettings]):
             max_macs=self.max_macs,
             max_bit_operations=self.max_bit_operations,
             score=self.settings.evaluation.score,
+            task=self.splits.task,
             costs=self.settings.search.costs,
             test_images=len(self.splits.test),
             findings=self.method.findings,  # a selection may have trained on
             seconds=seconds,
         )
         return result, networks
+
+    def _selected(self) -> Selection:
+        """What the method has selected; one of the user's own may give anything else."""
+        selection = self.method.selected(self._selection_stage)
+        check_given("selected", selection, Selection)
+        for architecture in selection.architectures:
+            check_given("selected", architecture, Architecture)
+            try:
+                self.method.result_space.validate(architecture)
+            except ValueError as error:
+                raise BrokenContractError(f"selected: {error}") from error
+        return selection
 
     def _considered(self, result: Evaluated) -> ConsideredNetwork:
         """The last result of the archive with its number and names."""
@@ -161,10 +175,7 @@ class SearchJob(SupernetJob[RunSettings]):
         """The stage that selects; a method of the user's own may have anything else, which must not cost a training."""
         with own_errors(self.settings.method.name, "method"):
             stage = self.method.selection(tools)
-        if not isinstance(stage, Stage):
-            raise ValueError(
-                f"method: expected selection of {self.settings.method.name} to make a Stage, got {stage!r}"
-            )
+            check_given("selection", stage, Stage)
         return stage
 
     def _rivals(self, winner: Architecture, progress: ConsoleProgress) -> list[Architecture]:
@@ -183,15 +194,23 @@ class SearchJob(SupernetJob[RunSettings]):
                 break
         return rivals
 
-    def retraining(self, title: str, architecture: Architecture) -> NetworkTrainer:
-        """The training of an architecture from scratch, before its first epoch; the title decides what is random."""
+    def retraining(
+        self, title: str, architecture: Architecture, settings: RetrainSettings | None = None
+    ) -> NetworkTrainer:
+        """The training of an architecture from scratch, before its first epoch.
+
+        Args:
+            title: decides what is random.
+            architecture: which one.
+            settings: of the training; None for those of the run.
+        """
         generator = self.generator(f"retraining of {title}")
         network = self.method.result_space.build(architecture, generator).to(self.splits.mean.device)
-        return NetworkTrainer(network, self.splits, self.settings.retrain, generator)
+        return NetworkTrainer(network, self.splits, settings or self.settings.retrain, generator)
 
     def _ensemble_accuracy(self, networks: Sequence[nn.Module]) -> float:
         test = batches(self.splits.test, self.settings.retrain.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(Ensemble(networks), test).accuracy
+        return evaluate_network(Ensemble(networks), test, self.splits.task).accuracy
 
     def describe(
         self, title: str, architecture: Architecture, trainers: Sequence[NetworkTrainer], scores: Scores

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kshot_ext.nas.checks import check_between
+from kshot_ext.nas.checks import check_between, check_given
+from kshot_ext.nas.datasets.settings import AugmentationSettings, ImageSettings
 from kshot_ext.nas.device import check_device_name
 from kshot_ext.nas.messages import visible
 from kshot_ext.nas.methods import MethodSettings, allow_own_method, default_settings, method_class
@@ -22,6 +23,7 @@ from kshot_ext.nas.spaces.bit_widths import BitWidths, parse_bits
 from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.width_ratios import parse_ratios
 from kshot_ext.nas.tables import SettingsError, as_table, flatten, override, read_toml
+from kshot_ext.nas.task import allow_own_task, check_task_name
 from kshot_ext.nas.training.retrain import RetrainSettings
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -61,14 +63,15 @@ AnySettings = TypeVar("AnySettings", bound="SupernetSettings")
 
 @dataclass(frozen=True)
 class SupernetSettings:
-    """What every run that trains a supernet is told. A settings file has these names as keys, the last four
+    """What every run that trains a supernet is told. A settings file has these names as keys, the last six
     as tables.
 
     Args:
         data: image folder, zip of one, or npz; None for scikit-learn's digits.
         image_size: side in pixels to which images are scaled and cut; None to leave them.
         max_images: most images to use; None for all.
-        augment: whether training images are cropped, and those in colour mirrored, at random.
+        augment: whether training images are varied at random, as ``augmentation`` says.
+        task: what targets mean: ``classification``, ``regression``, ``multi-label``, or ``FILE.py:CLASS``.
         space: name of the search space, or ``FILE.py:CLASS``.
         channels: width of the network's first layer; None for what suits the image size.
         cells: cells of each stage, in a space made of cells; None for what is published.
@@ -81,6 +84,8 @@ class SupernetSettings:
         out: the run folder; None for a name from the date, the data and the space.
         method: which search method, and its own options.
         codes: how architectures' codes are formed; what is not set is as in :data:`DEFAULT_CODES`.
+        images: how images are read, kept and normalised.
+        augmentation: how training images are varied.
         training: settings of training.
         evaluation: how networks are scored with the supernet's weights.
 
@@ -92,6 +97,7 @@ class SupernetSettings:
     image_size: int | None = None
     max_images: int | None = None
     augment: bool = True
+    task: str = "classification"
     space: str = "nas-bench-macro"
     channels: int | None = None
     cells: int | None = None
@@ -104,6 +110,8 @@ class SupernetSettings:
     out: str | None = None
     method: MethodSettings = field(default_factory=KShotSettings)
     codes: CodeSettings = DEFAULT_CODES
+    images: ImageSettings = field(default_factory=ImageSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -125,6 +133,7 @@ class SupernetSettings:
                 f"shots: expected {_MOST_SHOTS} or fewer, as every step mixes that many copies of the weights, "
                 f"got {self.shots}"
             )
+        check_task_name(self.task)
         check_space_name(self.space)
         check_device_name(self.device)
         if self.widths is not None:
@@ -170,7 +179,9 @@ class RunSettings(SupernetSettings):
     @classmethod
     def of_older_runs(cls: type[AnySettings]) -> AnySettings:
         """Codes were plain, the winner had one rival, and both were trained once."""
-        return cls(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        older: Any = cls
+        settings: AnySettings = older(codes=CodeSettings(), rivals=1, retrain=RetrainSettings(seeds=1))
+        return settings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -262,7 +273,8 @@ def gather_settings(
         name: str(Path(path).resolve()) for name, path in files.items() if path is not None and not is_given(path)
     }
     training = replace(settings.training, warmup_epochs=settings.training.warm_up)
-    settings = replace(settings, **absolute, space=with_absolute_path(settings.space), training=training)
+    own: dict[str, Any] = {name: with_absolute_path(getattr(settings, name)) for name in ("space", "task")}
+    settings = replace(settings, **absolute, **own, training=training)
     for name, value in flatten(as_table(replace(settings, out=None))).items():
         if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode():
             raise SettingsError(
@@ -285,12 +297,12 @@ def merge_settings(
         options: settings by name; those that are None are not given.
         origin: where the options come from, for messages.
 
-    A space or a method of one's own is code, which only the options may ask to run: files of settings come from
+    A space, a task or a method of one's own is code, which only the options may ask to run: files of settings come from
     anywhere.
 
     Raises:
-        SettingsError: if the file cannot be read, a name or value is illegal, or the space or the method of the file or
-            of the base is one of one's own that the options do not name.
+        SettingsError: if the file cannot be read, a name or value is illegal, or the space, the task or the method of
+            the file or of the base is one of one's own that the options do not name.
     """
     asked = method_asked_for(options)
     allow_own_method(asked)
@@ -304,11 +316,14 @@ def merge_settings(
         settings = with_table(settings, _of_this_command(settings, table, place), place)
     given = {name: value for name, value in options.items() if value is not None}
     settings = with_table(settings, given, origin)
-    if is_own(settings.space) and given.get("space") is None:
-        raise SettingsError(
-            f"space: expected --space {settings.space} on the command line: it runs that file, "
-            "which settings read from a file must not do by themselves (of nas.search: space=...)"
-        )
+    allow_own_task(given.get("task"))
+    for name in ("space", "task"):
+        value = getattr(settings, name)
+        if is_own(value) and given.get(name) is None:
+            raise SettingsError(
+                f"{name}: expected --{name} {value} on the command line: it runs that file, "
+                f"which settings read from a file must not do by themselves (of nas.search: {name}=...)"
+            )
     return settings
 
 
@@ -348,7 +363,7 @@ def method_asked_for(options: Mapping[str, Any]) -> str | None:
 
 def own_classes(settings: SupernetSettings) -> dict[str, str]:
     """The classes of the user's own that settings name, ``FILE.py:CLASS`` by the setting."""
-    named = {"space": settings.space, "method": settings.method.name}
+    named = {"space": settings.space, "task": settings.task, "method": settings.method.name}
     return {setting: name for setting, name in named.items() if is_own(name)}
 
 
@@ -369,8 +384,9 @@ def check_method_begins(settings: SupernetSettings) -> None:
     kind = method_class(settings.method.name)
     with own_errors(settings.method.name, "method"):
         refusal = kind.refusal(settings.method, settings.training, settings.shots, settings.codes)
-    if refusal is not None:
-        raise SettingsError(refusal)
+        if refusal is not None:
+            check_given("refusal", refusal, str)
+            raise SettingsError(refusal)
 
 
 def _of_this_command(settings: SupernetSettings, table: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -30,6 +30,15 @@ _DIGEST = "kshot_ext.sha256"
 _SCALARS = (str, bool, int, float, type(None))
 
 
+def check_state(state: Any) -> None:
+    """Refuses what :func:`save_state` would.
+
+    Raises:
+        TypeError: as there.
+    """
+    _outline(state, "", {}, set())
+
+
 class StateFileError(ValueError):
     """A file is no state that :func:`save_state` wrote."""
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, cast
 
 import torch
 from torch import nn
 
+from kshot_ext.nas.checks import check_given
 from kshot_ext.nas.datasets import DataError, DataWarning, load_splits, open_source
 from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.keep import in_memory_if_small
 from kshot_ext.nas.datasets.load import HELD_OUT_SHARES
 from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.findings import Findings
+from kshot_ext.nas.kernels import build_kernels
 from kshot_ext.nas.memory import available_memory, lack_of_memory
 from kshot_ext.nas.messages import one_line
 from kshot_ext.nas.methods import begin_training, method_class
@@ -23,15 +26,17 @@ from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.export import plain_copy
-from kshot_ext.nas.own_classes import is_given
+from kshot_ext.nas.own_classes import is_given, own_errors
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord
 from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings
+from kshot_ext.nas.runs.state_file import check_state
 from kshot_ext.nas.runs.truth import read_truth
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.task import check_task, task_named
 from kshot_ext.nas.training.data_parallel import DataParallel
 
 _CALIBRATION_IMAGES = 512
@@ -66,7 +71,7 @@ def load_data(
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # told below, in the command's own way
-        source = source or open_source(None if settings.data is None else Path(settings.data))
+        source = source or open_source(settings.data, task=task_named(settings.task))
     for note in source.notes:
         progress.tell(f"data: {note}")
     progress.start("read images", min(len(source), settings.max_images or len(source)))
@@ -77,8 +82,12 @@ def load_data(
         image_size=settings.image_size,
         held_out=held_out,
         on_image=lambda done, total: progress.move(done),
+        images=settings.images,
+        augmentation=settings.augmentation if settings.augment else None,
     )
-    return source.name, splits if settings.augment else replace(splits, augmentation=None)
+    for note in splits.notes[len(source.notes) :]:
+        progress.tell(f"data: {note}")
+    return source.name, splits
 
 
 def build_space(settings: SupernetSettings, image_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
@@ -105,7 +114,9 @@ def _check_memory(settings: SupernetSettings, space: SearchSpace) -> None:
         ValueError: with how many bytes are needed and available.
     """
     method = settings.method
-    copies = method_class(method.name).num_copies(method, settings.shots)
+    with own_errors(method.name, "method"):
+        copies = method_class(method.name).num_copies(method, settings.shots)
+        check_given("num_copies", copies, int)
     numbers = 2 * copies * space.cost(space.largest()).parameters
     lack = lack_of_memory(numbers * torch.float32.itemsize, available_memory())
     if lack is not None:
@@ -131,9 +142,10 @@ class SupernetJob(Generic[AnySettings]):
 
     def __init__(self, settings: AnySettings, splits: DataSplits, processes: DataParallel | None = None) -> None:
         self.processes = processes or DataParallel()
-        device = self.processes.training_device(settings.device)
+        device = self._device = self.processes.training_device(settings.device)
         self.settings = settings
         self.splits = splits.to(device)
+        check_task(splits.task, splits.train.labels[:2], splits.num_classes)
         self.space = build_space(settings, splits.image_shape, splits.num_classes)
         _check_memory(settings, self.space)
         self.truth = None if settings.truth is None else read_truth(Path(settings.truth), self.space)
@@ -151,6 +163,8 @@ class SupernetJob(Generic[AnySettings]):
                 processes=self.processes,
             )
         self.method = cast("Method[Any]", self.loop.method)
+        with own_errors(settings.method.name, "method"):
+            check_state({"method": self.method.state_dict()})  # and not when an epoch is to be saved
         searched = self.splits if self.method.needs_labels else self.splits.unlabelled()
         order = torch.randperm(len(splits.train), generator=self.generator("calibration"))
         calibration = searched.train.subset(order[:_CALIBRATION_IMAGES])
@@ -160,8 +174,8 @@ class SupernetJob(Generic[AnySettings]):
             validation = validation.subset(order[: settings.evaluation.images])
         self.evaluation = InheritedEvaluation(
             self.method.networks,
-            calibration,
-            validation,
+            calibration.in_memory(),
+            in_memory_if_small(validation),
             self.splits.mean,
             self.splits.std,
             settings.evaluation.statistics,
@@ -187,15 +201,22 @@ class SupernetJob(Generic[AnySettings]):
         plain.load_state_dict(recalibrate_batch_norm(plain, calibration), strict=False)
         return plain.eval()
 
-    def tell_before_training(self, progress: ConsoleProgress) -> None:
-        """Say what the method has to say before training."""
-        for note in self.method.notes_before_training:
+    def get_ready(self, progress: ConsoleProgress) -> None:
+        """Build the kernels if they are not yet, and say what the method has to say before training."""
+        build_kernels(self._device, progress)
+        notes = self.method.notes_before_training
+        check_given("notes_before_training", notes, Sequence)
+        for note in notes:
+            check_given("notes_before_training", note, str)
             progress.tell(note)
 
     def tell_after_training(self, progress: ConsoleProgress) -> None:
         """Say what the method warns of when its supernet is trained, before more time is spent on that."""
         findings = self.method.findings
-        for warning in () if findings is None else findings.warnings:
+        if findings is None:
+            return
+        check_given("findings", findings, Findings)
+        for warning in findings.warnings:
             progress.tell(f"supernet: {warning}")
 
     def generator(self, purpose: str) -> torch.Generator:

@@ -38,7 +38,7 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
     truth: dict[Architecture, float] = {}
     for key, value in table.items():
         try:
-            architecture, accuracy = space.from_key(key), _accuracy(key, value)
+            architecture, accuracy = space.from_key(key), accuracy_of(key, value)
             if architecture in truth:
                 raise ValueError(f"key {key!r}: expected one for each architecture, got another of the same before")
             truth[architecture] = accuracy
@@ -47,7 +47,12 @@ def read_truth(path: Path, space: SearchSpace) -> dict[Architecture, float]:
     return truth
 
 
-def _accuracy(key: str, value: Any) -> float:
+def accuracy_of(key: str, value: Any) -> float:
+    """The accuracy in an entry: a number, or an object whose ``mean_acc`` is one.
+
+    Raises:
+        ValueError: if it is neither, naming the key.
+    """
     number: Any = value.get(_MEAN) if isinstance(value, dict) else value
     try:
         if type(number) in (int, float) and math.isfinite(number):

@@ -18,6 +18,7 @@ _DECIDES_THE_WARM_UP = (
     "image_size",
     "max_images",
     "augment",
+    "task",
     "channels",
     "cells",
     "widths",
@@ -62,9 +63,13 @@ def _deciding(settings: SupernetSettings) -> dict[str, object]:
     """All settings that have a part in the warm-up."""
     named = {name: getattr(settings, name, None) for name in _DECIDES_THE_WARM_UP}
     training = flatten(as_table(settings.training))
+    normalised = {name: getattr(settings.images, name) for name in ("mean", "std")}
+    varied = flatten(as_table(settings.augmentation)) if settings.augment else {}
     return {
         **named,
         "method": _warm_up_of(settings.method),
+        "images": normalised,
+        "augmentation": varied,
         **{f"training.{n}": value for n, value in training.items() if n not in _MAY_DIFFER},
     }
 

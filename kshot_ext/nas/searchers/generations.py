@@ -130,6 +130,11 @@ class Generations:
         """Whether all generations are done."""
         return self.generation >= self.settings.generations
 
+    @property
+    def results(self) -> list[Evaluated]:
+        """What is found: the best architecture so far."""
+        return [self.archive.best]
+
     def step(self) -> GenerationReport:
         """Runs one generation.
 

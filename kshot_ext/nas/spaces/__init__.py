@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from kshot_ext.nas.own_classes import is_own, load_own, own_errors
 from kshot_ext.nas.spaces.bit_width_space import BitWidthSpace
@@ -76,12 +77,13 @@ def create_space(
         (8, 4043264, 105660928)
     """
     check_space_name(name)
-    arguments = {"image_shape": image_shape, "num_classes": num_classes, "channels": channels, "widths": widths}
+    arguments: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
+    arguments |= {"channels": channels, "widths": widths}
     if cells is not None:
         if name not in _SPACES_OF_CELLS:
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
-    kind: Callable[..., SearchSpace] = (
+    kind: SearchSpace | Callable[..., SearchSpace] = (
         load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
         if is_own(name)
         else _SPACES[name]

@@ -79,16 +79,18 @@ class Architecture:
             (0, 26)
         """
         try:
-            parts = [
+            parts: list[Any] = [
                 tuple(map(int, part.split("."))) if "." in part else tuple(int(choice, 16) for choice in part)
                 for part in text.split(" ")
             ]
-            operations, widths = (*parts, None) if len(parts) == 1 else parts
+            operations, *widths = parts
+            if len(widths) > 1:
+                raise ValueError("more than two parts")
         except ValueError as error:
             raise ValueError(
                 f"architecture: expected a digit for each operation, and for each width after a space, got {text!r:.80}"
             ) from error
-        return cls(operations, widths)
+        return cls(operations, *widths)
 
     def to_json(self) -> str:
         """The architecture as a JSON object of its fields; ``widths`` is left out when there are none."""

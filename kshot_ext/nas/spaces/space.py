@@ -54,7 +54,7 @@ class SearchSpace(ABC):
     Args:
         name: the space's name, for messages and run folders.
         image_shape: ``(channels, height, width)`` of the images, or ``(channels, depth, height, width)`` of volumes.
-        num_classes: number of classes, at least 2.
+        num_classes: number of classes, or of outputs for another task.
         operations: names of the operations that each layer offers, one sequence per layer.
         width_names: what can be narrowed; in a chain of layers usually each layer.
         widths: shares of the full width to choose from, rising to 1; None to search no widths.
@@ -78,7 +78,7 @@ class SearchSpace(ABC):
                 "image_shape: expected (channels, height, width), or (channels, depth, height, width), each >= 1, "
                 f"got {image_shape}"
             )
-        check_at_least("num_classes", num_classes, 2)
+        check_at_least("num_classes", num_classes, 1)
         if not operations or not all(operations):
             raise ValueError(f"operations: expected one or more names for every layer, got {operations!r}")
         if widths is not None and not width_names:

@@ -13,6 +13,7 @@ from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.gradient_matching import PathGradients, gradient_cosine, path_gradients
 from kshot_ext.nas.training.gradient_steps import GradientSteps
@@ -26,6 +27,7 @@ def choice_similarities(
     gradient_steps: GradientSteps,
     processes: DataParallel,
     label_smoothing: float = 0.0,
+    task: Task = CLASSIFICATION,
 ) -> list[Tensor]:
     """How well the choices of each gene train the weights of all other layers together:
 
@@ -43,6 +45,7 @@ def choice_similarities(
         gradient_steps: the precision to compute in.
         processes: those that share each batch.
         label_smoothing: of the loss.
+        task: what labels mean.
 
     Returns:
         For each gene, the layers' operations first, then the widths, a matrix float32 ``[C, C]`` of its C choices, on
@@ -55,7 +58,7 @@ def choice_similarities(
     def gradients(path: Architecture, images: Tensor, labels: Tensor) -> PathGradients:
         images, labels, share = processes.part(images, labels)
         with gradient_steps.autocast():
-            loss, _ = path_loss(supernet, path, code, images, labels, label_smoothing)
+            loss, _ = path_loss(supernet, path, code, images, labels, label_smoothing, task)
         return path_gradients(supernet, path, share * loss, gradient_steps, processes)
 
     similarities = []

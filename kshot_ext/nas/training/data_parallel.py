@@ -194,7 +194,7 @@ class DataParallel:
             return tally
         values = torch.tensor(astuple(tally), dtype=torch.float64, device=self.device)
         images, loss_sum, correct = all_reduce(values, self.group).tolist()
-        return Tally(int(images), loss_sum, int(correct))
+        return Tally(int(images), loss_sum, correct)
 
     def announce(self, trainer: _Trainer) -> None:
         """The leader's call at the start of each epoch: the others train it too. The first time it sends them its

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits, Images
+from kshot_ext.nas.datasets.streamed import lost_workers
 from kshot_ext.nas.training.divergence import DivergedError, check_weights
 from kshot_ext.nas.training.gradient_steps import GradientSteps
 from kshot_ext.nas.training.optimization import OptimizationSettings
@@ -53,7 +55,7 @@ class EpochTrainer(ABC):
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Images,
         optimizer: Optimizer,
         splits: DataSplits,
         settings: OptimizationSettings,
@@ -106,16 +108,18 @@ class EpochTrainer(ABC):
         Raises:
             RuntimeError: if training has finished.
             DivergedError: if a step raises it, or leaves weights that are not finite; the epoch then does not count.
+            DataError: if an image cannot be read.
         """
         if self.finished:
             raise RuntimeError(f"train_epoch: training has finished its {self.settings.epochs} epochs")
         number = 0
         try:
-            for number, (images, labels) in enumerate(self.random_batches(self.images, self.generator), 1):
-                loss = step(images, labels)
-                self.schedule.step()
-                if on_step is not None:
-                    on_step(StepReport(number, self.steps_per_epoch, loss))
+            with closing(self.random_batches(self.images, self.generator)) as batches, lost_workers():
+                for number, (images, labels) in enumerate(batches, 1):
+                    loss = step(images, labels)
+                    self.schedule.step()
+                    if on_step is not None:
+                        on_step(StepReport(number, self.steps_per_epoch, loss))
             check_weights({name: part for name, part in self._parts().items() if isinstance(part, nn.Module)})
         except DivergedError as error:
             where = f"epoch {self.epoch + 1}, step {number} of {self.steps_per_epoch}"
@@ -129,7 +133,9 @@ class EpochTrainer(ABC):
         rise = f"raise rise_steps ({settings.rise_steps})"
         return f"to mend that, lower learning_rate ({settings.learning_rate:g}), {clipping}, or {rise}"
 
-    def random_batches(self, images: ImageSet, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def random_batches(
+        self, images: Images, generator: torch.Generator
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Shuffled, varied batches, all of full size: batch norm in training cannot use a batch of one."""
         return batches(
             images,

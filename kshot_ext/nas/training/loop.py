@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.checks import check_given, check_numbers
+from kshot_ext.nas.datasets.splits import DataSplits, Images
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
 from kshot_ext.nas.training.data_parallel import DataParallel
@@ -136,6 +137,14 @@ class Stepper:
             self._held_out = self._endless(self._loop.held_out)
         return self._held_out
 
+    def held_out_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """So many held-out images, or some more, with their labels: whole batches, the same in all processes."""
+        found = [next(self.held_out())]
+        while sum(len(labels) for _, labels in found) < count:
+            found.append(next(self.held_out()))
+        images, labels = zip(*found)
+        return torch.cat(images), torch.cat(labels)
+
     def views(self, images: Tensor, count: int) -> list[Tensor]:
         """Several views of each image, drawn anew, see :class:`kshot_ext.nas.datasets.augmentation.Views`.
 
@@ -159,7 +168,7 @@ class Stepper:
         """One pass over the images that weights are trained on, in whole batches."""
         return self._loop.random_batches(self._loop.images, generator)
 
-    def _endless(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def _endless(self, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self._loop.random_batches(images, self.own_generator)
 
@@ -250,6 +259,7 @@ class TrainingLoop(EpochTrainer):
             do.num_images = len(images)
             images, labels, do.share = self.processes.part(images, labels)
             done = self.method.step(images, labels, do)
+            check_given("step", done, Step)
             tally.join(done.tally)
             paths.extend(done.paths)
             if self.average is not None:
@@ -263,6 +273,7 @@ class TrainingLoop(EpochTrainer):
         if self.finished and self.average is not None:
             self.average.swap()
         numbers = self.method.end_epoch(do)
+        check_numbers("end_epoch", numbers)
         tally = self.processes.joined(tally)
         shares = operation_shares(self.method.space, paths) if paths else {}
         return EpochReport(self.epoch, tally.loss, tally.accuracy, learning_rate, numbers, shares)
@@ -292,7 +303,7 @@ class TrainingLoop(EpochTrainer):
         return parts if self.average is None else {**parts, "average": self.average}
 
 
-def hold_out(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     """Splits every (1 / share)-th image off: the same ones whenever a training is set up again."""
     is_held_out = _held_out_marks(len(images), share)
     return images.subset((~is_held_out).nonzero()[:, 0]), images.subset(is_held_out.nonzero()[:, 0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kshot_ext.nas.checks import check_at_least, check_between, check_one_of
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nas.training.gradient_steps import PRECISIONS
 
 
@@ -71,18 +72,18 @@ class OptimizationSettings:
 
 @dataclass
 class Tally:
-    """Running mean of loss and accuracy over the images of an epoch."""
+    """Running mean of loss and metric over the images of an epoch; of classes the metric is the accuracy."""
 
     images: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
+    correct: float = 0.0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> float:
-        """Counts a batch: mean loss, scores ``[B, num_classes]``, labels ``[B]``. Returns the loss."""
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, task: Task = CLASSIFICATION) -> float:
+        """Counts a batch: mean loss, outputs ``[B, num_outputs]``, and labels of a task. Returns the loss."""
         value = loss.item()
         self.images += len(labels)
         self.loss_sum += value * len(labels)
-        self.correct += int((logits.argmax(dim=1) == labels).sum())
+        self.correct += task.metric_sum(logits.detach(), labels)
         return value
 
     def join(self, other: Tally) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.evaluation import evaluate_network
 from kshot_ext.nas.training.divergence import check_loss
 from kshot_ext.nas.training.epoch_trainer import EpochTrainer, OnStep
@@ -79,7 +78,7 @@ class NetworkTrainer(EpochTrainer):
             momentum=settings.momentum,
             nesterov=True,
         )
-        super().__init__(_joined(splits.train, splits.validation), optimizer, splits, settings, generator)
+        super().__init__(splits.train.joined(splits.validation), optimizer, splits, settings, generator)
 
     def train_epoch(self, on_step: OnStep | None = None) -> RetrainReport:
         """Trains for one epoch.
@@ -91,14 +90,14 @@ class NetworkTrainer(EpochTrainer):
             RuntimeError: if training has finished.
             DivergedError: if a loss, or a weight at the epoch's end, is not finite.
         """
-        tally = Tally()
+        tally, task = Tally(), self.splits.task
         learning_rate = float(self.schedule.get_last_lr()[0])
 
         def step(images: Tensor, labels: Tensor) -> float:
             with self.gradient_steps.autocast():
                 logits = self.network(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-            value = tally.add(loss, logits, labels)
+                loss = task.training_loss(logits, labels, self.settings.label_smoothing)
+            value = tally.add(loss, logits, labels, task)
             check_loss(value)
             self.gradient_steps.backward(loss)
             self.gradient_steps.step(self.optimizer, clip_norm=self.settings.clip_norm)
@@ -109,13 +108,9 @@ class NetworkTrainer(EpochTrainer):
         return RetrainReport(self.epoch, tally.loss, tally.accuracy, learning_rate)
 
     def test_accuracy(self) -> float:
-        """Share of the test images that the network gets right now."""
+        """The task's metric on the test images: of classes, the share that the network gets right now."""
         test = batches(self.splits.test, self.settings.batch_size, mean=self.splits.mean, std=self.splits.std)
-        return evaluate_network(self.network, test).accuracy
+        return evaluate_network(self.network, test, self.splits.task).accuracy
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network}
-
-
-def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    return ImageSet(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))

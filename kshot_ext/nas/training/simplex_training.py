@@ -15,6 +15,7 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nas.training.code_penalties import imbalance, width_mismatch
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.gradient_steps import GradientSteps
@@ -84,6 +85,7 @@ class SimplexTraining:
         num_steps: how many steps there will be; the learning rate falls over them.
         generator: draws the paths; its state is its owner's to keep.
         label_smoothing: of the cross-entropy.
+        task: what targets mean.
 
     Raises:
         ValueError: if there are steps to make, and they would leave codes equal for ever.
@@ -97,12 +99,14 @@ class SimplexTraining:
         num_steps: int,
         generator: torch.Generator,
         label_smoothing: float = 0.1,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.supernet = supernet
         self.simplex_net = simplex_net
         self.settings = settings
         self.generator = generator
         self.label_smoothing = label_smoothing
+        self.task = task
         objective = settings.objective(simplex_net.settings)
         self.objective = SIMPLEX_OBJECTIVES[objective]()
         if num_steps and not self.objective.parts_equal_codes:
@@ -130,7 +134,7 @@ class SimplexTraining:
             DivergedError: if that of a path is not finite; in all processes, and before the step is made.
         """
         paths = self._sample(self.settings.paths_per_simplex_step)
-        tools = StepTools(self.supernet, self.simplex_net, self.label_smoothing, gradient_steps, processes)
+        tools = StepTools(self.supernet, self.simplex_net, self.label_smoothing, gradient_steps, processes, self.task)
         loss = self.objective.backward(paths, images, tools)
         processes.sum_gradients(self.simplex_net.parameters())
         gradient_steps.backward(self.penalty())  # after the sum, since every process adds the same

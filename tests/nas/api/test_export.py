@@ -44,13 +44,15 @@ def test_preprocessing_is_that_of_training() -> None:
     torch.testing.assert_close(preprocessing(images / 255), expected)
 
 
-@pytest.mark.parametrize("size", [(16, 24), (31, 8), (8, 8)])
+@pytest.mark.parametrize("size", [(16, 24), (31, 8), (8, 8), (9, 100)])
 def test_images_of_other_sizes_are_scaled_and_cut_as_a_run_does(size: tuple[int, int]) -> None:
     """To a level of grey, as 8 bits are scaled by whole numbers there."""
     images = torch.randint(256, (3, 1, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([fit_square(image, 8) for image in images])
-    found = Preprocessing((1, 8, 8), [0.0], [1 / 255], resize=True)(images)
-    assert (found - expected).abs().max() <= 1
+    preprocessing = Preprocessing((1, 8, 8), [0.0], [1 / 255], resize=True)
+    assert (preprocessing(images) - expected).abs().max() <= 1.001
+    exactly = torch.stack([fit_square(image.float(), 8) for image in images])
+    torch.testing.assert_close(preprocessing(images / 255), exactly, rtol=0, atol=1e-3)
 
 
 def test_pt2(classifier: Classifier, tmp_path: Path) -> None:
@@ -64,6 +66,18 @@ def test_pt2(classifier: Classifier, tmp_path: Path) -> None:
     assert metadata["class_names"] == [str(digit) for digit in range(10)]
     assert metadata["input"] == {"dtype": "uint8", "shape": ["N", 1, 8, 8], "any_size": False}
     assert ran(exported.snippet).startswith("tensor([")
+
+
+def test_images_of_floating_point_stay_so(tmp_path: Path) -> None:
+    """As of a data set whose transform gives them, with statistics of its own."""
+    preprocessing = Preprocessing((1, 8, 8), [0.5], [2.0], dtype=torch.float32)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), preprocessing)
+    exported = export(classifier, out=tmp_path / "network")
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = classifier.network((images - 0.5) / 2)
+    torch.testing.assert_close(torch.export.load(exported.path).module()(images), expected)
+    assert "float32" in exported.snippet
+    ran(exported.snippet)
 
 
 def test_onnx(classifier: Classifier, tmp_path: Path) -> None:

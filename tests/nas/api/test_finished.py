@@ -73,6 +73,9 @@ def test_the_comparison_is_of_the_trainings(loaded: nas.SearchRun) -> None:
     assert [network.title for network in loaded.networks] == ["winner", "random", "random-2"]
     assert len(winner.test_accuracies) == 2
     assert winner.test_accuracies[0] == winner.test_accuracy
+    trainings = [loaded._record.load_checkpoint(f"retrain-winner{suffix}") for suffix in ("", "-seed-2")]
+    first, second = (training.state["network"]["head.3.weight"] for training in trainings if training is not None)
+    assert not torch.equal(first, second)
     accuracies = [rival.test_accuracy for rival in rivals]
     comparison = loaded.comparison
     assert comparison is not None
@@ -118,11 +121,11 @@ def test_architectures_are_named_in_any_way(loaded: nas.SearchRun) -> None:
 
 
 def test_the_supernet_is_the_trained_one(loaded: nas.SearchRun, splits: DataSplits) -> None:
-    with loaded.supernet().network(loaded.history[0].architecture) as network:
-        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     saved = nas.load_run(loaded.path)._record.load_checkpoint("supernet")
     weights = loaded.supernet().supernet.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in saved.state["supernet"].items())
+    with loaded.supernet().network(loaded.history[0].architecture) as network:
+        assert network.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_results_of_the_first_format_are_read(run: nas.SearchRun, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from kshot_ext.nas.datasets import DataError, load_splits, memory, open_source
 from kshot_ext.nas.datasets.augmentation import Augmentation
+from kshot_ext.nas.datasets.settings import ImageSettings
 from kshot_ext.nas.datasets.source import ImageSource, Part
 from kshot_ext.nas.datasets.splits import DataSplits, channel_statistics
 
@@ -80,7 +81,7 @@ def test_one_colour_image_makes_all_of_them_colour() -> None:
     def read(index: int) -> torch.Tensor:
         return torch.full((3 if index == 4 else 1, 8, 8), index, dtype=torch.uint8)
 
-    splits = _load(replace(_source((5, 5)), read=read))
+    splits = _load(replace(_source((5, 5)), read=read, class_names=("ant", "bee")))
     assert splits.image_shape == (3, 8, 8)
     parts = [part.images for part in (splits.train, splits.validation, splits.test)]
     assert all(torch.equal(images, images[:, :1, :1, :1].expand_as(images)) for images in parts)
@@ -119,7 +120,7 @@ def test_rejects_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) 
     _load(_source((10, 10)))
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * 20 * 64 - 1)
     with pytest.raises(DataError, match=r"made: too large for memory \(0\.00 GiB are needed, .* use fewer or smaller"):
-        _load(_source((10, 10)))
+        _load(_source((10, 10)), images=ImageSettings(keep="memory"))
 
 
 def test_memory_is_asked_for_again_when_colour_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,7 @@ def test_memory_is_asked_for_again_when_colour_comes(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * 20 * 64)
     with pytest.raises(DataError, match="made: too large for memory"):
-        _load(replace(_source((10, 10)), read=read))
+        _load(replace(_source((10, 10)), read=read), images=ImageSettings(keep="memory"))
 
 
 def test_an_absurd_image_size_is_refused_before_anything_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ def test_a_constant_channel_has_standard_deviation_one() -> None:
     ("images", "labels", "message"),
     [
         (
-            torch.zeros(2, 3, 4, 4),
+            torch.zeros(2, 3, 4, 4, dtype=torch.float64),
             torch.zeros(2, dtype=torch.int64),
-            r"images: expected uint8 .* got torch.float32",
+            r"images: expected uint8 or float32 .* got torch.float64",
         ),
         (
             torch.zeros(2, 4, 4, dtype=torch.uint8),

@@ -269,7 +269,7 @@ def test_rejects_settings_out_of_range(changed, message):
 def test_a_space_of_one_network_is_refused(begin, monkeypatch):
     space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=4)
     monkeypatch.setattr(type(space), "num_choices", (1,) * 8)
-    with pytest.raises(ValueError, match="space: expected two or more networks, as paths learn from each other, got"):
+    with pytest.raises(ValueError, match="method cream: expected a space of two or more architectures"):
         begin(space=space)
 
 

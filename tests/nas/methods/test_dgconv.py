@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_gates_stand_still_at_first_and_at_last(tiny_splits):
     assert not torch.equal(seen[3], seen[2])
     opened = loop.method.state_dict()["opened"]
     assert torch.equal(seen[5], opened / (2 * loop.steps_per_epoch) - 0.5)
+
+
+def test_an_average_of_the_weights_leaves_gates_as_they_were_settled(tiny_splits):
+    """The average of a gate that opened and closed may have the other sign."""
+    loop = begin(tiny_splits, replace(TRAINING, average_decay=0.99), weights_first=0.2, weights_last=0.05)
+    while not loop.finished:
+        loop.train_epoch()
+    opened = loop.method.state_dict()["opened"]
+    num_trained = 5 * loop.steps_per_epoch - loop.steps_per_epoch - 1
+    assert torch.equal(gates_of(loop.method), opened / num_trained - 0.5)
 
 
 @pytest.mark.parametrize(("penalty", "groups"), [(0.0, 1), (50.0, 4)])

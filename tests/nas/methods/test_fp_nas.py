@@ -13,10 +13,12 @@ from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.fp_nas import FPNASSettings, path_shares
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.evaluation import Scores
+from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.spaces.budget import Budget
 from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.training.settings import TrainingSettings
 
@@ -153,6 +155,14 @@ def test_targets_out_of_reach_are_refused(begin, tiny_space):
         begin(target="10")
     with pytest.raises(ValueError, match="target: expected multiply-accumulates"):
         FPNASSettings(target="much")
+
+
+def test_a_target_is_text_or_a_number_as_a_budget_is(tmp_path):
+    for written, target in (('"1.5M"', "1.5M"), ("1500000", 1500000), ("1.5e6", 1.5e6)):
+        (tmp_path / "settings.toml").write_text(f'[method]\nname = "fp-nas"\ntarget = {written}\n')
+        settings = gather_settings(RunSettings(), tmp_path / "settings.toml", {})
+        assert settings.method.target == target
+        assert Budget.parse(settings.method.target).amount == 1_500_000
 
 
 @pytest.mark.parametrize("name", ["weights_only", "factorised"])

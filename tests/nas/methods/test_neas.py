@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from kshot_ext.nas.methods import begin_training
-from kshot_ext.nas.methods.neas import EnsembleSettings, _ranks, disagreement
+from kshot_ext.nas.methods.neas import EnsembleSettings, disagreement
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import Scores
@@ -89,10 +89,6 @@ def test_each_networks_loss_counts_by_its_own_factor(begin, batch, monkeypatch):
     for module, moves in ((method.supernet.head, True), (method.branches[0].head, False)):
         momenta = [loop.optimizer.state[p]["momentum_buffer"] for p in module.parameters()]
         assert any(bool(momentum.any()) for momentum in momenta) == moves
-
-
-def test_equal_values_have_their_mean_rank():
-    assert _ranks({(0, 0): 5.0, (0, 1): 2.0, (1, 0): 2.0}) == {(0, 0): 1.0, (0, 1): 0.25, (1, 0): 0.25}
 
 
 def test_the_ensemble_is_scored_as_the_mean_of_its_networks(begin, batch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,8 @@ def test_a_search_goes_by_the_score_of_the_settings(tiny_splits: DataSplits, tmp
     best = min(each.loss for each in history) if score == "loss" else max(each.accuracy for each in history)
     assert result.score == score
     assert {"loss": result.winner.supernet_loss, "accuracy": result.winner.supernet_accuracy}[score] == best
-    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == astuple(job.archive.best.scores)
+    chosen = job.archive.best.scores
+    assert (result.winner.supernet_accuracy, result.winner.supernet_loss) == (chosen.accuracy, chosen.loss)
     (last,) = (record for record in metrics.records if (record["stage"], record["step"]) == ("search", 2))
     assert (last["best_loss"], last["best_accuracy"]) == (result.winner.supernet_loss, result.winner.supernet_accuracy)
     folder.close()
@@ -132,7 +132,7 @@ def test_codes_that_start_alike_are_told_of(
     settings = SupernetSettings(
         shots=3, channels=2, training=TrainingSettings(batch_size=8), codes=CodeSettings(**codes)
     )
-    SupernetJob(settings, tiny_splits).tell_before_training(ConsoleProgress(Console()))
+    SupernetJob(settings, tiny_splits).get_ready(ConsoleProgress(Console()))
     lines = capsys.readouterr().out.splitlines()
     assert [line[: len(text)] for line, text in zip(lines, told)] == told
     assert len(lines) == len(told)
@@ -140,5 +140,5 @@ def test_codes_that_start_alike_are_told_of(
 
 def test_one_copy_is_not_told_of(tiny_splits: DataSplits, capsys: pytest.CaptureFixture[str]) -> None:
     settings = SupernetSettings(shots=1, channels=2, training=TrainingSettings(batch_size=8))
-    SupernetJob(settings, tiny_splits).tell_before_training(ConsoleProgress(Console()))
+    SupernetJob(settings, tiny_splits).get_ready(ConsoleProgress(Console()))
     assert capsys.readouterr().out == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kshot_ext.nas.methods.selection import Selection
 from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.architecture import Architecture
@@ -71,11 +70,3 @@ class FoundStage(Stage):
             "best_macs": best.macs,
             "evaluated": len(self.work.results),
         }
-
-    @property
-    def selection(self) -> Selection:
-        """What was found, the best first."""
-        results = self.work.results
-        return Selection(
-            architectures=tuple(result.architecture for result in results), considered=self.work.archive.history
-        )

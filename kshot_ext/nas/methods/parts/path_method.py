@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.findings import Findings, MethodFigure
+from kshot_ext.nas.findings import Figure, Findings
 from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
 from kshot_ext.nas.methods.parts.code_findings import CODE_CURVES, CODE_NUMBERS, code_findings, codes_figure
 from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
@@ -54,7 +54,6 @@ class PathMethod(Method[OwnSettings]):
         supernet, simplex_net: what is trained, and what gives the codes.
     """
 
-    figure_names = ("codes",)
     numbers = CODE_NUMBERS
     curves = CODE_CURVES
 
@@ -114,9 +113,7 @@ class PathMethod(Method[OwnSettings]):
         """What codes and copies amount to."""
         return code_findings(self.coded.report(self.setup.seed))
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """The codes of the architectures, where there are any."""
         return [codes_figure(self.coded, architectures)] if architectures else []
 
@@ -158,7 +155,7 @@ class PathMethod(Method[OwnSettings]):
             with do.forward():
                 loss, logits = self.path_loss(path, code, images, labels)
             do.backward(share * self._path_steps.factor(path, code, fall) * loss)
-            losses.append(do.share * tally.add(loss, logits, labels))
+            losses.append(do.share * tally.add(loss, logits, labels, self.task))
             codes.append(code)
         losses = do.processes.summed(losses)
         check_path_losses(losses, paths, codes)
@@ -167,7 +164,7 @@ class PathMethod(Method[OwnSettings]):
 
     def path_loss(self, path: Architecture, code: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a path, to be made small, and its logits."""
-        return path_loss(self.supernet, path, code, images, labels, self.training.label_smoothing)
+        return path_loss(self.supernet, path, code, images, labels, self.training.label_smoothing, self.task)
 
     def end_epoch(self, do: Stepper) -> Mapping[str, float]:
         """How the codes spread."""
@@ -194,9 +191,8 @@ class PathMethod(Method[OwnSettings]):
         images = itertools.islice(do.training_batches(generator), _BATCHES_TO_SETTLE)
         equal = torch.full((shots,), 1 / shots, device=self.setup.device)
         smoothing = self.training.label_smoothing
-        start.settle(
-            choice_similarities(self.supernet, equal, images, generator, do.gradient_steps, do.processes, smoothing)
-        )
+        tools = do.gradient_steps, do.processes, smoothing, self.task
+        start.settle(choice_similarities(self.supernet, equal, images, generator, *tools))
 
 
 def weight_optimizer(module: nn.Module, training: TrainingSettings, shots: int) -> KShotSGD:

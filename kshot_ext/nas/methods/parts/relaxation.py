@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from kshot_ext.nas.methods.method import Method, OwnSettings, Setup
@@ -124,10 +123,10 @@ class MixtureMethod(Method[OwnSettings]):
         """What trains the logits, at a rate that stays as it is."""
 
     def mixture_loss(self, weights: Rows, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of a mixture, and its class scores ``[N, num_classes]``."""
+        """The task's loss of a mixture, and its outputs ``[N, num_outputs]``."""
         with self.supernet.coded_mixture(weights) as network:
             logits = network(images)
-        return F.cross_entropy(logits, labels, label_smoothing=self.training.label_smoothing), logits
+        return self.task.training_loss(logits, labels, self.training.label_smoothing), logits
 
     def backward(
         self, weights: Rows, images: Tensor, labels: Tensor, do: Stepper, penalty: Tensor | float = 0.0
@@ -141,6 +140,6 @@ class MixtureMethod(Method[OwnSettings]):
         with do.forward():
             loss, logits = self.mixture_loss(weights, images, labels)
         do.backward(loss + penalty)
-        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels)])
+        [whole] = do.processes.summed([do.share * tally.add(loss, logits, labels, self.task)])
         check_loss(whole)
         return Step(whole, tally)

@@ -12,6 +12,7 @@ from torch import Tensor
 from kshot_ext.nas.networks.simplex_net import SimplexNet
 from kshot_ext.nas.networks.supernet import Supernet, path_loss
 from kshot_ext.nas.spaces.architecture import Architecture
+from kshot_ext.nas.task import CLASSIFICATION, Task
 from kshot_ext.nas.training.data_parallel import DataParallel
 from kshot_ext.nas.training.divergence import check_path_losses
 from kshot_ext.nas.training.gradient_steps import GradientSteps
@@ -40,6 +41,7 @@ class StepTools:
     label_smoothing: float
     gradient_steps: GradientSteps
     processes: DataParallel
+    task: Task = CLASSIFICATION
 
 
 class SimplexObjective(ABC):
@@ -110,8 +112,8 @@ class PathLosses:
         tools = self._tools
         images, labels, share = tools.processes.part(*batch)
         with tools.gradient_steps.autocast():
-            loss, logits = path_loss(tools.supernet, path, code, images, labels, tools.label_smoothing)
-        self._shares.append(share * self._tally.add(loss, logits, labels))
+            loss, logits = path_loss(tools.supernet, path, code, images, labels, tools.label_smoothing, tools.task)
+        self._shares.append(share * self._tally.add(loss, logits, labels, tools.task))
         self._paths.append(path)
         self._codes.append(code)
         return share * loss
