@@ -12,8 +12,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from kshot_ext.nas.drawing import save_png
-from kshot_ext.nas.files import write_text
+from kshot_ext.nas.files import atomic_path, write_text
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.training.divergence import check_loss
@@ -91,5 +90,6 @@ def milliseconds(run: Callable[[Tensor], object], inputs: Tensor) -> float:
 def write_results(folder: Path, metrics: Mapping[str, Any], figure: Figure) -> None:
     """Writes `metrics.json` and `picture.png`, and says so."""
     write_text(folder / "metrics.json", strict_json(metrics, indent=2) + "\n")
-    save_png(figure, folder / "picture.png")
+    with atomic_path(folder / "picture.png") as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", facecolor="white")
     print(f"written: {folder / 'metrics.json'}, {folder / 'picture.png'}")

@@ -340,6 +340,7 @@ Network = Annotated[
 OwnSpace = Annotated[
     str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
 ]
+OwnTask = Annotated[str | None, typer.Option(help="The same for a task of your own.")]
 OwnMethod = Annotated[str | None, typer.Option(help="The same for a method of your own.")]
 
 
@@ -355,6 +356,7 @@ def retrain(
         Path | None, typer.Option(help="Folder to create; default: retrained/ in the run's, then the key.")
     ] = None,
     space: OwnSpace = None,
+    task: OwnTask = None,
     method: OwnMethod = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -372,6 +374,7 @@ def retrain(
             seed=seed,
             out=out,
             space=space,
+            task=task,
             method=method,
             threads=threads,
             output=Output(quiet=quiet, json=json),
@@ -392,6 +395,7 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: export/ in the run's folder.")] = None,
     space: OwnSpace = None,
+    task: OwnTask = None,
     method: OwnMethod = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -408,6 +412,7 @@ def export(
             weights=weights,
             out=out,
             space=space,
+            task=task,
             method=method,
             output=Output(quiet=quiet, json=json),
         )

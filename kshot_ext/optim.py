@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
@@ -320,5 +319,6 @@ def decay_groups(module: nn.Module, weight_decay: float, *, decay_norms: bool = 
 def _own_parts(layer: KShotModule) -> Iterator[nn.Module]:
     """The modules that hold a layer's dictionaries: itself, and lists of what they are computed from."""
     yield layer
-    if parametrize.is_parametrized(layer):
-        yield from layer.parametrizations.values()
+    parametrizations = getattr(layer, "parametrizations", None)
+    if isinstance(parametrizations, nn.ModuleDict):
+        yield from parametrizations.values()

@@ -10,14 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kshot_ext.nas.api.finished import RankRun, RetrainedRun, SearchRun, load_run
+    from kshot_ext.nas.api.finished import load_run
     from kshot_ext.nas.api.rank import rank
+    from kshot_ext.nas.api.runs import RankRun, RetrainedRun
     from kshot_ext.nas.api.search import search
+    from kshot_ext.nas.api.search_run import SearchRun
 
 _PLACES = {
     "search": "search",
     "rank": "rank",
-    **dict.fromkeys(("RankRun", "RetrainedRun", "SearchRun", "load_run"), "finished"),
+    "load_run": "finished",
+    "SearchRun": "search_run",
+    **dict.fromkeys(("RankRun", "RetrainedRun"), "runs"),
 }
 
 __all__ = ["RankRun", "RetrainedRun", "SearchRun", "load_run", "rank", "search"]

@@ -22,9 +22,9 @@ def check_given(name: str, value: Any, kind: type) -> None:
         BrokenContractError: naming what is given, and what it is.
 
     Example:
-        >>> check_given("figure_names", 3, Collection)
+        >>> check_given("curves", 3, Collection)
         Traceback (most recent call last):
-        kshot_ext.nas.checks.BrokenContractError: figure_names: expected Collection, got 3
+        kshot_ext.nas.checks.BrokenContractError: curves: expected Collection, got 3
     """
     if not isinstance(value, kind):
         raise BrokenContractError(f"{name}: expected {kind.__name__}, got {value!r:.200}")

@@ -16,7 +16,7 @@ def require(module: str, extra: str = "search") -> ModuleType:
     """Import a module of an extra on first use.
 
     Args:
-        module: dotted name, e.g. ``"matplotlib.figure"``.
+        module: dotted name, e.g. ``"pymoo.core"``.
         extra: the extra whose installation brings it.
 
     Returns:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from kshot_ext.nas.charts import Chart, HeatMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +67,14 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class MethodFigure:
-    """A figure of a method.
+class Figure:
+    """What pages draw.
 
     Args:
-        name: of its file, one of the method's ``figure_names``.
-        heading, caption: what pages say above and below.
-        figure: what is drawn.
+        heading, caption: what they say above and below.
+        content: what is drawn.
     """
 
-    name: str
     heading: str
     caption: str
-    figure: Figure
+    content: Chart | HeatMap

@@ -14,15 +14,17 @@ from kshot_ext.nas.runs.settings import RunSettings, gather_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = get_command(app).commands
+COMMAND = get_command(app)
+COMMANDS = COMMAND.commands
 
 
 def legal(words: list[str]) -> bool:
-    """Whether the command exists and has all options."""
-    if not words or words[0] not in COMMANDS:
+    """Whether the command exists and has all options; options alone are those of no command."""
+    if not words or not (words[0].startswith("-") or words[0] in COMMANDS):
         return False
-    options = {name for parameter in COMMANDS[words[0]].params for name in parameter.opts}
-    return all(word in options for word in words[1:] if word.startswith("--"))
+    command = COMMANDS.get(words[0], COMMAND)
+    options = {name for parameter in command.params for name in parameter.opts}
+    return all(word in options for word in words if word.startswith("--"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -43,3 +45,5 @@ def test_what_is_not_legal_is_seen() -> None:
     assert legal(["rank", "--truth", "TABLE"])
     assert not legal(["rank", "--widths", "0.5,1"])
     assert not legal(["train"])
+    assert legal(["--version"])
+    assert not legal(["--verison"])

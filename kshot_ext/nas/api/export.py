@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from kshot_ext.nas.networks.classifier import Classifier
 from kshot_ext.nas.runs.state_file import safetensors_errors
 
 _EXAMPLES = 2
+_NEEDED = {"onnx": ("onnx", "onnxscript")}
+"""Libraries of the extra of a format's name."""
 _TOLERANCE = 1e-4
 """Largest difference of scores between onnxruntime and torch, as a share of the largest score, or of 1."""
 
@@ -45,8 +50,8 @@ class Exported:
 def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> Exported:
     """Write a network with its preprocessing.
 
-    It takes uint8 images ``[N, C, H, W]``, any number of them, and gives scores ``[N, num_classes]``. Names of classes
-    are in the file's metadata.
+    It takes uint8 images ``[N, C, H, W]``, any number of them, and gives scores ``[N, num_classes]``. Where the images
+    of a run passed through a transform, it takes what that gave. Names of classes are in the file's metadata.
 
     Args:
         classifier: the network.
@@ -66,6 +71,8 @@ def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> E
         path = path.with_name(f"{path.name}.{format}")
     if is_there(path):
         raise FileExistsError(f"{path}: exists already; choose another file, or move it away")
+    for library in _NEEDED.get(format, ()):
+        require(library, format)
     with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     checked = FORMATS[format](classifier.cpu(), path)
@@ -78,7 +85,7 @@ def metadata_of(classifier: Classifier) -> dict[str, Any]:
     return {
         "class_names": classifier.class_names,
         "input": {
-            "dtype": "uint8",
+            "dtype": _name(preprocessing.dtype),
             "shape": ["N", *preprocessing.image_shape],
             "any_size": preprocessing.resize,
         },
@@ -99,11 +106,10 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
 
 
 def _write_onnx(classifier: Classifier, path: Path) -> str:
-    for library in ("onnx", "onnxscript"):
-        require(library, "onnx")
-    exported = torch.onnx.export(
-        _program(classifier), dynamo=True, input_names=["images"], output_names=["scores"], verbose=False
-    )
+    with _quietly():
+        exported = torch.onnx.export(
+            _program(classifier), dynamo=True, input_names=["images"], output_names=["scores"], verbose=False
+        )
     assert exported is not None  # with no file given
     model = exported.model_proto
     for name, value in metadata_of(classifier).items():
@@ -141,7 +147,8 @@ def _images(classifier: Classifier, count: int, more: int = 0) -> torch.Tensor:
     channels, height, width = classifier.preprocessing.image_shape
     sides = (height + more, width + 2 * more) if classifier.preprocessing.resize else (height, width)
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
+    images = torch.randint(256, (count, channels, *sides), dtype=torch.uint8, generator=generator)
+    return images if classifier.preprocessing.dtype == torch.uint8 else images / 255
 
 
 def _program(classifier: Classifier) -> torch.export.ExportedProgram:
@@ -149,6 +156,23 @@ def _program(classifier: Classifier) -> torch.export.ExportedProgram:
     dynamic = {axis: torch.export.Dim(name, min=1) for axis, name in ({0: "batch"} | sides).items()}
     # Sizes of examples that differ, and are not those of the network, are not taken for what they are.
     return torch.export.export(classifier, (_images(classifier, _EXAMPLES, more=5),), dynamic_shapes=(dynamic,))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What exporters log and warn of is their own parts, and libraries that no network here uses."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None:
@@ -162,12 +186,15 @@ def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None
 
 def _snippet(classifier: Classifier, path: Path, format: str) -> str:
     shape = ", ".join(map(str, classifier.preprocessing.image_shape))
-    images = f"images = torch.zeros(1, {shape}, dtype=torch.uint8)  # yours: uint8 [N, {shape}]"
+    dtype = _name(classifier.preprocessing.dtype)
+    images = f"images = torch.zeros(1, {shape}, dtype=torch.{dtype})  # yours: {dtype} [N, {shape}]"
+    classes = bool(classifier.class_names)
     if format == "pt2":
         load = f"import torch; network = torch.export.load({str(path)!r}).module()"
-        return f"{load}\n{images}\nprint(network(images).argmax(dim=1))"
+        return f"{load}\n{images}\nprint(network(images){'.argmax(dim=1)' if classes else ''})"
     if format == "onnx":
         load = f"import onnxruntime, torch; session = onnxruntime.InferenceSession({str(path)!r})"
-        return f'{load}\n{images}\nprint(session.run(None, {{"images": images.numpy()}})[0].argmax(axis=1))'
+        run = 'session.run(None, {"images": images.numpy()})[0]'
+        return f"{load}\n{images}\nprint({run}{'.argmax(axis=1)' if classes else ''})"
     load = f"from safetensors.torch import load_file\nweights = load_file({str(path)!r})"
     return f"{load}\nprint({{name: tuple(weight.shape) for name, weight in weights.items()}})"

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
-from kshot_ext.nas.api.finished import RankRun, load_run
+from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.runs import RankRun
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
-from kshot_ext.nas.reporting.rank_outputs import outputs, rehearse_outputs, write_ranking
+from kshot_ext.nas.reporting import page
+from kshot_ext.nas.reporting.rank_outputs import OUTPUTS, write_ranking
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork
@@ -86,6 +88,7 @@ class BegunRanking:
     """A ranking that is ready to run: everything that could be found out before has been.
 
     Args:
+        session: which run it is.
         job: the work.
         folder: the run's.
         progress: where it is shown.
@@ -93,6 +96,7 @@ class BegunRanking:
         callbacks: told of what is done.
     """
 
+    session: Session
     job: RankJob
     folder: RunFolder[RankSettings]
     progress: ConsoleProgress
@@ -107,7 +111,7 @@ class BegunRanking:
         try:
             report = write_ranking(self.folder, self.job, result, metrics.records)
         except ResultsFileError as error:
-            raise RunFolderError(f"{error}; mend or move that file, and go on with the run") from error
+            raise RunFolderError(f"{error}; mend or move that file; {self.session.how_to_go_on()}") from error
         metrics.close()
         notices.log(f"done; report: {report}")
         return result, report
@@ -142,6 +146,6 @@ def begun_ranking(
         job = RankJob(settings, splits, apply_to_all)
         if session.resume is None:
             job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
-        rehearse_outputs()
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
-        yield BegunRanking(job, folder, progress, threads, callbacks)
+        page.rehearse()
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
+        yield BegunRanking(session, job, folder, progress, threads, callbacks)

@@ -29,7 +29,7 @@ from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError, as_table
 
 if TYPE_CHECKING:
-    from kshot_ext.nas.api.finished import SearchRun
+    from kshot_ext.nas.api.search_run import SearchRun
 
 _UNKNOWN = Scores(math.nan, math.inf)
 _OUTPUTS = ("results.json", "architecture.json", "model.pt", "model.safetensors", "metrics.jsonl")
@@ -54,7 +54,7 @@ def retrain(
 
     Args:
         run: the search, whose last state is read.
-        which: the architecture, see `kshot_ext.nas.api.finished.SearchRun.architecture`.
+        which: the architecture, see `kshot_ext.nas.api.search_run.SearchRun.architecture`.
         seed: decides everything random in the training.
         out: folder of the training; None for one inside the run's, ``retrained/``, then the architecture's key.
         settings: of the table ``[retrain]`` that are to differ from the search's, such as ``{"epochs": 100}``.

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
-from kshot_ext.nas.reporting.search_outputs import outputs, rehearse_outputs, write_outputs
+from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
@@ -50,13 +51,11 @@ def search(
     """Search a space on images, as ``kshot-ext search`` does, and train the winner and random rivals from scratch.
 
     Args:
-        settings: of the run: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table of these, or the path of a
-            TOML file; None for the defaults.
+        settings: a :class:`kshot_ext.nas.runs.settings.RunSettings`, a table, or the path of a TOML file.
         data: images: a path, or an object that :func:`kshot_ext.nas.datasets.open_source` takes; None for those of the
             settings, or scikit-learn's digits.
         out: run folder to create, which must not exist; None for ``runs/``, then date, time, data and space.
-        resume: run folder to go on with; a finished run makes its results anew. Its data, and space and method, are
-            given again if they are objects.
+        resume: run folder to go on with. What was given as an object is given again.
         on_epoch: called after each epoch of a training and each generation of a search, once it is saved.
         on_evaluated: called after each architecture that is evaluated with the supernet's weights.
         on_stage: called at the beginning and the end of each stage.
@@ -194,7 +193,7 @@ def begun_search(
         data_name, splits = load_data(settings, progress, source=source)
         job = SearchJob(settings, splits, processes, apply_to_all)
         rehearse_outputs(job)
-        folder = session.open_folder(settings, data_name, splits, outputs(job))
+        folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         processes.from_leader(json.dumps(str(folder.path)))
         yield BegunSearch(job, folder, data_name, progress, threads, callbacks)
 

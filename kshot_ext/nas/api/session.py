@@ -32,7 +32,7 @@ from kshot_ext.nas.runs.settings import (
 )
 from kshot_ext.nas.searchers.ray_map import RayMap
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "scipy", "tensorboard")
+_LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
 _PIXELS_FOR_ONE_THREAD = 16 * 16
 
 

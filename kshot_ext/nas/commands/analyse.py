@@ -4,37 +4,35 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
-from kshot_ext.nas import drawing
+from kshot_ext.nas.charts import curves_chart
 from kshot_ext.nas.commands.frame import CommandError, exit_status, print_facts, tell, tell_findings, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_errors, write_text
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.methods.parts.code_findings import (
     DISTANCE_LABEL,
     LEAST_OF_K_SHOT,
     code_facts,
     code_findings,
-    plot_codes,
+    codes_map,
 )
 from kshot_ext.nas.networks.code_analysis import CodeDistances, Spectrum, code_distances, dictionary_factors, spectrum
 from kshot_ext.nas.networks.code_report import PATHS_FOR_SPECTRUM, CodeReport
 from kshot_ext.nas.own_classes import with_absolute_path
 from kshot_ext.nas.randomness import named_generator
-from kshot_ext.nas.reporting import method_parts, page, plots
-from kshot_ext.nas.reporting.page import Picture, Table
+from kshot_ext.nas.reporting import method_parts, page
+from kshot_ext.nas.reporting.page import Table
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.trained import load_trained
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.strict_json import strict_json
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_OUTPUTS = ("analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png")
+_OUTPUTS = ("analysis.json", "analysis.html")
 _CODE_ROWS = 32
 
 
@@ -68,11 +66,11 @@ def analyse_command(run: Path, space: str | None = None, method: str | None = No
     """
 
     def body(console: Console) -> None:
-        with users_errors("jinja2", "matplotlib", "safetensors"):
+        with users_errors("jinja2", "safetensors"):
             allow_own_method(method)
             record: RunRecord[Any] = RunRecord(run)
             _check_can_write_outputs(record.path / "analysis")
-            plots.rehearse()
+            page.rehearse()
             analysis, shown, codes = _analyse(record, None if space is None else with_absolute_path(space))
         report = _write(record, analysis, shown, codes)
         print_facts(console, f"{record.name}, K = {record.settings.shots}", _summary(analysis))
@@ -137,9 +135,6 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
         folder.mkdir(exist_ok=True)
     write_text(folder / "analysis.json", _to_json(analysis))
 
-    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
-
     values = analysis.codes.spectrum.singular_values
     spectrum_curve = {"all layers": [(index, value / values[0]) for index, value in enumerate(values, start=1)]}
     distance_curves = {
@@ -148,19 +143,17 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
         if distances
     }
     labels = [architecture.short() for architecture in shown]
-    pictures = [
-        picture(
-            "spectrum",
-            drawing.plot_curves(spectrum_curve, "number", "singular value, as a share of the first"),
+    figures = [
+        Figure(
             "What the weights span",
             f"Singular values of the weights of {PATHS_FOR_SPECTRUM} random paths: only one if all share a weight.",
+            curves_chart(spectrum_curve, "number", "singular value, as a share of the first"),
         ),
-        picture("codes", plot_codes(codes, labels), "Simplex codes", "Random architectures; digits are their choices."),
-        picture(
-            "distances",
-            drawing.plot_curves(distance_curves, "choices that differ", DISTANCE_LABEL, LEAST_OF_K_SHOT),
+        Figure("Simplex codes", "Random architectures; digits are their choices.", codes_map(codes, labels)),
+        Figure(
             "Codes follow architectures",
             "Random pairs that differ in so many choices of operations, or of widths, and in nothing else.",
+            curves_chart(distance_curves, "choices that differ", DISTANCE_LABEL, LEAST_OF_K_SHOT),
         ),
     ]
     heads = ("layer", "rank", "effective rank")
@@ -173,7 +166,7 @@ def _write(record: RunRecord, analysis: Analysis, shown: list[Architecture], cod
             code_findings(analysis.codes), f"After {analysis.epoch} of {analysis.epochs} epochs"
         ),
         tiles=_summary(analysis),
-        pictures=pictures,
+        figures=figures,
         layers=Table(heads, rows),
     )
     write_text(folder / "analysis.html", text)

@@ -9,15 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kshot_ext.nas import drawing
+from kshot_ext.nas.charts import curves_chart
 from kshot_ext.nas.commands.frame import CommandError, exit_status, tell, users_errors
 from kshot_ext.nas.files import check_can_write, is_there, write_text
-from kshot_ext.nas.findings import Curve
+from kshot_ext.nas.findings import Curve, Figure
 from kshot_ext.nas.messages import file_name, visible
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.reporting import page
 from kshot_ext.nas.reporting.comparison import Comparison, compare_runs
-from kshot_ext.nas.reporting.page import Picture
 
 
 def compare_command(first: Path, second: Path, out: Path | None = None, own_methods: Sequence[str] = ()) -> int:
@@ -33,7 +32,7 @@ def compare_command(first: Path, second: Path, out: Path | None = None, own_meth
     """
 
     def body(console: Console) -> None:
-        with users_errors("jinja2", "matplotlib"):
+        with users_errors("jinja2"):
             for method in own_methods:
                 allow_own_method(method)
             comparison = compare_runs(first, second)
@@ -51,7 +50,6 @@ def compare_command(first: Path, second: Path, out: Path | None = None, own_meth
 
 
 def _page(comparison: Comparison) -> str:
-    pictures = [Picture(_drawn(curve, runs), curve.heading, "") for curve, runs in comparison.curves.items()]
     first, second = comparison.names
 
     def table(values: Mapping[str, tuple[str, str]]) -> page.Table:
@@ -63,12 +61,12 @@ def _page(comparison: Comparison) -> str:
         lead="two runs side by side",
         settings=table(comparison.settings),
         results=table(comparison.results),
-        pictures=pictures,
+        figures=[_figure(curve, runs) for curve, runs in comparison.curves.items()],
     )
 
 
-def _drawn(curve: Curve, runs: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
-    return drawing.to_png(drawing.plot_curves(runs, "epoch or generation", curve.label, curve.least))
+def _figure(curve: Curve, runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    return Figure(curve.heading, "", curves_chart(runs, "epoch or generation", curve.label, curve.least))
 
 
 def _print(console: Console, title: str, names: tuple[str, str], values: Mapping[str, tuple[str, str]]) -> None:

@@ -17,6 +17,7 @@ def export_command(
     weights: str | None = None,
     out: Path | None = None,
     space: str | None = None,
+    task: str | None = None,
     method: str | None = None,
     output: Output = FOR_PEOPLE,
 ) -> int:
@@ -28,7 +29,7 @@ def export_command(
         format: ``"pt2"``, ``"onnx"`` or ``"safetensors"``.
         weights: ``"trained"`` or ``"inherited"``; None for trained ones where there are any.
         out: the file; None for one inside the run's folder.
-        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        space, task, method: ``FILE.py:CLASS``, if the run's is one's own.
         output: what is printed.
 
     Returns:
@@ -37,7 +38,7 @@ def export_command(
 
     def body(console: Console) -> None:
         with users_errors("safetensors"):
-            found = search_run(run, space, method)
+            found = search_run(run, space, task, method)
             options = {} if out is None else {"out": out}
             exported = found.export(architecture, format=format, weights=weights, **options)
         checked = f"; {exported.checked} gives the network's scores" if exported.checked else ""

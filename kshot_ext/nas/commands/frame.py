@@ -20,7 +20,8 @@ from rich.text import Text
 from kshot_ext._native import notices
 from kshot_ext.backend import BackendError
 from kshot_ext.distributed import LostProcessError
-from kshot_ext.nas.api.finished import SearchRun, load_run
+from kshot_ext.nas.api.finished import load_run
+from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import MissingExtraError, require
@@ -193,18 +194,18 @@ def own_class_errors(session: Session) -> Iterator[None]:
         raise CommandError(f"{told}; {session.how_to_go_on()}") from error
 
 
-def search_run(folder: Path, space: str | None = None, method: str | None = None) -> SearchRun:
+def search_run(folder: Path, space: str | None = None, task: str | None = None, method: str | None = None) -> SearchRun:
     """The search in a folder, for commands that use what it found.
 
     Args:
         folder: the run folder.
-        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        space, task, method: ``FILE.py:CLASS``, if the run's is one's own.
 
     Raises:
         CommandError: if it is a run of another kind.
         RunFolderError, ValueError: as `load_run`.
     """
-    run = load_run(folder, space=space, method=method)
+    run = load_run(folder, space=space, task=task, method=method)
     if not isinstance(run, SearchRun):
         raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
     return run

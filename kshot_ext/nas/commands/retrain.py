@@ -11,7 +11,7 @@ from kshot_ext.nas.commands.frame import FOR_PEOPLE, Output, exit_status, search
 from kshot_ext.nas.messages import in_shell
 from kshot_ext.nas.progress import ConsoleProgress
 
-_LIBRARIES = ("jinja2", "matplotlib", "safetensors", "tensorboard")
+_LIBRARIES = ("safetensors", "tensorboard")
 
 
 def retrain_command(
@@ -22,6 +22,7 @@ def retrain_command(
     seed: int = 0,
     out: Path | None = None,
     space: str | None = None,
+    task: str | None = None,
     method: str | None = None,
     threads: int | None = None,
     output: Output = FOR_PEOPLE,
@@ -34,7 +35,7 @@ def retrain_command(
         epochs: of the training; None for as many as the search's networks had.
         seed: decides everything random in the training.
         out: folder of the training; None for one inside the run's.
-        space, method: ``FILE.py:CLASS``, if the run's is one's own.
+        space, task, method: ``FILE.py:CLASS``, if the run's is one's own.
         threads: of this process; None for what suits the images.
         output: what is printed.
 
@@ -44,7 +45,7 @@ def retrain_command(
 
     def body(console: Console) -> None:
         with users_errors(*_LIBRARIES):
-            found = search_run(run, space, method)
+            found = search_run(run, space, task, method)
             found.architecture(architecture)
             found.job  # reads the images  # noqa: B018
         settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
@@ -52,9 +53,13 @@ def retrain_command(
             architecture, seed=seed, out=out, settings=settings, threads=threads, progress=ConsoleProgress(console)
         )
         network = trained.described
-        tell(console, f"network {network.key}: test accuracy {network.test_accuracy:.2%}")
+        task_of = found.job.splits.task
+        tell(console, f"network {network.key}: test {task_of.metric_name} {task_of.shown(network.test_accuracy)}")
         tell(console, f"folder: {trained.path}")
         output.result({"folder": str(trained.path), **network.to_json()})
 
-    again = f"kshot-ext retrain {in_shell(run)} --architecture {in_shell(architecture)}"
-    return exit_status(body, lambda: f"the search is unchanged; go on by the same command: {again} ...", output)
+    words = {"architecture": architecture, "epochs": epochs, "seed": seed or None, "out": out}
+    given = {**words, "space": space, "task": task, "method": method}
+    options = "".join(f" --{name} {in_shell(value)}" for name, value in given.items() if value is not None)
+    again = f"kshot-ext retrain {in_shell(run)}{options}"
+    return exit_status(body, lambda: f"the search is unchanged; go on by the same command: {again}", output)

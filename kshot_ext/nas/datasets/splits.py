@@ -53,6 +53,11 @@ class ImageSet:
         return channels, height, width
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of every image: uint8, or float32 if what they passed through gives that."""
+        return self.images.dtype
+
+    @property
     def varies(self) -> bool:
         """Whether reading an image draws random numbers: never, as it is in memory."""
         return False

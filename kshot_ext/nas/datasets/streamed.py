@@ -90,6 +90,11 @@ class StreamedImages:
         return self.reader.shape
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of every image."""
+        return self.reader.dtype
+
+    @property
     def varies(self) -> bool:
         """Whether reading an image draws random numbers."""
         return self.reader.source.varies

@@ -28,7 +28,7 @@ def check_contract(method: Method[Any]) -> None:
             raise BrokenContractError(f"{name}: expected one or more, got none")
         for key, value in values.items():
             check_given(f"{name}[{key!r}]", value, kind)
-    told: dict[str, type] = {"figure_names": str, "numbers": Number, "curves": Curve}
+    told: dict[str, type] = {"numbers": Number, "curves": Curve}
     for name, kind in told.items():
         values = getattr(method, name)
         check_given(name, values, Sequence)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.nas.datasets.augmentation import Views
-from kshot_ext.nas.findings import Curve, Findings, MethodFigure, Number
+from kshot_ext.nas.findings import Curve, Figure, Findings, Number
 from kshot_ext.nas.methods.selection import Selection, SelectionTools
 from kshot_ext.nas.networks.calibration import Batches
 from kshot_ext.nas.networks.code_settings import CodeSettings
@@ -99,7 +99,6 @@ class Method(ABC, Generic[OwnSettings]):
         Settings: class of its options.
         takes_copies: whether K > 1 copies of the weights, mixed by codes, are of use to it.
         searches_widths: whether it can choose channel widths, in a space that searches them.
-        figure_names: of all figures that :meth:`figures` may give.
         numbers, curves: which of its own numbers in files of results and metrics are compared between runs.
         modules: all that is trained, by name. The loop saves and averages them, and shares batches with processes.
         optimizers: by name; the first one's learning rate follows the loop's schedule.
@@ -122,7 +121,6 @@ class Method(ABC, Generic[OwnSettings]):
     takes_copies: ClassVar[bool] = True
     searches_widths: ClassVar[bool] = True
     any_task: ClassVar[bool] = False
-    figure_names: ClassVar[Sequence[str]] = ()
     numbers: ClassVar[Sequence[Number]] = ()
     curves: ClassVar[Sequence[Curve]] = ()
 
@@ -231,9 +229,7 @@ class Method(ABC, Generic[OwnSettings]):
         """What there is to tell of the method's own when training has ended."""
         return None
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """Figures of the method's own.
 
         Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.checks import check_at_least
-from kshot_ext.nas.findings import MethodFigure
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.methods.method import MethodSettings, Setup
 from kshot_ext.nas.methods.parts.path_method import PathMethod, weight_optimizer
 from kshot_ext.nas.methods.parts.several_paths import check_several_paths
@@ -124,9 +124,7 @@ class EnsembleSearch(PathMethod[EnsembleSettings]):
     def result_space(self) -> EnsembleSpace:
         return self.ensembles
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """The codes of the ensembles' first networks."""
         firsts = (one if self.ensembles.is_single(one) else self.ensembles.members(one)[0] for one in architectures)
         return super().figures([*firsts], records)

@@ -29,19 +29,26 @@ class Preprocessing(nn.Module):
         image_shape: ``(C, H, W)`` that the network takes.
         mean, std: of each channel, as shares of white.
         resize: whether images are scaled until their shorter side is H, and cut to the middle: H and W are equal then.
+        dtype: of the images that the network was made for.
 
     Shapes:
         uint8 ``[N, C, H, W]``, with ``resize`` of any height and width, to float32 ``[N, C, H, W]``. Images of floating
-        point are taken for shares of white.
+        point are taken for shares of white, or whatever else mean and deviation were measured of.
     """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(
-        self, image_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float], resize: bool = False
+        self,
+        image_shape: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        resize: bool = False,
+        dtype: torch.dtype = torch.uint8,
     ) -> None:
         super().__init__()
+        self.dtype = dtype
         self.image_shape = image_shape
         self.resize = resize
         means, deviations = (torch.tensor(list(values), dtype=torch.float32) for values in (mean, std))

@@ -12,7 +12,7 @@ from kshot_ext.nas.networks.calibration import Batches, recalibrate_batch_norm
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.plain_network import to_plain_network
-from kshot_ext.nn import KShotModule
+from kshot_ext.nn import DynamicGroupConv2d, KShotModule, export_dynamic_groups
 
 
 def extract(
@@ -45,5 +45,11 @@ def plain_copy(network: nn.Module) -> torch.fx.GraphModule:
     Raises:
         ValueError: naming the layer, if one has no plain form.
     """
-    has_codes = any(isinstance(module, KShotModule) for module in network.modules())
-    return to_plain_network(merge(network) if has_codes else copy.deepcopy(network))
+    if _has(network, DynamicGroupConv2d):  # which is trained with one copy, whose code a copied layer does not keep
+        device = next(network.parameters()).device
+        return to_plain_network(merge(export_dynamic_groups(network), torch.ones(1, device=device)))
+    return to_plain_network(merge(network) if _has(network, KShotModule) else copy.deepcopy(network))
+
+
+def _has(network: nn.Module, kind: type[nn.Module]) -> bool:
+    return any(isinstance(module, kind) for module in network.modules())

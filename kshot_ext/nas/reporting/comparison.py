@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.drawing import is_finite
+from kshot_ext.nas.charts import is_finite
 from kshot_ext.nas.files import is_there, read_json
 from kshot_ext.nas.findings import Curve, Number
 from kshot_ext.nas.messages import in_shell, notice, one_line, visible

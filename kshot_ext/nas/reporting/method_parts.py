@@ -1,14 +1,15 @@
-"""What pages show of a method's own findings and figures, whatever the method."""
+"""What pages show of any run: what its method found, and what it takes to repeat it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from pathlib import Path
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.checks import check_given
-from kshot_ext.nas.findings import Findings, MethodFigure
-from kshot_ext.nas.reporting.page import Picture
+from kshot_ext.nas.findings import Figure, Findings
+from kshot_ext.nas.messages import in_shell
+from kshot_ext.nas.provenance import environment
+from kshot_ext.nas.runs.run_card import RunCard
 
 MOST_ARCHITECTURES = 24
 """How many architectures a figure of a method has room for."""
@@ -32,17 +33,26 @@ def tiles(findings: Findings | None) -> dict[str, str]:
     return {} if findings is None else {name: findings.facts[name] for name in findings.headline}
 
 
-def save_figures(folder: Path, figures: Iterable[MethodFigure]) -> list[Picture]:
-    """Write a method's figures as PNG files, and return them for a page.
+def provenance(card: RunCard) -> dict[str, str]:
+    """Return what it takes to repeat a run, and what its numbers may depend on."""
+    return {
+        **({"command line": " ".join(map(in_shell, card.command_line))} if card.command_line else {}),
+        **({"begun": card.begun} if card.begun else {}),
+        "reported": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "run": card.run,
+        **{f"SHA-256 of {name}": digest for name, digest in card.inputs.items()},
+        **environment(),
+    }
+
+
+def own_figures(figures: Iterable[Figure]) -> list[Figure]:
+    """Return a method's figures.
 
     Raises:
         BrokenContractError: if they are no figures.
     """
     check_given("figures", figures, Iterable)
-    figures = [*figures]
-    for figure in figures:
-        check_given("figures", figure, MethodFigure)
-    return [
-        Picture(drawing.save_png(figure.figure, folder / f"{figure.name}.png"), figure.heading, figure.caption)
-        for figure in figures
-    ]
+    given = [*figures]
+    for figure in given:
+        check_given("figures", figure, Figure)
+    return given

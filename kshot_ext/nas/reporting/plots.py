@@ -1,84 +1,85 @@
-"""The figures of a run."""
+"""The charts of a run."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kshot_ext.nas import drawing
-from kshot_ext.nas.extras import require
+from kshot_ext.nas.charts import Chart, Mark, Series, curves_chart, is_finite
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
 from kshot_ext.nas.searchers.pareto import Evaluated
+from kshot_ext.nas.task import CLASSIFICATION, Task
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
-
-_OPERATION_COLOURS = ("#C9CED6", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#F0E442")
-_SCORE_LABELS = {
-    "loss": "validation loss in the supernet (nats)",
-    "accuracy": "validation accuracy in the supernet (%)",
-}
+_FAINTEST = 0.3
 
 
-@functools.cache
-def rehearse() -> None:
-    """Draw something, so that what keeps figures from being drawn shows before there is much to lose."""
-    drawing.to_png(drawing.plot_curves({"line": [(1, 1.0), (2, 2.0)]}, "x", "y"))
-
-
-def plot_losses(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
-    """Draw training loss over epochs, one line per stage.
+def losses_chart(records: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Chart:
+    """Training loss over epochs, one line per stage.
 
     Args:
         records: lines of ``metrics.jsonl``; those with a ``loss`` are drawn.
         titles: legend of each stage, by its name in the records.
     """
     curves = {
-        title: [(r["step"], r["loss"]) for r in records if r["stage"] == stage and drawing.is_finite(r.get("loss"))]
+        title: [(r["step"], r["loss"]) for r in records if r["stage"] == stage and is_finite(r.get("loss"))]
         for stage, title in titles.items()
     }
-    figure = drawing.plot_curves(curves, "epoch", "training loss")
-    figure.axes[0].set_ylim(bottom=0)
-    return figure
+    return curves_chart(curves, "epoch", "training loss", from_zero=True)
 
 
-def plot_search(front: Sequence[Evaluated], result: RunResult) -> Figure:
-    """Draw the score that chose against multiply-accumulates: all considered, the Pareto front, the budget."""
-    history = result.considered
-    figure, axes = drawing.new_figure(7, 4.6)
-    dots = axes.scatter(*_points(history, result.score), c=range(1, len(history) + 1), cmap=_readable_blues(), s=22)
-    figure.colorbar(dots, ax=axes, label="order of evaluation", pad=0.02).outline.set_visible(False)
-    axes.plot(
-        *_points(front, result.score), color=drawing.ORANGE, linewidth=2, marker="o", markersize=5, label="Pareto front"
+def search_chart(result: RunResult) -> Chart:
+    """The score that chose against multiply-accumulates: all considered, the Pareto front, the budget."""
+    on_front = {item.architecture for item in result.front}
+    others = [
+        (order, item) for order, item in enumerate(result.considered, start=1) if item.architecture not in on_front
+    ]
+    last = max(len(result.considered), 1)
+    marks = [_mark(item, result, f"evaluated as number {order}", order / last) for order, item in others]
+    best = [_mark(item, result, "on the front") for item in result.front]
+    return Chart(
+        [
+            Series("evaluated, the later the darker", marks, look="all"),
+            Series("Pareto front", best, line=True, look="front"),
+            Series(
+                "winner" if len(result.networks) == 1 else "winners", _retrained(result.networks, result), look="winner"
+            ),
+            Series("random", _retrained(result.rivals, result), look="rival"),
+        ],
+        "multiply-accumulates for one image (millions)",
+        _score_label(result.score, result.task),
+        x_line=(result.max_macs / 1e6, "budget"),
     )
-    axes.axvline(result.max_macs / 1e6, color=drawing.RED, linestyle="--", linewidth=1.3, label="budget")
-    marks = [("*", drawing.GREEN)] * len(result.networks) + [("D", drawing.GREY)] * len(result.rivals)
-    for network, (marker, colour) in zip(result.compared, marks):
-        height = _drawn(Scores(network.supernet_accuracy, network.supernet_loss), result.score)
-        size = 260 if marker == "*" else 70
-        axes.scatter(
-            network.macs / 1e6,
-            height,
-            marker=marker,
-            s=size,
-            color=colour,
-            edgecolor="white",
-            label=network.title,
-            zorder=3,
-        )
-    axes.set_xlabel("multiply-accumulates for one image (millions)")
-    axes.set_ylabel(_SCORE_LABELS[result.score])
-    figure.legend(frameon=False, loc="outside upper center", ncols=4)
-    return figure
 
 
-def plot_ranking(truth: Sequence[float], scores: Sequence[Scores], score: str, legend: str) -> Figure:
-    """Draw a score in the supernet against the accuracy in the table, a dot per architecture.
+def spread_chart(result: RunResult) -> Chart:
+    """Test accuracies: a dot for each training, and mean plus and minus a standard deviation where there are several.
+
+    Networks that were selected have a row each, random rivals one together.
+    """
+    task = result.task
+    winners = [
+        _accuracies(network.title, row, [network], "winner", task) for row, network in enumerate(result.networks)
+    ]
+    rivals = [_accuracies("random", len(winners), result.rivals, "rival", task)] if result.rivals else []
+    series = [*winners, *rivals]
+    return Chart(series, f"test {_metric_label(task)}", "", rows=[one.name for one in series])
+
+
+def _accuracies(name: str, row: int, networks: Sequence[RetrainedNetwork], look: str, task: Task) -> Series:
+    marks = [
+        Mark(_metric(accuracy, task), row, f"{network.title}: {task.shown(accuracy)}", network.architecture.short())
+        for network in networks
+        for accuracy in network.test_accuracies
+    ]
+    spread = Spread.of([mark.x for mark in marks])
+    ends = None if spread.deviation is None else (spread.mean - spread.deviation, spread.mean + spread.deviation)
+    return Series(name, marks, look=look, spread=ends)
+
+
+def ranking_chart(truth: Sequence[float], scores: Sequence[Scores], score: str, legend: str) -> Chart:
+    """A score in the supernet against the accuracy in the table, a dot per architecture.
 
     Args:
         truth: accuracies in the table, in its unit.
@@ -86,87 +87,45 @@ def plot_ranking(truth: Sequence[float], scores: Sequence[Scores], score: str, l
         score: ``"loss"`` or ``"accuracy"``.
         legend: what is said about them.
     """
-    figure, axes = drawing.new_figure(6, 4.6)
-    axes.scatter(truth, [_drawn(each, score) for each in scores], s=16, color=drawing.BLUE, alpha=0.6, label=legend)
-    axes.set_xlabel("accuracy in the table")
-    axes.set_ylabel(_SCORE_LABELS[score])
-    figure.legend(frameon=False, loc="outside upper center")
-    return figure
+    marks = [Mark(x, _drawn(each, score, CLASSIFICATION)) for x, each in zip(truth, scores)]
+    return Chart([Series(legend, marks, look="all")], "accuracy in the table", _score_label(score, CLASSIFICATION))
 
 
-def draw_architectures(networks: Sequence[RetrainedNetwork], operation_names: Mapping[str, str]) -> Figure:
-    """Draw networks as rows of layers, coloured by operation; below them the widths, where they are searched.
-
-    Args:
-        networks: one row each.
-        operation_names: all operations of the space, each with the one whose weights it has, which fixes its colour.
-    """
-    patches = require("matplotlib.patches")
-    layers = max(len(network.operations) for network in networks)
-    figure, axes = drawing.new_figure(1.6 + 0.95 * (layers + 2), 1.15 * len(networks) + 0.2)
-    colours = dict(zip(dict.fromkeys(operation_names.values()), _OPERATION_COLOURS * len(operation_names)))
-    for row, network in enumerate(networks):
-        blocks = [
-            ("stem", "white"),
-            *((name, colours[operation_names[name]]) for name in network.operations),
-            ("head", "white"),
-        ]
-        for column, (name, colour) in enumerate(blocks):
-            corner = (column + 0.06, -row + 0.1)
-            box = patches.FancyBboxPatch(
-                corner, 0.82, 0.6, boxstyle="round,pad=0,rounding_size=0.1", facecolor=colour, edgecolor=drawing.INK
-            )
-            axes.add_patch(box)
-            axes.text(
-                column + 0.47,
-                -row + 0.4,
-                drawing.plain(name).replace("_", "\n").replace("@", "\n"),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=_text_colour(colour),
-            )
-            if column:
-                axes.annotate(
-                    "",
-                    (column + 0.06, -row + 0.4),
-                    (column - 0.12, -row + 0.4),
-                    arrowprops={"arrowstyle": "-"},
-                )
-        axes.text(-0.1, -row + 0.4, network.title, ha="right", va="center", fontweight="bold")
-        _draw_widths(axes, row, network.widths or (), layers)
-    axes.set_xlim(-0.9, layers + 2)
-    axes.set_ylim(-len(networks) + 0.8, 0.8)
-    axes.axis("off")
-    return figure
+def _retrained(networks: Sequence[RetrainedNetwork], result: RunResult) -> list[Mark]:
+    task = result.task
+    return [
+        _mark(network, result, f"{network.title}, test {task.metric_name} {task.shown(network.test_accuracy)}")
+        for network in networks
+    ]
 
 
-def _draw_widths(axes: Axes, row: int, widths: Sequence[float], layers: int) -> None:
-    """A bar and a number for each width, below its layer where there is one for each, else evenly spread."""
-    step = layers / max(len(widths), 1)
-    for position, width in enumerate(widths):
-        left = 1.06 + step * position
-        axes.plot([left, left + width * (step - 0.18)], [-row + 0.03] * 2, color=drawing.INK, linewidth=3)
-        axes.text(left, -row - 0.03, f"{width:g}", ha="left", va="top", fontsize=7, color=drawing.INK)
+def _mark(one: Evaluated | RetrainedNetwork, result: RunResult, text: str, strength: float = 1.0) -> Mark:
+    key, task = one.architecture.short(), result.task
+    scores = one.scores if isinstance(one, Evaluated) else Scores(one.supernet_accuracy, one.supernet_loss)
+    numbers = f"loss {scores.loss:.4f}, {task.metric_name} {task.shown(scores.accuracy)}, {one.macs / 1e6:,.2f} M"
+    return Mark(
+        one.macs / 1e6,
+        _drawn(scores, result.score, task),
+        f"{key}: {numbers}; {text}",
+        key,
+        _FAINTEST + (1 - _FAINTEST) * strength,
+    )
 
 
-def _points(evaluated: Sequence[Evaluated], score: str) -> tuple[list[float], list[float]]:
-    return [item.macs / 1e6 for item in evaluated], [_drawn(item.scores, score) for item in evaluated]
+def _score_label(score: str, task: Task) -> str:
+    return f"validation {task.loss_name if score == 'loss' else _metric_label(task)} in the supernet"
 
 
-def _drawn(scores: Scores, score: str) -> float:
-    """A score as it is drawn; not a number, which matplotlib leaves out, where the network gives none."""
+def _metric_label(task: Task) -> str:
+    return f"{task.metric_name} (%)" if task.in_percent else task.metric_name
+
+
+def _drawn(scores: Scores, score: str, task: Task) -> float:
+    """A score as it is drawn; not a number, which charts leave out, where the network gives none."""
     if not scores.finite:
         return math.nan
-    return scores.loss if score == "loss" else 100 * scores.accuracy
+    return scores.loss if score == "loss" else _metric(scores.accuracy, task)
 
 
-def _readable_blues() -> Colormap:
-    """Return matplotlib's blues without those too pale for white paper."""
-    blues = require("matplotlib").colormaps["Blues"]
-    return require("matplotlib.colors").ListedColormap(blues([0.3 + 0.7 * i / 255 for i in range(256)]))
-
-
-def _text_colour(background: str) -> str:
-    red, green, blue, _ = require("matplotlib.colors").to_rgba(background)
-    return drawing.INK if 0.3 * red + 0.6 * green + 0.1 * blue > 0.45 else "white"
+def _metric(value: float, task: Task) -> float:
+    return 100 * value if task.in_percent else value

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kshot_ext.nas import drawing
+from kshot_ext.nas.charts import curves_chart
 from kshot_ext.nas.files import write_text
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.networks.evaluation import SCORES
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult, ranking_entry
 from kshot_ext.nas.reporting import method_parts, page, plots
-from kshot_ext.nas.reporting.page import Picture, Table
-from kshot_ext.nas.reporting.report import CORRELATION_TITLES, correlation_facts, seconds_by_stage, shown_correlation
+from kshot_ext.nas.reporting.page import Table
+from kshot_ext.nas.reporting.report import (
+    CORRELATION_TITLES,
+    LEAD,
+    correlation_facts,
+    seconds_by_stage,
+    shown_correlation,
+)
 from kshot_ext.nas.runs.results_file import add_result
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_OUTPUTS = ("evaluated.json", "ranking.json", "report.html", "ranking.png", "correlation.png", "loss.png")
+OUTPUTS = ("evaluated.json", "ranking.json", "report.html")
+"""Names of the files that `write_ranking` leaves in the run folder."""
 
 _HEADLINE = ("Kendall's tau", "Kendall's tau among the better half", "best truth of its ten favourites")
 _CURVES = {
@@ -33,23 +38,13 @@ _CURVES = {
 }
 
 
-def outputs(job: RankJob) -> tuple[str, ...]:
-    """Names of the files that `write_ranking` leaves in the run folder."""
-    return (*_OUTPUTS, *(f"{name}.png" for name in job.method.figure_names))
-
-
-def rehearse_outputs() -> None:
-    """Bring to light before the work what would keep its results from being written."""
-    plots.rehearse()
-
-
 def write_ranking(
     folder: RunFolder[RankSettings],
     job: RankJob,
     result: RankResult,
     records: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the results, the figures and the report.
+    """Write the results and the report.
 
     Args:
         folder: the run folder.
@@ -67,8 +62,7 @@ def write_ranking(
         for item in result.architectures
     ]
     write_text(path / "evaluated.json", strict_json(evaluated, indent=2) + "\n")
-    pictures = _draw(path, job, result, records)
-    write_text(path / "report.html", _report(folder, job, result, pictures))
+    write_text(path / "report.html", _report(folder, job, result, records))
     add_result(path / "ranking.json", entry)
     if job.settings.results is not None:
         add_result(Path(job.settings.results), entry)
@@ -91,39 +85,32 @@ def summary(result: RankResult) -> dict[str, str]:
     }
 
 
-def _draw(folder: Path, job: RankJob, result: RankResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
-
+def _figures(job: RankJob, result: RankResult, records: Sequence[Mapping[str, Any]]) -> list[Figure]:
     truth, scores = zip(*((item.truth, item.scores) for item in result.architectures))
     some = sorted(job.architectures[: method_parts.MOST_ARCHITECTURES], key=job.space.count_macs)
     tau = shown_correlation(result.final.by(result.score).kendall_tau)
-    pictures = [
-        picture(
-            "ranking",
-            plots.plot_ranking(truth, scores, result.score, f"{len(truth)} architectures, Kendall's tau {tau}"),
+    figures = [
+        Figure(
             "Ranking",
             f"{result.score.capitalize()} with the supernet's weights against accuracy when trained alone.",
+            plots.ranking_chart(truth, scores, result.score, f"{len(truth)} architectures, Kendall's tau {tau}"),
         ),
-        picture(
-            "loss",
-            plots.plot_losses(records, {"supernet": "supernet"}),
-            "Training",
-            "Loss of the supernet.",
-        ),
-        *method_parts.save_figures(folder, job.method.figures(some, records)),
+        *method_parts.own_figures(job.method.figures(some, records)),
+        Figure("Training", "Loss of the supernet.", plots.losses_chart(records, {"supernet": "supernet"})),
     ]
     curves = {
         name: [(point.steps, value) for point in result.points if (value := point.numbers()[field]) is not None]
         for name, field in _CURVES.items()
     }
     if all(len(points) > 1 for points in curves.values()):
-        figure = drawing.plot_curves(curves, "training steps", "rank correlation")
-        pictures.insert(1, picture("correlation", figure, "Correlation over training", "At each point of training."))
-    return pictures
+        chart = curves_chart(curves, "training steps", "rank correlation")
+        figures.insert(1, Figure("Correlation over training", "At each point of training.", chart))
+    return figures
 
 
-def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, pictures: Sequence[Picture]) -> str:
+def _report(
+    folder: RunFolder[RankSettings], job: RankJob, result: RankResult, records: Sequence[Mapping[str, Any]]
+) -> str:
     splits, settings = job.splits, job.settings
     shape = "x".join(map(str, splits.image_shape))
     facts = {
@@ -143,13 +130,14 @@ def _report(folder: RunFolder[RankSettings], job: RankJob, result: RankResult, p
     return page.render(
         "rank.html",
         title=f"Ranking of {len(result.architectures)} architectures on {folder.card.data_name}",
-        lead="; ".join(facts.values()),
+        lead="; ".join(facts[name] for name in LEAD),
         banner=method_parts.banner(result.findings),
         tiles=headline | summary(result),
-        pictures=pictures,
+        figures=_figures(job, result, records),
+        findings=result.findings,
         correlations=Table(("", *ranked), rows),
         facts=facts,
         settings=flatten(as_table(settings)),
         seconds=seconds_by_stage(result.seconds),
-        environment=page.environment(),
+        provenance=method_parts.provenance(folder.card),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from kshot_ext.nas.findings import Figure
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
-from kshot_ext.nas.reporting.page import Picture, Table
+from kshot_ext.nas.reporting.architectures import Catalogue
+from kshot_ext.nas.reporting.page import Table
 from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
@@ -26,45 +29,70 @@ CORRELATION_TITLES = {
 }
 """What the fields of `RankCorrelation` are called, in the order in which they are shown."""
 
+LEAD = ("data", "space", "method", "shots", "seed")
+"""The facts that stand below the title of a page."""
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
+
+
+@dataclass(frozen=True)
+class ReportFigures:
+    """What the page of a search draws.
+
+    Args:
+        spread: test accuracies of the winner and its rivals.
+        search: what was considered; None if nothing was.
+        others: the rest, in order.
+    """
+
+    spread: Figure
+    search: Figure | None
+    others: Sequence[Figure]
 
 
 def render_report(
     title: str,
     facts: Mapping[str, str],
     result: RunResult,
-    front: Sequence[Evaluated],
-    pictures: Sequence[Picture],
+    figures: ReportFigures,
+    architectures: Catalogue,
+    choices: Sequence[str],
     settings: Mapping[str, Any],
+    provenance: Mapping[str, str],
     correlation: RankCorrelation | None = None,
 ) -> str:
-    """Return the page; all text is escaped, and pictures are part of it.
+    """Return the page; all text is escaped, and figures are part of it.
 
     Args:
         title: heading.
         facts: what was run, one row each.
         result: what was found.
-        front: the Pareto front of what was considered, cheapest first; empty if nothing was.
-        pictures: figures, in order.
+        figures: what is drawn.
+        architectures: those that the page shows one by one.
+        choices: what their keys mean.
         settings: settings by dotted name.
+        provenance: what it takes to repeat the run.
         correlation: how the search's ranking compares with a table of results; None without one.
     """
     return page.render(
         "search.html",
         title=title,
-        lead="; ".join(facts.values()),
+        lead="; ".join(facts[name] for name in LEAD),
         banner=method_parts.banner(result.findings),
         tiles=_tiles(result),
         compared=_compared(result),
         compared_note=_compared_note(result),
-        front=_front(front, result.task) if front else None,
+        spread=figures.spread,
+        search=figures.search,
+        figures=figures.others,
+        catalogue=architectures,
+        choices=choices,
+        front=_front(result.front, result.task) if result.front else None,
         correlation=None if correlation is None else correlation_facts(correlation),
         findings=result.findings,
-        pictures=pictures,
         facts=facts,
         settings=settings,
         seconds=seconds_by_stage(result.seconds),
-        environment=page.environment(),
+        provenance=provenance,
     )
 
 
@@ -81,9 +109,11 @@ def shown_correlation(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def seconds_by_stage(seconds: Mapping[str, float]) -> dict[str, str]:
-    """Return the times for people."""
-    return {stage: f"{value:,.1f}" for stage, value in seconds.items()}
+def seconds_by_stage(seconds: Mapping[str, float]) -> Table:
+    """Return the times of the stages and of all of them for people."""
+    total = sum(seconds.values())
+    rows = [(stage, f"{value:,.1f}", f"{value / total:.0%}" if total else "") for stage, value in seconds.items()]
+    return Table(("stage", "seconds", "share"), [*rows, ("all", f"{total:,.1f}", "")])
 
 
 def _tiles(result: RunResult) -> dict[str, str]:
@@ -110,11 +140,11 @@ def _compared(result: RunResult) -> Table:
         for network in result.compared
     ]
     heads = ("network", f"test {result.task.metric_name}", *_score_heads(result.task), *_cost_heads(result.networks))
-    return Table(heads, rows)
+    return Table(heads, rows, keys=[network.architecture.short() for network in result.compared])
 
 
 def _score_heads(task: Task) -> tuple[str, str]:
-    return f"validation {task.loss_name} in the supernet", f"validation {task.metric_name} in the supernet"
+    return f"validation {task.loss_name}", f"validation {task.metric_name}"
 
 
 def _compared_note(result: RunResult) -> str:
@@ -126,6 +156,7 @@ def _compared_note(result: RunResult) -> str:
             if result.comparison is None
             else comparison_sentence(result.comparison, result.test_images, result.task) + " "
         )
+        + f"Validation {result.task.loss_name} and {result.task.metric_name} are with the supernet's weights. "
         + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
@@ -171,7 +202,8 @@ def _front(front: Sequence[Evaluated], task: Task) -> Table:
         (item.architecture.short(), f"{item.scores.loss:.4f}", task.shown(item.scores.accuracy), *_costs(item))
         for item in front
     ]
-    return Table(("architecture", *_score_heads(task), *_cost_heads(front)), rows)
+    heads = ("architecture", *_score_heads(task), *_cost_heads(front))
+    return Table(heads, rows, keys=[item.architecture.short() for item in front])
 
 
 def _cost_heads(networks: Sequence[RetrainedNetwork | Evaluated]) -> list[str]:

@@ -6,19 +6,19 @@ import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import atomic_path, write_bytes, write_text
-from kshot_ext.nas.messages import one_line
+from kshot_ext.nas.findings import Figure
+from kshot_ext.nas.messages import in_shell, one_line
 from kshot_ext.nas.ranking.rank_correlation import RankCorrelation, rank_correlation
-from kshot_ext.nas.reporting import method_parts, plots
-from kshot_ext.nas.reporting.page import Picture
-from kshot_ext.nas.reporting.report import render_report, shown_correlation
+from kshot_ext.nas.reporting import method_parts, page, plots
+from kshot_ext.nas.reporting.architectures import catalogue, choices_legend
+from kshot_ext.nas.reporting.report import ReportFigures, render_report, shown_correlation
 from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
@@ -29,19 +29,13 @@ from kshot_ext.nas.spaces.bit_width_space import OUTER_BITS, BitWidthSpace
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import as_table, flatten
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+OUTPUTS = ("architecture.json", "results.json", "model.pt", "model.safetensors", "report.html")
+"""Names of the files that `write_outputs` leaves in the run folder; for each network after the first, some more."""
 
-_OUTPUTS = (
-    *("architecture.json", "results.json", "model.pt", "model.safetensors", "report.html"),
-    *("architecture.png", "search.png", "loss.png", "ranking.png"),
-)
+_SPREAD_CAPTION = "A point is a training, a bar the mean minus and plus a standard deviation."
 _TIMED = 12
-
-
-def outputs(job: SearchJob) -> tuple[str, ...]:
-    """Names of the files that `write_outputs` leaves in the run folder; for each network after the first, some more."""
-    return (*_OUTPUTS, *(f"{name}.png" for name in job.method.figure_names))
+_NORMALISED = "pixels divided by 255, then minus mean, then divided by std, per channel"
+_TRANSFORMED = "what the transform of the images gives minus mean, then divided by std, per channel"
 
 
 def rehearse_outputs(job: SearchJob) -> None:
@@ -51,7 +45,7 @@ def rehearse_outputs(job: SearchJob) -> None:
         ValueError: if the networks of the space cannot be saved.
         OSError: if there is no room for temporary files.
     """
-    plots.rehearse()
+    page.rehearse()
     with tempfile.TemporaryDirectory() as folder:
         try:
             _save_network(job.space.build(job.space.cheapest(), job.generator("rehearsal")), Path(folder))
@@ -72,7 +66,7 @@ def write_outputs(
     networks: Sequence[nn.Module],
     records: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the found networks, the results, the figures and the report.
+    """Write the found networks, the results and the report.
 
     Args:
         folder: the run folder.
@@ -89,21 +83,20 @@ def write_outputs(
     for number, (described, network) in enumerate(zip(result.networks, networks, strict=True), start=1):
         write_network(path, data_name, job, described, network, "" if number == 1 else f"-{number}")
     write_text(path / "results.json", _to_json({"run": folder.card.run, **result.to_json()}))
-    pictures = _draw(path, job, result, records)
-    correlation = None
-    if job.truth is not None:
-        correlation, picture = _compare_with_truth(path, job, result.considered)
-        pictures += picture
-    page = render_report(
+    correlation, ranking = _compare_with_truth(job, result.considered)
+    space = job.method.result_space
+    report = render_report(
         f"Architecture search on {data_name}",
         _facts(data_name, job),
         result,
-        result.front,
-        pictures,
+        _figures(job, result, records, ranking),
+        catalogue(space, result, f"kshot-ext retrain {in_shell(path)} --architecture"),
+        choices_legend(space),
         flatten(as_table(job.settings)),
+        method_parts.provenance(folder.card),
         correlation,
     )
-    write_text(path / "report.html", page)
+    write_text(path / "report.html", report)
     return path / "report.html"
 
 
@@ -155,9 +148,10 @@ def _network_card(data_name: str, job: SearchJob, network: RetrainedNetwork) -> 
         "class_names": splits.class_names,
         "input": {
             "shape": splits.image_shape,
+            "dtype": "uint8" if splits.test.dtype == torch.uint8 else "float32",
             "mean": splits.mean.tolist(),
             "std": splits.std.tolist(),
-            "note": "pixels divided by 255, then minus mean, then divided by std, per channel",
+            "note": _NORMALISED if splits.test.dtype == torch.uint8 else _TRANSFORMED,
         },
     }
 
@@ -176,52 +170,45 @@ def _bits_card(job: SearchJob, network: RetrainedNetwork) -> dict[str, Any]:
     }
 
 
-def _draw(folder: Path, job: SearchJob, result: RunResult, records: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    def picture(name: str, figure: Figure, heading: str, caption: str) -> Picture:
-        return Picture(drawing.save_png(figure, folder / f"{name}.png"), heading, caption)
-
-    space, considered = job.method.result_space, result.considered
-    names = (name for layer in range(space.num_layers) for name in space.operations(layer))
+def _figures(
+    job: SearchJob,
+    result: RunResult,
+    records: Sequence[Mapping[str, Any]],
+    ranking: Sequence[Figure],
+) -> ReportFigures:
+    considered = result.considered
     trained = {"supernet": "supernet"} | {f"retrain-{network.title}": network.title for network in result.compared}
     architectures = [item.architecture for item in _evenly_by_cost(considered)]
-    pictures = [
-        picture(
-            "architecture",
-            plots.draw_architectures(result.compared, {name: space.weights_of(name) for name in names}),
-            "Architectures",
-            "Operation of each searched layer, from the image on the left to the classes on the right.",
-        ),
-        picture(
-            "loss",
-            plots.plot_losses(records, trained),
-            "Training",
-            "Loss of the supernet, and of the networks trained from scratch.",
-        ),
-        *method_parts.save_figures(folder, job.method.figures(architectures, records)),
-    ]
-    if considered:
-        figure = plots.plot_search(result.front, result)
-        caption = "Every architecture that was evaluated with the supernet's weights."
-        pictures.insert(1, picture("search", figure, "Search", caption))
-    return pictures
+    spread = Figure("Test accuracy", _SPREAD_CAPTION, plots.spread_chart(result))
+    search = Figure(
+        "Search",
+        "Every architecture that was evaluated with the supernet's weights.",
+        plots.search_chart(result),
+    )
+    training = Figure(
+        "Training",
+        "Loss of the supernet, and of the networks trained from scratch.",
+        plots.losses_chart(records, trained),
+    )
+    own = method_parts.own_figures(job.method.figures(architectures, records))
+    return ReportFigures(spread, search if considered else None, [*own, training, *ranking])
 
 
 def _compare_with_truth(
-    folder: Path, job: SearchJob, considered: Sequence[Evaluated]
-) -> tuple[RankCorrelation | None, list[Picture]]:
+    job: SearchJob, considered: Sequence[Evaluated]
+) -> tuple[RankCorrelation | None, Sequence[Figure]]:
     """How the scores rank the architectures that the table knows; nothing if it knows fewer than two."""
     table = job.truth or {}
     known = [item for item in considered if item.architecture in table]
     if len(known) < 2:
-        return None, []
+        return None, ()
     truth, score = [table[item.architecture] for item in known], job.settings.evaluation.score
     correlation = rank_correlation(truth, [item.merit for item in known], [item.macs for item in known])
     tau = shown_correlation(correlation.kendall_tau)
     legend = f"{len(known)} architectures, Kendall's tau {tau}"
-    figure = plots.plot_ranking(truth, [item.scores for item in known], score, legend)
-    png = drawing.save_png(figure, folder / "ranking.png")
+    chart = plots.ranking_chart(truth, [item.scores for item in known], score, legend)
     caption = "The architectures of the search that the table of results knows; a search's choice, no random sample."
-    return correlation, [Picture(png, "Ranking", caption)]
+    return correlation, [Figure("Ranking", caption, chart)]
 
 
 def _bit_budget(job: SearchJob) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,6 +41,8 @@ class RunCard:
         settings: digest of the settings' file.
         inputs: digest of everything that the settings name, see `input_digests`.
         data_notes: what of the data is left out, and how names were understood where they leave it open.
+        begun: when, with the time zone; empty of runs of older versions, as are the words of the
+        command_line: that began it.
 
     Raises:
         ValueError: if a field has another type, or cannot be.
@@ -52,9 +56,11 @@ class RunCard:
     settings: str
     inputs: Mapping[str, str]
     data_notes: tuple[str, ...] = ()
+    begun: str = ""
+    command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("run", "command", "data_name", "settings"):
+        for name in ("run", "command", "data_name", "settings", "begun"):
             _expect(isinstance(getattr(self, name), str), name, "text", getattr(self, name))
         _expect(self.command in _COMMANDS, "command", f"one of {', '.join(_COMMANDS)}", self.command)
         shape, classes = self.image_shape, self.num_classes
@@ -63,8 +69,9 @@ class RunCard:
         _expect(type(classes) is int and 1 <= classes <= _MOST_CLASSES, "num_classes", "1 or more", classes)
         texts = isinstance(self.inputs, Mapping) and all(isinstance(digest, str) for digest in self.inputs.values())
         _expect(texts and "data" in self.inputs, "inputs", "digests by name", self.inputs)
-        notes = isinstance(self.data_notes, tuple) and all(isinstance(note, str) for note in self.data_notes)
-        _expect(notes, "data_notes", "sentences", self.data_notes)
+        for name, expected in {"data_notes": "sentences", "command_line": "words"}.items():
+            value = getattr(self, name)
+            _expect(isinstance(value, tuple) and all(isinstance(text, str) for text in value), name, expected, value)
 
     @classmethod
     def new(cls, command: str, settings: SupernetSettings, data_name: str, splits: DataSplits) -> RunCard:
@@ -78,11 +85,18 @@ class RunCard:
             settings=_settings_digest(as_table(settings)),
             inputs=input_digests(settings, splits),
             data_notes=splits.notes,
+            begun=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            command_line=(Path(sys.argv[0]).name.replace("__main__.py", "kshot-ext"), *sys.argv[1:]),
         )
 
     def to_json(self) -> str:
-        """The card as a JSON object of its fields."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """The card as a JSON object of its fields.
+
+        Those that older versions did not have are left out where they are empty, so that their cards stay as they are.
+        """
+        fields = asdict(self)
+        kept = {name: value for name, value in fields.items() if value or name not in ("begun", "command_line")}
+        return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> RunCard:
@@ -93,8 +107,9 @@ class RunCard:
         """
         try:
             fields = parse_json(text)
-            lists = {"image_shape": tuple(fields["image_shape"]), "data_notes": tuple(fields.get("data_notes", ()))}
-            return cls(**fields | lists)
+            shape = tuple(fields["image_shape"])
+            texts = {name: tuple(fields.get(name, ())) for name in ("data_notes", "command_line")}
+            return cls(**fields | texts | {"image_shape": shape})
         except (ValueError, TypeError, KeyError) as error:
             got = f"{text[:80]!r} ({one_line(error)})"
             raise RunCardError(f"expected the JSON object of a run, got {got}; bring it back from a copy") from error

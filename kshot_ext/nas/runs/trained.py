@@ -96,7 +96,8 @@ def trained_classifier(
         network.load_state_dict(checkpoint.state["network"])
         pixels = card["input"]
         shape, resize = tuple(pixels["shape"]), record.settings.image_size is not None
-        preprocessing = Preprocessing(shape, pixels["mean"], pixels["std"], resize)
+        dtype = torch.float32 if pixels.get("dtype") == "float32" else torch.uint8
+        preprocessing = Preprocessing(shape, pixels["mean"], pixels["std"], resize, dtype)
         return Classifier(network, preprocessing, card["class_names"], "trained")
     except _ERRORS as error:
         raise RunFolderError(f"{path}: the weights do not fit the run's settings ({one_line(error)})") from error

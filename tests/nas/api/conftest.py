@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kshot_ext import nas
-from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
 
@@ -32,15 +30,7 @@ def told() -> dict[str, list[Any]]:
 
 
 @pytest.fixture(scope="session")
-def undrawn() -> Iterator[None]:
-    """Runs draw nothing, which takes as long as all else."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "to_png", lambda figure: b"")
-        yield
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, told: dict[str, list[Any]], undrawn: None) -> nas.SearchRun:
+def run(tmp_path_factory: pytest.TempPathFactory, told: dict[str, list[Any]]) -> nas.SearchRun:
     """The search."""
     found = nas.search(
         SETTINGS,

@@ -68,6 +68,18 @@ def test_pt2(classifier: Classifier, tmp_path: Path) -> None:
     assert ran(exported.snippet).startswith("tensor([")
 
 
+def test_images_of_floating_point_stay_so(tmp_path: Path) -> None:
+    """As of a data set whose transform gives them, with statistics of its own."""
+    preprocessing = Preprocessing((1, 8, 8), [0.5], [2.0], dtype=torch.float32)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), preprocessing)
+    exported = export(classifier, out=tmp_path / "network")
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = classifier.network((images - 0.5) / 2)
+    torch.testing.assert_close(torch.export.load(exported.path).module()(images), expected)
+    assert "float32" in exported.snippet
+    ran(exported.snippet)
+
+
 def test_onnx(classifier: Classifier, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

@@ -99,7 +99,7 @@ class Layers(nn.Module):
     """No space."""
 
 
-def test_classes_and_objects_of_ones_own(tmp_path: Path, undrawn: None) -> None:
+def test_classes_and_objects_of_ones_own(tmp_path: Path) -> None:
     """A space as a class, then as an object; a method as a class; images as a source."""
     images = open_source(None)
     options: dict[str, Any] = {**TINY, **SHORT, "data": images, "method": SinglePathOneShot}
@@ -120,6 +120,45 @@ def test_classes_and_objects_of_ones_own(tmp_path: Path, undrawn: None) -> None:
     assert resumed.history == first.history
     with pytest.raises(ValueError, match=r"data: expected digits again, which a program gave as an object"):
         nas.search(resume=tmp_path / "first", space=Small, method=SinglePathOneShot, progress=False)
+
+
+def test_images_as_a_dataset_of_a_program(tmp_path: Path, undrawn: None) -> None:
+    """Of floating point, as transforms give them; networks of the run take the same."""
+    digits = open_source(None)
+    images = torch.stack([digits.read(index) for index in range(240)]) / 16 - 1
+    dataset = torch.utils.data.TensorDataset(images, digits.labels[:240])
+    options = {name: value for name, value in TINY.items() if name != "max_images"}
+    run = nas.search(data=dataset, out=tmp_path / "run", **options, **SHORT)
+    assert run is not None
+    again = nas.load_run(tmp_path / "run", data=dataset)
+    assert isinstance(again, nas.SearchRun)
+    trained, inherited = again.network("winner"), again.network("winner", "inherited")
+    for network in (trained, inherited):
+        assert network.preprocessing.dtype == torch.float32
+    test = again.job.splits.test.in_memory()
+    right = trained(test.images).argmax(dim=1) == test.labels
+    assert right.double().mean().item() == pytest.approx(again.winner.test_accuracy)
+    with pytest.raises(ValueError, match="data: expected tensordataset again, which a program gave as an object"):
+        nas.load_run(tmp_path / "run").network("winner", "inherited")
+
+
+def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path, undrawn: None) -> None:
+    digits = open_source(None)
+    images = torch.stack([digits.read(index) for index in range(240)])
+    dataset = torch.utils.data.TensorDataset(images, digits.labels[:240].float())
+    options = {name: value for name, value in TINY.items() if name != "max_images"}
+    run = nas.search(data=dataset, task="regression", out=tmp_path / "run", **options, **SHORT)
+    assert run is not None
+    network = run.network("winner")
+    assert network(images[:3]).shape == (3, 1)
+    test = run.job.splits.test.in_memory()
+    with torch.no_grad():
+        error = (network(test.images) - test.labels).abs().mean().item()
+    assert error == pytest.approx(run.winner.test_accuracy, rel=1e-4)  # the metric of regression
+    exported = run.export("winner")
+    assert exported.snippet.endswith("print(network(images))")
+    again = run.retrain(run.history[0].number, progress=False)
+    assert again.network()(images[:3]).shape == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +189,7 @@ def test_settings_from_a_file_run_no_code(tmp_path: Path) -> None:
             nas.search(settings, progress=False, out=tmp_path / "run")
 
 
-def test_a_ranking(tmp_path: Path, undrawn: None) -> None:
+def test_a_ranking(tmp_path: Path) -> None:
     keys = ["".join(map(str, choices)) for choices in product(range(3), repeat=8)]
     (tmp_path / "table.json").write_text(json.dumps({key: sum(map(int, key)) for key in keys}))
     evaluated: list[Any] = []

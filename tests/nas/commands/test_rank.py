@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas.commands import evaluators
+from kshot_ext.nas.api import session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.rank import rank_command
@@ -89,7 +89,7 @@ def _entry(file: Path) -> dict[str, object]:
 
 def test_the_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names >= {"ranking.json", "ranking.png", "correlation.png", "codes.png", "report.html", "evaluated.json"}
+    assert names >= {"ranking.json", "report.html", "evaluated.json"}
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     # 180 training images less a fifth for simplex steps make 4 batches of 32: 2 epochs, then 3, of 4 steps.
     assert [(r["step"], r["steps"]) for r in records if r["stage"] == "ranking"] == [(2, 8), (3, 12)]
@@ -126,7 +126,6 @@ def test_the_score_asked_for_comes_first_and_changes_no_number(
     config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     by_accuracy = tmp_path / "accuracy.toml"
     by_accuracy.write_text(f'{config.read_text()}\n[evaluation]\nscore = "accuracy"\n')
     assert rank_command({"truth": str(table), "out": str(tmp_path / "run")}, by_accuracy, None) == EXIT_DONE
@@ -167,7 +166,6 @@ def test_evaluating_on_the_way_changes_nothing(
         "out": str(tmp_path / "run"),
         "results": str(tmp_path / "all.json"),
     }
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     calls = _recorded(monkeypatch)
     assert rank_command(options, config, None) == EXIT_DONE
     assert calls == ["train", "train", "train", "averages in", "evaluate", "evaluate", "averages out"]
@@ -209,8 +207,7 @@ def test_workers_find_what_one_process_finds(
     config: Path, table: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
-    monkeypatch.setattr(evaluators, "RayMap", _Workers)
+    monkeypatch.setattr(session, "RayMap", _Workers)
     options = {"truth": str(table), "out": str(tmp_path / "run")}
     assert rank_command(options, config, None, None, "head:1") == EXIT_ERROR
     assert "ray_address: expected workers too" in capsys.readouterr().err
@@ -236,7 +233,7 @@ def test_a_run_is_analysed(finished: Path, capsys: pytest.CaptureFixture[str]) -
     assert analysis["epoch"] == 3
     assert 1 <= analysis["whole"]["rank"] <= 2
     assert len(analysis["distances"]["operations"]) == 8
-    files = {"analysis.json", "analysis.html", "spectrum.png", "codes.png", "distances.png"}
+    files = {"analysis.json", "analysis.html"}
     assert {path.name for path in (finished / "analysis").iterdir()} == files
 
 
@@ -261,7 +258,6 @@ def test_a_ranking_stopped_again_and_again_goes_on_as_if_never_stopped(
     stop_before_saves: Callable[[Collection[int]], list[int]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     out = tmp_path / "run"
     saves = stop_before_saves(STOPPED_AT)
     assert rank_command({"truth": str(table), "out": str(out)}, config, None) == EXIT_INTERRUPTED
@@ -352,7 +348,6 @@ def test_a_ranking_goes_on_only_with_what_it_began_with(
 def test_an_evaluation_that_is_gone_is_not_made_from_later_weights(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     (run / "checkpoints" / "evaluation-2.safetensors").unlink()
     assert rank_command({}, None, run) == EXIT_ERROR
@@ -365,7 +360,6 @@ def test_an_evaluation_that_is_gone_is_not_made_from_later_weights(
 def test_damaged_numbers_of_a_ranking_are_made_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     text = (run / "metrics.jsonl").read_text()
     changed = re.sub(r'("ranking", "step": 2,.*"regret": )[^,]*', r"\1 77.0", text)
@@ -380,7 +374,7 @@ def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
     finished: Path, config: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: (tmp_path / "all.json").write_text("[]") and [])
+    monkeypatch.setattr(rank_outputs, "_figures", lambda *_: (tmp_path / "all.json").write_text("[]") and [])
     options = {"truth": str(table), "out": str(tmp_path / "run"), "results": str(tmp_path / "all.json"), "epochs": 2}
     assert rank_command(options | {"checkpoints": 1}, config, None) == EXIT_ERROR
     error = capsys.readouterr().err
@@ -390,12 +384,6 @@ def test_results_damaged_meanwhile_are_named_with_the_way_to_go_on(
     assert (tmp_path / "all.json").read_text() == "[]"
 
 
-@pytest.fixture
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_outputs, "_draw", lambda *_: [])
-
-
-@pytest.mark.usefixtures("_no_pictures")
 def test_a_one_shot_run_is_told_once_its_supernet_is_trained(config, table, tmp_path, capsys) -> None:
     """One epoch of simplex steps does not part codes that start equal; more time need not be spent on those."""
     options = {"truth": str(table), "codes": {"start": "equal"}, "out": str(tmp_path / "run")}
@@ -419,7 +407,6 @@ def warmed_up(config: Path, table: Path, tmp_path_factory: pytest.TempPathFactor
 _FROM_WARM_UP = {"codes": {"perturbation": 0.0, "start": "count"}}
 
 
-@pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("shots", [1, 3])
 def test_a_run_begins_from_the_warm_up_of_another(warmed_up, config, table, tmp_path, monkeypatch, shots) -> None:
     calls = _recorded(monkeypatch)
@@ -436,7 +423,6 @@ def test_a_run_begins_from_the_warm_up_of_another(warmed_up, config, table, tmp_
         assert mine["code_distance"] > 0.1
 
 
-@pytest.mark.usefixtures("_no_pictures")
 def test_a_run_that_shares_a_warm_up_is_resumed(warmed_up, config, table, tmp_path, stop_before_saves) -> None:
     options = {"truth": str(table), "shots": 3, "warm_up": str(warmed_up)} | _FROM_WARM_UP
     assert rank_command(options | {"out": str(tmp_path / "whole")}, config, None) == EXIT_DONE
@@ -502,7 +488,6 @@ def test_refuses_to_share_a_warm_up_that_has_no_end(config, table, tmp_path, cap
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.usefixtures("_no_pictures")
 def test_points_inside_the_warm_up_are_evaluated_by_the_run_that_does_it(config, table, tmp_path) -> None:
     options = {"truth": str(table), "shots": 1, "checkpoints": 3, "training": {"warmup_epochs": 2}}
     one = options | {"keep_warm_up": True, "out": str(tmp_path / "one")}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
-from kshot_ext.nas import drawing
 
 SETTINGS = ["--channels", "2", "--max-images", "200", "--shots", "1", "--epochs", "1", "--retrain-epochs", "1"]
 FEW = "rivals = 0\nretrain_seeds = 1\n[training]\nwarmup_epochs = 0\n[search]\npopulation = 2\ngenerations = 1\n"
@@ -20,10 +20,8 @@ FEW = "rivals = 0\nretrain_seeds = 1\n[training]\nwarmup_epochs = 0\n[search]\np
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "few.toml").write_text(FEW)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "to_png", lambda figure: b"")
-        command = ["search", *SETTINGS, "--config", str(folder / "few.toml"), "--out", str(folder / "run")]
-        ended = CliRunner().invoke(app, command)
+    command = ["search", *SETTINGS, "--config", str(folder / "few.toml"), "--out", str(folder / "run")]
+    ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 0, ended.output
     return folder / "run"
 
@@ -45,6 +43,19 @@ def test_a_point_of_the_history_is_trained(run: Path) -> None:
     again = CliRunner().invoke(app, ["retrain", "run", "--architecture", first["key"], "--epochs", "2", "--json"])
     assert json.loads(again.stdout)["operations"] == first["operations"]
     assert "retrain network" not in again.stderr  # it is there already
+
+
+def test_an_interrupted_training_tells_the_command_that_goes_on(
+    run: Path, stop_before_saves: Callable[[Collection[int]], list[int]]
+) -> None:
+    stop_before_saves({2})
+    arguments = ["retrain", "run", "--architecture", "0", "--epochs", "2", "--seed", "3"]
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 130
+    assert f"go on by the same command: kshot-ext {' '.join(arguments)}\n" in ended.stderr
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0
+    assert "retrain network 1/2" not in again.stdout
 
 
 def test_a_file_is_written_and_its_use_is_told(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names as users and file systems have them: no UTF-8, markup of rich, HTML and matplotlib, line breaks, very long."""
+"""Names as users and file systems have them: no UTF-8, markup of rich and HTML, line breaks, very long."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import os
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.charts import curves_chart
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.splits import DataSplits
-from kshot_ext.nas.methods.parts.code_findings import plot_codes
+from kshot_ext.nas.findings import Figure
+from kshot_ext.nas.messages import visible
+from kshot_ext.nas.methods.parts.code_findings import codes_map
+from kshot_ext.nas.reporting import page
 from kshot_ext.nas.runs.settings import RunSettings
 
 CLASSES = [b"caf\xe9", b"[red]x[bold]:smile:", b"<b>&\"'\n$x_{$", b"\xff" * 200, "長い".encode() * 30]
@@ -131,9 +135,16 @@ def test_runs_of_one_second_get_folders_of_their_own(
         run.close()
 
 
-@pytest.mark.parametrize("title", ["_hidden", "$x_{$", "a\nb", os.fsdecode(b"\xe9"), "[b]", "x" * 500])
+@pytest.mark.parametrize("title", ["_hidden", "$x_{$", "a\nb", os.fsdecode(b"\xe9"), "<b>", "x" * 500])
 def test_figures_take_any_name(title: str) -> None:
-    figure = drawing.plot_curves({title: [(1, 2.0)], "other": [(1, 1.0)]}, "x", "y")
-    assert drawing.to_png(figure).startswith(b"\x89PNG")
-    assert len(figure.axes[0].get_legend().get_texts()) == 2
-    assert drawing.to_png(plot_codes(torch.eye(2), [title[:9], "b"]))
+    figures = [
+        Figure(title, title, curves_chart({title: [(1, 2.0)], "other": [(1, 1.0)]}, title, "y")),
+        Figure("codes", "", codes_map(torch.eye(2), [title, "b"])),
+    ]
+    table = page.Table((title,), [(title,)])
+    text = page.render("compare.html", title=title, lead=title, settings=table, results=table, figures=figures)
+    shown = escape(visible(title), quote=False)
+    assert f"</svg>{shown}</li>" in text
+    assert text.count(f"<h2>{shown}</h2>") == 1
+    assert "<b>" not in text
+    text.encode()

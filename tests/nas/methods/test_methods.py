@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import io
 import itertools
 import json
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
-from kshot_ext.nas import drawing, methods
+from kshot_ext.nas import methods
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
@@ -30,6 +32,7 @@ from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
+from kshot_ext.nas.networks.export import plain_copy
 from kshot_ext.nas.own_classes import load_own
 from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
 from kshot_ext.nas.searchers.archive import Archive
@@ -155,6 +158,9 @@ def test_its_networks_are_scored_selected_exported_and_retrained(begin, tiny_spl
     assert archive.best.scores == evaluation(archive.best.architecture)
     assert evaluation(space.cheapest()).loss != evaluation(space.largest()).loss
     assert_equal(state_of(loop), kept)  # to score a network changes none
+    with method.networks.network(best) as lent:
+        plain, pixels = plain_copy(lent), torch.rand(3, 1, 8, 8, generator=seeded(3))
+        torch.testing.assert_close(plain.eval()(pixels), lent.eval()(pixels), rtol=1e-4, atol=1e-5)
     network = space.build(best, seeded(1))
     trainer = NetworkTrainer(network, tiny_splits, RetrainSettings(epochs=1, batch_size=8), seeded(2))
     trainer.train_epoch()
@@ -178,7 +184,6 @@ def test_the_command_searches_with_it(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.usefixtures("one_thread")
 def test_the_commands_rank_with_it_and_compare_its_runs(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
     layers = 6 if name in OWN_SPACES else 8
     truth = {key[:layers]: accuracy for key, accuracy in (("0" * 8, 9), ("12120000", 7), ("2" * 8, 8), ("11112222", 6))}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
@@ -262,6 +267,16 @@ def test_a_method_searches_widths_or_refuses_them(name, tiny_splits):
         begin()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_imports_no_other(name):
+    """What two need is in parts, once."""
+    files = {kind.__module__ for kind in METHODS.values()}
+    source = Path(sys.modules[METHODS[name].__module__].__file__).read_text()
+    imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    assert len(imported) > 1
+    assert files.isdisjoint(imported)
+
+
 def test_an_unknown_method_lists_the_known_ones(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"method: expected one of kshot, spos.*, or FILE.py:CLASS, got 'luck'"):
         method_class("luck")
@@ -308,7 +323,6 @@ def test_the_commands_search_and_compare_with_a_method_of_ones_own(own, tmp_path
     assert search_command({"method": own, "out": "run"}, tmp_path / "miniature.toml", None) == EXIT_DONE
     assert search_command({"method": own}, None, tmp_path / "run") == EXIT_DONE
     monkeypatch.setattr(methods, "_own", {})  # as in another process
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")
     assert compare_command(tmp_path / "run", tmp_path / "run") == EXIT_ERROR
     assert f"expected --method {tmp_path}/{own} on the command line" in capsys.readouterr().err
     kind = load_own(f"{tmp_path}/{own}", "method", Method)
@@ -418,7 +432,7 @@ NEEDS_SIZE = """Settings = dataclass(frozen=True, kw_only=True)(
             "optimizers = property(lambda self: {}, lambda self, given: None)",
             "mine.py: .*expected one or more, got none",
         ),
-        ("figure_names = None", "mine.py: figure_names: expected Sequence, got None"),
+        ("curves = None", "mine.py: curves: expected Sequence, got None"),
         ("networks = None", "mine.py: networks.network: expected something to be called, got None"),
         ("networks = property(lambda self: 1 / 0)", r"mine.py, line 5: cannot be run .ZeroDivisionError"),
         ("result_space = 'all'", "mine.py: result_space: expected SearchSpace, got 'all'"),
@@ -448,7 +462,7 @@ def test_what_is_wrong_with_a_method_of_ones_own_is_told_before_training(tmp_pat
         ("findings = 'good'", "mine.py: findings: expected Findings, got 'good'"),
         ("score_network = staticmethod(lambda *called: 0.5)", "mine.py: score_network: expected Scores, got 0.5"),
         ("def selected(self, stage): pass", "mine.py: selected: expected Selection, got None"),
-        ("def figures(self, *given): return ['codes']", "mine.py: figures: expected MethodFigure, got 'codes'"),
+        ("def figures(self, *given): return ['codes']", "mine.py: figures: expected Figure, got 'codes'"),
     ],
 )
 @pytest.mark.usefixtures("one_thread")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-from kshot_ext.nas import drawing
-from kshot_ext.nas.findings import Findings, MethodFigure
-from kshot_ext.nas.reporting.method_parts import banner, save_figures, tiles
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.findings import Findings
+from kshot_ext.nas.reporting.method_parts import banner, provenance, tiles
+from kshot_ext.nas.runs.run_card import RunCard
+from kshot_ext.nas.runs.settings import RunSettings
 
 FOUND = Findings(heading="Found", facts={"one": "1", "two": "2"}, headline=("two",), sentence="all is well")
 
@@ -21,8 +21,11 @@ def test_the_headline_becomes_tiles() -> None:
     assert tiles(FOUND) == {"two": "2"}
 
 
-def test_figures_are_saved_by_their_names(tmp_path: Path) -> None:
-    figure = drawing.plot_curves({"a": [(1, 1.0)]}, "x", "y")
-    (picture,) = save_figures(tmp_path, [MethodFigure("mine", "Mine", "as it is", figure)])
-    assert (picture.heading, picture.caption) == ("Mine", "as it is")
-    assert (tmp_path / "mine.png").read_bytes() == picture.png
+def test_a_page_says_what_began_the_run_and_of_which_images(tiny_splits: DataSplits, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/kshot-ext", "search", "--out", "my run"])
+    card = RunCard.new("search", RunSettings(), "digits", tiny_splits)
+    facts = provenance(card)
+    assert facts["command line"] == "kshot-ext search --out 'my run'"
+    assert facts["begun"] == card.begun <= facts["reported"]
+    assert facts["SHA-256 of data"] == tiny_splits.digest()
+    assert {"torch", "Python", "CPU", "kshot_ext", "run"} <= facts.keys()

@@ -19,7 +19,6 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.api import search
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.compare import compare_command
@@ -66,7 +65,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, progress = tmp_path_factory.mktemp("runs"), ConsoleProgress(Console(quiet=True))
     (folder / "config.toml").write_text(SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "to_png", lambda figure: b"")
 
         @functools.cache
         def loaded(seed: int) -> tuple[str, DataSplits]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kshot_ext.nas import drawing, files
+from kshot_ext.nas import files
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.runs.run_folder import RunFolder
@@ -43,13 +43,10 @@ SAME = ("metrics.jsonl", "settings.toml", "architecture.json", "model.safetensor
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Settings of runs that draw nothing."""
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "config.toml"
     path.write_text(SETTINGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "to_png", lambda figure: b"")
-        yield path
+    return path
 
 
 @contextmanager

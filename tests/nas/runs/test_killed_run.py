@@ -33,11 +33,9 @@ ATTEMPTS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-import kshot_ext.nas.searchers.nsga2_generation, matplotlib.figure, sklearn.datasets, torch.utils.tensorboard
-from kshot_ext.nas import drawing
+import kshot_ext.nas.searchers.nsga2_generation, jinja2, sklearn.datasets, torch.utils.tensorboard
 from kshot_ext.nas.commands.search import search_command
 
-drawing.to_png = lambda figure: b""  # drawing takes long and has no state
 torch.set_num_threads(1)
 folder, config, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 moments = random.Random(seed)

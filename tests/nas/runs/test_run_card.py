@@ -77,3 +77,19 @@ def test_a_card_of_before_there_were_notes_comes_back(tiny_splits: DataSplits) -
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(RunCardError, match="expected the JSON object of a run"):
         RunCard.from_json(text)
+
+
+def test_a_card_says_when_and_by_what_its_run_began(tiny_splits: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/venv/kshot_ext/__main__.py", "search", "--out", "a b"])
+    card = RunCard.new("search", RunSettings(), "digits", tiny_splits)
+    assert card.command_line == ("kshot-ext", "search", "--out", "a b")
+    assert card.begun.startswith("2")
+    assert RunCard.from_json(card.to_json()) == card
+
+
+def test_a_card_of_an_older_version_keeps_its_digest(tiny_splits: DataSplits) -> None:
+    """Else its run could not go on: checkpoints know it by the digest."""
+    card = replace(RunCard.new("search", RunSettings(), "digits", tiny_splits), begun="", command_line=())
+    fields = json.loads(card.to_json())
+    assert not {"begun", "command_line"} & fields.keys()
+    assert RunCard.from_json(json.dumps(fields)).digest == card.digest

@@ -17,12 +17,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.analyse import analyse_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.methods.parts import path_method
-from kshot_ext.nas.reporting import search_outputs as outputs
 from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training import epoch_trainer
@@ -93,18 +91,13 @@ def _results(folder: Path) -> dict[str, object]:
 def test_the_run_folder_holds_everything(finished: Path) -> None:
     expected = {
         "architecture.json",
-        "architecture.png",
         "checkpoints",
-        "codes.png",
-        "loss.png",
         "metrics.jsonl",
         "model.pt",
         "model.safetensors",
-        "ranking.png",
         "report.html",
         "results.json",
         "run.json",
-        "search.png",
         "settings.toml",
         "tensorboard",
     }
@@ -152,12 +145,6 @@ def test_the_weights_are_there_without_a_pickle(finished: Path) -> None:
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs draw nothing, which takes as long as all else."""
-    monkeypatch.setattr(outputs, "_draw", lambda *_: [])
-
-
 def _check_told_to_be_one_shot(console: str, run: Path) -> None:
     """One epoch of simplex steps does not part codes that start equal; that is said by console, page and results."""
     codes = json.loads((run / "results.json").read_text())["codes"]
@@ -175,7 +162,6 @@ def _check_told_to_be_one_shot(console: str, run: Path) -> None:
     assert '<p class="warning" role="alert">This is a one-shot run' in (run / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_settings_of_a_run_begin_an_equal_run(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +172,6 @@ def test_the_settings_of_a_run_begin_an_equal_run(
     assert _results(again) == _results(finished)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_stopped_again_and_again_goes_on_as_if_never_stopped(
     config: Path,
     finished: Path,
@@ -234,7 +219,6 @@ def test_a_run_that_diverges_ends_with_an_error_and_keeps_its_last_good_state(
     assert not (out / "results.json").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_no_winner_is_named_where_no_network_gives_numbers(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,7 +373,6 @@ def test_rivals_may_cost_far_more_than_the_winner_if_all_others_do(
     tmp_path: Path, layers: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two layers: without convolutions there are 2,816 multiply-accumulates, with each 9,216 more."""
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # which takes longer than all else
     options = layers | {"space": f"{tmp_path}/layers.py:Uneven", "budget": 3000, "rivals": 5}
     assert search_command(options, tmp_path / "settings.toml", None) == EXIT_DONE
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -11,7 +11,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from kshot_ext.nas import drawing
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_INTERRUPTED
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.datasets.batches import batches
@@ -26,8 +25,8 @@ from kshot_ext.nas.spaces.architecture import Architecture
 OWN = """
 from dataclasses import dataclass
 
-from kshot_ext.nas.findings import Findings, MethodFigure
-from kshot_ext.nas import drawing
+from kshot_ext.nas.charts import curves_chart
+from kshot_ext.nas.findings import Figure, Findings
 from kshot_ext.nas.methods.method import MethodSettings
 from kshot_ext.nas.methods.parts.path_method import PathMethod
 from kshot_ext.nas.methods.selection import Selection
@@ -75,7 +74,6 @@ class DrawSome(Stage):
 
 class Drawn(PathMethod[Settings]):
     summary, paper, Settings = "draws some", "none", Settings
-    figure_names = ("drawn",)
 
     @property
     def score_network(self):
@@ -95,7 +93,7 @@ class Drawn(PathMethod[Settings]):
     def figures(self, architectures, records):
         steps = [(r["step"], r["drawn"]) for r in records if r["stage"] == "draw"]
         curves = {"drawn": steps}
-        return [MethodFigure("drawn", "Drawn", f"{len(architectures)} drawn", drawing.plot_curves(curves, "step", "n"))]
+        return [Figure("Drawn", f"{len(architectures)} drawn", curves_chart(curves, "step", "n"))]
 
 
 def halved(network, validation):
@@ -126,7 +124,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "to_png", lambda figure: b"png")
         patch.chdir(folder)
         Path("drawn.py").write_text(OWN)
         Path("settings.toml").write_text(SETTINGS)
@@ -165,7 +162,6 @@ def test_several_networks_are_retrained_described_and_kept(finished: Path) -> No
     page = (run / "report.html").read_text()
     for text in ("What was drawn", "much", "winner-2", "3 drawn", "test accuracy of the ensemble"):
         assert text in page
-    assert (run / "drawn.png").read_bytes() == b"png"
 
 
 def test_a_selection_of_ones_own_goes_on_as_if_never_stopped(

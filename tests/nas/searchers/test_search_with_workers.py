@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from kshot_ext.cli import app
-from kshot_ext.nas import drawing
 from kshot_ext.nas.searchers.ray_map import RayMap
 
 SETTINGS = """
@@ -57,7 +56,6 @@ def test_a_search_by_workers_of_whom_one_is_killed(
 ) -> None:
     """It finds what a search by one process finds, from a supernet that a KShotSGD has trained."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    monkeypatch.setattr(drawing, "to_png", lambda figure: b"")  # drawing takes longer than all else
     folders = [tmp_path / name for name in ("alone", "workers")]
     for folder in folders:
         folder.mkdir()

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from kshot_ext.nas import drawing
-from kshot_ext.nas.findings import Curve, Findings, MethodFigure, Number
+from kshot_ext.nas.charts import HeatMap
+from kshot_ext.nas.findings import Curve, Figure, Findings, Number
 from kshot_ext.nas.networks.code_report import K_SHOT, LEAST_DISTANCE, ONE_COPY, VERDICTS, CodeReport
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
 from kshot_ext.nas.spaces.architecture import Architecture
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _VERDICT, _DISTANCE = "K-shot or one-shot", "distance of codes"
 _LEAST_SHARE, _RANK = "least share of a copy", "effective rank of the weights"
-_WIDEST = 24
-"""Inches; a figure of thousands of shots at full width is more pixels than can be drawn."""
+_MOST_COLUMNS = 64
+"""Of a figure; thousands of shots are more than a page has room for."""
 
 LEAST_OF_K_SHOT = LEAST_DISTANCE, "least of a K-shot run"
 """What distances of codes are drawn beside."""
@@ -83,35 +80,39 @@ def verdict_sentence(codes: CodeReport) -> str:
     return f"this is a one-shot run: its {codes.num_shots} copies act as one. {reasons}."
 
 
-def codes_figure(coded: CodedSupernet, architectures: Sequence[Architecture]) -> MethodFigure:
+def codes_figure(coded: CodedSupernet, architectures: Sequence[Architecture]) -> Figure:
     """The codes of architectures, in their order."""
     codes = coded.simplex_net(architectures).detach().cpu()
-    figure = plot_codes(codes, [architecture.short() for architecture in architectures])
+    content = codes_map(codes, [architecture.short() for architecture in architectures])
     caption = "How architectures mix the weight copies; digits (a is ten) are each layer's operation, then the widths."
-    return MethodFigure("codes", "Simplex codes", caption, figure)
+    return Figure("Simplex codes", caption, content)
 
 
-def plot_codes(codes: Tensor, labels: Sequence[str]) -> Figure:
-    """Draw simplex codes as a heat map: a row per architecture, a column per shot.
+def codes_map(codes: Tensor, labels: Sequence[str]) -> HeatMap:
+    """Simplex codes as shades: a row per architecture, a column per shot.
 
-    A colour means the same coefficient in every run, so codes that hardly differ look alike.
+    A shade means the same coefficient in every run, so codes that hardly differ look alike.
 
     Args:
-        codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn.
+        codes: ``[M, K]``; or ``[M, L, K]``, of which the mean over the L layers is drawn. Of very many shots each
+            column is the largest of some neighbours.
         labels: name of each row.
     """
     per_layer = codes.dim() == 3
     codes = codes.mean(dim=1) if per_layer else codes
-    rows, shots = codes.shape
-    figure, axes = drawing.new_figure(3.4 + min(0.6 * shots, _WIDEST), 1.2 + 0.2 * rows)
-    image = axes.imshow(codes.numpy(), aspect="auto", cmap="Blues", vmin=0, vmax=1)
-    ticks = range(0, shots, math.ceil(0.6 * shots / _WIDEST))
-    axes.set_xticks(ticks, [str(shot + 1) for shot in ticks])
-    axes.set_yticks(range(rows), list(map(drawing.plain, labels)), fontfamily="monospace", fontsize=8)
-    axes.set_xlabel("shot (mean over the layers)" if per_layer else "shot")
-    axes.set_ylabel("architecture, cheapest first")
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, label=f"coefficient (line: the equal share 1/{shots})", pad=0.03)
-    bar.ax.axhline(1 / shots, color=drawing.RED, linewidth=1.5)
-    bar.outline.set_visible(False)
-    return figure
+    shots = codes.shape[1]
+    neighbours = codes.split(math.ceil(shots / _MOST_COLUMNS), dim=1)
+    firsts = [1 + sum(columns.shape[1] for columns in neighbours[:index]) for index in range(len(neighbours))]
+    shades = torch.stack([columns.amax(dim=1) for columns in neighbours], dim=1)
+    return HeatMap(
+        values=shades.tolist(),
+        rows=labels,
+        columns=[
+            str(first) if columns.shape[1] == 1 else f"{first} to {first + columns.shape[1] - 1}"
+            for first, columns in zip(firsts, neighbours)
+        ],
+        row_label="architecture, cheapest first",
+        column_label="shot (mean over the layers)" if per_layer else "shot",
+        label="coefficient",
+        mark=(1 / shots, f"the equal share 1/{shots}"),
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kshot_ext.nas.findings import Findings, MethodFigure
+from kshot_ext.nas.findings import Figure, Findings
 from kshot_ext.nas.methods.method import Method, MethodSettings, OwnSettings, Setup
 from kshot_ext.nas.methods.parts.code_findings import CODE_CURVES, CODE_NUMBERS, code_findings, codes_figure
 from kshot_ext.nas.networks.code_settings import CodeForm, CodeSettings
@@ -54,7 +54,6 @@ class PathMethod(Method[OwnSettings]):
         supernet, simplex_net: what is trained, and what gives the codes.
     """
 
-    figure_names = ("codes",)
     numbers = CODE_NUMBERS
     curves = CODE_CURVES
 
@@ -114,9 +113,7 @@ class PathMethod(Method[OwnSettings]):
         """What codes and copies amount to."""
         return code_findings(self.coded.report(self.setup.seed))
 
-    def figures(
-        self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]
-    ) -> Iterable[MethodFigure]:
+    def figures(self, architectures: Sequence[Architecture], records: Sequence[Mapping[str, Any]]) -> Iterable[Figure]:
         """The codes of the architectures, where there are any."""
         return [codes_figure(self.coded, architectures)] if architectures else []
 

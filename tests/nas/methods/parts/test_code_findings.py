@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,7 +7,7 @@ from kshot_ext.nas.methods.parts.code_findings import (
     CODE_NUMBERS,
     code_facts,
     code_findings,
-    plot_codes,
+    codes_map,
     verdict_sentence,
 )
 from kshot_ext.nas.networks.code_analysis import Spectrum
@@ -60,36 +59,30 @@ def test_a_method_draws_codes_where_there_are_architectures(make_loop, tiny_spac
     assert list(method.figures([], [])) == []
     paths = [tiny_space.cheapest(), tiny_space.largest()]
     (figure,) = method.figures(paths, [])
-    assert figure.name in method.figure_names
-    shown = torch.tensor(figure.figure.axes[0].images[0].get_array())
-    assert torch.equal(shown, method.simplex_net(paths).detach())
+    torch.testing.assert_close(torch.tensor(figure.content.values), method.simplex_net(paths).detach())
 
 
 @pytest.mark.parametrize("codes", [[[0.25, 0.25, 0.25, 0.25], [0.26, 0.24, 0.25, 0.25]], [[1.0, 0.0], [0.0, 1.0]]])
-def test_the_colour_of_a_coefficient_is_the_same_in_every_run(codes: list[list[float]]) -> None:
-    axes = plot_codes(torch.tensor(codes), ["a", "b"]).axes[0]
-    assert axes.images[0].get_clim() == (0, 1)
-    assert torch.equal(torch.tensor(axes.images[0].get_array()), torch.tensor(codes))
-    assert axes.get_xlabel() == "shot"
+def test_the_shades_of_coefficients_are_the_coefficients(codes: list[list[float]]) -> None:
+    """So codes that hardly differ look alike, in every run."""
+    shades = codes_map(torch.tensor(codes), ["a", "b"])
+    torch.testing.assert_close(torch.tensor(shades.values), torch.tensor(codes))
+    assert (shades.rows, shades.column_label) == (["a", "b"], "shot")
+    assert shades.columns == [str(shot) for shot in range(1, len(codes[0]) + 1)]
+    assert shades.mark == (1 / len(codes[0]), f"the equal share 1/{len(codes[0])}")
 
 
-def test_codes_that_hardly_differ_look_alike() -> None:
-    def colours(codes: list[float]) -> np.ndarray:
-        return plot_codes(torch.tensor([codes]), ["a"]).axes[0].images[0].make_image(None, unsampled=True)[0]
-
-    alike, apart = colours([0.24, 0.26]).astype(int)[0], colours([0.0, 1.0]).astype(int)[0]
-    assert np.abs(alike[0] - alike[1]).max() <= 6
-    assert np.abs(apart[0] - apart[1]).max() > 100
-
-
-def test_codes_of_layers_are_drawn_as_their_mean() -> None:
+def test_codes_of_layers_are_shown_as_their_mean() -> None:
     codes = torch.rand(3, 5, 4).softmax(dim=2)
-    axes = plot_codes(codes, ["a", "b", "c"]).axes[0]
-    torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), codes.mean(dim=1))
-    assert axes.get_xlabel() == "shot (mean over the layers)"
+    shades = codes_map(codes, ["a", "b", "c"])
+    torch.testing.assert_close(torch.tensor(shades.values), codes.mean(dim=1))
+    assert shades.column_label == "shot (mean over the layers)"
 
 
-def test_the_codes_of_thousands_of_shots_can_be_drawn() -> None:
-    figure = plot_codes(torch.rand(2, 4096).softmax(dim=1), ["a", "b"])
-    assert figure.get_size_inches()[0] < 30
-    assert len(figure.axes[0].get_xticks()) <= 40
+def test_of_thousands_of_shots_neighbours_share_a_column() -> None:
+    codes = torch.rand(2, 4100).softmax(dim=1)
+    shades = codes_map(codes, ["a", "b"])
+    assert len(shades.columns) == len(shades.values[0]) <= 64
+    assert (shades.columns[0], shades.columns[-1]) == ("1 to 65", "4096 to 4100")
+    assert shades.values[1][0] == codes[1, :65].max()
+    assert shades.values[1][-1] == codes[1, 4095:].max()
