@@ -23,10 +23,8 @@ def info_rows() -> list[tuple[str, str]]:
     if backend.info().cache is None:
         rows.append(("cache", str(default_folder())))
     if not torch.cuda.is_available():
-        build = (
-            f"torch is built for CUDA {torch.version.cuda}, but" if torch.version.cuda else "torch is built without it;"
-        )
-        rows.append(("CUDA", f"not in use: {build} no GPU is seen"))
+        built = f"with CUDA {torch.version.cuda}, but sees no GPU" if torch.version.cuda else "without CUDA"
+        rows.append(("CUDA", f"not in use: torch is built {built}"))
     return [*rows, *((f"extra {name}", _told(lacking)) for name, lacking in lacking_by_extra().items())]
 
 
