@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ PACKAGE_FILES = sorted((ROOT / "kshot_ext").rglob("*.py"))
 TORCH_FREE_FILES = sorted(path for folder in ("common", "cpu", "cuda") for path in (ROOT / "csrc" / folder).iterdir())
 
 
+@cache
 def layers() -> list[list[str]]:
     """Files and folders of each layer, relative to the root, top layer first."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split("## Layers", 1)[1]
@@ -20,6 +22,7 @@ def layers() -> list[list[str]]:
     return [[folder + name.removeprefix(folder).removesuffix("NAME.py") for name in c.split(", ")] for c in columns]
 
 
+@cache
 def rank(path: str) -> int:
     """Position of a file's layer: the longest listed name that the path begins with."""
     names = {name: depth for depth, layer in enumerate(layers()) for name in layer}
@@ -40,6 +43,7 @@ def imported_files(path: Path) -> set[str]:
     return {file_of(module) for module in modules if module.split(".")[0] == "kshot_ext"}
 
 
+@cache
 def file_of(module: str) -> str:
     """The file that defines a module, or the name in it: the longest prefix that is one."""
     parts = module.split(".")
