@@ -26,7 +26,7 @@ def main(out: Path, epochs: int = 20, max_images: int | None = None) -> torch.Te
         epochs=epochs,
         max_images=max_images,
         search={"population": 8, "generations": 3},
-        retrain={"epochs": max(epochs // 2, 1)},
+        retrain={"epochs": max(epochs // 2, 1), "seeds": 1},
         rivals=2,
         on_evaluated=lambda network: losses.append(network.supernet_loss),  # loggers hang here
     )

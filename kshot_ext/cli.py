@@ -47,10 +47,12 @@ def options(
 
 @app.command()
 def info() -> None:
-    """Tell which backend is in use, and why; builds the native kernels if that was not done yet."""
+    """Tell versions, extras, and which backend is in use, and why; builds the native kernels if need be."""
+    from kshot_ext.nas.commands.info import info_rows
+
     console = Console()
     try:
-        state, rows = backend.info(), backend.rows()
+        state, rows = backend.info(), info_rows()
     except backend.BackendError as error:
         console.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +28,10 @@ def test_info_prints_the_backend() -> None:
     assert result.exit_code == 0
     assert backend.info().backend in result.stdout
     assert "cpu capability" in result.stdout
+    lines = [re.sub(r"[│\s]+", " ", line).strip() for line in result.stdout.splitlines()]
+    assert f"python {platform.python_version()}" in lines
+    assert "extra search installed" in lines
+    assert any(line.startswith("CUDA not in use: ") for line in lines) == (not torch.cuda.is_available())
 
 
 def test_info_tells_of_cuda_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,5 +169,8 @@ def test_the_result_is_printed_for_programs_and_nothing_else(tmp_path: Path) -> 
     result = json.loads(ended.stdout)
     assert result.pop("folder") == "run"
     assert (tmp_path / result.pop("report")).exists()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert " INFO train supernet 1/1: loss " in log
+    assert log.endswith("INFO done; report: run/report.html\n")
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
     assert result == {name: value for name, value in kept.items() if name != "run"}

@@ -30,20 +30,20 @@ KINDS = {
     "BatchNormAct2d with SiLU": (lambda: layers.BatchNormAct2d(6, act_layer=nn.SiLU), True),
     "BatchNormAct2d with dropout": (lambda: layers.BatchNormAct2d(6, act_layer=nn.GELU, drop_layer=nn.Dropout), True),
     "BatchNormAct2d without act": (lambda: layers.BatchNormAct2d(6, apply_act=False, affine=False), False),
-    "GroupNorm": (lambda: layers.GroupNorm(6, 2), False),
-    "GroupNorm1": (lambda: layers.GroupNorm1(6), False),
-    "LayerNorm": (lambda: layers.LayerNorm(9), False),
-    "LayerNormFp32": (lambda: norms.LayerNormFp32(9), False),
-    "LayerNorm2d": (lambda: layers.LayerNorm2d(6), False),
-    "RmsNorm": (lambda: layers.RmsNorm(9), False),
-    "RmsNorm2d": (lambda: norms.RmsNorm2d(6), False),
-    "SimpleNorm": (lambda: norms.SimpleNorm(9), False),
-    "GroupNormAct": (lambda: layers.GroupNormAct(6, 2), False),
-    "GroupNorm1Act": (lambda: norm_acts.GroupNorm1Act(6), False),
-    "LayerNormAct": (lambda: layers.LayerNormAct(9), False),
-    "LayerNormAct2d": (lambda: layers.LayerNormAct2d(6), False),
-    "LayerScale": (lambda: layers.LayerScale(9, init_values=0.5), False),
-    "LayerScale2d": (lambda: layers.LayerScale2d(6, init_values=0.5), False),
+    "GroupNorm": (lambda: layers.GroupNorm(6, 2), True),
+    "GroupNorm1": (lambda: layers.GroupNorm1(6), True),
+    "LayerNorm": (lambda: layers.LayerNorm(9), True),
+    "LayerNormFp32": (lambda: norms.LayerNormFp32(9), True),
+    "LayerNorm2d": (lambda: layers.LayerNorm2d(6), True),
+    "RmsNorm": (lambda: layers.RmsNorm(9), True),
+    "RmsNorm2d": (lambda: norms.RmsNorm2d(6), True),
+    "SimpleNorm": (lambda: norms.SimpleNorm(9), True),
+    "GroupNormAct": (lambda: layers.GroupNormAct(6, 2), True),
+    "GroupNorm1Act": (lambda: norm_acts.GroupNorm1Act(6), True),
+    "LayerNormAct": (lambda: layers.LayerNormAct(9), True),
+    "LayerNormAct2d": (lambda: layers.LayerNormAct2d(6), True),
+    "LayerScale": (lambda: layers.LayerScale(9, init_values=0.5), True),
+    "LayerScale2d": (lambda: layers.LayerScale2d(6, init_values=0.5), True),
 }
 
 
@@ -84,6 +84,20 @@ def test_a_layer_under_a_code_is_what_it_merges_to(name: str) -> None:
     else:
         with pytest.raises(ValueError, match=r"code: expected \[3\], one for all samples"):
             kshot(images(), code=codes)
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "RmsNorm", "LayerScale"])
+def test_samples_on_any_axis_but_the_last(name: str) -> None:
+    kshot = kshot_ext.convert(layer_of(name).eval(), 3, perturbation=0.5)
+    codes, x = torch.rand(5, 3, dtype=torch.float64), torch.randn(7, 5, 9, dtype=torch.float64)
+    kshot_ext.find_batch_axes(kshot, x, batch_axis=1)
+    kshot_ext.set_code(kshot, codes)
+    wanted = torch.stack([kshot_ext.merge(kshot, code)(x[:, n]) for n, code in enumerate(codes)], 1)
+    torch.testing.assert_close(kshot(x), wanted, rtol=1e-11, atol=1e-11)
+    kshot.sample_rows = None
+    kshot_ext.set_code(kshot, codes)
+    with pytest.raises(ValueError, match="which axis of input counts samples"):
+        kshot(x[:5])
 
 
 def test_norm_and_activation_are_one_operation() -> None:

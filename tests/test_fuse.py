@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -212,6 +213,46 @@ def test_writes_in_place_where_the_forward_does() -> None:
     with torch.no_grad():
         torch.testing.assert_close(fused(mine), plain(other))
     torch.testing.assert_close(mine, other)
+
+
+class _AddsInPlace(nn.Module):
+    """Adds a norm, which may wait, to what may not be written to later: the shortcut of a GhostNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shortcut = nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y += self.shortcut(x)
+        return y.add_(self.shortcut(x.square()))
+
+
+class _ReadsTwice(nn.Module):
+    """One operation reads a norm, which may wait, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+        self.other = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = self.norm(self.conv(x)), self.other(self.conv(x.square()))
+        return torch.cat([y * y, z + z], dim=1)
+
+
+@pytest.mark.parametrize("kind", [_AddsInPlace, _ReadsTwice])
+@pytest.mark.parametrize(
+    "make", [fused_copy, lambda model: kshot_ext.convert(model, num_shots=1)], ids=["fuse", "convert"]
+)
+def test_a_norm_counts_its_batch_once(make: Any, kind: type[nn.Module]) -> None:
+    plain = seeded(kind).train()
+    ours = make(plain)
+    assert type(ours) is not kind
+    if ours.state_dict()["conv.weight"].dim() == 5:
+        kshot_ext.set_code(ours, torch.ones(1))
+    torch.testing.assert_close(ours(images()), plain(images()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(plain.named_buffers()))
 
 
 class _Sums(nn.Module):

@@ -27,7 +27,7 @@ class LineDisplay:
 
     def start(self, text: str, files: int) -> None:
         self._text, self._files, self._count = text, files, ""
-        self._heard = notices.is_heard()
+        self._printed = notices.is_printed()
         notices.log(text)
         self._write(f"kshot_ext: {text} ... ")
         self.move(0)
@@ -42,7 +42,7 @@ class LineDisplay:
         self._write(f"{outcome}\n")
 
     def _write(self, text: str) -> None:
-        if not self._heard:
+        if self._printed:
             notices.write(text)
 
 

@@ -15,7 +15,7 @@ Keep = Callable[[str, int], None]
 LOGGER = logging.getLogger("kshot_ext")
 LOGGER.addHandler(logging.NullHandler())
 _keepers: list[Keep] = []
-_silent = False
+_wanted: bool | None = None  # whether messages are printed; None: where nobody listens
 
 
 def log(text: str, level: int = logging.INFO) -> None:
@@ -26,10 +26,15 @@ def log(text: str, level: int = logging.INFO) -> None:
 
 
 def tell(text: str, level: int = logging.INFO) -> None:
-    """Log a message; where nobody listens to messages of this level, print it on standard error."""
+    """Log a message and, where `is_printed` says so, print it on standard error."""
     log(text, level)
-    if not is_heard(level):
+    if is_printed(level):
         write(f"kshot_ext: {text}\n")
+
+
+def is_printed(level: int = logging.INFO) -> bool:
+    """Whether messages of this level are printed: where nobody listens to them, or as `printing` says."""
+    return not is_heard(level) if _wanted is None else _wanted
 
 
 def is_heard(level: int = logging.INFO) -> bool:
@@ -48,7 +53,7 @@ def is_heard(level: int = logging.INFO) -> bool:
 def write(text: str) -> None:
     """Write to standard error, which may be closed, or a pipe that nobody reads."""
     with suppress(OSError, ValueError):
-        if sys.stderr is not None and not _silent:
+        if sys.stderr is not None:
             print(text, end="", file=sys.stderr, flush=True)
 
 
@@ -70,16 +75,16 @@ def kept_by(keep: Keep) -> Iterator[None]:
 
 
 def is_silent() -> bool:
-    """Whether nothing is to be written to standard error."""
-    return _silent
+    """Whether the program wants nothing printed."""
+    return _wanted is False
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Write nothing to standard error inside the block; messages are logged all the same."""
-    global _silent
-    before, _silent = _silent, True
+def printing(wanted: bool) -> Iterator[None]:
+    """Print all messages inside the block, or none, whoever listens: what a command does, whose console this is."""
+    global _wanted
+    before, _wanted = _wanted, wanted
     try:
         yield
     finally:
-        _silent = before
+        _wanted = before

@@ -94,6 +94,10 @@ class Task(ABC):
         """The metric of a batch times its size; an image whose outputs are no numbers makes it no number."""
         return float(self.metric(outputs.float(), targets)) * len(targets)
 
+    def score_name(self, score: str) -> str:
+        """What people call a score: ``"loss"``, or the metric for ``"accuracy"``."""
+        return self.metric_name if score == "accuracy" else score
+
     def shown(self, metric: float) -> str:
         """The metric as text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ class Step(NamedTuple):
         kind: that of a node of `torch.fx`.
         target: the name of a part, attribute or method, or a function.
         args, kwargs: its arguments, with `_Use` for results of other steps.
-        is_shared: whether several steps read the result, which then may not wait.
+        is_shared: whether the result is read more than once, and so may not wait: a norm counts its batch when made.
         follower: the step, a part of the block, that alone reads the result of this one, if there is one.
         last_uses: the steps whose results nobody reads after this one.
     """
@@ -112,9 +113,7 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     """The result of a step that calls no part."""
     if step.kind == "get_attr":
         return operator.attrgetter(step.target)(block)
-    args, kwargs = _mapped(
-        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
-    )
+    args, kwargs = _arguments(step, results)
     first = args[0] if args else None
     if len(args) == 2 and not kwargs:
         if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
@@ -126,10 +125,18 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
         return first.with_activation(activation)
     if step.target in _ADDITIONS_IN_PLACE or kwargs.get("inplace") or str(step.target).endswith("_"):
         _finish_all(results)
+        args, kwargs = _arguments(step, results)  # finished, each once: a norm counts its batch
     args, kwargs = _mapped(finished, (args, kwargs))
     if step.kind == "call_method":
         return getattr(args[0], step.target)(*args[1:], **kwargs)
     return step.target(*args, **kwargs)
+
+
+def _arguments(step: Step, results: list[Any]) -> tuple[Any, Any]:
+    args, kwargs = _mapped(
+        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
+    )
+    return args, kwargs
 
 
 def _finish_all(results: list[Any]) -> None:
@@ -175,7 +182,9 @@ def _traced(block: nn.Module, kind: type[nn.Module]) -> Program | str:
 def _steps(nodes: list[fx.Node]) -> Program | str:
     index = {node: position for position, node in enumerate(nodes)}
     last_uses: dict[int, list[int]] = {}
+    reads: Counter[fx.Node] = Counter()  # `y * y` is two of them by one user
     for node in nodes:
+        fx.map_arg((node.args, node.kwargs), lambda read: reads.update([read]))
         last_uses.setdefault(max((index[user] for user in node.users), default=index[node]), []).append(index[node])
     steps = []
     for position, node in enumerate(nodes):
@@ -189,7 +198,7 @@ def _steps(nodes: list[fx.Node]) -> Program | str:
         followed = node.op == "call_module" and len(users) == 1 and users[0].op == "call_module"
         follower = index[users[0]] if followed else None
         dead = tuple(last_uses.get(position, ()))
-        steps.append(Step(node.op, node.target, args, kwargs, len(users) > 1, follower, dead))
+        steps.append(Step(node.op, node.target, args, kwargs, reads[node] > 1, follower, dead))
     inputs = [node for node in nodes if node.op == "placeholder" and node.users]
     if len(inputs) != 1:
         return f"its forward reads {len(inputs)} inputs"

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kshot_ext import functional as KF
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
-from kshot_ext.nn.mixed import KShotMixed
+from kshot_ext.nn.mixed import KShotBySamples, KShotMixed, KShotOfLastAxis
 from kshot_ext.nn.routed_conv import same_border
 from kshot_ext.nn.sample_rows import by_samples
 
@@ -40,13 +40,11 @@ class KShotConv2dSame(KShotMixed):
         )
 
 
-class KShotStandardisedConv2d(KShotMixed):
+class KShotStandardisedConv2d(KShotBySamples):
     """timm's convolutions whose weight is standardised, with K copies; made by `kshot_ext.convert` only.
 
     `forward(input, code=None)` standardises the mixed weight; a code is `[K]`, or `[N, K]` for one row per sample.
     """
-
-    _per_sample = True
 
 
 _FORMS: dict[type[Any], tuple[str, ...]] = {
@@ -56,19 +54,19 @@ _FORMS: dict[type[Any], tuple[str, ...]] = {
         f"timm.layers.std_conv.{name}"
         for name in ("StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame")
     ),
-    KShotMixed: (
+    KShotBySamples: (
         *(
             f"timm.layers.norm.{name}"
-            for name in ("GroupNorm", "GroupNorm1", "LayerNorm", "LayerNormFp32", "LayerNorm2d", "LayerNorm2dFp32")
+            for name in ("GroupNorm", "GroupNorm1", "LayerNorm2d", "LayerNorm2dFp32", "RmsNorm2d", "SimpleNorm2d")
         ),
-        *(f"timm.layers.norm.{name}" for name in ("RmsNorm", "RmsNorm2d", "SimpleNorm", "SimpleNorm2d")),
-        *(
-            f"timm.layers.norm_act.{name}"
-            for name in ("GroupNormAct", "GroupNorm1Act", "LayerNormAct", "LayerNormActFp32", "LayerNormAct2d")
-        ),
-        "timm.layers.layer_scale.LayerScale",
+        *(f"timm.layers.norm_act.{name}" for name in ("GroupNormAct", "GroupNorm1Act", "LayerNormAct2d")),
         "timm.layers.layer_scale.LayerScale2d",
         "torchvision.models.convnext.LayerNorm2d",
+    ),
+    KShotOfLastAxis: (
+        *(f"timm.layers.norm.{name}" for name in ("LayerNorm", "LayerNormFp32", "RmsNorm", "SimpleNorm")),
+        *(f"timm.layers.norm_act.{name}" for name in ("LayerNormAct", "LayerNormActFp32")),
+        "timm.layers.layer_scale.LayerScale",
     ),
 }
 for _form, _kinds in _FORMS.items():

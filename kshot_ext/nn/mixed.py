@@ -116,8 +116,8 @@ class KShotMixed(LeafOfGraphs):
 
     def forward(self, *arguments: Any, code: Tensor | None = None, **named: Any) -> Any:
         if self._per_sample and not named and len(arguments) == 1:
-            if code is None:
-                code = self.code_of_rows(arguments[0])
+            if code is None and self._code is not None and self._rows is not None:
+                return self._rows.call(self, arguments[0], self._code)
             if code is not None and code.dim() == 2:
                 return self._forward_per_sample(arguments[0], code)
         return self.mixed(code).forward(*arguments, **named)
@@ -164,6 +164,23 @@ class KShotMixed(LeafOfGraphs):
 
         output: Tensor = torch.func.vmap(run)({n: each for n, each in parameters.items() if each is not None}, input)
         return output
+
+
+class KShotBySamples(KShotMixed):
+    """A layer that treats each sample by itself, with K copies of its parameters.
+
+    `forward(input, code=None)` runs the layer's own forward: a code is `[K]`, or `[N, K]` for one row per sample, under
+    `torch.func.vmap`.
+    """
+
+    _per_sample = True
+
+
+class KShotOfLastAxis(KShotBySamples):
+    """A layer that treats each vector along the last axis by itself, so that any other axis may count samples."""
+
+    def row_axes(self, input: Tensor) -> range:
+        return range(input.dim() - 1)
 
 
 def mixed_parameters(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from kshot_ext import backend
 from kshot_ext.ops.conv_forms import HALF_TYPES, ConvCall, is_linear_map
 from kshot_ext.ops.memory_order import has_channels_innermost
+
+_USUAL = 2**20
+"""Positions and numbers for which the form of an exported graph is chosen: its own would bind it to a range of them."""
 
 
 def prefers_fused(call: ConvCall) -> bool:
@@ -34,6 +39,7 @@ def prefers_fused(call: ConvCall) -> bool:
     if call.per_sample:
         return call.widths.in_channels >= 8
     positions = call.input.shape[0] * math.prod(call.window.output_size(call.input.shape[2:]))
+    positions = _USUAL if torch.compiler.is_exporting() else positions
     inputs, outputs = call.widths.in_channels, call.widths.out_channels
     taps = math.prod(call.weight.shape[3:])
     if taps > 1:
@@ -54,6 +60,7 @@ def _pays_for_layout(call: ConvCall) -> bool:
     ones do not, unless their codes differ from place to place, by which our kernels mix at no cost.
     """
     numbers, taps = call.input.numel(), math.prod(call.weight.shape[3:])
+    numbers = _USUAL if torch.compiler.is_exporting() else numbers
     if numbers <= 2**16:
         return True
     if call.depthwise:

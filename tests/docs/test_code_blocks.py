@@ -53,7 +53,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     nas.search(
         out=folder, max_images=200, channels=2, shots=1, epochs=1, rivals=1, progress=False,
-        search={"population": 2, "generations": 1}, retrain={"epochs": 1},
+        search={"population": 2, "generations": 1}, retrain={"epochs": 1, "seeds": 1},
     )  # fmt: skip
     return folder
 

@@ -160,7 +160,8 @@ def _mixed(exact: _Exact) -> float:
     tensors = {name: _finite(t).abs().clamp(min=1.0) for name, t in exact.tensors.items()}
     if "code" not in tensors:
         return float(tensors["weight"].max()) if tensors["weight"].numel() else 0.0
-    mixed = reference.effective_weight(tensors["weight"], tensors["code"])
+    code = tensors["code"] if tensors["code"].dim() < 3 else tensors["code"].flatten(2).amax(2)  # of all places
+    mixed = reference.effective_weight(tensors["weight"], code)
     gate = float(tensors["gate"].max()) if "gate" in tensors and tensors["gate"].numel() else 1.0
     return float(mixed.max()) * gate if mixed.numel() else 0.0
 

@@ -48,8 +48,12 @@ class Operator:
 def _conv_arguments(case: Case) -> tuple[Shapes, dict[str, Any]]:
     sizes = dict(case.sizes)
     per_sample, algorithm = sizes.pop("code_per_sample", False), sizes.pop("algorithm", "auto")
-    call = ConvCase("fuzzed", **sizes).call(code_per_sample=per_sample)
+    by_place = sizes.pop("code_by_place", False)
+    conv = ConvCase("fuzzed", **sizes)
+    call = conv.call(code_per_sample=per_sample)
     shapes = {name: tuple(tensor.shape) for name, tensor in call.tensors.items()}
+    if by_place:
+        shapes["code"] += tuple(conv.kernel)
     return shapes, {**call.options, "algorithm": algorithm}
 
 
@@ -60,7 +64,8 @@ def _gated_arguments(case: Case) -> tuple[Shapes, dict[str, Any]]:
 
 
 def _conv_depths(case: Case) -> dict[str, int]:
-    conv = ConvCase("fuzzed", **{k: v for k, v in case.sizes.items() if k not in ("code_per_sample", "algorithm")})
+    others = ("code_per_sample", "code_by_place", "algorithm")
+    conv = ConvCase("fuzzed", **{name: size for name, size in case.sizes.items() if name not in others})
     window = Window.of_arguments(conv.kernel, conv.stride, conv.padding, conv.dilation)
     positions = conv.batch * math.prod(window.output_size(conv.spatial))
     taps, group_in, group_out = (

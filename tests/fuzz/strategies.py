@@ -128,7 +128,10 @@ def _convolutions(pick: Any, operator: str) -> Case:
     if operator == "gated_conv2d":
         sizes["bias"] = sizes["bias"] and "shared"
     else:
-        sizes["code_per_sample"] = pick(st.booleans())
+        code = pick(st.sampled_from(["shared", "shared", "per_sample", "by_place"]))
+        sizes["code_per_sample"], sizes["code_by_place"] = code != "shared", code == "by_place"
+        if code == "by_place" and sizes["bias"] == "dictionary":  # which has no places
+            sizes["bias"] = "shared"
     names = ["input", "weight", *(["code"] if operator != "gated_conv2d" else [])]
     return _case(pick, operator, sizes, names + [name for name in ("bias", "gate") if sizes[name]])
 

@@ -91,6 +91,10 @@ def assert_equal_to_rounding(one: Tensor, other: Tensor, size: Tensor, count: in
     assert ((one.double() - other.double()).abs() <= bound).all()
 
 
+def axis_of_copies(code: Tensor) -> int:
+    return 1 if code.dim() > 2 else -1  # [N, K, *kernel] or [K], [N, K]
+
+
 @pytest.mark.parametrize("name", ["input", "weight", "code"])
 @pytest.mark.parametrize("operator", CODED)
 def test_linear_in_each_tensor(operator: str, name: str) -> None:
@@ -115,7 +119,8 @@ def test_permuted_copies_under_a_permuted_code(operator: str) -> None:
     @for_calls(operator)
     def check(call: Call) -> None:
         order = torch.randperm(len(call.tensors["weight"]), generator=torch.Generator().manual_seed(0))
-        changes = {"weight": call.tensors["weight"][order], "code": call.tensors["code"][..., order]}
+        code = call.tensors["code"]
+        changes = {"weight": call.tensors["weight"][order], "code": code.index_select(axis_of_copies(code), order)}
         if "bias" in call.tensors and call.tensors["bias"].dim() == 2:
             changes["bias"] = call.tensors["bias"][order]
         assert_equal_to_rounding(call(**changes), call(), call.size(), call.count())
@@ -126,9 +131,9 @@ def test_equal_copies_under_a_simplex_code_are_that_copy(operator: str) -> None:
     @for_calls(operator)
     def check(call: Call) -> None:
         assume(call.tensors["code"].numel() > 0)
-        code = call.tensors["code"].softmax(-1)
+        code = call.tensors["code"].softmax(axis_of_copies(call.tensors["code"]))
         first = torch.zeros_like(code)
-        first[..., 0] = 1
+        first.select(axis_of_copies(code), 0).fill_(1)
         expanded = {"weight": call.tensors["weight"][:1].expand_as(call.tensors["weight"])}
         if "bias" in call.tensors and call.tensors["bias"].dim() == 2:
             expanded["bias"] = call.tensors["bias"][:1].expand_as(call.tensors["bias"])
@@ -201,7 +206,7 @@ def test_a_split_batch_changes_no_bit(operator: str) -> None:
 
 
 def _is_per_sample(call: Call, name: str) -> bool:
-    return name == "input" or (name in call.tensors and call.tensors[name].dim() == 2)
+    return name == "input" or (name in call.tensors and call.tensors[name].dim() > 1)
 
 
 @pytest.mark.parametrize("groups", [1, 16])
@@ -231,7 +236,7 @@ def test_a_one_hot_code_is_the_plain_layer(operator: str) -> None:
         assume(t["input"].shape[1] == sizes["in_channels"] and call.options["out_channels"] is None)
         k = len(t["weight"]) - 1
         code = torch.zeros_like(t["code"])
-        code[..., k] = 1
+        code.select(axis_of_copies(code), k).fill_(1)
         bias = t.get("bias")
         bias = bias if bias is None or bias.dim() == 1 else bias[k]
         window = [call.options[name] for name in ("stride", "padding", "dilation", "groups")]

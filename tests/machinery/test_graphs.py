@@ -60,6 +60,19 @@ def test_a_graph_keeps_the_code_that_it_was_made_with(way: str) -> None:
     torch.testing.assert_close(graph(images()), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 1), nn.Conv2d(3, 3, 3, groups=3)], ids=repr)
+def test_export_binds_no_batch_size(layer: nn.Module, memory_format: torch.memory_format) -> None:
+    """Forms are chosen by sizes where calls are eager: by few positions, 1024 of them for a dense kernel."""
+    model = kshot_ext.convert(nn.Sequential(layer), num_shots=2).eval()
+    kshot_ext.set_code(model, CODE)
+    sizes = ({0: torch.export.Dim("batch", min=1)},)
+    x = torch.randn(600, 3, 8, 8).to(memory_format=memory_format)
+    graph = torch.export.export(model, (x[:3],), dynamic_shapes=sizes).module()
+    for batch in (1, 600):
+        torch.testing.assert_close(graph(x[:batch]), model(x[:batch]), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:The tensor attribute")
 def test_export_with_the_code_as_an_input() -> None:
     model = converted(code=None)

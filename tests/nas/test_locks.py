@@ -52,13 +52,13 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path: Path, file_system: s
 
 
 def test_a_file_system_without_locks_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", _no_flock(errno.ENOLCK))
     lock = FileLock(tmp_path / ".lock")
     with pytest.raises(LockHeldError, match=r"no locks; if no process is, delete .*\.lock\.held"):
         FileLock(tmp_path / ".lock", seconds=0.1)
-    (said,) = capsys.readouterr().err.splitlines()
+    (said,) = caplog.messages
     assert "this file system has no locks; the file .lock.held stands in for one" in said
     lock.release()
 

@@ -69,16 +69,20 @@ def test_who_keeps_messages_gets_all_and_is_no_listener(
     assert capsys.readouterr().err == "kshot_ext: told\n"
 
 
-def test_silence_is_for_standard_error_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_command_prints_all_or_nothing(
+    wanted: bool, heard: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listen(monkeypatch)
     log: list[str] = []
-    with notices.kept_by(lambda text, level: log.append(text)), notices.silenced():
-        notices.tell("told")
-    notices.tell("again")
-    assert log == ["told"]
-    assert capsys.readouterr().err == "kshot_ext: again\n"
+    kept: list[str] = []
+    listen(monkeypatch, *([Listener(log)] if heard else []))
+    with notices.kept_by(lambda text, level: kept.append(text)), notices.printing(wanted):
+        assert notices.is_silent() != wanted
+        notices.tell("told", logging.WARNING)
+    assert not notices.is_silent()
+    assert (kept, log) == (["told"], ["told"] if heard else [])
+    assert capsys.readouterr().err == ("kshot_ext: told\n" if wanted else "")
 
 
 @pytest.mark.parametrize("stderr", [None, "closed", "broken"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import kshot_ext
 from kshot_ext.nn import KShotModule
 from kshot_ext.nn.conversions import _CONVERSIONS
-from kshot_ext.nn.sliced import DynamicGroupNorm
+from kshot_ext.nn.sliced import DynamicGroupNorm, DynamicLayerNorm
 
 SHOTS, BATCH = 3, 4
 CODE = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -57,6 +57,7 @@ KINDS = {
     "group_norm_of_vectors": kind(nn.GroupNorm, 2, 6, inputs=((BATCH, 6),)),
     "plain_group_norm": kind(nn.GroupNorm, 2, 6, affine=False, inputs=((BATCH, 6, 3),)),
     "dynamic_group_norm": kind(DynamicGroupNorm, 2, 6, inputs=((BATCH, 6, 3),), per_sample=False),
+    "dynamic_layer_norm": kind(DynamicLayerNorm, 6, inputs=((BATCH, 2, 6),)),
     "layer_norm": kind(nn.LayerNorm, 6, inputs=((BATCH, 2, 6),)),
     "layer_norm_of_images": kind(nn.LayerNorm, (3, 4), bias=False, inputs=((BATCH, 2, 3, 4),)),
     "embedding": kind(nn.Embedding, 9, 4, padding_idx=2, inputs=(torch.randint(9, (BATCH, 5)),)),

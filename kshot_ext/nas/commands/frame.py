@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -89,7 +89,7 @@ def exit_status(body: Callable[[Console], None], how_to_go_on: Callable[[], str]
         with suppress(AttributeError, OSError):  # a name of bytes that the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _termination_as_interrupt(), notices.silenced() if output.quiet else nullcontext():
+        with _termination_as_interrupt(), notices.printing(not output.quiet):
             body(output.console())
     except KeyboardInterrupt:
         _complain("\n", f"stopped; {how_to_go_on()}")

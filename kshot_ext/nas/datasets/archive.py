@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image, image_suffixes, is_image
+from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_picture, image_suffixes, is_image, pixels_of
 from kshot_ext.nas.datasets.layout import arrange
 from kshot_ext.nas.datasets.source import DataError, ImageSource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_ARCHIVE_BYTES = 64 * 2**30
 
@@ -41,7 +44,7 @@ def open_archive(path: Path) -> ImageSource:
 
     opened = {os.getpid(): archive}
 
-    def read(index: int) -> Tensor:
+    def picture(index: int) -> Image:
         name = f"{path}/{layout.files[index]}"
         try:
             if os.getpid() not in opened:  # a worker: a place in the file would be shared with its parent
@@ -49,14 +52,15 @@ def open_archive(path: Path) -> ImageSource:
             data = opened[os.getpid()].read(members[layout.files[index]])
         except Exception as error:
             raise DataError(f"{name}: damaged file in the archive ({error})") from error
-        return decode_image(data, name)
+        return decode_picture(data, name)
 
     return ImageSource(
         name=path.stem,
         class_names=layout.class_names,
         labels=torch.tensor(layout.labels),
         parts=layout.parts,
-        read=read,
+        read=lambda index: pixels_of(picture(index)),
+        picture=picture,
         describe=lambda index: f"{path}/{layout.files[index]}",
         notes=layout.notes,
     )

@@ -75,12 +75,14 @@ def _normalised(
     generator: torch.Generator | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     shift = (mean / std)[:, None, None]
+    untouched = not mean.any() and bool((std == 1).all())
     for chosen, labels in reading:
         if augment is not None and generator is not None:
             chosen = augment(chosen, generator)
-        white = 1 if chosen.is_floating_point() else 255
-        scale = (1 / (white * std))[:, None, None]
-        normalised = chosen.to(torch.float32, memory_format=torch.channels_last) * scale - shift
+        normalised = chosen.to(torch.float32, memory_format=torch.channels_last)
+        if not (chosen.is_floating_point() and untouched):
+            white = 1 if chosen.is_floating_point() else 255
+            normalised.mul_((1 / (white * std))[:, None, None]).sub_(shift)  # a batch is a copy anyway
         if augment is not None and generator is not None:
             normalised, labels = augment.mix(normalised, labels, generator)
         yield normalised, labels

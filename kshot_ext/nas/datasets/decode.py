@@ -33,6 +33,7 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _LIGHT = 0.75
 _WHITE_16_BITS = 2**16 - 1
 _DARK_16_BITS = 2**12
+_ORIENTATION = 0x0112  # of EXIF; 1 is upright
 _PNG_DEPTH = 24  # where a PNG file says how many bits a channel has
 
 
@@ -72,13 +73,18 @@ def decode_image(data: bytes, name: str) -> Tensor:
     Raises:
         DataError: if the file is damaged or too large, or its numbers do not reach from black to white.
     """
+    return pixels_of(decode_picture(data, name))
+
+
+def decode_picture(data: bytes, name: str) -> Image:
+    """As `decode_image`, but as a PIL image, of mode L or RGB."""
     image_module = require("PIL.Image")
     try:
         with _quietly(), image_module.open(io.BytesIO(data), formats=_known_formats()) as image:
             _check_size(image.size, name)
             image.load()
             _scale_transparency(image, data)
-            return picture_pixels(image, name)
+            return plain_picture(image, name)
     except DataError:
         raise
     except Exception as error:  # Damaged files make the decoders raise nearly anything.
@@ -86,21 +92,29 @@ def decode_image(data: bytes, name: str) -> Tensor:
         raise DataError(f"{name}: damaged image ({reason})") from error
 
 
-def picture_pixels(image: Image, name: str) -> Tensor:
-    """The pixels of a PIL image, as `decode_image` has them.
+def plain_picture(image: Image, name: str) -> Image:
+    """A PIL image of any mode as `decode_image` has it: upright, opaque, of mode L or RGB; perhaps the image itself.
 
     Args:
-        image: of any mode.
+        image: left unchanged.
         name: of it, for messages.
-
-    Returns:
-        uint8 ``[1, H, W]`` for a grey image, else ``[3, H, W]``.
 
     Raises:
         DataError: if its numbers do not reach from black to white.
     """
-    pixels = _pixels(_upright(image), image.format or "", name)
-    return torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).contiguous()
+    upright = _upright(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return require("PIL.Image").fromarray(_from_16_bits(upright, image.format or "", name))
+    wanted = "L" if upright.mode in _GREY_MODES else "RGB"
+    if upright.has_transparency_data:
+        upright = _on_background(upright)
+    return upright if upright.mode == wanted else upright.convert(wanted)
+
+
+def pixels_of(picture: Image) -> Tensor:
+    """The pixels of an image of mode L or RGB, uint8 ``[C, H, W]``."""
+    # Channels stay last in memory: to move them would take as long as to scale the image.
+    return torch.from_numpy(np.atleast_3d(np.array(picture))).permute(2, 0, 1)
 
 
 def fit_square(image: Tensor, size: int) -> Tensor:
@@ -156,19 +170,11 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 def _upright(image: Image) -> Image:
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:  # so the common image is not copied
+            return image
         return require("PIL.ImageOps").exif_transpose(image)
     except Exception:  # Metadata that nobody can read turns nothing.
         return image
-
-
-def _pixels(image: Image, file_format: str, name: str) -> np.ndarray:
-    """``[H, W]`` if grey, else ``[H, W, 3]``."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_16_bits(image, file_format, name)
-    wanted = "L" if image.mode in _GREY_MODES else "RGB"
-    if image.has_transparency_data:
-        image = _on_background(image)
-    return np.array(image.convert(wanted))
 
 
 def _from_16_bits(image: Image, file_format: str, name: str) -> np.ndarray:

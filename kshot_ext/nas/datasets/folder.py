@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_image, image_suffixes, is_image
+from kshot_ext.nas.datasets.decode import MAX_FILE_BYTES, decode_picture, image_suffixes, is_image, pixels_of
 from kshot_ext.nas.datasets.layout import arrange, examples
 from kshot_ext.nas.datasets.source import DataError, ImageSource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def open_folder(path: Path) -> ImageSource:
@@ -35,16 +38,17 @@ def open_folder(path: Path) -> ImageSource:
             raise
         raise DataError(f"{error} ({notes[0]})") from error
 
-    def read(index: int) -> Tensor:
+    def picture(index: int) -> Image:
         file = path / layout.files[index]
-        return decode_image(_read_file(file), str(file))
+        return decode_picture(_read_file(file), str(file))
 
     return ImageSource(
         name=path.resolve().name,
         class_names=layout.class_names,
         labels=torch.tensor(layout.labels),
         parts=layout.parts,
-        read=read,
+        read=lambda index: pixels_of(picture(index)),
+        picture=picture,
         describe=lambda index: str(path / layout.files[index]),
         notes=(*layout.notes, *notes),
     )

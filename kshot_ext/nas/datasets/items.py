@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kshot_ext.nas.datasets.pictures import image_tensor
+from kshot_ext.nas.datasets.pictures import image_tensor, picture_of
 from kshot_ext.nas.datasets.source import DataError
 
 _IMAGE_COLUMNS = ("image", "images", "img", "picture", "pixel_values")
@@ -44,6 +44,11 @@ class Items:
         """Image ``index``, uint8 or float32 ``[C, H, W]``."""
         image, _ = self._pair(index)
         return image_tensor(image, self.describe(index))
+
+    def picture(self, index: int) -> Any:
+        """The image as a transform gets it."""
+        image, _ = self._pair(index)
+        return picture_of(image, self.describe(index))
 
     def target(self, index: int) -> Any:
         """Its target, as the dataset has it."""

@@ -61,6 +61,7 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
         describe=joined.describe,
         notes=tuple(notes),
         varies=any(_varies(part_items) for part_items in items.values()),
+        picture=joined.picture,
         task=task,
     )
 
@@ -74,6 +75,10 @@ class _Joined:
     def __call__(self, index: int) -> Tensor:
         part, index = self._find(index)
         return part.image(index)
+
+    def picture(self, index: int) -> Any:
+        part, index = self._find(index)
+        return part.picture(index)
 
     def describe(self, index: int) -> str:
         part, index = self._find(index)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kshot_ext.nas.datasets.decode import picture_pixels
+from kshot_ext.nas.datasets.decode import pixels_of, plain_picture
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.extras import require
 
@@ -49,14 +49,24 @@ def image_tensor(value: Any, name: str) -> Tensor:
     if not value.is_floating_point():
         raise DataError(f"{name}: {_EXPECTED}, got {value.dtype}")
     value = value.detach().to(torch.float32)
-    if not bool(value.isfinite().all()):
+    if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
         bad = int((~value.isfinite()).sum())
         raise DataError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; look at its transform")
     return value
 
 
+def picture_of(value: Any, name: str) -> Image | Tensor:
+    """An image, see `image_tensor`, as a transform gets it: as a PIL image, but for tensors of floating point, or with
+    other than 1 or 3 channels.
+
+    Raises:
+        DataError: as of `image_tensor`.
+    """
+    return plain_picture(value, name) if _is_picture(value) else to_picture(image_tensor(value, name))
+
+
 def to_picture(image: Tensor) -> Image | Tensor:
-    """What a transform gets: a PIL image of uint8 with 1 or 3 channels, else the tensor itself."""
+    """A PIL image of uint8 with 1 or 3 channels, else the tensor itself."""
     if image.dtype != torch.uint8 or len(image) not in (1, 3):
         return image
     pixels = image.permute(1, 2, 0).contiguous().numpy()
@@ -68,6 +78,11 @@ def _from_other(value: Any, name: str) -> Tensor:
         if value.dtype != np.uint8 or value.ndim not in (2, 3):
             raise DataError(f"{name}: {_EXPECTED}, got an array {value.dtype} {list(value.shape)}")
         return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(value).transpose(2, 0, 1)))
-    if hasattr(value, "getbands") and hasattr(value, "convert"):  # as PIL's images have, whatever class they are of
-        return picture_pixels(value, name)
+    if _is_picture(value):
+        return pixels_of(plain_picture(value, name))
     raise DataError(f"{name}: {_EXPECTED}, got {type(value).__name__}")
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether a value has what PIL's images have, whatever class it is of."""
+    return hasattr(value, "getbands") and hasattr(value, "convert")

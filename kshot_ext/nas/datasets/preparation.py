@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -12,8 +13,9 @@ from kshot_ext.nas.datasets.settings import AugmentationSettings, ImageSettings
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.datasets.splits import DataSplits, Images, ImageSet, channel_statistics
 
-_MEASURED = 2048
+_FEW, _MEASURED = 16, 2048
 _COMPARED = 64
+_MOST_BYTES = 2**26  # of images that are looked at
 _NUMERALS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 
 
@@ -108,4 +110,5 @@ def _some(images: Images, most: int) -> ImageSet:
     """Images spread over a set, in memory; all of them if they are there anyway."""
     if isinstance(images, ImageSet):
         return images
-    return images.subset(torch.linspace(0, len(images) - 1, min(most, len(images))).long()).in_memory()
+    most = min(most, len(images), max(_MOST_BYTES // math.prod(images.image_shape), _FEW))
+    return images.subset(torch.linspace(0, len(images) - 1, most).long()).in_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class ImageSource:
         varies: whether reading an image again may give another one, since a transform draws random numbers (of torch,
             numpy or Python; whoever reads seeds them).
         read_training: gives image i as training is to see it; None for ``read``.
+        picture: gives image i as a transform is to get it, such as a PIL image; None to make it of what ``read`` gives.
         task: what targets mean.
     """
 
@@ -54,6 +56,7 @@ class ImageSource:
     notes: tuple[str, ...] = ()
     varies: bool = False
     read_training: Callable[[int], Tensor] | None = None
+    picture: Callable[[int], Any] | None = None
     task: Task = CLASSIFICATION
 
     def __len__(self) -> int:

@@ -166,6 +166,12 @@ class DataSplits:
         return self.task.num_outputs(self.train.labels, self.class_names)
 
     @property
+    def targets_described(self) -> str:
+        """What each image has, for people: how many classes there are, or how many numbers for a task."""
+        count = self.num_classes
+        return f"{count} classes" if self.task.has_classes else f"{self.task.name} of {count} numbers"
+
+    @property
     def views(self) -> Views:
         """Views that suit the training images: mirrored where their variation mirrors them."""
         return Views(horizontal_flip=self.augmentation is not None and self.augmentation.horizontal_flip)

@@ -21,7 +21,7 @@ from kshot_ext.nas.randomness import everything_seeded, seed_everything
 
 _CPU = torch.device("cpu")
 _DIGESTED = 32
-_BATCH_TO_KEEP = 64
+_BATCH_TO_KEEP = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +119,10 @@ class StreamedImages:
 
     def in_memory(self) -> ImageSet:
         """Return the same images, read once."""
-        if len(self) == 0:
-            return ImageSet(torch.empty(0, *self.image_shape, dtype=self.reader.dtype), self.labels)
-        chunks = torch.arange(len(self)).split(_BATCH_TO_KEEP)
-        images = torch.cat([images for images, _ in self.read(chunks)])
+        images = torch.empty(len(self), *self.image_shape, dtype=self.reader.dtype, device=self.device)
+        chunks = torch.arange(len(self)).split(_BATCH_TO_KEEP) if len(self) else ()
+        for chunk, (batch, _) in zip(chunks, self.read(chunks)):
+            images[chunk] = batch
         return ImageSet(images, self.labels)
 
     def add_to_digest(self, digest: Any) -> None:
@@ -165,7 +165,7 @@ class StreamedImages:
                     batch = next(batches)
                 if isinstance(batch, _Failure):
                     raise DataError(batch.message)
-                yield batch.to(self.device), self.labels[chunk]
+                yield batch.permute(0, 3, 1, 2).to(self.device), self.labels[chunk]
         finally:
             if self.workers > 0:
                 batches._shutdown_workers()  # as its deletion would, which a traceback may put off
@@ -217,7 +217,10 @@ class _Failure:
 
 @dataclass(frozen=True, eq=False)
 class _Job(Dataset):
-    """What a worker does: ``job.__getitems__((indices, seeds))`` is a batch."""
+    """What a worker does: ``job.__getitems__((indices, seeds))`` is a batch, ``[B, H, W, C]``.
+
+    So it is in the order of memory that networks want, and the process that trains has not to change it.
+    """
 
     reader: Reader
     vary: VaryImage | None
@@ -226,7 +229,7 @@ class _Job(Dataset):
 
     def __getitems__(self, request: tuple[list[int], list[int]]) -> Tensor | _Failure:
         try:
-            return default_collate([self._image(index, seed) for index, seed in zip(*request)])
+            return default_collate([self._image(*one).permute(1, 2, 0) for one in zip(*request)])
         except DataError as error:
             return _Failure(str(error))
 

@@ -27,21 +27,21 @@ def with_transforms(source: ImageSource, training: Transform | None, evaluation:
         return source
     return replace(
         source,
-        read=_Transformed(source.read, last, source.describe),
-        read_training=source.read if training is None else _Transformed(source.read, training, source.describe),
+        read=_Transformed(source, last),
+        read_training=source.read if training is None else _Transformed(source, training),
+        picture=None,
         varies=True,
     )
 
 
 @dataclass(frozen=True)
 class _Transformed:
-    read: Callable[[int], Tensor]
+    source: ImageSource
     transform: Transform
-    describe: Callable[[int], str]
 
     def __call__(self, index: int) -> Tensor:
-        name = self.describe(index)
-        picture = to_picture(self.read(index))
+        source, name = self.source, self.source.describe(index)
+        picture = to_picture(source.read(index)) if source.picture is None else source.picture(index)
         try:
             changed = self.transform(picture)
         except Exception as error:  # The transform is the user's.

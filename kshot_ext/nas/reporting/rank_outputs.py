@@ -114,7 +114,7 @@ def _report(
     splits, settings = job.splits, job.settings
     shape = "x".join(map(str, splits.image_shape))
     facts = {
-        "data": f"{folder.card.data_name}, {splits.num_classes} classes of {shape} images",
+        "data": f"{folder.card.data_name}, {splits.targets_described} of {shape} images",
         "images": f"{len(splits.train):,} for training, {len(job.evaluation.validation):,} for evaluation",
         "space": job.space.name,
         "method": f"method {settings.method.name}",

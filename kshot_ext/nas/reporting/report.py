@@ -157,7 +157,11 @@ def _compared_note(result: RunResult) -> str:
             else comparison_sentence(result.comparison, result.test_images, result.task) + " "
         )
         + f"Validation {result.task.loss_name} and {result.task.metric_name} are with the supernet's weights. "
-        + (f"Networks are ranked by their {result.score} in the supernet. " if result.considered else "")
+        + (
+            f"Networks are ranked by their {result.task.score_name(result.score)} in the supernet. "
+            if result.considered
+            else ""
+        )
         + f"The budget was {result.max_macs:,} multiply-accumulates for one image."
     )
     if result.max_bit_operations is not None:

@@ -226,14 +226,14 @@ def _facts(data_name: str, job: SearchJob) -> dict[str, str]:
     sizes = f"{len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,}"
     shape = "x".join(map(str, splits.image_shape))
     facts = {
-        "data": f"{data_name}, {splits.num_classes} classes of {shape} images",
+        "data": f"{data_name}, {splits.targets_described} of {shape} images",
         "images": f"{sizes} for training / validation / test",
         "space": job.space.name,
         "method": f"method {settings.method.name}",
         "shots": f"K = {settings.shots}",
         "budget": f"budget {settings.budget} = {job.max_macs:,} multiply-accumulates for one image",
         **({} if job.max_bit_operations is None else {"bit budget": _bit_budget(job)}),
-        "score": f"chosen by {settings.evaluation.score} on validation images",
+        "score": f"chosen by {splits.task.score_name(settings.evaluation.score)} on validation images",
         "seed": f"seed {settings.seed}",
     }
     if splits.notes:

@@ -50,7 +50,7 @@ class LayerProfiles:
         >>> space = create_space("nas-bench-macro", image_shape=(1, 8, 8), num_classes=3, channels=2)
         >>> stem, first, *_ = LayerProfiles(space).of(Architecture((1,) * 8))
         >>> first.place, first.operation, first.input_shape, first.output_shape
-        ('0', 'mb3_k3', (2, 8, 8), (2, 8, 8))
+        ('0', 'mb3_k3', (2, 8, 8), (4, 4, 4))
     """
 
     def __init__(self, space: SearchSpace) -> None:

@@ -17,6 +17,7 @@ from kshot_ext.nn.sliced.channel_sorting import sort_channels
 from kshot_ext.nn.sliced.conv import DynamicConv2d
 from kshot_ext.nn.sliced.group_conv import DynamicGroupConv2d
 from kshot_ext.nn.sliced.group_norm import DynamicGroupNorm
+from kshot_ext.nn.sliced.layer_norm import DynamicLayerNorm
 from kshot_ext.nn.sliced.linear import DynamicLinear
 from kshot_ext.nn.sliced.separable_conv import DynamicSeparableConv2d
 from kshot_ext.nn.sliced.squeeze_excite import DynamicSE
@@ -28,6 +29,7 @@ __all__ = [
     "DynamicConv2d",
     "DynamicGroupConv2d",
     "DynamicGroupNorm",
+    "DynamicLayerNorm",
     "DynamicLinear",
     "DynamicSE",
     "DynamicSeparableConv2d",

@@ -122,7 +122,7 @@ def test_classes_and_objects_of_ones_own(tmp_path: Path) -> None:
         nas.search(resume=tmp_path / "first", space=Small, method=SinglePathOneShot, progress=False)
 
 
-def test_images_as_a_dataset_of_a_program(tmp_path: Path, undrawn: None) -> None:
+def test_images_as_a_dataset_of_a_program(tmp_path: Path) -> None:
     """Of floating point, as transforms give them; networks of the run take the same."""
     digits = open_source(None)
     images = torch.stack([digits.read(index) for index in range(240)]) / 16 - 1
@@ -142,7 +142,7 @@ def test_images_as_a_dataset_of_a_program(tmp_path: Path, undrawn: None) -> None
         nas.load_run(tmp_path / "run").network("winner", "inherited")
 
 
-def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path, undrawn: None) -> None:
+def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path) -> None:
     digits = open_source(None)
     images = torch.stack([digits.read(index) for index in range(240)])
     dataset = torch.utils.data.TensorDataset(images, digits.labels[:240].float())

@@ -358,7 +358,7 @@ def test_an_evaluation_that_is_gone_is_not_made_from_later_weights(
 
 
 def test_damaged_numbers_of_a_ranking_are_made_again(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     text = (run / "metrics.jsonl").read_text()
@@ -366,7 +366,7 @@ def test_damaged_numbers_of_a_ranking_are_made_again(
     assert changed != text
     (run / "metrics.jsonl").write_text(changed)
     assert rank_command({}, None, run) == EXIT_DONE
-    assert "the record of ranking 2 is not what was written; made again" in capsys.readouterr().err
+    assert "the record of ranking 2 is not what was written; made again" in caplog.text
     assert (run / "metrics.jsonl").read_text() == text
 
 

@@ -119,6 +119,13 @@ def test_pages_fit_any_window_and_both_schemes(make_page, show, width: int, sche
         shown.check()
 
 
+def test_a_comparison_needs_no_scrolling_aside_on_a_phone(show) -> None:
+    shown = show(_compare_page(), width=375)
+    widths = "[...document.querySelectorAll('.scroll')].map((each) => [each.scrollWidth, each.clientWidth])"
+    assert all(content <= room for content, room in shown.page.evaluate(widths))
+    shown.check()
+
+
 def test_the_search_for_broken_words_finds_them(show) -> None:
     text = _compare_page().replace("<h2>", '<p id="narrow">accumulates</p><h2>', 1)
     shown = show(text)

@@ -113,10 +113,10 @@ def test_the_numbers_are_there(page: str, found: RunResult) -> None:
 def test_the_page_tells_what_the_method_found(page: str, make_page: Make) -> None:
     assert "<h2>What is learnt</h2>" in page
     assert "<b>good</b><span>kind</span>" in page
-    assert "this went well" in page
+    assert "This went well" in page
     assert 'class="warning"' not in page
     assert "What is learnt" not in make_page(findings=None)
-    assert "this went well" not in make_page(findings=replace(FOUND, sentence=""))
+    assert "This went well" not in make_page(findings=replace(FOUND, sentence=""))
 
 
 def test_a_warning_of_the_method_is_a_banner_above_all_numbers(make_page: Make) -> None:

@@ -109,7 +109,7 @@ def test_unknown_space_lists_the_known_ones():
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"image_shape": (1, 0, 8)}, "image_shape"), ({"num_classes": 1}, "num_classes"), ({"channels": 0}, "channels")],
+    [({"image_shape": (1, 0, 8)}, "image_shape"), ({"num_classes": 0}, "num_classes"), ({"channels": 0}, "channels")],
 )
 def test_rejects_sizes_out_of_range(changed, message):
     arguments = {"image_shape": (1, 8, 8), "num_classes": 10, "channels": 4}

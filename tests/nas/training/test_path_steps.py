@@ -52,6 +52,11 @@ def test_normalised_steps_are_of_one_length(step_of):
     assert ratio == pytest.approx(1, rel=1e-3)
 
 
+def test_a_limit_of_the_gradient_leaves_the_root_of_the_concentration(step_of):
+    ratio, expected = step_of(4, clip_norm=1e-2)
+    assert ratio == pytest.approx(expected**0.5, rel=1e-3)
+
+
 def test_concentration_of_codes_per_layer_is_their_mean():
     assert concentration(torch.tensor([[1.0, 0.0], [0.5, 0.5]])) == 1.5
 

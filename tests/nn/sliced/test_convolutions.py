@@ -223,6 +223,8 @@ def test_what_cannot_be_is_refused(call, message: str) -> None:
         (sliced.DynamicLinear(4, 8), nn.Linear(4, 8, bias=False), "bias: expected True, got False"),
         (sliced.DynamicBatchNorm2d(4), nn.BatchNorm2d(4, eps=1e-3), "eps: expected 1e-05, got 0.001"),
         (sliced.DynamicGroupNorm(2, 8), nn.GroupNorm(2, 4), "groups of 4 channels, got 2 groups of 4 channels"),
+        (sliced.DynamicLayerNorm(8), nn.LayerNorm((2, 4)), "one axis and bias=True"),
+        (sliced.DynamicLayerNorm(8), nn.LayerNorm(4, bias=False), "one axis and bias=True"),
     ],
 )
 def test_what_is_no_part_is_refused(layer: nn.Module, plain: nn.Module, message: str) -> None:
@@ -236,6 +238,7 @@ def test_a_part_takes_its_own_input_only() -> None:
         (sliced.DynamicBatchNorm2d(4), nn.BatchNorm2d(3), torch.zeros(2, 4, 2, 2)),
         (sliced.DynamicLinear(4, 8), nn.Linear(3, 8), torch.zeros(1, 4)),
         (sliced.DynamicGroupNorm(4, 8), nn.GroupNorm(2, 4), torch.zeros(1, 6, 2, 2)),
+        (sliced.DynamicLayerNorm(8), nn.LayerNorm(4), torch.zeros(1, 6)),
     ):
         part = layer.narrowed(plain)
         with pytest.raises(ValueError, match=f"{type(layer).__name__}: expected an input of"):

@@ -81,6 +81,29 @@ def test_group_norm_keeps_the_size_of_groups(channels: int, affine: bool) -> Non
     torch.testing.assert_close(part.to_plain()(x), wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("affine", "bias"), [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("features", [16, 7, 1])
+def test_layer_norm_of_leading_features(features: int, affine: bool, bias: bool) -> None:
+    layer = sliced.DynamicLayerNorm(16, elementwise_affine=affine, bias=bias).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    x = torch.randn(3, 5, features, dtype=torch.float64)
+    variance, mean = torch.var_mean(x, -1, unbiased=False, keepdim=True)
+    wanted = (x - mean) / (variance + 1e-5).sqrt()
+    wanted = wanted * layer.weight[:features] if affine else wanted
+    wanted = wanted + layer.bias[:features] if bias else wanted
+    torch.testing.assert_close(layer(x), wanted, rtol=1e-12, atol=1e-12)
+    part = layer.narrowed(nn.LayerNorm(features, elementwise_affine=affine, bias=bias, device="meta"))
+    torch.testing.assert_close(part(x), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(part.to_plain()(x), wanted, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"1 to 16 features, got \[2, 17\]"):
+        layer(torch.zeros(2, 17, dtype=torch.float64))
+    if affine:
+        layer(x).sum().backward()
+        assert not layer.weight.grad[features:].any()
+
+
 def test_group_norm_refuses_a_part_of_a_group() -> None:
     with pytest.raises(ValueError, match=r"a multiple of 4 channels, at most 16, got \[4, 6, 5, 3\]"):
         sliced.DynamicGroupNorm(4, 16)(images(6).float())
