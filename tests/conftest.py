@@ -70,10 +70,10 @@ def _is_core(item: pytest.Item) -> bool:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """Says, behind all else, how many tests ran, and how the others are run; of calls that name no files or marks."""
-    yield
     config = session.config
-    if hasattr(config, "workeroutput"):
+    if hasattr(config, "workeroutput"):  # which xdist sends at the end of its own part
         config.workeroutput["not_run"] = config.stash.get(_NOT_RUN, {})
+    yield
     reporter, not_run = config.pluginmanager.get_plugin("terminalreporter"), config.stash.get(_NOT_RUN, {})
     if reporter is None or not not_run or not (config.option.only_core or config.option.all_tests):
         return
