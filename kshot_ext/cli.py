@@ -12,22 +12,44 @@ from rich.table import Table
 from rich.text import Text
 
 from kshot_ext import backend
+from kshot_ext.cli_options import (
+    NUMBER,
+    BatchSize,
+    Cells,
+    Channels,
+    Config,
+    Data,
+    Device,
+    Epochs,
+    ImageSize,
+    Json,
+    LearningRate,
+    MaxImages,
+    Method,
+    Network,
+    Out,
+    OwnMethod,
+    OwnSpace,
+    OwnTask,
+    Precision,
+    PrintConfig,
+    Quiet,
+    RayAddress,
+    Resume,
+    Run,
+    Seed,
+    Shots,
+    Space,
+    TaskName,
+    Threads,
+    Workers,
+)
 
 app = typer.Typer(
     help="K-shot neural architecture search.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
-
-
-_NUMBER = {"parser": _whole_number, "metavar": "NUMBER"}
 
 
 def _tell_version(wanted: bool) -> None:
@@ -66,74 +88,6 @@ def info() -> None:
         raise typer.Exit(1)
 
 
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Image folder, zip of one, or .npz; default: scikit-learn's handwritten digits."),
-]
-Space = Annotated[
-    str | None,
-    typer.Option(
-        help="Search space: nas-bench-macro (default), mobilenet-v2-se, shufflenet-v2, nas-bench-201, "
-        "split-attention, groupable, or FILE.py:CLASS, one of your own."
-    ),
-]
-TaskName = Annotated[
-    str | None,
-    typer.Option(
-        "--task", help="classification (default), regression, multi-label, or a class of your own: FILE.py:CLASS."
-    ),
-]
-Method = Annotated[
-    str | None,
-    typer.Option(help="Search method: kshot (default), another that `kshot-ext methods` lists, or FILE.py:CLASS."),
-]
-Shots = Annotated[int | None, typer.Option(help="Number K of weight copies; default 4.", **_NUMBER)]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of supernet training.", **_NUMBER)]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Images of a step, of the supernet and of networks trained from scratch.", **_NUMBER),
-]
-LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of the supernet.")]
-Precision = Annotated[
-    str | None, typer.Option(help="Of all training: float32 (default), bfloat16, or on CUDA float16.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="Threads of this process; default: one for small images, else one for each core.", min=1),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON; the rest goes to standard error.")]
-PrintConfig = Annotated[
-    bool,
-    typer.Option("--print-config", help="Print all settings as a commented file for --config, and do nothing else."),
-]
-Seed = Annotated[int | None, typer.Option(help="Decides everything random; default 0.", **_NUMBER)]
-Device = Annotated[str | None, typer.Option(help="cpu (default), cuda or cuda:N.")]
-Channels = Annotated[
-    int | None, typer.Option(help="Width of the first layer; default: what suits the image size.", **_NUMBER)
-]
-Cells = Annotated[
-    int | None, typer.Option(help="Cells of each stage, in nas-bench-201; default: as published.", **_NUMBER)
-]
-ImageSize = Annotated[
-    int | None, typer.Option(help="Scale and cut images to this side in pixels; default: leave them.", **_NUMBER)
-]
-MaxImages = Annotated[
-    int | None, typer.Option(help="Use a random subset of this size, the same share of every class.", **_NUMBER)
-]
-Workers = Annotated[int | None, typer.Option(help="Evaluate architectures in this many processes, by Ray.", **_NUMBER)]
-RayAddress = Annotated[
-    str | None, typer.Option(help="Address of a running Ray cluster that has the workers; default: this machine.")
-]
-Out = Annotated[
-    Path | None, typer.Option(help="Run folder to create; default: runs/, then date, time, data and space.")
-]
-Config = Annotated[
-    Path | None, typer.Option(help="TOML file with these settings and more; the command line wins over it.")
-]
-Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
-
-
 @app.command()
 def search(
     data: Data = None,
@@ -156,12 +110,12 @@ def search(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     precision: Precision = None,
-    retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **_NUMBER)] = None,
+    retrain_epochs: Annotated[int | None, typer.Option(help="Epochs of training from scratch.", **NUMBER)] = None,
     retrain_seeds: Annotated[
-        int | None, typer.Option(help="Times that the winner is trained from scratch; default 3.", **_NUMBER)
+        int | None, typer.Option(help="Times that the winner is trained from scratch; default 3.", **NUMBER)
     ] = None,
     rivals: Annotated[
-        int | None, typer.Option(help="Random networks to compare the winner with; default 3.", **_NUMBER)
+        int | None, typer.Option(help="Random networks to compare the winner with; default 3.", **NUMBER)
     ] = None,
     budget: Annotated[
         str | None,
@@ -247,11 +201,11 @@ def rank(
     precision: Precision = None,
     seed: Seed = None,
     architectures: Annotated[
-        int | None, typer.Option(help="How many architectures of the table to evaluate; default 300.", **_NUMBER)
+        int | None, typer.Option(help="How many architectures of the table to evaluate; default 300.", **NUMBER)
     ] = None,
     checkpoints: Annotated[
         int | None,
-        typer.Option(help="Evaluate at this many points of training, evenly spread; default 1, the end.", **_NUMBER),
+        typer.Option(help="Evaluate at this many points of training, evenly spread; default 1, the end.", **NUMBER),
     ] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -328,30 +282,14 @@ def methods() -> None:
     Console().print(table)
 
 
-Run = Annotated[Path, typer.Argument(help="Run folder of search.")]
-Network = Annotated[
-    str,
-    typer.Option(
-        "--architecture",
-        metavar="KEY|N",
-        help="Which network: its key or its number in results.json, or winner, random, random-2, ...",
-    ),
-]
-OwnSpace = Annotated[
-    str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
-]
-OwnTask = Annotated[str | None, typer.Option(help="The same for a task of your own.")]
-OwnMethod = Annotated[str | None, typer.Option(help="The same for a method of your own.")]
-
-
 @app.command()
 def retrain(
     run: Run,
     architecture: Network = "winner",
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the training; default: as of the search's networks.", **_NUMBER)
+        int | None, typer.Option(help="Epochs of the training; default: as of the search's networks.", **NUMBER)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides everything random in the training; default 0.", **_NUMBER)] = 0,
+    seed: Annotated[int, typer.Option(help="Decides everything random in the training; default 0.", **NUMBER)] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder to create; default: retrained/ in the run's, then the key.")
     ] = None,

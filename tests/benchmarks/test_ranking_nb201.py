@@ -19,7 +19,8 @@ from benchmarks.ranking_nb201 import (
     plot,
 )
 from kshot_ext.nas.commands.rank import rank_command
-from kshot_ext.nas.runs.settings import RankSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.tables import read_toml
 
 

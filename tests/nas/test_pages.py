@@ -10,7 +10,8 @@ import pytest
 from typer.main import get_command
 
 from kshot_ext.cli import app
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

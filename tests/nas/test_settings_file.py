@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kshot_ext.nas.methods import METHODS
-from kshot_ext.nas.runs.settings import SETTINGS_BY_COMMAND, gather_settings, merge_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings, merge_settings
+from kshot_ext.nas.runs.settings import SETTINGS_BY_COMMAND
 from kshot_ext.nas.settings_file import commented_toml, meanings
 from kshot_ext.nas.tables import SettingsError, as_table, read_toml
 

@@ -21,7 +21,8 @@ from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.randomness import named_generator
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.tables import SettingsError
 from kshot_ext.nas.task import CLASSIFICATION, MultiLabel, Regression, Task, check_task, task_named

@@ -17,13 +17,14 @@ from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import write_network
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
+from kshot_ext.nas.runs.gather_settings import check_same, with_table
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import RESULTS_FORMAT
 from kshot_ext.nas.runs.retraining import run_retraining
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RETRAINED, RunFolder, RunFolderError
 from kshot_ext.nas.runs.run_log import LOG, RunLog
-from kshot_ext.nas.runs.settings import RetrainRunSettings, check_same, with_table
+from kshot_ext.nas.runs.settings import RetrainRunSettings
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError, as_table

@@ -18,10 +18,7 @@ from kshot_ext.nas.own_classes import is_own, with_absolute_path
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob
 from kshot_ext.nas.runs.metrics import read_records
-from kshot_ext.nas.runs.results import (
-    RetrainedNetwork,
-    read_run_results,
-)
+from kshot_ext.nas.runs.results import RetrainedNetwork, read_run_results
 from kshot_ext.nas.runs.results_file import read_results
 from kshot_ext.nas.runs.retraining import RETRAINING
 from kshot_ext.nas.runs.run_folder import RunFolderError, RunRecord

@@ -19,11 +19,12 @@ from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
 from kshot_ext.nas.runs.callbacks import SILENT, Callbacks, EpochEvent, StageEvent
+from kshot_ext.nas.runs.gather_settings import with_table
 from kshot_ext.nas.runs.metrics import MetricsLog
 from kshot_ext.nas.runs.results import ConsideredNetwork, RunResult
 from kshot_ext.nas.runs.run_folder import RunFolder
 from kshot_ext.nas.runs.search_job import SearchJob
-from kshot_ext.nas.runs.settings import RunSettings, with_table
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.runs.supernet_job import load_data
 from kshot_ext.nas.tables import as_table
 from kshot_ext.nas.task import allow_own_task

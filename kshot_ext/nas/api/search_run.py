@@ -11,16 +11,11 @@ from kshot_ext.nas.api.runs import RetrainedRun, TrainedSupernetRun
 from kshot_ext.nas.files import is_there
 from kshot_ext.nas.messages import file_name, one_line
 from kshot_ext.nas.networks.classifier import Classifier
-from kshot_ext.nas.runs.results import (
-    Comparison,
-    ConsideredNetwork,
-    RetrainedNetwork,
-    Spread,
-    read_run_results,
-)
+from kshot_ext.nas.runs.results import ConsideredNetwork, RetrainedNetwork, read_run_results
 from kshot_ext.nas.runs.run_folder import RETRAINED, RunRecord
 from kshot_ext.nas.runs.search_job import SearchJob
 from kshot_ext.nas.runs.settings import RunSettings
+from kshot_ext.nas.runs.spread import Comparison, Spread
 from kshot_ext.nas.runs.trained import evaluated_from, method_of, trained_classifier
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace

@@ -18,18 +18,11 @@ from kshot_ext.nas.messages import file_name, in_shell
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.own_classes import is_given
+from kshot_ext.nas.runs.gather_settings import check_same, gather_settings, method_asked_for
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
 from kshot_ext.nas.runs.run_log import LOG, RunLog
-from kshot_ext.nas.runs.settings import (
-    AnySettings,
-    SupernetSettings,
-    check_method_begins,
-    check_same,
-    gather_settings,
-    method_asked_for,
-    own_classes,
-)
+from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings, check_method_begins, own_classes
 from kshot_ext.nas.searchers.ray_map import RayMap
 
 _LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from kshot_ext.nas.commands.frame import exit_status, print_line, users_errors
+from kshot_ext.nas.runs.gather_settings import merge_settings
 from kshot_ext.nas.runs.run_folder import RunRecord
-from kshot_ext.nas.runs.settings import SETTINGS_BY_COMMAND, merge_settings
+from kshot_ext.nas.runs.settings import SETTINGS_BY_COMMAND
 from kshot_ext.nas.settings_file import commented_toml
 
 

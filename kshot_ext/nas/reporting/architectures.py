@@ -9,7 +9,8 @@ from typing import Any
 
 from kshot_ext.nas.messages import in_shell
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.spread import Spread
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.layer_profile import LayerProfile, LayerProfiles
 from kshot_ext.nas.spaces.space import SearchSpace

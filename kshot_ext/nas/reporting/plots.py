@@ -8,7 +8,8 @@ from typing import Any
 
 from kshot_ext.nas.charts import Chart, Mark, Series, curves_chart, is_finite
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult, Spread
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.spread import Spread
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.task import CLASSIFICATION, Task
 

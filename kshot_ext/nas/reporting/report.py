@@ -11,7 +11,8 @@ from kshot_ext.nas.ranking.rank_correlation import RankCorrelation
 from kshot_ext.nas.reporting import method_parts, page
 from kshot_ext.nas.reporting.architectures import Catalogue
 from kshot_ext.nas.reporting.page import Table
-from kshot_ext.nas.runs.results import Comparison, RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.results import RetrainedNetwork, RunResult
+from kshot_ext.nas.runs.spread import Comparison
 from kshot_ext.nas.searchers.pareto import Evaluated
 from kshot_ext.nas.spaces.counting import COST_TITLES
 from kshot_ext.nas.task import CLASSIFICATION, Task

@@ -22,16 +22,10 @@ from kshot_ext.nas.files import (
 )
 from kshot_ext.nas.locks import FileLock, LockHeldError
 from kshot_ext.nas.messages import one_line, visible
+from kshot_ext.nas.runs.gather_settings import with_table
 from kshot_ext.nas.runs.metrics import is_record
 from kshot_ext.nas.runs.run_card import RunCard, RunCardError
-from kshot_ext.nas.runs.settings import (
-    AnySettings,
-    RankSettings,
-    RetrainRunSettings,
-    RunSettings,
-    SupernetSettings,
-    with_table,
-)
+from kshot_ext.nas.runs.settings import AnySettings, RankSettings, RetrainRunSettings, RunSettings, SupernetSettings
 from kshot_ext.nas.runs.state_file import StateFileError, load_state, save_state
 from kshot_ext.nas.tables import as_table, read_toml, to_toml
 

@@ -8,7 +8,8 @@ import typer
 
 from benchmarks.methods import __main__ as command
 from benchmarks.methods import comparison
-from kshot_ext.nas.runs.settings import RankSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RankSettings
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.tables import read_toml
 

@@ -16,8 +16,9 @@ from kshot_ext import nas
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.datasets import open_source
 from kshot_ext.nas.methods.spos import SinglePathOneShot
+from kshot_ext.nas.runs.gather_settings import gather_settings
 from kshot_ext.nas.runs.run_folder import RunFolderError
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.spaces.nas_bench_macro import NASBenchMacro
 from kshot_ext.nas.tables import SettingsError, to_toml
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.few_shot import FewShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.runs.settings import RunSettings, check_method_begins, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, check_method_begins
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.training.settings import TrainingSettings
 

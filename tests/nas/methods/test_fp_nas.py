@@ -13,7 +13,8 @@ from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.fp_nas import FPNASSettings, path_shares
 from kshot_ext.nas.methods.selection import SelectionTools
 from kshot_ext.nas.networks.evaluation import Scores
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kshot_ext.nas.methods import METHODS
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 
 DOCS = Path(__file__).parents[3] / "docs"
 ROW = re.compile(r"^\| (`.*?) \| (.*?) \| (.*) \|$", flags=re.MULTILINE)

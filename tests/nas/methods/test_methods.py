@@ -34,7 +34,8 @@ from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.evaluation import InheritedEvaluation
 from kshot_ext.nas.networks.export import plain_copy
 from kshot_ext.nas.own_classes import load_own
-from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings
 from kshot_ext.nas.searchers.archive import Archive
 from kshot_ext.nas.searchers.generations import SearchSettings
 from kshot_ext.nas.spaces import create_space

@@ -9,9 +9,10 @@ from kshot_ext.nas.commands.compare import compare_command
 from kshot_ext.nas.commands.frame import EXIT_DONE, EXIT_ERROR
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.reporting.comparison import compare_runs
+from kshot_ext.nas.runs.gather_settings import gather_settings
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, RunRecord
-from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings, gather_settings
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings, SupernetSettings
 
 OLD = {"title": "", "architecture": {"operations": [0, 1], "widths": None}, "macs": 3}
 

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from kshot_ext.nas.reporting.report import comparison_sentence
-from kshot_ext.nas.runs.results import Comparison, Spread
+from kshot_ext.nas.runs.spread import Comparison, Spread
 
 WINNER, RIVALS = [0.99, 0.97, 0.98], [0.91, 0.98]
 

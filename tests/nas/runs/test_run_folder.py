@@ -9,9 +9,10 @@ import torch
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.runs import run_card
+from kshot_ext.nas.runs.gather_settings import gather_settings
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import Checkpoint, RunFolder, RunFolderError, RunRecord
-from kshot_ext.nas.runs.settings import RankSettings, RunSettings, gather_settings
+from kshot_ext.nas.runs.settings import RankSettings, RunSettings
 from kshot_ext.nas.tables import as_table, to_toml
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kshot_ext.nas.networks.simplex_net import SimplexNet, code_statistics
-from kshot_ext.nas.runs.settings import RunSettings, check_method_begins, check_same, gather_settings
+from kshot_ext.nas.runs.gather_settings import check_same, gather_settings
+from kshot_ext.nas.runs.settings import RunSettings, check_method_begins
 from kshot_ext.nas.spaces import create_space
 from kshot_ext.nas.tables import SettingsError, as_table, to_toml
 

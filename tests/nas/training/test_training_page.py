@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kshot_ext.nas.networks.code_settings import CodeSettings
-from kshot_ext.nas.runs.settings import RunSettings, gather_settings
+from kshot_ext.nas.runs.gather_settings import gather_settings
+from kshot_ext.nas.runs.settings import RunSettings
 from kshot_ext.nas.training.path_sampling import PATH_SAMPLINGS
 from kshot_ext.nas.training.simplex_objectives import SIMPLEX_OBJECTIVES
 
