@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.block_code import settings_of, why_not_plain
-from kshot_ext.nn.deferred import Value, finished, is_touched, plus, times, waits
+from kshot_ext.nn.deferred import Value, finished, is_touched, plus, plus_in_place, times, waits
 from kshot_ext.nn.flow import linked, pass_through
 from kshot_ext.nn.links import can_link
 
@@ -121,8 +121,10 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     args, kwargs = _arguments(step, results)
     first = args[0] if args else None
     if len(args) == 2 and not kwargs:
-        if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
+        if step.target in _ADDITIONS:
             return plus(*args)
+        if step.target in _ADDITIONS_IN_PLACE and waits(first):
+            return plus_in_place(*args)
         if step.target in _MULTIPLICATIONS:
             return times(*args)
     activation = _ACTIVATIONS.get(step.target)

@@ -221,6 +221,16 @@ def plus(value: Value, addend: Value) -> Value:
     return total
 
 
+def plus_in_place(value: Value, addend: Value) -> Value:
+    """`value += addend` for a value that waits and nobody else reads: in its own shape and dtype, which a sum may lack."""
+    added = finished(addend)
+    if isinstance(value, _TAKE_RESIDUALS) and not _takes_residual(value, added):
+        total: Tensor = finished(value)
+        total += added
+        return total
+    return plus(value, added)
+
+
 def times(one: Value, other: Value) -> Value:
     """The product of two values. That of images and a factor per sample and channel, as in squeeze-excite, waits."""
     left, right = finished(one), finished(other)

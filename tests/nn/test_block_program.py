@@ -92,6 +92,7 @@ class _Block(nn.Module):
         self.act = nn.Hardtanh(inplace=True)
         self.inner = nn.Sequential(nn.Hardtanh(inplace=True), *pair())
         self.own = _Halves()
+        self.shift = nn.Parameter(torch.ones(1, CHANNELS, 1, 1))
 
 
 class _Halves(nn.Module):
@@ -156,3 +157,29 @@ def test_what_waits_reads_what_was_there(kind: type[nn.Module], training: bool) 
     mine, other = images(), images()
     torch.testing.assert_close(fused(mine), plain(other), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mine, other)
+
+
+class _AddsToItself(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        y += self.shift
+        return y
+
+
+class _GrowsInPlace(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x.mean((2, 3), keepdim=True))
+        y += x
+        return y
+
+
+def test_additions_in_place_keep_dtype_and_shape() -> None:
+    plain = seeded(_AddsToItself)
+    fused = fused_copy(plain)
+    assert type(fused) is not _AddsToItself
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, expected = fused(images()), plain(images())
+    assert ours.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, expected, rtol=3e-2, atol=3e-2)
+    with pytest.raises(RuntimeError, match="broadcast"):
+        fused_copy(_GrowsInPlace())(images())
