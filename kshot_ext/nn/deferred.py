@@ -222,7 +222,7 @@ def plus(value: Value, addend: Value) -> Value:
 
 
 def plus_in_place(value: Value, addend: Value) -> Value:
-    """`value += addend` for a value that waits and nobody else reads: in its own shape and dtype, which a sum may lack."""
+    """`value += addend` for a value that waits and nobody else reads: in its own shape and dtype."""
     added = finished(addend)
     if isinstance(value, _TAKE_RESIDUALS) and not _takes_residual(value, added):
         total: Tensor = finished(value)
