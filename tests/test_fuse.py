@@ -291,6 +291,19 @@ def test_kinds_of_norms(options: dict) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("missing", ["weight", "bias"])
+def test_norms_of_one_parameter(missing: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 5, 1, bias=False), nn.BatchNorm2d(5), nn.ReLU())
+    nn.init.normal_(plain[1].weight)
+    nn.init.normal_(plain[1].bias)
+    setattr(plain[1], missing, None)
+    fused = fused_copy(plain)
+    for training in (True, False):
+        ours, expected = outcome(fused.train(training), images()), outcome(plain.train(training), images())
+        assert_alike(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 2, 5, 5), (3, 5, 5), (1, 3, 1, 1)], ids=str)
 def test_refuses_what_the_layers_refuse(shape: tuple[int, ...]) -> None:
     fused = fused_copy(nn.Sequential(nn.Conv2d(3, 5, 1, bias=False), nn.BatchNorm2d(5)))

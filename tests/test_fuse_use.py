@@ -177,3 +177,21 @@ def test_the_page_says_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "page.py").write_text(program)  # a forward is read from its file
     runpy.run_path(str(tmp_path / "page.py"))
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_traces(net: str) -> None:
+    plain = seeded(NETS[net]).eval()
+    fused = fused_copy(plain)
+    torch.testing.assert_close(torch.jit.trace(fused, images())(images() + 1), plain(images() + 1))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_is_mapped(net: str) -> None:
+    plain = seeded(NETS[net]).eval()
+    fused = fused_copy(plain)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = images(memory_format=memory_format)
+        mapped = [torch.vmap(lambda one, model=model: model(one[None])[0])(x) for model in (fused, plain)]
+        torch.testing.assert_close(*mapped, rtol=1e-4, atol=1e-5)

@@ -58,7 +58,8 @@ class NormalisesBatch(KShotModule, _BatchNorm):
             momentum = count_batch(self)
         elif self.training and self.track_running_stats:  # as `count_batch`, without the call
             self.num_batches_tracked.add_(1)
-        training = self.training or not self.track_running_stats
+        training = self.training or self.running_mean is None  # statistics that are not tracked any more are used, too
+        keeps = self.track_running_stats or not training
         synchronized = training and self.process_group is not None
         where: dict[str, Any] = {"group": self.process_group} if synchronized else {"training": training}
         normalised: Callable[..., Tensor] = synchronized_batch_norm_act if synchronized else KF.batch_norm_act
@@ -66,8 +67,8 @@ class NormalisesBatch(KShotModule, _BatchNorm):
             input,
             self.weight,
             self.bias,
-            self.running_mean,
-            self.running_var,
+            self.running_mean if keeps else None,
+            self.running_var if keeps else None,
             code=code,
             momentum=momentum,
             eps=self.eps,

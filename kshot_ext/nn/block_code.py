@@ -38,7 +38,8 @@ Settings = tuple[tuple[str, Any], ...]
 
 def settings_of(block: nn.Module, kind: type[nn.Module]) -> Settings:
     """What the forward of `kind` may branch by: attributes of a block, by their values or, of parts, by their kinds."""
-    return tuple((name, _setting(getattr(block, name, None))) for name in _attributes_read(kind))
+    own = block._parameters.keys() | block._buffers.keys()
+    return tuple((name, _setting(getattr(block, name, None), name in own)) for name in _attributes_read(kind))
 
 
 def why_not_plain(block: nn.Module, kind: type[nn.Module]) -> str | None:
@@ -54,13 +55,18 @@ class _NotPlainError(Exception):
     pass
 
 
-def _setting(value: Any) -> Any:
-    """A value that decides branches, or the kind of what does not."""
+class _Empty(nn.Module):
+    """Stands for parts that count as false, as sequences of no layers do."""
+
+
+def _setting(value: Any, is_own: bool) -> Any:
+    """A value that decides branches, or the kind of what does not; a tensor is own if the block's tables have it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    for kind in (nn.Module, Tensor):
-        if isinstance(value, kind):
-            return kind
+    if isinstance(value, nn.Module):
+        return nn.Module if value else _Empty
+    if isinstance(value, Tensor):  # tracing follows those of the tables, and takes others for constants
+        return Tensor if is_own else object
     return FunctionType if inspect.ismethod(value) else type(value)
 
 
@@ -233,7 +239,8 @@ class _Reader:
         return None
 
     def _holds(self, node: ast.expr, *kinds: type) -> bool:
-        return isinstance(node, ast.Attribute) and any(self.settings.get(node.attr) is kind for kind in kinds)
+        held = self.settings.get(node.attr) if isinstance(node, ast.Attribute) else None
+        return isinstance(held, type) and issubclass(held, kinds)
 
     def _value(self, node: ast.expr) -> Any:
         """What a name that is not local, or an attribute of a Python module, is; None for all else."""

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.block_code import settings_of, why_not_plain
-from kshot_ext.nn.deferred import Value, finished, plus, times, waits
+from kshot_ext.nn.deferred import Value, finished, is_touched, plus, plus_in_place, times, waits
 from kshot_ext.nn.flow import linked, pass_through
 from kshot_ext.nn.links import can_link
 
@@ -41,8 +41,8 @@ class Step(NamedTuple):
         kind: that of a node of `torch.fx`.
         target: the name of a part, attribute or method, or a function.
         args, kwargs: its arguments, with `_Use` for results of other steps.
-        is_shared: whether the result is read more than once, and so may not wait: a norm counts its batch when made.
-        follower: the step, a part of the block, that alone reads the result of this one, if there is one.
+        is_shared: whether the result is not read exactly once, and so may not wait: a norm counts its batch when made.
+        follower: the next step, if it is a part of the block and alone reads the result of this one.
         last_uses: the steps whose results nobody reads after this one.
     """
 
@@ -100,13 +100,18 @@ def _part(block: nn.Module, program: Program, index: int, results: list[Any]) ->
     """What a part of the block puts out, or the norm behind it, and the step whose result that is."""
     step = program[index]
     part, source = block.get_submodule(step.target), step.args[0].step
-    if step.follower is not None:
-        norm = block.get_submodule(program[step.follower].target)
-        if can_link(results[source], part, norm):
-            return step.follower, linked(part, norm, results[source])
-    if program[source].is_shared and getattr(part, "inplace", False):
-        _finish_all(results)
+    norm = None if step.follower is None else block.get_submodule(program[step.follower].target)
+    _finish_touched(results, source, (part,) if norm is None else (part, norm))
+    if norm is not None and can_link(results[source], part, norm):
+        return index + 1, linked(part, norm, results[source])
     return index, pass_through(part, results[source])
+
+
+def _finish_touched(results: list[Any], source: int, parts: tuple[nn.Module, ...]) -> None:
+    """Leave nothing waiting that would come out differently once `parts` have read the result of the step `source`."""
+    for index, result in enumerate(results):
+        if waits(result) and index != source and any(is_touched(result, part, results[source]) for part in parts):
+            results[index] = result.finished()
 
 
 def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
@@ -116,14 +121,17 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     args, kwargs = _arguments(step, results)
     first = args[0] if args else None
     if len(args) == 2 and not kwargs:
-        if step.target in _ADDITIONS or (step.target in _ADDITIONS_IN_PLACE and waits(first)):
+        if step.target in _ADDITIONS:
             return plus(*args)
+        if step.target in _ADDITIONS_IN_PLACE and waits(first):
+            return plus_in_place(*args)
         if step.target in _MULTIPLICATIONS:
             return times(*args)
     activation = _ACTIVATIONS.get(step.target)
     if activation is not None and len(args) == 1 and waits(first) and first.activation == "identity":
         return first.with_activation(activation)
-    if step.target in _ADDITIONS_IN_PLACE or kwargs.get("inplace") or str(step.target).endswith("_"):
+    in_place = step.target in _ADDITIONS_IN_PLACE or str(step.target).endswith("_")
+    if in_place or kwargs.get("inplace") or kwargs.get("out") is not None:
         _finish_all(results)
         args, kwargs = _arguments(step, results)  # finished, each once: a norm counts its batch
     args, kwargs = _mapped(finished, (args, kwargs))
@@ -162,6 +170,8 @@ class _StandIn(fx.Proxy):
 
 
 class _PartsAreLeaves(fx.Tracer):
+    proxy_buffer_attributes = True  # what is made of a buffer is made in each call, and branches by one are refused
+
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return True
 
@@ -170,7 +180,10 @@ class _PartsAreLeaves(fx.Tracer):
 
 
 def _traced(block: nn.Module, kind: type[nn.Module]) -> Program | str:
-    twin = kind.__new__(kind)  # the block as it was before it was fused, with the same parts
+    # The block as it was before it was fused, with the same parts, called with one input: all others have their
+    # defaults, which branches may look at.
+    called: dict[str, Any] = {"forward": lambda self, input: kind.forward(self, input)}
+    twin: nn.Module = kind.__new__(type(kind.__name__, (kind,), called))
     vars(twin).update(vars(block))
     try:
         graph = _PartsAreLeaves().trace(twin)
@@ -196,9 +209,9 @@ def _steps(nodes: list[fx.Node]) -> Program | str:
             return f"its {node.target} takes or gives something else than one tensor"
         users = list(node.users)
         followed = node.op == "call_module" and len(users) == 1 and users[0].op == "call_module"
-        follower = index[users[0]] if followed else None
+        follower = position + 1 if followed and index[users[0]] == position + 1 else None
         dead = tuple(last_uses.get(position, ()))
-        steps.append(Step(node.op, node.target, args, kwargs, reads[node] > 1, follower, dead))
+        steps.append(Step(node.op, node.target, args, kwargs, reads[node] != 1, follower, dead))
     inputs = [node for node in nodes if node.op == "placeholder" and node.users]
     if len(inputs) != 1:
         return f"its forward reads {len(inputs)} inputs"

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, norm_act
+from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.chained_conv2d import serves_chains
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
@@ -165,12 +167,13 @@ class JoinedChannels:
         return torch.cat([self.first, self.second], dim=1)
 
 
-Value = Tensor | Pending | WaitingNorm | WaitingFold | SharedImage | JoinedChannels
+Waiting = Pending | WaitingNorm | WaitingFold | SharedImage
+Value = Tensor | Waiting | JoinedChannels
 _TAKE_RESIDUALS = (Pending, WaitingNorm, WaitingFold)
 _WAITING = (*_TAKE_RESIDUALS, SharedImage)
 
 
-def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold | SharedImage]:
+def waits(value: Any) -> TypeGuard[Waiting]:
     """Whether an activation may still be joined to a value."""
     return isinstance(value, _WAITING)
 
@@ -178,6 +181,33 @@ def waits(value: Any) -> TypeGuard[Pending | WaitingNorm | WaitingFold | SharedI
 def finished(value: Any) -> Any:
     """The tensor that a value stands for; anything else is given back."""
     return value.finished() if isinstance(value, (*_WAITING, JoinedChannels)) else value
+
+
+def is_touched(value: Waiting, part: nn.Module, input: Any) -> bool:
+    """Whether a value that waits would come out differently once `part` has read an input.
+
+    Parts may write to what they read, which it may read, too, or to another view of that; and a norm's statistics
+    move in the order of its calls.
+    """
+    if isinstance(value, WaitingNorm) and any(module is value.layer for module in part.modules()):
+        return True
+    if not isinstance(input, Tensor):
+        return False
+    reads = [each for each in (*value, *getattr(value, "norm", ())) if isinstance(each, Tensor)]
+    return any(_share_memory(each, input) for each in reads) and any(map(_may_write, part.modules()))
+
+
+def _may_write(module: nn.Module) -> bool:
+    """Whether a module may write to its input: all may whose code, or whose hooks, are not torch's or ours."""
+    known = plain_kind(module).__module__.startswith(("torch.nn.", "kshot_ext."))
+    return not known or bool(getattr(module, "inplace", False)) or not is_free(module)
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    try:
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # tensors that stand for others do not tell
+        return True
 
 
 def plus(value: Value, addend: Value) -> Value:
@@ -189,6 +219,16 @@ def plus(value: Value, addend: Value) -> Value:
         return value._replace(residual=added)
     total: Tensor = finished(value) + added
     return total
+
+
+def plus_in_place(value: Value, addend: Value) -> Value:
+    """`value += addend` for a value that waits and nobody else reads: in its own shape and dtype."""
+    added = finished(addend)
+    if isinstance(value, _TAKE_RESIDUALS) and not _takes_residual(value, added):
+        total: Tensor = finished(value)
+        total += added
+        return total
+    return plus(value, added)
 
 
 def times(one: Value, other: Value) -> Value:

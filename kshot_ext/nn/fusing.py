@@ -21,6 +21,7 @@ from kshot_ext.nn.watched import is_free
 
 _HAVE_NO_FORWARD = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _CONTAINERS = (FusedSequence, FusedBlock)
+_OUR_NAMES = ("run", "plain_kind")  # of the fused form, which would hide a part or method of the block's own
 _OWN_COPIES = ("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__slots__")
 
 
@@ -67,7 +68,7 @@ def _why_apart(conv: nn.Module, norm: nn.Module | None, parent: nn.Module | None
     """What keeps a convolution that could be a link from being one."""
     if norm is None:
         reason = None if parent is None or isinstance(parent, Fused) else _obstacle(parent)
-        return reason or "no batch norm alone reads its output"
+        return reason or "no batch norm alone reads its output right behind it"
     for layer in (conv, norm):
         if not is_free(layer):
             return f"a hook, or a forward of its own, looks at {'it' if layer is conv else 'its norm'}"
@@ -112,6 +113,9 @@ def _obstacle(module: nn.Module) -> str | None:
         return f"a {kind.__name__} does not tell in which order its parts run"
     if "forward" in vars(module):
         return f"the forward of its {kind.__name__} was replaced"
+    for name in _OUR_NAMES:
+        if hasattr(module, name):
+            return f"a {kind.__name__} has a {name!r} of its own"
     if any(name in vars(ancestor) for ancestor in kind.__mro__ if ancestor is not object for name in _OWN_COPIES):
         return f"a {kind.__name__} is copied in a way of its own"
     if _is_sequence(module):

@@ -22,8 +22,8 @@ from kshot_ext.nn.sliced.separable_conv import DynamicSeparableConv2d
 from kshot_ext.nn.watched import is_free, is_watched
 from kshot_ext.ops.batch_norm_act import mixed_affine, record_moments
 from kshot_ext.ops.chained_conv2d import prefers_chain
-from kshot_ext.ops.differentiable import is_recorded
 from kshot_ext.ops.effective_weight import leading
+from kshot_ext.ops.folded_conv2d import leaves_no_record
 from kshot_ext.ops.gradient_slot import OwnedParameter
 from kshot_ext.widths import active_widths
 
@@ -115,7 +115,7 @@ def link(value: Value, conv: Any, norm: Any, code: Tensor | None = None) -> Valu
         _record(norm, raw, mean, variance)
         return Pending(raw, _norm_of(norm, mean, variance, code))
     known = _norm_of(norm, leading(norm.running_mean, channels), leading(norm.running_var, channels), code)
-    if pending is None and not is_recorded((input, *layer, *known[:4])):
+    if pending is None and leaves_no_record((input, *layer, *known[:4])):
         return WaitingFold(input, *layer, known, tuple(window), channels)
     raw = KF.chained_conv2d(input, *layer, *window, norm=pending, out_channels=width, moments=False).raw
     return Pending(raw, known)
@@ -126,8 +126,8 @@ def _norm_of(norm: Any, mean: Tensor, variance: Tensor, code: Tensor | None) -> 
     if isinstance(norm, NormalisesBatch) and norm.affine:
         code = norm.resolve_code(code)
         weight, bias = mixed_affine(weight, bias, code, mean.shape[0], mean.dtype)
-    elif weight is not None:
-        weight, bias = leading(weight, mean.shape[0]), leading(bias, mean.shape[0])
+    else:
+        weight, bias = (None if each is None else leading(each, mean.shape[0]) for each in (weight, bias))
     return KF.ChannelNorm(mean, variance, weight, bias, norm.eps)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -111,6 +111,16 @@ def _activated(x: Tensor, activation: str) -> Tensor:
     return x if activation == "identity" else ACTIVATIONS[activation](x, inplace=True)
 
 
+def leaves_no_record(operands: Iterable[Tensor | None]) -> bool:
+    """Whether neither autograd records a call with these operands, nor a trace that autograd may run through later.
+
+    torch.jit.trace checks its graph by one that it makes without gradients, and both must be the same.
+    """
+    given = tuple(operands)
+    traced = torch.jit.is_tracing() and any(each is not None and each.requires_grad for each in given)
+    return not (traced or is_recorded(given))
+
+
 def _folds(
     input: Tensor,
     weight: Tensor,
@@ -123,11 +133,7 @@ def _folds(
     """Whether one operator serves: the CPU's, where nothing is recorded, and a dense weight is one for the batch."""
     if backend.kernels_for(input.device) != "cpu" or torch.float64 in (input.dtype, weight.dtype):
         return False
-    operands = (input, weight, code, *norm[:4], residual)
-    if is_recorded(operands):
-        return False
-    # torch.jit.trace checks its graph by one that it makes without gradients.
-    if torch.jit.is_tracing() and any(each is not None and each.requires_grad for each in operands):
+    if not leaves_no_record((input, weight, code, *norm[:4], residual)):
         return False
     per_sample = any(values is not None and values.dim() == 2 for values in norm[2:4])
     if depthwise:

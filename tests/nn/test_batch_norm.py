@@ -80,3 +80,15 @@ def test_rejects_other_ranks() -> None:
 def test_says_what_it_is() -> None:
     expected = "KShotBatchNorm2d(5, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True, num_shots=2)"
     assert repr(KShotBatchNorm2d(5, num_shots=2)) == expected
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_statistics_that_are_no_longer_tracked_are_still_used(training):
+    plain, ours = nn.BatchNorm2d(3).train(training), KShotBatchNorm2d(3, num_shots=2).train(training)
+    for norm in (plain, ours):
+        norm.running_mean.fill_(0.7)
+        norm.track_running_stats = False
+    x = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(ours(x, torch.tensor([0.5, 0.5])), plain(x))
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
