@@ -29,8 +29,8 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
     """Return the images of a Python object; see `open_source` for what it may be.
 
     Targets are taken from the dataset's ``targets`` or ``labels`` where these agree with some of its items, else from
-    the items, which then are all read once. Every item that is read later is held to them. A dataset that carries a transform, or gives another image when it is asked
-    again, is marked as one that varies.
+    the items, which then are all read once. Every item that is read later is held to such a list. A dataset that
+    carries a transform, or gives another image when it is asked again, is marked as one that varies.
 
     Args:
         data: the object.
@@ -67,7 +67,7 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
 
 
 def _class_names(items: Mapping[Part, Items]) -> tuple[str, ...] | None:
-    """The names of classes by index, of the parts that have them; numbers of a part would mean others by other names."""
+    """The names of classes by index, of the parts that have them; by other names the same number is another class."""
     named = {part: names for part, part_items in items.items() if (names := part_items.class_names) is not None}
     if len(set(named.values())) > 1:
         told = "; ".join(f"{part.value}: {examples(names)}" for part, names in named.items())

@@ -70,6 +70,19 @@ def test_a_file_is_written_and_its_use_is_told(run: Path) -> None:
     assert "run/export/winner.pt2: exists already; choose another file, or move it away" in again.stderr
 
 
+def test_the_folder_of_a_training_is_exported_too(run: Path) -> None:
+    trained = CliRunner().invoke(app, ["retrain", "run", "--architecture", "1", "--json", "--quiet"])
+    assert trained.exit_code == 0, trained.output
+    folder, key = (json.loads(trained.stdout)[name] for name in ("folder", "key"))
+    ended = CliRunner().invoke(app, ["export", folder])
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.startswith(f"{folder}/export/{key}.pt2: trained weights; torch gives the network's scores")
+    for options in (["--architecture", "0"], ["--weights", "inherited"]):
+        refused = CliRunner().invoke(app, ["export", folder, *options])
+        assert refused.exit_code == 2
+        assert "holds one trained network; leave --architecture and --weights out" in refused.stderr.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
