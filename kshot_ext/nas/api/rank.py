@@ -12,7 +12,7 @@ from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
 from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
 from kshot_ext.nas.api.runs import RankRun
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress, new_console
@@ -137,6 +137,7 @@ def begun_ranking(
     Raises:
         ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
     """
+    check_threads(threads)
     if (started_processes() or 1) > 1:
         raise ValueError("rank runs in one process: start it without torchrun, or with one process")
     with session, ExitStack() as resources, ConsoleProgress(console) as progress:

@@ -189,7 +189,8 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
                 return architecture
             except ValueError as error:
                 refused = error
-        titles = ", ".join(network.title for network in self._trained()) or "none yet"
+        again = f"the run has not ended; go on with it by kshot-ext search --resume {in_shell(self.path)}"
+        titles = ", ".join(network.title for network in self._trained()) or f"none yet: {again}"
         raise ValueError(
             f"architecture: expected a key, a place in the history of {len(self.history)}, or a title ({titles}), "
             f"got {key!r} ({one_line(refused)})"

@@ -99,3 +99,21 @@ def test_wrong_calls_are_one_line_and_write_nothing(run: Path, arguments: list[s
     assert ended.exit_code == 2
     assert message in ended.stderr.replace("\n", " ")
     assert sorted(path for path in run.rglob("*") if path.name != ".lock") == before
+
+
+def test_results_that_name_no_architecture_of_the_space_are_refused_in_one_line(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["history"][0]["architecture"]["operations"] = [9] * 8
+    (run / "results.json").write_text(json.dumps(results))
+    ended = CliRunner().invoke(app, ["retrain", "run", "--architecture", "0"])
+    assert ended.exit_code == 2, ended.exception
+    assert "operations[0]: expected one of 0 (identity)" in ended.stderr.replace("\n", " ")
+
+
+def test_a_run_that_has_not_ended_says_how_it_ends(run: Path) -> None:
+    (run / "results.json").unlink()
+    ended = CliRunner().invoke(app, ["export", "run"])
+    assert ended.exit_code == 2
+    assert "none yet: the run has not ended; go on with it by kshot-ext search --resume run" in ended.stderr.replace(
+        "\n", " "
+    )
