@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
-from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of, task_asked_for
 from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
@@ -78,7 +78,7 @@ def search(
         OSError: if a file cannot be written.
     """
     session = Session("search", None if resume is None else Path(resume))
-    name, source, task = images_of(data, options.get("task"))
+    name, source, task = images_of(data, task_asked_for(data, options, settings, resume))
     given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_search(
         session,

@@ -160,6 +160,15 @@ def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path) -> 
     assert exported.snippet.endswith("print(network(images))")
     again = run.retrain(run.history[0].number, progress=False)
     assert again.network()(images[:3]).shape == (3, 1)
+    loaded = nas.load_run(run.path, data=dataset)  # the run knows its task
+    assert loaded.network(run.history[0].key, "inherited")(images[:3]).shape == (3, 1)
+    resumed = nas.search(resume=run.path, data=dataset, progress=False)
+    assert resumed is not None
+    assert resumed.winner == run.winner
+    (tmp_path / "regression.toml").write_text('task = "regression"\n')
+    for settings in (tmp_path / "regression.toml", {"task": "regression"}):
+        with pytest.raises(ValueError, match="space: expected"):  # the targets were taken
+            nas.search(settings, data=dataset, **{**options, **SHORT, "space": "none"})
 
 
 @pytest.mark.parametrize(
