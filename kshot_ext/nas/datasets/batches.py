@@ -27,13 +27,13 @@ def batches(
     Args:
         images: what to go through, in memory or streamed.
         batch_size: images per batch, at least 1; the last batch may be smaller.
-        mean, std: float32 ``[C]``.
+        mean, std: ``[C]``, float32, or what the batches are to be.
         generator: shuffles (and augments) when given; without it the order is that of the set.
         augment: random variation of each batch; needs ``generator``.
         drop_last: leave out a smaller last batch; default False.
 
     Yields:
-        float32 ``[B, C, H, W]`` (channels_last), and targets as they are kept; where ``augment`` mixes classes,
+        ``[B, C, H, W]`` of that dtype (channels_last), and targets as they are kept; where ``augment`` mixes classes,
         probabilities ``[B, num_classes]``.
 
     Raises:
@@ -79,7 +79,7 @@ def _normalised(
     for chosen, labels in reading:
         if augment is not None and generator is not None:
             chosen = augment(chosen, generator)
-        normalised = chosen.to(torch.float32, memory_format=torch.channels_last)
+        normalised = chosen.to(mean.dtype, memory_format=torch.channels_last)
         if not (chosen.is_floating_point() and untouched):
             white = 1 if chosen.is_floating_point() else 255
             normalised.mul_((1 / (white * std))[:, None, None]).sub_(shift)  # a batch is a copy anyway

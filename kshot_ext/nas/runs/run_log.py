@@ -77,4 +77,5 @@ class RunLog:
             append_line(self._path, line, sync=False)
         except WriteError as error:
             self._given_up = True
-            notice(f"{error}; the run goes on without its log")
+            if self._path.parent.exists():  # without its folder the run ends, and says that
+                notice(f"{error}; the run goes on without its log")

@@ -92,6 +92,7 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     expected = {
         "architecture.json",
         "checkpoints",
+        "log.txt",
         "metrics.jsonl",
         "model.pt",
         "model.safetensors",
