@@ -125,9 +125,7 @@ def test_a_warning_of_the_method_is_a_banner_above_all_numbers(make_page: Make) 
     assert banner < page.index('class="tiles"')
 
 
-@pytest.mark.parametrize(
-    ("share", "words"), [(1.04, "of its cost"), (2.0, "of 200% to 200% of its cost, as the space")]
-)
+@pytest.mark.parametrize(("share", "words"), [(1.04, "of its cost"), (2.0, "of 200% of its cost, as the space")])
 def test_rivals_of_other_cost_are_not_called_of_equal_cost(
     make_page: Make, found: RunResult, share: float, words: str
 ) -> None:
