@@ -14,6 +14,7 @@ from rich.text import Text
 from kshot_ext import backend
 from kshot_ext.cli_options import (
     NUMBER,
+    AnyNetwork,
     BatchSize,
     Cells,
     Channels,
@@ -322,8 +323,8 @@ def retrain(
 
 @app.command()
 def export(
-    run: Run,
-    architecture: Network = "winner",
+    run: Annotated[Path, typer.Argument(help="Run folder of search, or of retrain.")],
+    architecture: AnyNetwork = None,
     format: Annotated[
         str, typer.Option(help="pt2 of torch.export (default), onnx, or safetensors, which are weights alone.")
     ] = "pt2",

@@ -85,14 +85,13 @@ Config = Annotated[
 ]
 Resume = Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")]
 Run = Annotated[Path, typer.Argument(help="Run folder of search.")]
-Network = Annotated[
-    str,
-    typer.Option(
-        "--architecture",
-        metavar="KEY|N",
-        help="Which network: its key or its number in results.json, or winner, random, random-2, ...",
-    ),
-]
+_NETWORK = typer.Option(
+    "--architecture",
+    metavar="KEY|N",
+    help="Which network: its key or its number in results.json, or winner (default), random, random-2, ...",
+)
+Network = Annotated[str, _NETWORK]
+AnyNetwork = Annotated[str | None, _NETWORK]
 OwnSpace = Annotated[
     str | None, typer.Option(help="FILE.py:CLASS, if the run's space is one of your own: this runs the file.")
 ]

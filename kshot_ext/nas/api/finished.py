@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kshot_ext.nas.api.options import images_of, own_name
+from kshot_ext.nas.api.options import images_of, own_name, task_of_package
 from kshot_ext.nas.api.runs import RankRun, RetrainedRun
 from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.methods import allow_own_method
@@ -32,4 +32,4 @@ def load_run(
     allow_own_method(own_name(method))
     record: RunRecord[Any] = RunRecord(Path(folder))
     kind = {"search": SearchRun, "rank": RankRun, "retrain": RetrainedRun}[record.card.command]
-    return kind(record, images_of(data, task)[1], own_name(space))
+    return kind(record, images_of(data, task or task_of_package(record.settings.task))[1], own_name(space))

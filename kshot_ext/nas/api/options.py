@@ -11,9 +11,10 @@ from typing import Any
 from kshot_ext.nas.datasets import DataWarning, ImageSource, open_source
 from kshot_ext.nas.methods.method import Method
 from kshot_ext.nas.own_classes import give
+from kshot_ext.nas.runs.run_folder import RunRecord
 from kshot_ext.nas.runs.settings import SupernetSettings
 from kshot_ext.nas.spaces.space import SearchSpace
-from kshot_ext.nas.tables import as_table
+from kshot_ext.nas.tables import as_table, read_toml
 from kshot_ext.nas.task import CLASSIFICATION, TASKS, Task, allow_own_task, task_named
 
 Settings = SupernetSettings | Mapping[str, Any] | str | Path
@@ -72,6 +73,31 @@ def images_of(data: Any, task: Any = None) -> tuple[str | None, ImageSource | No
             data = open_source(data, task=task_named(name or CLASSIFICATION.name))
     known = TASKS.get(data.task.name) is type(data.task)
     return f"python:{data.name}", data, name or (data.task.name if known else give(data.task))
+
+
+def task_asked_for(
+    data: Any, options: Mapping[str, Any], settings: Settings | None = None, resume: str | Path | None = None
+) -> Any:
+    """The task that the targets of an object are read for: of the keyword arguments, else of the settings or the run.
+
+    Args:
+        data: None, a path, an `ImageSource`, which has a task, or whatever else `open_source` takes.
+        options: the keyword arguments.
+        settings, resume: as of `nas.search`.
+    """
+    if options.get("task") is not None or data is None or isinstance(data, (str, Path, ImageSource)):
+        return options.get("task")
+    if resume is not None:
+        return task_of_package(RunRecord[SupernetSettings](Path(resume)).settings.task)
+    config = as_config(settings)
+    if isinstance(config, Path):
+        config = read_toml(config) if config.is_file() else None  # a pipe is read once, and later
+    return None if config is None else task_of_package(config.get("task"))
+
+
+def task_of_package(name: Any) -> str | None:
+    """The name if it is one of the package's tasks; one that is code must be among the keyword arguments."""
+    return name if isinstance(name, str) and name in TASKS else None
 
 
 def own_of(options: Mapping[str, Any]) -> dict[str, Any]:

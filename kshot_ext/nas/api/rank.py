@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
-from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of, task_asked_for
 from kshot_ext.nas.api.runs import RankRun
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads
+from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.progress import ConsoleProgress, new_console
@@ -63,7 +63,7 @@ def rank(
         ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
     """
     session = Session("rank", None if resume is None else Path(resume))
-    name, source, task = images_of(data, options.get("task"))
+    name, source, task = images_of(data, task_asked_for(data, options, settings, resume))
     given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_ranking(
         session,
@@ -137,6 +137,7 @@ def begun_ranking(
     Raises:
         ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
     """
+    check_threads(threads)
     if (started_processes() or 1) > 1:
         raise ValueError("rank runs in one process: start it without torchrun, or with one process")
     with session, ExitStack() as resources, ConsoleProgress(console) as progress:

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kshot_ext.nas.api.session import suitable_threads
+from kshot_ext.nas.api.session import check_threads, suitable_threads
 from kshot_ext.nas.files import is_there, write_text
 from kshot_ext.nas.messages import file_name
 from kshot_ext.nas.networks.evaluation import Scores
@@ -72,6 +72,8 @@ def retrain(
         DivergedError: if training diverges; the last good state is kept.
         OSError: if a file cannot be written.
     """
+    check_threads(threads)
+    callbacks = Callbacks(on_epoch=on_epoch, on_stage=on_stage)
     architecture = run.architecture(which)
     wanted = _settings(run, architecture, seed, settings)
     shown = progress if isinstance(progress, ConsoleProgress) else ConsoleProgress(new_console(quiet=not progress))
@@ -89,7 +91,6 @@ def retrain(
         folder.check_outputs([*_OUTPUTS, LOG])
         log.write_to(folder.path)
         metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-        callbacks = Callbacks(on_epoch=on_epoch, on_stage=on_stage)
         described, network, seconds = run_retraining(job, wanted, scores, folder, metrics, shown, callbacks)
         metrics.close()
         write_network(folder.path, run.card.data_name, job, described, network)

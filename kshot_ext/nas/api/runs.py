@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic
 
+from kshot_ext.nas.api.export import Exported, export
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.datasets.source import Part
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.files import is_there, read_json
-from kshot_ext.nas.messages import in_shell, one_line
+from kshot_ext.nas.messages import file_name, in_shell, one_line
 from kshot_ext.nas.networks.classifier import Classifier, Preprocessing
 from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.own_classes import is_own, with_absolute_path
@@ -167,3 +168,12 @@ class RetrainedRun(Run[RetrainRunSettings]):
         space = method_of(self._record).result_space
         architecture = self.settings.chosen
         return trained_classifier(self._record, self._read("architecture.json"), space, RETRAINING, architecture)
+
+    def export(self, **options: Any) -> Exported:
+        """Write the trained network with its preprocessing as a file.
+
+        Args:
+            **options: see :func:`kshot_ext.nas.api.export.export`; ``out`` is inside the run's folder by default.
+        """
+        options.setdefault("out", self.path / "export" / file_name(self.settings.chosen.short()))
+        return export(self.network(), **options)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
-from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of
+from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of, task_asked_for
 from kshot_ext.nas.api.search_run import SearchRun
-from kshot_ext.nas.api.session import Session, evaluators, suitable_threads, to_give_again
+from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads, to_give_again
 from kshot_ext.nas.datasets import ImageSource
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
@@ -72,12 +72,13 @@ def search(
 
     Raises:
         ValueError: if settings, images and space are unusable, or do not fit together; nothing is written then.
+        TypeError: if a call-back is no function; nothing is written then.
         RunFolderError: if the run folder cannot be used.
         DivergedError: if training diverges; the last good state is kept.
         OSError: if a file cannot be written.
     """
     session = Session("search", None if resume is None else Path(resume))
-    name, source, task = images_of(data, options.get("task"))
+    name, source, task = images_of(data, task_asked_for(data, options, settings, resume))
     given = as_options({**options, "data": name, "task": task, "out": out})
     with begun_search(
         session,
@@ -176,6 +177,7 @@ def begun_search(
     Raises:
         ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
     """
+    check_threads(threads)
     processes = DataParallel.from_environment(options.get("device") or "cpu")
     with (
         processes,

@@ -9,7 +9,7 @@ from kshot_ext.nas.api.export import Exported, export
 from kshot_ext.nas.api.retrain import retrain
 from kshot_ext.nas.api.runs import RetrainedRun, TrainedSupernetRun
 from kshot_ext.nas.files import is_there
-from kshot_ext.nas.messages import file_name, one_line
+from kshot_ext.nas.messages import file_name, in_shell, one_line
 from kshot_ext.nas.networks.classifier import Classifier
 from kshot_ext.nas.runs.results import ConsideredNetwork, RetrainedNetwork, read_run_results
 from kshot_ext.nas.runs.run_folder import RETRAINED, RunRecord
@@ -110,16 +110,17 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
 
         Args:
             which: see :meth:`architecture`.
-            weights: ``"trained"`` for those of training from scratch; ``"inherited"`` for the supernet's, with
-                batch-norm statistics measured on training images; None for trained ones where there are any. The
-                result's ``weights`` says which it has.
+            weights: ``"trained"`` for those of training from scratch, by the search, else by :meth:`retrain` in a
+                folder inside the run's; ``"inherited"`` for the supernet's, with batch-norm statistics measured on
+                training images; None for trained ones where there are any. The result's ``weights`` says which it has.
 
         Returns:
             A module that takes uint8 images ``[N, C, H, W]``; its ``network`` is the plain network, which takes
             normalised ones.
 
         Raises:
-            ValueError: if there is no such architecture, or it has not been trained from scratch.
+            ValueError: if there is no such architecture, it has not been trained from scratch, or only after the
+                search, and several times.
             RunFolderError: if the images are not those of the run, which inherited weights need.
         """
         if weights not in (None, "trained", "inherited"):
@@ -128,14 +129,25 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
         trained = {network.architecture: network.title for network in reversed(self._trained())}
         if isinstance(which, str) and which in trained.values():
             trained[architecture] = which
-        if weights == "inherited" or (weights is None and architecture not in trained):
+        if weights == "inherited":
             return self._inherited(architecture)
-        if architecture not in trained:
+        if architecture in trained:
+            return self._of_training(trained[architecture], architecture)
+        later = [run for run in self.retrained if run.settings.chosen == architecture]
+        if len(later) > 1:
+            folders = ", ".join(str(run.path) for run in later)
             raise ValueError(
-                f"weights: {architecture.short()} has not been trained from scratch; "
-                f"do it by run.retrain({architecture.short()!r}), or take inherited ones"
+                f"weights: {architecture.short()} was trained {len(later)} times after the search; expected one of "
+                f"these folders as the run: {folders}; or inherited weights"
             )
-        return self._of_training(trained[architecture], architecture)
+        if later:
+            return later[0].network()
+        if weights is None:
+            return self._inherited(architecture)
+        raise ValueError(
+            f"weights: {architecture.short()} has not been trained from scratch; do it by kshot-ext retrain "
+            f"{in_shell(self.path)} --architecture {architecture.short()}, or run.retrain, or take inherited ones"
+        )
 
     def retrain(self, which: int | str | Architecture = "winner", **options: Any) -> RetrainedRun:
         """Train a network of the run from scratch, in a folder of its own.
@@ -177,7 +189,8 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
                 return architecture
             except ValueError as error:
                 refused = error
-        titles = ", ".join(network.title for network in self._trained()) or "none yet"
+        again = f"the run has not ended; go on with it by kshot-ext search --resume {in_shell(self.path)}"
+        titles = ", ".join(network.title for network in self._trained()) or f"none yet: {again}"
         raise ValueError(
             f"architecture: expected a key, a place in the history of {len(self.history)}, or a title ({titles}), "
             f"got {key!r} ({one_line(refused)})"

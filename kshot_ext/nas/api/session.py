@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kshot_ext.nas.checks import check_at_least
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.messages import file_name, in_shell
@@ -175,6 +176,12 @@ def evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callabl
         return
     with RayMap(workers, ray_address) as ray_map:
         yield ray_map
+
+
+def check_threads(asked: int | None) -> None:
+    """Raises `ValueError` for a number of threads that `suitable_threads` cannot give."""
+    if asked is not None:
+        check_at_least("threads", asked, 1)
 
 
 @contextmanager

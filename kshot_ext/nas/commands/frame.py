@@ -21,6 +21,7 @@ from kshot_ext._native import notices
 from kshot_ext.backend import BackendError
 from kshot_ext.distributed import LostProcessError
 from kshot_ext.nas.api.finished import load_run
+from kshot_ext.nas.api.runs import Run
 from kshot_ext.nas.api.search_run import SearchRun
 from kshot_ext.nas.api.session import Session
 from kshot_ext.nas.datasets.source import DataError
@@ -205,9 +206,17 @@ def search_run(folder: Path, space: str | None = None, task: str | None = None, 
         CommandError: if it is a run of another kind.
         RunFolderError, ValueError: as `load_run`.
     """
-    run = load_run(folder, space=space, task=task, method=method)
+    return of_search(load_run(folder, space=space, task=task, method=method))
+
+
+def of_search(run: Run[Any]) -> SearchRun:
+    """A run that must be a search.
+
+    Raises:
+        CommandError: if it is of another kind.
+    """
     if not isinstance(run, SearchRun):
-        raise CommandError(f"{folder}: expected a run of kshot-ext search, got one of {run.card.command}")
+        raise CommandError(f"{run.path}: expected a run of kshot-ext search, got one of {run.card.command}")
     return run
 
 

@@ -46,8 +46,8 @@ def retrain_command(
     def body(console: Console) -> None:
         with users_errors(*_LIBRARIES):
             found = search_run(run, space, task, method)
-            found.architecture(architecture)
-            found.job  # reads the images  # noqa: B018
+            chosen = found.architecture(architecture)
+            found.job.method.result_space.validate(chosen)  # reads the images
         settings: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         trained = found.retrain(
             architecture, seed=seed, out=out, settings=settings, threads=threads, progress=ConsoleProgress(console)

@@ -22,7 +22,7 @@ from kshot_ext.nas.commands.frame import (
     tell_findings,
     users_errors,
 )
-from kshot_ext.nas.reporting.report import comparison_sentence
+from kshot_ext.nas.reporting.report import comparison_sentence, costs_of_rivals
 from kshot_ext.nas.runs.results import RunResult
 from kshot_ext.nas.spaces.counting import COST_TITLES
 
@@ -90,7 +90,7 @@ def _print_result(console: Console, result: RunResult, report: Path) -> None:
         table.add_row(network.title, task.shown(network.test_accuracy), *numbers)
     console.print(table)
     if result.comparison is not None:
-        tell(console, comparison_sentence(result.comparison, result.test_images, task))
+        tell(console, comparison_sentence(result.comparison, result.test_images, task, costs_of_rivals(result)))
     if result.ensemble_accuracy is not None:
         shown = task.shown(result.ensemble_accuracy)
         tell(console, f"test {task.metric_name} of the ensemble of all that were selected: {shown}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from kshot_ext.nas.datasets.pictures import image_tensor, picture_of
@@ -22,13 +23,17 @@ class Items:
             Hugging Face's have.
         place: what to call it in messages.
 
+    Attributes:
+        listed: targets that the dataset lists, where these are taken; items are held to them whenever they are read.
+
     Raises:
-        DataError: if an item is of another form.
+        DataError: if an item is of another form, or has another target than the dataset lists.
     """
 
     def __init__(self, dataset: Any, place: str) -> None:
         self.dataset = dataset
         self.place = place
+        self.listed: Tensor | None = None
         self.columns: tuple[str, str] | None = None
         first = self._item(0)
         if isinstance(first, Mapping):
@@ -79,13 +84,27 @@ class Items:
     def _pair(self, index: int) -> tuple[Any, Any]:
         item = self._item(index)
         try:
-            if self.columns is not None:
-                return item[self.columns[0]], item[self.columns[1]]
-            image, target = item
+            image, target = item if self.columns is None else [item[name] for name in self.columns]
         except (KeyError, TypeError, ValueError) as error:
             expected = "a pair (image, target)" if self.columns is None else f"columns {' and '.join(self.columns)}"
             raise DataError(f"{self.describe(index)}: expected {expected}, got {type(item).__name__}") from error
+        self._check_target(index, target)
         return image, target
+
+    def _check_target(self, index: int, target: Any) -> None:
+        """Refuse an item whose target is not the one that the dataset lists for it, which is trained on."""
+        if self.listed is None:
+            return
+        expected = self.listed[index].numpy()
+        try:
+            same = np.array_equal(np.asarray(target, dtype=expected.dtype), expected)
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise DataError(
+                f"{self.describe(index)}: expected target {expected}, as the dataset lists in its targets or labels, "
+                f"got {target} from the item; let both be the same, or give that list another name"
+            )
 
     def _item(self, index: int) -> Any:
         try:

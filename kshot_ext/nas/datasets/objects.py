@@ -28,17 +28,17 @@ _LOOKED_AT = 8
 def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
     """Return the images of a Python object; see `open_source` for what it may be.
 
-    Targets are taken from the dataset's ``targets`` or ``labels`` where these agree with its items, else from the
-    items, which then are all read once. A dataset that carries a transform, or gives another image when it is asked
-    again, is marked as one that varies.
+    Targets are taken from the dataset's ``targets`` or ``labels`` where these agree with some of its items, else from
+    the items, which then are all read once. Every item that is read later is held to such a list. A dataset that
+    carries a transform, or gives another image when it is asked again, is marked as one that varies.
 
     Args:
         data: the object.
         task: what its targets mean.
 
     Raises:
-        DataError: if the object, an item or a target is of no known form, is not for the task, or there are fewer than
-            two classes.
+        DataError: if the object, an item or a target is of no known form, is not for the task, there are fewer than
+            two classes, or parts name them differently.
     """
     datasets, notes = _parts(data)
     items = {part: Items(dataset, _place(part, len(datasets))) for part, dataset in datasets.items()}
@@ -49,7 +49,7 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
     labels = prepared(torch.cat(targets), task, "data")
     class_names: tuple[str, ...] = ()
     if task.has_classes:
-        labels, class_names, unused = class_indices(labels, next(iter(items.values())).class_names, "data")
+        labels, class_names, unused = class_indices(labels, _class_names(items), "data")
         notes += [f"left out {len(unused)} classes without images: {examples(unused)}"] if unused else []
     joined = _Joined(tuple(items.values()))
     return ImageSource(
@@ -64,6 +64,18 @@ def open_object(data: Any, task: Task = CLASSIFICATION) -> ImageSource:
         picture=joined.picture,
         task=task,
     )
+
+
+def _class_names(items: Mapping[Part, Items]) -> tuple[str, ...] | None:
+    """The names of classes by index, of the parts that have them; by other names the same number is another class."""
+    named = {part: names for part, part_items in items.items() if (names := part_items.class_names) is not None}
+    if len(set(named.values())) > 1:
+        told = "; ".join(f"{part.value}: {examples(names)}" for part, names in named.items())
+        raise DataError(
+            f"data: expected the same classes in the same order in all parts, got {told}; "
+            "a folder or zip given by its path is read by names"
+        )
+    return next(iter(named.values()), None)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from kshot_ext.nas.datasets.items import Items
 from kshot_ext.nas.datasets.source import DataError
 from kshot_ext.nas.task import Task
 
-_COMPARED = 4
+_COMPARED = 32
 _EXPECTED = "expected whole numbers (classes), numbers, or as many numbers for every item"
 
 
 def targets_of(items: Items) -> Tensor:
     """All targets of a dataset.
 
-    Those that the dataset lists are taken if they are those of some of its items; else every item is read.
+    Those that the dataset lists are taken if they are those of some of its items, and then are those of all, or an item
+    that is read later is an error; else every item is read now.
 
     Returns:
         int64 ``[N]`` of whole numbers; float32 ``[N]`` of others; float32 ``[N, T]`` of several numbers for each item.
@@ -38,6 +39,7 @@ def targets_of(items: Items) -> Tensor:
             pass
         else:
             if targets.dtype == seen.dtype and torch.equal(targets[places], seen):
+                items.listed = targets
                 return targets
     return as_targets([items.target(index) for index in range(len(items))], items.place)
 

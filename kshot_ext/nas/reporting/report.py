@@ -32,6 +32,8 @@ CORRELATION_TITLES = {
 
 LEAD = ("data", "space", "method", "shots", "seed")
 """The facts that stand below the title of a page."""
+_ABOUT_AS_MUCH = 0.05
+"""Largest difference of costs, as a share of the winner's, that counts for none."""
 _TRUTHS = ("truth_of_favourite", "regret", "best_truth_of_ten", "mean_truth_of_ten")
 
 
@@ -150,12 +152,11 @@ def _score_heads(task: Task) -> tuple[str, str]:
 
 def _compared_note(result: RunResult) -> str:
     note = (
-        "All were trained from scratch in the same way and tested on images that no stage had seen; "
-        "the random ones cost about as much as the winner. "
+        "All were trained from scratch in the same way and tested on images that no stage had seen. "
         + (
             ""
             if result.comparison is None
-            else comparison_sentence(result.comparison, result.test_images, result.task) + " "
+            else comparison_sentence(result.comparison, result.test_images, result.task, costs_of_rivals(result)) + " "
         )
         + f"Validation {result.task.loss_name} and {result.task.metric_name} are with the supernet's weights. "
         + (
@@ -170,14 +171,34 @@ def _compared_note(result: RunResult) -> str:
     return note
 
 
-def comparison_sentence(comparison: Comparison, test_images: int, task: Task = CLASSIFICATION) -> str:
-    """Return how the winner and its rivals compare by the task's metric, for people."""
+def costs_of_rivals(result: RunResult) -> str:
+    """Return what the rivals cost beside the winner, in words: a space may have too few networks of its cost."""
+    winner = result.networks[0]
+    cost = "bit_operations" if winner.bit_operations else "macs"
+    shares = [getattr(rival, cost) / getattr(winner, cost) for rival in result.rivals if getattr(winner, cost)]
+    if all(abs(share - 1) <= _ABOUT_AS_MUCH for share in shares):
+        return "of its cost"
+    ends = dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares)))
+    return f"of {' to '.join(ends)} of its cost, as the space has too few nearer ones,"
+
+
+def comparison_sentence(
+    comparison: Comparison, test_images: int, task: Task = CLASSIFICATION, costs: str = "of its cost"
+) -> str:
+    """Return how the winner and its rivals compare by the task's metric, for people.
+
+    Args:
+        comparison: their means and deviations.
+        test_images: that they were tested on.
+        task: whose metric it is.
+        costs: see `costs_of_rivals`.
+    """
     if not task.in_percent:
-        return _comparison_in_units(comparison, test_images, task)
+        return _comparison_in_units(comparison, test_images, task, costs)
     winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
     sentence = (
         f"The winner had {winner} in {_number(winner.count, 'training')}, "
-        f"{_number(rivals.count, 'random network')} of its cost {rivals} (mean ± standard deviation in points, "
+        f"{_number(rivals.count, 'random network')} {costs} {rivals} (mean ± standard deviation in points, "
         f"{test_images:,} test images): {100 * abs(comparison.difference):.2f} points "
         + ("more" if comparison.difference >= 0 else "less")
     )
@@ -186,13 +207,13 @@ def comparison_sentence(comparison: Comparison, test_images: int, task: Task = C
     return f"{sentence}, with a standard error of {100 * error:.2f}."
 
 
-def _comparison_in_units(comparison: Comparison, test_images: int, task: Task) -> str:
+def _comparison_in_units(comparison: Comparison, test_images: int, task: Task, costs: str) -> str:
     """The same of a metric that has a unit of its own."""
     winner, rivals, error = comparison.winner, comparison.rivals, comparison.standard_error
     better = (comparison.difference >= 0) == task.higher_is_better
     return (
         f"The winner had a {task.metric_name} of {task.shown(winner.mean)} in {_number(winner.count, 'training')}, "
-        f"{_number(rivals.count, 'random network')} of its cost {task.shown(rivals.mean)} (means, {test_images:,} test "
+        f"{_number(rivals.count, 'random network')} {costs} {task.shown(rivals.mean)} (means, {test_images:,} test "
         f"images): {task.shown(abs(comparison.difference))} {'better' if better else 'worse'}"
         + ("." if error is None else f", with a standard error of {task.shown(error)}.")
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kshot_ext.nas.runs.results import ConsideredNetwork
 
@@ -58,11 +58,19 @@ class Callbacks:
         on_epoch: called after each step of a stage.
         on_evaluated: called after each architecture that was evaluated with the supernet's weights.
         on_stage: called at the beginning and at the end of each stage.
+
+    Raises:
+        TypeError: if one cannot be called: better at once than after the first epoch.
     """
 
     on_epoch: Callable[[EpochEvent], object] = lambda event: None
     on_evaluated: Callable[[ConsideredNetwork], object] = lambda network: None
     on_stage: Callable[[StageEvent], object] = lambda event: None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not callable(given := getattr(self, field.name)):
+                raise TypeError(f"{field.name}: expected a function, got {given!r}; leave it out for none")
 
 
 SILENT = Callbacks()

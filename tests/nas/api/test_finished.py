@@ -116,7 +116,7 @@ def test_architectures_are_named_in_any_way(loaded: nas.SearchRun) -> None:
         loaded.architecture("999")
     with pytest.raises(ValueError, match=r"or a title \(winner, random, random-2\), got 'best'"):
         loaded.architecture("best")
-    with pytest.raises(ValueError, match=r"has not been trained from scratch; do it by run.retrain\('00000001'\)"):
+    with pytest.raises(ValueError, match="has not been trained from scratch; do it by kshot-ext retrain"):
         loaded.network("00000001", "trained")
 
 

@@ -89,3 +89,28 @@ def test_a_search_that_goes_on_leaves_trainings_beside_it_alone(own_run: nas.Sea
     RunFolder(own_run.path, "search").close()
     assert unfinished.exists()
     assert not (own_run.path / "checkpoints" / ".unfinished-x").exists()
+
+
+def test_what_was_trained_after_the_search_is_used_and_exported(own_run: nas.SearchRun) -> None:
+    titles = {network.key for network in own_run.networks}
+    point = next(network for network in own_run.history if network.key not in titles)
+    assert own_run.network(point.key).weights == "inherited"
+    with pytest.raises(ValueError, match=f"do it by kshot-ext retrain .* --architecture {point.key}"):
+        own_run.network(point.key, "trained")
+    trained = own_run.retrain(point.key, progress=False)
+    loaded = nas.load_run(own_run.path)
+    assert isinstance(loaded, nas.SearchRun)
+    images = torch.randint(256, (3, *own_run.card.image_shape), dtype=torch.uint8)
+    expected = trained.network()(images)
+    for weights in (None, "trained"):
+        found = loaded.network(point.number, weights)
+        assert found.weights == "trained"
+        torch.testing.assert_close(found(images), expected, rtol=0, atol=0)
+    for exported in (loaded.export(point.key), trained.export()):
+        assert exported.weights == "trained"
+        torch.testing.assert_close(torch.export.load(exported.path).module()(images), expected)
+    assert loaded.network(point.key, "inherited").weights == "inherited"
+    other = own_run.retrain(point.key, seed=1, progress=False)
+    with pytest.raises(ValueError, match=f"trained 2 times after the search.*{other.path}"):
+        loaded.network(point.key)
+    assert loaded.network("winner").weights == "trained"

@@ -160,6 +160,15 @@ def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path) -> 
     assert exported.snippet.endswith("print(network(images))")
     again = run.retrain(run.history[0].number, progress=False)
     assert again.network()(images[:3]).shape == (3, 1)
+    loaded = nas.load_run(run.path, data=dataset)  # the run knows its task
+    assert loaded.network(run.history[0].key, "inherited")(images[:3]).shape == (3, 1)
+    resumed = nas.search(resume=run.path, data=dataset, progress=False)
+    assert resumed is not None
+    assert resumed.winner == run.winner
+    (tmp_path / "regression.toml").write_text('task = "regression"\n')
+    for settings in (tmp_path / "regression.toml", {"task": "regression"}):
+        with pytest.raises(ValueError, match="space: expected"):  # the targets were taken
+            nas.search(settings, data=dataset, **{**options, **SHORT, "space": "none"})
 
 
 @pytest.mark.parametrize(
@@ -170,6 +179,8 @@ def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path) -> 
         ({"space": Layers}, "space: expected a SearchSpace, its class or FILE.py:CLASS, got <class"),
         ({"method": Layers}, "method: expected a Method, its class or FILE.py:CLASS, got <class"),
         ({"data": "none.zip"}, "none.zip: no such file or folder"),
+        ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"on_epoch": None}, "on_epoch: expected a function, got None"),
         ({"space": Small(image_shape=(1, 4, 4), num_classes=10)}, r"space: expected one for images \(1, 8, 8\)"),
     ],
 )
@@ -177,7 +188,7 @@ def test_what_cannot_be_used_is_said_and_nothing_written(
     options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         nas.search(**{**TINY, **SHORT, "channels": None, **options})
     assert list(tmp_path.iterdir()) == []
 

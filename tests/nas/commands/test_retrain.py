@@ -70,6 +70,19 @@ def test_a_file_is_written_and_its_use_is_told(run: Path) -> None:
     assert "run/export/winner.pt2: exists already; choose another file, or move it away" in again.stderr
 
 
+def test_the_folder_of_a_training_is_exported_too(run: Path) -> None:
+    trained = CliRunner().invoke(app, ["retrain", "run", "--architecture", "1", "--json", "--quiet"])
+    assert trained.exit_code == 0, trained.output
+    folder, key = (json.loads(trained.stdout)[name] for name in ("folder", "key"))
+    ended = CliRunner().invoke(app, ["export", folder])
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.startswith(f"{folder}/export/{key}.pt2: trained weights; torch gives the network's scores")
+    for options in (["--architecture", "0"], ["--weights", "inherited"]):
+        refused = CliRunner().invoke(app, ["export", folder, *options])
+        assert refused.exit_code == 2
+        assert "holds one trained network; leave --architecture and --weights out" in refused.stderr.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,3 +99,21 @@ def test_wrong_calls_are_one_line_and_write_nothing(run: Path, arguments: list[s
     assert ended.exit_code == 2
     assert message in ended.stderr.replace("\n", " ")
     assert sorted(path for path in run.rglob("*") if path.name != ".lock") == before
+
+
+def test_results_that_name_no_architecture_of_the_space_are_refused_in_one_line(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    results["history"][0]["architecture"]["operations"] = [9] * 8
+    (run / "results.json").write_text(json.dumps(results))
+    ended = CliRunner().invoke(app, ["retrain", "run", "--architecture", "0"])
+    assert ended.exit_code == 2, ended.exception
+    assert "operations[0]: expected one of 0 (identity)" in ended.stderr.replace("\n", " ")
+
+
+def test_a_run_that_has_not_ended_says_how_it_ends(run: Path) -> None:
+    (run / "results.json").unlink()
+    ended = CliRunner().invoke(app, ["export", "run"])
+    assert ended.exit_code == 2
+    assert "none yet: the run has not ended; go on with it by kshot-ext search --resume run" in ended.stderr.replace(
+        "\n", " "
+    )

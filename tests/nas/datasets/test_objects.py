@@ -112,6 +112,42 @@ def test_listed_targets_spare_reading_the_images_unless_they_are_not_those_of_it
     assert open_source(wrong).labels.tolist() == [0, 1, 2] * 4
 
 
+@pytest.mark.parametrize("keep", ["memory", "stream"])
+def test_an_item_with_another_target_than_its_dataset_lists_is_an_error_when_it_is_read(keep: str) -> None:
+    """More items than are compared at first, and one that answers otherwise."""
+
+    class Corrected(Listing):
+        def __len__(self) -> int:
+            return 480
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return picture(PIXELS[index % 12]), (0 if index == 20 else self.targets[index])
+
+    source = open_source(Corrected([0, 1, 3] * 160))
+    assert source.labels.tolist() == [0, 1, 2] * 160
+    with pytest.raises(DataError, match=r"data, item 20: expected target 3, .* got 0 from the item"):
+        source.read(20)
+
+    def read_all() -> None:
+        images = ImageSettings(keep=keep, workers=0)
+        splits = load_splits(source, generator=torch.Generator().manual_seed(0), images=images)
+        for part in (splits.train, splits.validation, splits.test):
+            list(part.read(torch.arange(len(part)).split(16)))
+
+    with pytest.raises(DataError, match="item 20: expected target 3"):
+        read_all()
+
+
+def test_parts_that_name_classes_differently_are_refused() -> None:
+    """As two ImageFolder do where one lacks the folder of a class: number 1 is a bee in one, and a cat in the other."""
+    train = Listing([0, 1, 2] * 4, classes=["ant", "bee", "cat"])
+    test = Listing([0, 1] * 6, classes=["ant", "cat"])
+    with pytest.raises(DataError, match="expected the same classes in the same order in all parts, got train: 'ant'"):
+        open_source({"train": train, "test": test})
+    unnamed = Listing([0, 1] * 6)
+    assert open_source({"train": train, "test": unnamed}).class_names == ("ant", "bee", "cat")
+
+
 class Rows:
     """A Hugging Face data set, as far as it is looked at: rows by number, columns by name, features."""
 

@@ -125,6 +125,16 @@ def test_a_warning_of_the_method_is_a_banner_above_all_numbers(make_page: Make) 
     assert banner < page.index('class="tiles"')
 
 
+@pytest.mark.parametrize(("share", "words"), [(1.04, "of its cost"), (2.0, "of 200% of its cost, as the space")])
+def test_rivals_of_other_cost_are_not_called_of_equal_cost(
+    make_page: Make, found: RunResult, share: float, words: str
+) -> None:
+    rival = replace(found.rivals[0], macs=round(share * found.winner.macs))
+    page = make_page(rivals=(rival,))
+    assert f"1 random network {words}" in " ".join(page.split())
+    assert "cost about as much" not in page
+
+
 def test_several_networks_and_their_ensemble_are_told_of(make_page: Make, found: RunResult) -> None:
     second = replace(found.winner, title="winner-2", test_accuracy=0.8222, test_accuracies=(0.8222,))
     page = make_page(networks=(found.winner, second), ensemble_accuracy=0.9912)
