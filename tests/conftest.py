@@ -95,6 +95,12 @@ def pytest_testnodedown(node: Any) -> None:
         node.config.stash[_NOT_RUN] = node.workeroutput.get("not_run", {})
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Layers in lists of cases are made as a file is read: they are the same whatever other files were read before."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     """Module constructors draw from the global generator."""

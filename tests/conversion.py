@@ -33,8 +33,7 @@ def check_conversion(model: nn.Module, *inputs: Tensor) -> kshot_ext.ConversionR
             torch.testing.assert_close(result, results[0], rtol=1e-4, atol=1e-5)
             for name, buffer in model.named_buffers():
                 torch.testing.assert_close(other.get_buffer(name), buffer, rtol=1e-4, atol=1e-5, msg=name)
-            for name, parameter in model.named_parameters():
-                check_gradient(name, parameter, other.get_parameter(name))
+            check_gradients(model, other)
     return kshot_ext.conversion_report(kshot)
 
 
@@ -43,13 +42,18 @@ def run(model: nn.Module, *inputs: Tensor) -> list[Tensor]:
     torch.manual_seed(1)
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     output = model(*inputs)
-    output.square().sum().backward()
+    # Random, since a sum of squares behind a norm has no gradient but rounding.
+    output.backward(torch.randn_like(output))
     return [output.detach(), *(x.grad for x in inputs)]
 
 
-def check_gradient(name: str, plain: Tensor, other: Tensor) -> None:
-    if plain.grad is None:
-        assert other.grad is None or not other.grad.any(), name
-        return
-    gradient = other.grad if other.shape == plain.shape else other.grad[0]
-    torch.testing.assert_close(gradient, plain.grad, rtol=1e-3, atol=1e-4, msg=name)
+def check_gradients(model: nn.Module, other: nn.Module) -> None:
+    """A bias before a norm has no gradient but rounding, which is as large as the other gradients make it."""
+    largest = max((p.grad.abs().max().item() for p in model.parameters() if p.grad is not None), default=0.0)
+    for name, parameter in model.named_parameters():
+        found = other.get_parameter(name)
+        if parameter.grad is None:
+            assert found.grad is None or not found.grad.any(), name
+            continue
+        gradient = found.grad if found.shape == parameter.shape else found.grad[0]
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-5 * max(1.0, largest), msg=name)

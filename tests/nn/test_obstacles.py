@@ -42,13 +42,21 @@ def convolution() -> nn.Conv2d:
     return nn.Conv2d(4, 4, 3, padding=1)
 
 
-def with_(change: Callable[[nn.Module], object], layer: nn.Module | None = None) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        made = convolution() if layer is None else layer
-        change(made)
-        return made
+def with_(
+    change: Callable[[nn.Module], object], make: Callable[[], nn.Module] = convolution
+) -> Callable[[], nn.Module]:
+    """A maker, not a layer: a layer that is made as this file is read has weights that no test's seed decides."""
 
-    return make
+    def made() -> nn.Module:
+        layer = make()
+        change(layer)
+        return layer
+
+    return made
+
+
+def batch_norm() -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(4)
 
 
 def untracked_in_training_only(layer: nn.BatchNorm2d) -> None:
@@ -84,7 +92,7 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "parametrised_spectral_norm": (with_(parametrizations.spectral_norm), "weight is computed"),
     "orthogonal": (with_(parametrizations.orthogonal), "weight is computed"),
     "parametrised_without_bias": (
-        with_(parametrizations.weight_norm, nn.Conv2d(4, 4, 3, padding=1, bias=False)),
+        with_(parametrizations.weight_norm, lambda: nn.Conv2d(4, 4, 3, padding=1, bias=False)),
         "weight is computed",  # it has no tensor of its own left
     ),
     "parametrised": (
@@ -95,20 +103,20 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "instance_norm": (lambda: nn.InstanceNorm2d(4, affine=True), "InstanceNorm2d has no K-shot form"),
     "buffers_only": (FrozenNorm, r"test_obstacles\.FrozenNorm holds buffers only, so it has nothing to learn"),
     "untracked_in_training_only": (
-        with_(untracked_in_training_only, nn.BatchNorm2d(4)),
+        with_(untracked_in_training_only, batch_norm),
         r"buffers are .*running_mean.* where a BatchNorm2d of its attributes has \{\}",
     ),
-    "forgets_its_statistics": (with_(forgets_its_statistics, nn.BatchNorm2d(4)), "its buffers are"),
-    "scale_alone": (with_(lambda n: setattr(n, "bias", None), nn.BatchNorm2d(4)), "its parameters are"),
+    "forgets_its_statistics": (with_(forgets_its_statistics, batch_norm), "its buffers are"),
+    "scale_alone": (with_(lambda n: setattr(n, "bias", None), batch_norm), "its parameters are"),
     "changed_padding": (
-        with_(pad_more, nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+        with_(pad_more, lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
         "padding was changed",
     ),
     "wrong_attributes": (with_(more_channels_than_it_says), r"\[4, 4, 3, 3\].*\[4, 3, 3, 3\]"),
     "parameter_of_the_user": (with_(lambda c: setattr(c, "scale", nn.Parameter(torch.ones(1)))), "'scale'"),
     "buffer_of_the_user": (with_(lambda c: c.register_buffer("mask", torch.ones(4))), "'mask'"),
     "part_of_the_user": (with_(lambda c: c.add_module("adapter", nn.ReLU())), "modules of its own: adapter"),
-    "own_forward": (with_(own_forward, nn.Conv2d(4, 4, 1)), "holds modules of its own: forward"),
+    "own_forward": (with_(own_forward, lambda: nn.Conv2d(4, 4, 1)), "holds modules of its own: forward"),
     "hiding_attribute": (with_(lambda c: setattr(c, "check_code", 3)), "attribute 'check_code' would hide"),
     "hook_on_the_weight": (
         with_(lambda c: c.register_forward_pre_hook(clamp_weight)),
