@@ -38,7 +38,7 @@ struct DtwAlign {
   void* cost;                              // [count]
   int64_t* path;                           // [count, rows + columns - 1, 2]; behind its end -1
 
-  int64_t path_size() const { return rows + columns - 1; }
+  KSHOT_HOST_DEVICE int64_t path_size() const { return rows + columns - 1; }
 };
 
 struct DtwAlignBackward {
