@@ -15,6 +15,7 @@ from kshot_ext.ops.avg_pool2d import avg_pool2d
 from kshot_ext.ops.batch_norm_act import batch_norm_act
 from kshot_ext.ops.chained_conv2d import chained_conv2d
 from kshot_ext.ops.chained_norm_act import chained_norm_act
+from kshot_ext.ops.dtw_align import dtw_align
 from kshot_ext.ops.dynamic_group_conv2d import dynamic_group_conv2d
 from kshot_ext.ops.dynamic_group_weight import dynamic_group_weight
 from kshot_ext.ops.effective_weight import effective_weight
@@ -26,14 +27,17 @@ from kshot_ext.ops.kshot_linear import kshot_linear
 from kshot_ext.ops.mix_weights import mix_weights
 from kshot_ext.ops.regrouped_weight import regrouped_weight
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput
+from kshot_ext.reference.dtw_align import Alignment
 
 __all__ = [
+    "Alignment",
     "ChannelNorm",
     "RawOutput",
     "avg_pool2d",
     "batch_norm_act",
     "chained_conv2d",
     "chained_norm_act",
+    "dtw_align",
     "dynamic_group_conv2d",
     "dynamic_group_weight",
     "effective_weight",

@@ -14,6 +14,7 @@ FILES = (
     "ops/test_batch_norm_act.py",
     "ops/test_chained_conv2d.py",
     "ops/test_chained_norm_act.py",
+    "ops/test_dtw_align.py",
     "ops/test_dynamic_group_conv2d.py",
     "ops/test_dynamic_group_weight.py",
     "ops/test_effective_weight.py",

@@ -47,6 +47,12 @@ STABLE_TORCH_LIBRARY(kshot_ext, m) {
       "norm_weight, Tensor? norm_bias, Tensor? residual, float eps, int activation, bool need_residual) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("cpu_isa() -> str");
+  m.def(
+      "dtw_align(Tensor predictions, Tensor targets, Tensor? prediction_lengths, Tensor? target_lengths, int "
+      "band, int norm) -> (Tensor, Tensor)");
+  m.def(
+      "dtw_align_backward(Tensor grad, Tensor predictions, Tensor targets, Tensor path, int norm, bool "
+      "need_predictions, bool need_targets) -> (Tensor, Tensor)");
   m.def("dynamic_group_weight(Tensor weight, Tensor code, Tensor group_gates) -> Tensor");
   m.def(
       "dynamic_group_weight_backward(Tensor grad, Tensor weight, Tensor code, Tensor group_gates, bool "

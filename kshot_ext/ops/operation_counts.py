@@ -3,8 +3,8 @@
     convolution:  2 * N * positions * |w|                 |w|: numbers of an effective weight
     mixing:       2 * K * |w|, with codes per sample N times that: a product of code [1, K] and dictionary [K, |w|]
 
-A multiplication with its addition counts as two; norms, activations, pooling and optimisers as none, as in torch's
-formulas. A kernel that gets a result in another way (all copies applied to the batch) is counted like the others.
+A multiplication with its addition counts as two; norms, activations, pooling, alignments and optimisers as none, as in
+torch's formulas. A kernel that gets a result in another way (all copies applied to the batch) counts like the others.
 """
 
 from __future__ import annotations
@@ -165,6 +165,8 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "chained_conv2d_backward": _chained_conv2d_backward,
     "chained_norm_act": _none,
     "chained_norm_act_backward": _none,
+    "dtw_align": _none,
+    "dtw_align_backward": _none,
     "dynamic_group_weight": _dynamic_group_weight,
     "dynamic_group_weight_backward": _effective_weight_backward,
     "effective_weight": _effective_weight,

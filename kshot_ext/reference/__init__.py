@@ -8,6 +8,7 @@ from kshot_ext.reference.adamw_update import adamw_update
 from kshot_ext.reference.avg_pool2d import avg_pool2d
 from kshot_ext.reference.batch_norm_act import batch_norm_act
 from kshot_ext.reference.chained_conv2d import ChannelNorm, RawOutput, chained_conv2d, chained_norm_act, folded_conv2d
+from kshot_ext.reference.dtw_align import Alignment, dtw_align
 from kshot_ext.reference.dynamic_group_conv2d import dynamic_group_conv2d, dynamic_group_weight
 from kshot_ext.reference.effective_weight import effective_weight
 from kshot_ext.reference.gated_conv2d import gated_conv2d
@@ -19,6 +20,7 @@ from kshot_ext.reference.regrouped_weight import regrouped_weight
 from kshot_ext.reference.sgd_update import sgd_update
 
 __all__ = [
+    "Alignment",
     "ChannelNorm",
     "RawOutput",
     "adamw_update",
@@ -26,6 +28,7 @@ __all__ = [
     "batch_norm_act",
     "chained_conv2d",
     "chained_norm_act",
+    "dtw_align",
     "dynamic_group_conv2d",
     "dynamic_group_weight",
     "effective_weight",

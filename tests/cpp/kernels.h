@@ -13,6 +13,7 @@
 #include "cpu/batch_norm_act.h"
 #include "cpu/dense_conv2d.h"
 #include "cpu/depthwise_conv2d.h"
+#include "cpu/dtw_align.h"
 #include "cpu/dynamic_group_weight.h"
 #include "cpu/effective_weight.h"
 #include "cpu/sgd_update.h"
@@ -30,6 +31,8 @@ struct Kernels {
   decltype(&cpu::portable::dynamic_group_weight) dynamic_group_weight;
   decltype(&cpu::portable::dynamic_group_weight_backward) dynamic_group_weight_backward;
   decltype(&cpu::portable::dynamic_group_weight_reduce) dynamic_group_weight_reduce;
+  decltype(&cpu::portable::dtw_align) dtw_align;
+  decltype(&cpu::portable::dtw_align_backward) dtw_align_backward;
   decltype(&cpu::portable::adamw_update) adamw_update;
   decltype(&cpu::portable::sgd_update) sgd_update;
   decltype(&cpu::portable::batch_norm_moments) batch_norm_moments;
@@ -53,18 +56,19 @@ struct Kernels {
   decltype(&cpu::portable::stacked_linear_backward) stacked_linear_backward;
 };
 
-#define KSHOT_KERNELS_OF(isa, available)                                                                    \
-  Kernels {                                                                                                 \
-    #isa, available, cpu::isa::separable_sum, cpu::isa::effective_weight,                                   \
-        cpu::isa::effective_weight_backward, cpu::isa::effective_weight_reduce,                             \
-        cpu::isa::dynamic_group_weight, cpu::isa::dynamic_group_weight_backward,                            \
-        cpu::isa::dynamic_group_weight_reduce, cpu::isa::adamw_update, cpu::isa::sgd_update,                \
-        cpu::isa::batch_norm_moments, cpu::isa::batch_norm_act, cpu::isa::batch_norm_act_sums,              \
-        cpu::isa::batch_norm_act_backward, cpu::isa::depthwise_gather, cpu::isa::depthwise_backward,        \
-        cpu::isa::choose_panel_width, cpu::isa::pack_by_output, cpu::isa::pack_by_input,                    \
-        cpu::isa::unpack_by_output, cpu::isa::unpack_by_input, cpu::isa::mix_rows, cpu::isa::contract_rows, \
-        cpu::isa::add_panels, cpu::isa::dense_gather, cpu::isa::dense_weight_gradient,                      \
-        cpu::isa::stacked_rows, cpu::isa::stacked_linear, cpu::isa::stacked_linear_backward                 \
+#define KSHOT_KERNELS_OF(isa, available)                                                              \
+  Kernels {                                                                                           \
+    #isa, available, cpu::isa::separable_sum, cpu::isa::effective_weight,                             \
+        cpu::isa::effective_weight_backward, cpu::isa::effective_weight_reduce,                       \
+        cpu::isa::dynamic_group_weight, cpu::isa::dynamic_group_weight_backward,                      \
+        cpu::isa::dynamic_group_weight_reduce, cpu::isa::dtw_align, cpu::isa::dtw_align_backward,     \
+        cpu::isa::adamw_update, cpu::isa::sgd_update, cpu::isa::batch_norm_moments,                   \
+        cpu::isa::batch_norm_act, cpu::isa::batch_norm_act_sums, cpu::isa::batch_norm_act_backward,   \
+        cpu::isa::depthwise_gather, cpu::isa::depthwise_backward, cpu::isa::choose_panel_width,       \
+        cpu::isa::pack_by_output, cpu::isa::pack_by_input, cpu::isa::unpack_by_output,                \
+        cpu::isa::unpack_by_input, cpu::isa::mix_rows, cpu::isa::contract_rows, cpu::isa::add_panels, \
+        cpu::isa::dense_gather, cpu::isa::dense_weight_gradient, cpu::isa::stacked_rows,              \
+        cpu::isa::stacked_linear, cpu::isa::stacked_linear_backward                                   \
   }
 
 inline std::vector<Kernels> all_kernels() {

@@ -45,6 +45,8 @@ CLAIMS = [
     Claim(r"mix(_per_sample)?_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"mix_backward_kernel<.*>", vector_loads=True, vector_stores=True),
     Claim(r"group_weight(_backward)?_kernel<.*>", vector_loads=True, vector_stores=True),
+    # Its points have any number of coordinates, and its path is written by one thread; see the traffic's test.
+    Claim(r"dtw_align(_backward)?_kernel<.*>", dynamic_shared=48 * 1024),
     Claim(r"gate_sum_kernel<.*>"),
     Claim(r"column_sum_kernel<.*>"),
     Claim(r"(adamw|sgd)_kernel<.*>", vector_loads=True, vector_stores=True),

@@ -200,6 +200,23 @@ def batch_norm_backward(positions: int, channels: int, dtype: torch.dtype, *, re
     )
 
 
+def alignment(count: int, rows: int, columns: int, band: int, backward: bool = False) -> Workload:
+    """Pairs of sequences of points in the plane: each read once, and a path written, or read, of 16 bytes a step."""
+    p, t = (random(count, size, 2, of=torch.float32) for size in (rows, columns))
+    points, path = p.nbytes + t.nbytes, 16 * count * (rows + columns - 1)
+    if not backward:
+        return Workload(
+            "dtw_align",
+            lambda module: module.dtw_align(p, t, None, None, band, False),
+            points + path + SUM_BYTES * count,
+        )
+    pairs = np.stack([np.minimum(np.arange(rows + columns - 1), size - 1) for size in (rows, columns)], -1)
+    pairs[max(rows, columns) :] = -1  # the diagonal, then straight on
+    grad, paths = random(count, of=torch.float32), np.broadcast_to(pairs, (count, *pairs.shape)).copy()
+    run = lambda module: module.dtw_align_backward(grad, p, t, paths, False, True, True)  # noqa: E731
+    return Workload("dtw_align", run, 2 * points + path)
+
+
 def depthwise(case: depthwise_cases.Case, direction: str) -> Workload:
     """`direction`: "conv2d", "input_gradient" or "weight_gradient" (of the mixed taps, per sample as the code is)."""
     problem, per_sample = depthwise_cases.Problem(case), case.code == "sample"

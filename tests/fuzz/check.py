@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from . import adamw_check, linear_check, norm_check, update_check
+from . import adamw_check, alignment_check, linear_check, norm_check, update_check
 from .case import Case
 
 _OTHERS = {
     "adamw_update": adamw_check.check,
     "batch_norm_act": norm_check.check,
+    "dtw_align": alignment_check.check,
     "sgd_update": update_check.check,
 }
 

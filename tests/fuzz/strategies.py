@@ -317,6 +317,21 @@ def _adamw_updates(pick: Any) -> Case:
     return _case(pick, "adamw_update", sizes, ["weight", *moments, "grad", "code", "gate", "use"], **own)
 
 
+@st.composite
+def _alignments(pick: Any) -> Case:
+    rows, columns = (pick(st.sampled_from([1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 40])) for _ in range(2))
+    sizes = {
+        "count": pick(integers(0, 4)),
+        "rows": rows,
+        "columns": rows if pick(integers(0, 2)) == 0 else columns,
+        "channels": pick(integers(1, 5)),
+        "band": pick(st.sampled_from([None, 0, 1, 2, 5, 1000])),
+        "norm": pick(integers(1, 2)),
+        "lengths": pick(st.booleans()),
+    }
+    return _case(pick, "dtw_align", sizes, ["predictions", "targets"])
+
+
 _STRATEGIES = {
     **{name: lambda name=name: _convolutions(name) for name in ("kshot_conv1d", "kshot_conv2d", "kshot_conv3d")},
     "gated_conv2d": lambda: _convolutions("gated_conv2d"),
@@ -325,6 +340,7 @@ _STRATEGIES = {
     "dynamic_group_weight": _groupings,
     "dynamic_group_conv2d": _grouped_convolutions,
     "mix_weights": _many_mixtures,
+    "dtw_align": _alignments,
     "batch_norm_act": _norms,
     "sgd_update": _sgd_updates,
     "adamw_update": _adamw_updates,

@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, seed, settings
 pytestmark = pytest.mark.usefixtures("native_backend", "one_thread")
 
 SHARES = {
-    "kshot_conv2d": 500,
+    "kshot_conv2d": 450,
     "batch_norm_act": 250,
     "kshot_linear": 200,
     "effective_weight": 200,
     "sgd_update": 100,
     "adamw_update": 100,
     "mix_weights": 120,
+    "dtw_align": 50,
 }
 OTHERS = 106  # of each of the others
 LONG = 10

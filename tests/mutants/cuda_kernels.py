@@ -14,7 +14,41 @@ DENSE = ("tests/cuda_emulation/test_dense_conv2d.py",)
 DEPTHWISE_CHAIN = ("tests/cuda_emulation/test_chained_depthwise.py",)
 DENSE_CHAIN = ("tests/cuda_emulation/test_chained_dense.py",)
 
+ALIGN = ("tests/cuda_emulation/test_dtw_align.py",)
+
 MUTANTS = (
+    Mutant(
+        "anti_diagonals_without_a_barrier",
+        "csrc/cuda/dtw_align.cuh",
+        "      __syncthreads();\n      if (k == walk.diagonals() - 1) return current[rows_ - 1];",
+        "      if (k == walk.diagonals() - 1) return current[rows_ - 1];",
+        ALIGN,
+        "Cells read neighbours that are not made yet.",
+    ),
+    Mutant(
+        "cells_beside_the_band_not_written",
+        "csrc/cuda/dtw_align.cuh",
+        "if (first - 1 <= i && i <= end + 1) current[i] = least;",
+        "if (inside) current[i] = least;",
+        ALIGN,
+        "Cells beside the band are those of three anti-diagonals before.",
+    ),
+    Mutant(
+        "path_moved_over_itself",
+        "csrc/cuda/dtw_align.cuh",
+        "path_[2 * (start + s) + 1]};\n      __syncthreads();",
+        "path_[2 * (start + s) + 1]};",
+        ALIGN,
+        "Steps are overwritten before another thread has read them.",
+    ),
+    Mutant(
+        "gradients_by_every_pair",
+        "csrc/cuda/dtw_align.cuh",
+        "(s > 0 && path[2 * (s - 1) + side] == point)",
+        "(s > 1 && path[2 * (s - 1) + side] == point)",
+        ALIGN,
+        "The second pair of the first point adds its run again.",
+    ),
     Mutant(
         "stash_of_one_copy_more",
         "csrc/cuda/effective_weight.cuh",

@@ -87,6 +87,19 @@ def dynamic_group_weight_backward(rng: random.Random) -> list[Any]:
     return [torch.randn(*code.shape[:-1], *weight.shape[1:]), weight, code, gates, *needs]
 
 
+def dtw_align(rng: random.Random) -> list[Any]:
+    count, rows, columns, channels = rng.randint(0, 3), rng.randint(1, 40), rng.randint(1, 40), rng.randint(1, 4)
+    lengths = [torch.randint(1, most + 1, (count,)) if rng.random() < 0.5 else None for most in (rows, columns)]
+    points = [torch.randn(count, most, channels) for most in (rows, columns)]
+    return [*points, *lengths, rng.choice((-1, 0, 3)), rng.randint(1, 2)]
+
+
+def dtw_align_backward(rng: random.Random) -> list[Any]:
+    arguments = dtw_align(rng)
+    cost, path = torch.ops.kshot_ext.dtw_align(*arguments)
+    return [torch.randn_like(cost), *arguments[:2], path, arguments[-1], rng.random() < 0.7, rng.random() < 0.7]
+
+
 def mix_weights(rng: random.Random) -> list[Any]:
     shots = rng.randint(1, 5)
     return [[torch.randn(shots, rng.randint(1, 9), 3) for _ in range(rng.randint(0, 3))], torch.randn(shots)]
@@ -244,7 +257,8 @@ OPERATORS = {
     builder.__name__: builder
     for builder in (
         avg_pool2d, avg_pool2d_backward, even_and_odd_channels, even_and_odd_channels_backward,
-        fused_conv2d, fused_conv2d_backward, dynamic_group_weight, dynamic_group_weight_backward, effective_weight,
+        dtw_align, dtw_align_backward, fused_conv2d, fused_conv2d_backward, dynamic_group_weight,
+        dynamic_group_weight_backward, effective_weight,
         effective_weight_backward, mix_weights, mix_weights_backward, batch_norm_act, batch_norm_act_backward,
         chained_conv2d, chained_conv2d_backward, chained_norm_act, chained_norm_act_backward, folded_conv2d, sgd_update,
         adamw_update,

@@ -68,6 +68,13 @@ def pool_samples() -> Iterator[tuple[Any, ...]]:
     yield images, [2, 3], [3, 2], [1, 0], True, True, 5
 
 
+def alignment_samples() -> Iterator[tuple[Any, ...]]:
+    """Arguments of dtw_align; the path is no number and has no gradient."""
+    lengths = torch.tensor([5, 2]), torch.tensor([3, 4])
+    yield random(2, 5, 2), random(2, 4, 2), None, None, -1, 1
+    yield random(2, 5, 3), random(2, 4, 3), *lengths, 1, 2
+
+
 def split_samples() -> Iterator[tuple[Any, ...]]:
     images = random(2, 6, 5, 4).contiguous(memory_format=torch.channels_last)
     yield images, None
@@ -138,6 +145,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
     "batch_norm_act": batch_norm_samples,
     "chained_conv2d": chain_samples,
     "chained_norm_act": chain_end_samples,
+    "dtw_align": alignment_samples,
     "even_and_odd_channels": split_samples,
     "folded_conv2d": folded_samples,
     "fused_conv2d": convolution_samples,
@@ -152,7 +160,7 @@ SAMPLES: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
 
 
 def with_gradients(sample: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tree_map_only(Tensor, lambda tensor: tensor.requires_grad_(), sample)
+    return tree_map_only(Tensor, lambda x: x.requires_grad_(x.is_floating_point()), sample)
 
 
 def registered_names() -> list[str]:
@@ -192,7 +200,8 @@ def test_opcheck_backward(name: str) -> None:
     for sample in SAMPLES[name]():
         for wanted in (slice(None), slice(1)):
             arguments = tree_map_only(Tensor, torch.clone, sample)
-            tensors = [leaf.requires_grad_() for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+            leaves = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+            tensors = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
             outputs = tree_leaves(getattr(torch.ops.kshot_ext, name)(*arguments))
             differentiable = [output for output in outputs if output.requires_grad]
             with _BackwardRecorder() as recorder:

@@ -41,6 +41,11 @@ def grouping() -> Tensor:
     return functional.dynamic_group_weight(*(tensor.requires_grad_() for tensor in operands)).sum()
 
 
+def alignment() -> Tensor:
+    points = torch.randn(2, 5, 2), torch.randn(2, 4, 2)
+    return functional.dtw_align(*(tensor.requires_grad_() for tensor in points)).cost.sum()
+
+
 def update(kind: type[torch.optim.Optimizer]) -> Tensor:
     weight = torch.nn.Parameter(torch.randn(3, 8, 4))
     optimizer = kind([weight], lr=0.1)
@@ -71,6 +76,8 @@ def update(kind: type[torch.optim.Optimizer]) -> Tensor:
         ("mix_per_sample_kernel", lambda: mixing(True)),
         ("mix_backward_kernel", lambda: mixing(False).backward()),
         ("column_sum_kernel", lambda: mixing(False).backward()),
+        ("dtw_align_kernel", alignment),
+        ("dtw_align_backward_kernel", lambda: alignment().backward()),
         ("group_weight_kernel", grouping),
         ("group_weight_backward_kernel", lambda: grouping().backward()),
         ("sgd_kernel", lambda: update(KShotSGD)),

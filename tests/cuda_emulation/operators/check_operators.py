@@ -138,6 +138,32 @@ def test_depthwise_dictionaries_under_autocast(per_sample: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
+def test_dtw_align(seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype = draw.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16])
+    rows, columns, norm = draw.choice([1, 9, 40]), draw.choice([1, 12, 40]), draw.choice([1, 2])
+    tensors = {name: leaf(3, size, 2, dtype=dtype) for name, size in (("predictions", rows), ("targets", columns))}
+    if draw.random() < 0.5:
+        tensors["targets"] = tensors["targets"].detach().mT.contiguous().mT.requires_grad_()
+    lengths = {}
+    if draw.random() < 0.5:
+        lengths = {"prediction_lengths": torch.randint(1, rows + 1, (3,), device=tensors["targets"].device)}
+    options = {"band": draw.choice([None, 0, 4]), "norm": norm}
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
+    found = functional.dtw_align(**tensors, **lengths, **options)
+    expected = reference.dtw_align(**exact, **lengths, **options)
+    assert torch.equal(found.path, expected.path)
+    assert_close("cost", found.cost.detach(), expected.cost.detach(), found.cost.dtype)
+    grad = torch.randn_like(expected.cost).bfloat16()
+    gradients = torch.autograd.grad(found.cost, list(tensors.values()), grad.to(found.cost.dtype))
+    references = torch.autograd.grad(expected.cost, list(exact.values()), grad.double())
+    for name, gradient, right in zip(tensors, gradients, references):
+        assert gradient.dtype == dtype
+        assert_close(name, gradient, right, dtype)
+
+
+@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_effective_weight(per_sample: bool, seed: int) -> None:
     draw = random.Random(seed)
