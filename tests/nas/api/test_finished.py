@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from kshot_ext import nas
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.classifier import Classifier
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.run_folder import RunFolderError
