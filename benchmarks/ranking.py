@@ -21,7 +21,9 @@ from rich.table import Table
 
 from benchmarks.compare import RESULTS
 from benchmarks.reporting.plot import save_figure
+from kshot_ext.nas.files import write_text
 from kshot_ext.nas.runs.results_file import read_results
+from kshot_ext.nas.strict_json import strict_json
 
 Run = Mapping[str, Any]
 
@@ -66,6 +68,22 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and its standard error if there are several."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return statistics.mean(values), error
+
+
+def add_gathered(results: Path, gathered: Sequence[Run], names: Sequence[str]) -> None:
+    """Write gathered runs to a file of results; what it holds of other runs stays, as their folders may be elsewhere.
+
+    Args:
+        results: the file; made if it is missing.
+        gathered: the runs.
+        names: what tells one run from another, such as its side and seed; the file is in their order.
+    """
+
+    def key(run: Run) -> tuple[Any, ...]:
+        return tuple(run[name] for name in names)
+
+    runs = {key(run): run for run in (*read_results(results), *gathered)}
+    write_text(results, strict_json({"runs": [runs[one] for one in sorted(runs)]}, indent=1) + "\n")
 
 
 def run_table(runs: Sequence[Run]) -> Table:

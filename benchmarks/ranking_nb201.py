@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compare import RESULTS
-from benchmarks.ranking import mean_and_error
+from benchmarks.ranking import add_gathered, mean_and_error
 from benchmarks.reporting.plot import save_figure
 from kshot_ext.nas.commands.rank import rank_command
 from kshot_ext.nas.datasets.source import Part
@@ -224,9 +224,9 @@ def show(
     results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "ranking_nb201.json",
     out: Annotated[Path, typer.Option(help="Plot.")] = RESULTS / "ranking_nb201.png",
 ) -> None:
-    """Gather the runs' numbers, print what each side gains over one copy, and plot it."""
+    """Gather the runs' numbers beside those of the file, print what each side gains over one copy, and plot it."""
     if runs is not None:
-        write_text(results, strict_json({"runs": gather(runs)}, indent=1) + "\n")
+        add_gathered(results, gather(runs), ("trial", "side", "seed"))
     entries = read_results(results)
     if not any(entry["side"] == ONE for entry in entries):
         raise typer.BadParameter(f"{results}: expected runs of one copy and of others, got {len(entries)} runs")

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.compare import RESULTS
 from benchmarks.methods import comparison
+from benchmarks.ranking import add_gathered
 from benchmarks.ranking_nb201 import seeds_of
 from benchmarks.reporting.plot import save_figure
 from kshot_ext.nas.files import write_text
@@ -83,9 +84,9 @@ def show(
     results: Annotated[Path, typer.Option(help="File of results.")] = RESULTS / "methods.json",
     out: Annotated[Path, typer.Option(help="Picture.")] = RESULTS / "methods.png",
 ) -> None:
-    """Gather the runs' numbers, print the table, and draw the picture."""
+    """Gather the runs' numbers beside those of the file, print the table, and draw the picture."""
     if runs is not None:
-        write_text(results, strict_json({"runs": comparison.gather(runs)}, indent=1) + "\n")
+        add_gathered(results, comparison.gather(runs), ("space", "method", "seed"))
     entries = read_results(results)
     if not entries:
         raise typer.BadParameter(f"{results}: expected finished runs, got none")

@@ -3,8 +3,8 @@
 import pytest
 import typer
 
-from benchmarks.ranking import Gain, by_shots, gains, main, plot, run_table
-from kshot_ext.nas.runs.results_file import add_result
+from benchmarks.ranking import Gain, add_gathered, by_shots, gains, main, plot, run_table
+from kshot_ext.nas.runs.results_file import add_result, read_results
 
 
 def run(shots, seed, tau):
@@ -59,3 +59,14 @@ def test_command(tmp_path, capsys):
     for tau in ("tau by accuracy +0.125", "tau by loss +0.195"):
         assert f"K = 8 above K = 1 after 1,200 steps, seeds 0, 1: {tau}, standard error 0.025\n" in printed
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_gathered_runs_join_those_of_the_file(tmp_path):
+    file = tmp_path / "results.json"
+    kept = {"run": "a", "side": "one", "seed": 10, "tau": 0.1}
+    again = {"run": "b", "side": "one", "seed": 2, "tau": 0.2}
+    add_gathered(file, [kept, again], ("side", "seed"))
+    assert read_results(file) == [again, kept]  # in the order of numbers
+    more = {"run": "d", "side": "count", "seed": 2, "tau": 0.4}
+    add_gathered(file, [again | {"run": "c", "tau": 0.3}, more], ("side", "seed"))
+    assert [run["run"] for run in read_results(file)] == ["d", "c", "a"]
