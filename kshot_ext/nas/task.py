@@ -241,7 +241,7 @@ def task_named(name: str) -> Task:
             f"task: expected --task {name} on the command line: it runs that file, which settings read from a file "
             "must not do by themselves (in a program: task=...)"
         )
-    kind = load_own(name, "task", Task)  # type: ignore[type-abstract]  # gives a class made of it
+    kind = load_own(name, "task", Task)
     with own_errors(name, "task"):
         return kind() if isinstance(kind, type) else kind
 
