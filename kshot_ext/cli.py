@@ -149,6 +149,7 @@ def search(
     print_config: PrintConfig = False,
 ) -> None:
     """Train a supernet, search it, train the winner and random rivals from scratch, and report."""
+    from kshot_ext.nas.api.start import Resources
     from kshot_ext.nas.commands.frame import Output
     from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.search import search_command
@@ -182,7 +183,7 @@ def search(
     if print_config:
         raise typer.Exit(print_settings("search", options, config, resume))
     output = Output(quiet=quiet, json=json)
-    raise typer.Exit(search_command(options, config, resume, workers, ray_address, threads, output))
+    raise typer.Exit(search_command(options, config, resume, Resources(workers, ray_address, threads), output))
 
 
 @app.command()
@@ -235,6 +236,7 @@ def rank(
     print_config: PrintConfig = False,
 ) -> None:
     """Train a supernet and compare how it ranks architectures with a table of their stand-alone accuracies."""
+    from kshot_ext.nas.api.start import Resources
     from kshot_ext.nas.commands.frame import Output
     from kshot_ext.nas.commands.print_settings import print_settings
     from kshot_ext.nas.commands.rank import rank_command
@@ -266,7 +268,7 @@ def rank(
     if print_config:
         raise typer.Exit(print_settings("rank", options, config, resume))
     output = Output(quiet=quiet, json=json)
-    raise typer.Exit(rank_command(options, config, resume, workers, ray_address, threads, output))
+    raise typer.Exit(rank_command(options, config, resume, Resources(workers, ray_address, threads), output))
 
 
 @app.command()

@@ -21,7 +21,8 @@ from torch.nn.functional import cross_entropy
 from kshot_ext.distributed import sum_gradients, synchronize_batch_norm
 from kshot_ext.nas.commands.frame import EXIT_DONE
 from kshot_ext.nas.commands.search import search_command
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.methods.parts import path_method

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.methods.task import Task, add_numbers, cifar_task, digits_task, over_seeds
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.methods import METHODS
 from kshot_ext.nas.methods.neas import EnsembleSettings, disagreement
 from kshot_ext.nas.networks.calibration import batch_statistics

@@ -16,7 +16,8 @@ from benchmarks.forms import Contest, Form
 from benchmarks.layers import LayerSet
 from benchmarks.place import CPU, Place
 from benchmarks.works.row import Row
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.code_settings import CodeSettings

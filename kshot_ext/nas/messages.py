@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from kshot_ext._native import notices
 
@@ -70,3 +73,22 @@ def _in_octal(letter: str) -> str:
     if letter in _ASCII_ESCAPES:
         return _ASCII_ESCAPES[letter]
     return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def noting(text: Callable[[], str]) -> Iterator[None]:
+    """What is raised inside the context, by whomever, is shown by Python with a line more; before Python 3.11, which
+    cannot, the line is told.
+
+    Args:
+        text: gives the line, when it is needed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if (line := visible(text())) not in str(error):
+            if sys.version_info >= (3, 11):
+                error.add_note(line)
+            else:
+                notice(line)
+        raise

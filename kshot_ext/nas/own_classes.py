@@ -7,11 +7,11 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kshot_ext.nas.checks import BrokenContractError
 from kshot_ext.nas.files import read_bytes
@@ -85,13 +85,13 @@ def with_absolute_path(name: str) -> str:
     return f"{Path(file).resolve()}:{class_name}"
 
 
-def load_own(name: str, setting: str, base: type[Class]) -> type[Class] | Class:
+def load_own(name: str, setting: str, base: Callable[..., Class]) -> type[Class] | Class:
     """The class that a name ``FILE.py:CLASS`` means, which runs the file; or the class or object that was given.
 
     Args:
         name: the name.
         setting: what names it, for messages.
-        base: what it must be a subclass of.
+        base: the class that it must be made of; an abstract one, which mypy lets nobody give as a ``type``.
 
     Raises:
         ValueError: if the file cannot be read or run, with the line that fails, or has no such class; or if nothing of
@@ -112,8 +112,8 @@ def load_own(name: str, setting: str, base: type[Class]) -> type[Class] | Class:
     except (Exception, SystemExit) as error:  # The file is the user's: anything may come of running it.
         del sys.modules[spec.name]
         raise ValueError(_described(error, file, setting)) from error
-    kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, base)):
+    kind: Any = getattr(module, class_name, None)
+    if not _is_class_of(kind, base):
         raise ValueError(f"{setting}: expected {file} to define a {base.__name__} {class_name}, got {kind!r}")
     return kind
 
@@ -131,16 +131,20 @@ def own_errors(name: str, setting: str) -> Iterator[None]:
         raise ValueError(_described(error, None if is_given(name) else _file_of(name), setting)) from error
 
 
-def _given_as(name: str, setting: str, base: type[Class]) -> type[Class] | Class:
+def _given_as(name: str, setting: str, base: Callable[..., Class]) -> type[Class] | Class:
     if name not in _given:
         raise ValueError(
             f"{setting}: expected {name.removeprefix(_GIVEN)} again, which a program gave as an object: "
             f"{setting}=... of nas.search, nas.rank or nas.load_run; the command takes classes as FILE.py:CLASS only"
         )
-    thing = _given[name]
-    if isinstance(thing, base) or (isinstance(thing, type) and issubclass(thing, base)):
+    thing: Any = _given[name]
+    if _is_class_of(type(thing), base) or _is_class_of(thing, base):
         return thing
     raise ValueError(f"{setting}: expected a {base.__name__}, its class or FILE.py:CLASS, got {thing!r:.80}")
+
+
+def _is_class_of(kind: Any, base: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, base)
 
 
 def told_own_error(error: BaseException, names: Mapping[str, str]) -> str | None:

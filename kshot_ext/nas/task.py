@@ -130,9 +130,10 @@ class Classification(Task):
 
     def prepared(self, targets: Tensor) -> Tensor:
         if targets.dtype != torch.int64 or targets.dim() != 1:
+            got = f"{targets.shape[1]} numbers" if targets.dim() == 2 else f"floating point {float(targets[0])}"
             raise ValueError(
-                "task: classification expects a class for every image, a whole number, got targets "
-                f"{targets.dtype} {list(targets.shape)}; name another task, such as regression or multi-label"
+                f"task: classification expects an integer for every image, its class, got {got} for the first; "
+                "name another task, such as regression or multi-label"
             )
         return targets
 
@@ -183,7 +184,7 @@ class MultiLabel(Task):
         if targets.dim() != 2 or not bool(((targets == 0) | (targets == 1)).all()):
             raise ValueError(
                 "task: multi-label expects zeros and ones [N, T] as targets, a column for each label, got "
-                f"{targets.dtype} {list(targets.shape)} from {targets.min():g} to {targets.max():g}"
+                f"{list(targets.shape)} from {targets.min():g} to {targets.max():g}"
             )
         return targets.to(torch.float32)
 
@@ -240,7 +241,7 @@ def task_named(name: str) -> Task:
             f"task: expected --task {name} on the command line: it runs that file, which settings read from a file "
             "must not do by themselves (in a program: task=...)"
         )
-    kind = load_own(name, "task", Task)  # type: ignore[type-abstract]  # gives a class made of it
+    kind = load_own(name, "task", Task)
     with own_errors(name, "task"):
         return kind() if isinstance(kind, type) else kind
 

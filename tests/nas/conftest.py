@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection
 import pytest
 import torch
 
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits, channel_statistics
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.runs.run_folder import RunFolder

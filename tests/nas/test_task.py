@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from kshot_ext import nas
 from kshot_ext.cli import app
 from kshot_ext.nas.datasets import load_splits, open_source
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.networks.evaluation import Scores, evaluate_network
 from kshot_ext.nas.randomness import named_generator

@@ -75,7 +75,8 @@ def export(classifier: Classifier, *, format: str = "pt2", out: str | Path) -> E
         require(library, format)
     with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    checked = FORMATS[format](classifier.cpu(), path)
+    with atomic_path(path) as temporary:  # so what cannot be read back, or gives other scores, leaves nothing behind
+        checked = FORMATS[format](classifier.cpu(), temporary)
     return Exported(path, format, classifier.weights, checked, _snippet(classifier, path, format))
 
 
@@ -97,10 +98,9 @@ def _write_pt2(classifier: Classifier, path: Path) -> str:
     program = _program(classifier)
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata_of(classifier))})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    path.write_bytes(content.getvalue())
     images = _images(classifier, _EXAMPLES + 1, more=3)
-    found = torch.export.load(str(path)).module()(images)
+    found = torch.export.load(io.BytesIO(path.read_bytes())).module()(images)
     _check_same(path, classifier(images), found)
     return "torch"
 
@@ -114,14 +114,13 @@ def _write_onnx(classifier: Classifier, path: Path) -> str:
     model = exported.model_proto
     for name, value in metadata_of(classifier).items():
         model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString())
     try:
         runtime = require("onnxruntime", "onnx")
     except MissingExtraError:
         return ""
     images = _images(classifier, _EXAMPLES + 1, more=3)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy()})
     _check_same(path, classifier(images), torch.from_numpy(found))
     return "onnxruntime"
@@ -129,8 +128,8 @@ def _write_onnx(classifier: Classifier, path: Path) -> str:
 
 def _write_safetensors(classifier: Classifier, path: Path) -> str:
     metadata = {name: json.dumps(value) for name, value in metadata_of(classifier).items()}
-    with atomic_path(path) as temporary, safetensors_errors():
-        require("safetensors.torch").save_model(classifier, temporary, metadata=metadata)
+    with safetensors_errors():
+        require("safetensors.torch").save_model(classifier, path, metadata=metadata)
     return ""
 
 
@@ -178,10 +177,8 @@ def _name(dtype: torch.dtype) -> str:
 def _check_same(path: Path, expected: torch.Tensor, found: torch.Tensor) -> None:
     difference = float((expected - found).abs().max())
     if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
-        path.unlink()
-        raise ValueError(
-            f"{path}: expected the network's own scores of the file, got such that differ by {difference:.3g}; not kept"
-        )
+        differ = f"such that differ by {difference:.3g}"
+        raise ValueError(f"{path.name}: expected the network's own scores of the file, got {differ}; not kept")
 
 
 def _snippet(classifier: Classifier, path: Path, format: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
-from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of, task_asked_for
+from kshot_ext.nas.api.options import Settings, own_of
 from kshot_ext.nas.api.runs import RankRun
-from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads
-from kshot_ext.nas.datasets import ImageSource
+from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.api.start import Resources, Start
 from kshot_ext.nas.datasets.source import Part
+from kshot_ext.nas.messages import noting
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.ranking.rank_job import RankJob, RankResult
 from kshot_ext.nas.reporting import page
@@ -62,23 +63,19 @@ def rank(
     Raises:
         ValueError, RunFolderError, DivergedError, OSError: as `kshot_ext.nas.search`.
     """
-    session = Session("rank", None if resume is None else Path(resume))
-    name, source, task = images_of(data, task_asked_for(data, options, settings, resume))
-    given = as_options({**options, "data": name, "task": task, "out": out})
-    with begun_ranking(
-        session,
-        new_console(quiet=not progress),
-        given,
-        as_config(settings),
-        source=source,
-        workers=workers,
-        ray_address=ray_address,
-        threads=threads,
-        callbacks=Callbacks(on_epoch, on_evaluated, on_stage),
-        origin="rank",
-    ) as begun:
+    session = Session("rank", None if resume is None else Path(resume), in_program=True)
+    start = Start.by_program(
+        "rank",
+        settings,
+        data,
+        resume,
+        {**options, "out": out},
+        Resources(workers, ray_address, threads),
+        Callbacks(on_epoch, on_evaluated, on_stage),
+    )
+    with begun_ranking(session, new_console(quiet=not progress), start) as begun, noting(session.how_to_go_on):
         begun.run()
-    run = load_run(begun.folder.path, data=source, **own_of(given))
+    run = load_run(begun.folder.path, data=start.source, **own_of(start.options))
     assert isinstance(run, RankRun)
     return run
 
@@ -92,22 +89,20 @@ class BegunRanking:
         job: the work.
         folder: the run's.
         progress: where it is shown.
-        threads: of this process, as asked for.
-        callbacks: told of what is done.
+        start: what was asked for.
     """
 
     session: Session
     job: RankJob
     folder: RunFolder[RankSettings]
     progress: ConsoleProgress
-    threads: int | None
-    callbacks: Callbacks
+    start: Start
 
     def run(self) -> tuple[RankResult, Path]:
         """Do the work, or what is left of it, and write what there is to keep; gives the result and the report."""
         metrics = MetricsLog(self.folder.path / "metrics.jsonl", self.folder.path / "tensorboard")
-        with suitable_threads(self.job.splits.image_shape, self.threads):
-            result = self.job.run(self.folder, metrics, self.progress, self.callbacks)
+        with self.start.resources.suitable_threads(self.job.splits.image_shape):
+            result = self.job.run(self.folder, metrics, self.progress, self.start.callbacks)
         try:
             report = write_ranking(self.folder, self.job, result, metrics.records)
         except ResultsFileError as error:
@@ -118,35 +113,23 @@ class BegunRanking:
 
 
 @contextmanager
-def begun_ranking(
-    session: Session,
-    console: Console,
-    options: Mapping[str, Any],
-    config: Path | Mapping[str, Any] | None = None,
-    *,
-    source: ImageSource | None = None,
-    workers: int | None = None,
-    ray_address: str | None = None,
-    threads: int | None = None,
-    callbacks: Callbacks = SILENT,
-    origin: str = "command line",
-) -> Iterator[BegunRanking]:
+def begun_ranking(session: Session, console: Console, start: Start) -> Iterator[BegunRanking]:
     """Inside the context a ranking is ready to run; the arguments are those of
     :func:`kshot_ext.nas.api.search.begun_search`.
 
     Raises:
         ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
     """
-    check_threads(threads)
+    start.resources.check()
     if (started_processes() or 1) > 1:
         raise ValueError("rank runs in one process: start it without torchrun, or with one process")
     with session, ExitStack() as resources, ConsoleProgress(console) as progress:
-        apply_to_all = resources.enter_context(evaluators(workers, ray_address))
-        settings = session.settings(RankSettings(), config, options, origin)
-        data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out}, source)
+        apply_to_all = resources.enter_context(start.resources.evaluators())
+        settings = session.settings(RankSettings(), start)
+        data_name, splits = load_data(settings, progress, {Part.VALIDATION: settings.held_out}, start.source)
         job = RankJob(settings, splits, apply_to_all)
         if session.resume is None:
             job.begin_from_warm_up()  # so that what is wrong with it is told before there is a folder
         page.rehearse()
         folder = session.open_folder(settings, data_name, splits, OUTPUTS)
-        yield BegunRanking(session, job, folder, progress, threads, callbacks)
+        yield BegunRanking(session, job, folder, progress, start)

@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kshot_ext.nas.api.session import check_threads, suitable_threads
+from kshot_ext.nas.api.start import Resources
 from kshot_ext.nas.files import is_there, write_text
-from kshot_ext.nas.messages import file_name
+from kshot_ext.nas.messages import file_name, noting
 from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import write_network
@@ -72,7 +72,8 @@ def retrain(
         DivergedError: if training diverges; the last good state is kept.
         OSError: if a file cannot be written.
     """
-    check_threads(threads)
+    resources = Resources(threads=threads)
+    resources.check()
     callbacks = Callbacks(on_epoch=on_epoch, on_stage=on_stage)
     architecture = run.architecture(which)
     wanted = _settings(run, architecture, seed, settings)
@@ -87,11 +88,12 @@ def retrain(
     name = file_name(architecture.short()) + (f"-seed-{seed}" if seed else "")
     place = run.path / RETRAINED / name if out is None else Path(out)
     folder = _folder(place, wanted, card, exactly=out is not None)
-    with closing(folder), RunLog() as log, shown, suitable_threads(job.splits.image_shape, threads):
+    with closing(folder), RunLog() as log, shown, resources.suitable_threads(job.splits.image_shape):
         folder.check_outputs([*_OUTPUTS, LOG])
         log.write_to(folder.path)
         metrics = MetricsLog(folder.path / "metrics.jsonl", folder.path / "tensorboard")
-        described, network, seconds = run_retraining(job, wanted, scores, folder, metrics, shown, callbacks)
+        with noting(lambda: f"what was saved before is safe in {folder.path}; the same call goes on with it"):
+            described, network, seconds = run_retraining(job, wanted, scores, folder, metrics, shown, callbacks)
         metrics.close()
         write_network(folder.path, run.card.data_name, job, described, network)
         results = {"format": RESULTS_FORMAT, "run": folder.card.run, "winner": described.to_json(), "seconds": seconds}

@@ -138,7 +138,14 @@ class RankRun(TrainedSupernetRun[RankSettings]):
         return self._read("evaluated.json")
 
     def network(self, which: str | Architecture) -> Classifier:
-        """The network of an architecture, given as such or by its key, with inherited weights."""
+        """The network of an architecture, given as such or by its key, with inherited weights.
+
+        Raises:
+            ValueError: if there is no such architecture.
+            RunFolderError: as of :meth:`supernet`.
+        """
+        if not isinstance(which, (str, Architecture)):
+            raise ValueError(f"architecture: expected a key or an Architecture, got {which!r}")
         architecture = Architecture.from_short(which) if isinstance(which, str) else which
         return self._inherited(architecture)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from kshot_ext._native import notices
 from kshot_ext.nas.api.finished import load_run
-from kshot_ext.nas.api.options import Settings, as_config, as_options, images_of, own_of, task_asked_for
+from kshot_ext.nas.api.options import Settings, own_of
 from kshot_ext.nas.api.search_run import SearchRun
-from kshot_ext.nas.api.session import Session, check_threads, evaluators, suitable_threads, to_give_again
-from kshot_ext.nas.datasets import ImageSource
+from kshot_ext.nas.api.session import Session, to_give_again
+from kshot_ext.nas.api.start import Resources, Start
+from kshot_ext.nas.messages import noting
 from kshot_ext.nas.methods import allow_own_method
 from kshot_ext.nas.progress import ConsoleProgress, new_console
 from kshot_ext.nas.reporting.search_outputs import OUTPUTS, rehearse_outputs, write_outputs
@@ -77,25 +78,21 @@ def search(
         DivergedError: if training diverges; the last good state is kept.
         OSError: if a file cannot be written.
     """
-    session = Session("search", None if resume is None else Path(resume))
-    name, source, task = images_of(data, task_asked_for(data, options, settings, resume))
-    given = as_options({**options, "data": name, "task": task, "out": out})
-    with begun_search(
-        session,
-        new_console(quiet=not progress),
-        given,
-        as_config(settings),
-        source=source,
-        workers=workers,
-        ray_address=ray_address,
-        threads=threads,
-        callbacks=Callbacks(on_epoch, on_evaluated, on_stage),
-        origin="search",
-    ) as begun:
+    session = Session("search", None if resume is None else Path(resume), in_program=True)
+    start = Start.by_program(
+        "search",
+        settings,
+        data,
+        resume,
+        {**options, "out": out},
+        Resources(workers, ray_address, threads),
+        Callbacks(on_epoch, on_evaluated, on_stage),
+    )
+    with begun_search(session, new_console(quiet=not progress), start) as begun, noting(session.how_to_go_on):
         found = begun.run()
     if found is None:
         return None
-    run = load_run(found.folder.path, data=source, **own_of(given))
+    run = load_run(found.folder.path, data=start.source, **own_of(start.options))
     assert isinstance(run, SearchRun)
     return run
 
@@ -124,25 +121,23 @@ class BegunSearch:
         folder: the run's; None in a process that helps another one.
         data_name: what the images are called.
         progress: where it is shown.
-        threads: of this process, as asked for.
-        callbacks: told of what is done.
+        start: what was asked for.
     """
 
     job: SearchJob
     folder: RunFolder[RunSettings] | None
     data_name: str
     progress: ConsoleProgress
-    threads: int | None
-    callbacks: Callbacks
+    start: Start
 
     def run(self) -> Found | None:
         """Do the work, or what is left of it, and write what there is to keep; None if this process helped another."""
-        with suitable_threads(self.job.splits.image_shape, self.threads):
+        with self.start.resources.suitable_threads(self.job.splits.image_shape):
             if self.folder is None:
                 self.job.follow()
                 return None
             metrics = MetricsLog(self.folder.path / "metrics.jsonl", self.folder.path / "tensorboard")
-            result, networks = self.job.run(self.folder, metrics, self.progress, self.callbacks)
+            result, networks = self.job.run(self.folder, metrics, self.progress, self.start.callbacks)
         report = write_outputs(self.folder, self.data_name, self.job, result, networks, metrics.records)
         metrics.close()
         notices.log(f"done; report: {report}")
@@ -150,35 +145,19 @@ class BegunSearch:
 
 
 @contextmanager
-def begun_search(
-    session: Session,
-    console: Console,
-    options: Mapping[str, Any],
-    config: Path | Mapping[str, Any] | None = None,
-    *,
-    source: ImageSource | None = None,
-    workers: int | None = None,
-    ray_address: str | None = None,
-    threads: int | None = None,
-    callbacks: Callbacks = SILENT,
-    origin: str = "command line",
-) -> Iterator[BegunSearch]:
+def begun_search(session: Session, console: Console, start: Start) -> Iterator[BegunSearch]:
     """Inside the context a search is ready to run; under ``torchrun`` all processes train the supernet.
 
     Args:
         session: which run it is.
         console: where its progress is shown, in the first process.
-        options: settings by name; those that are None are not given.
-        config: settings file, or its content.
-        source: images that no setting can name.
-        workers, ray_address, threads, callbacks: as of `search`.
-        origin: where the options come from, for messages.
+        start: what is asked for.
 
     Raises:
         ValueError, RunFolderError, MissingExtraError, OSError: if something cannot be used; nothing is written then.
     """
-    check_threads(threads)
-    processes = DataParallel.from_environment(options.get("device") or "cpu")
+    start.resources.check()
+    processes = DataParallel.from_environment(start.options.get("device") or "cpu")
     with (
         processes,
         ExitStack() as resources,
@@ -187,29 +166,27 @@ def begun_search(
     ):
         session.follows = not processes.leads
         if session.follows:
-            job = _followed(processes, progress, session, source)
-            yield BegunSearch(job, None, "", progress, threads, callbacks)
+            job = _followed(processes, progress, session, start)
+            yield BegunSearch(job, None, "", progress, start)
             return
-        apply_to_all = resources.enter_context(evaluators(workers, ray_address))
-        settings = session.settings(RunSettings(), config, options, origin)
+        apply_to_all = resources.enter_context(start.resources.evaluators())
+        settings = session.settings(RunSettings(), start)
         processes.from_leader(json.dumps(as_table(settings)))
-        data_name, splits = load_data(settings, progress, source=source)
+        data_name, splits = load_data(settings, progress, source=start.source)
         job = SearchJob(settings, splits, processes, apply_to_all)
         rehearse_outputs(job)
         folder = session.open_folder(settings, data_name, splits, OUTPUTS)
         processes.from_leader(json.dumps(str(folder.path)))
-        yield BegunSearch(job, folder, data_name, progress, threads, callbacks)
+        yield BegunSearch(job, folder, data_name, progress, start)
 
 
-def _followed(
-    processes: DataParallel, progress: ConsoleProgress, session: Session, source: ImageSource | None
-) -> SearchJob:
+def _followed(processes: DataParallel, progress: ConsoleProgress, session: Session, start: Start) -> SearchJob:
     """The job of the leading process, to help with."""
     table = json.loads(processes.from_leader(""))
     allow_own_method(table["method"]["name"])
     allow_own_task(table.get("task"))
     settings = with_table(RunSettings(), table, "settings of the leading process")
-    _, splits = load_data(settings, progress, source=source)
+    _, splits = load_data(settings, progress, source=start.source)
     job = SearchJob(settings, splits, processes)
     session.path, session.own_classes = Path(json.loads(processes.from_leader(""))), to_give_again(settings)
     return job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsIndex
 
 from kshot_ext.nas.api.export import Exported, export
 from kshot_ext.nas.api.retrain import retrain
@@ -21,6 +21,7 @@ from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace
 
 _SEARCH = "search"
+_EXPECTED = "expected a key, a place in the history, a title, or an Architecture"
 
 
 class SearchRun(TrainedSupernetRun[RunSettings]):
@@ -98,6 +99,8 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
                 return by_key[which]
             if not (which.isascii() and which.isdigit() and len(which) != self._result_space.num_layers):
                 return self._parsed(which)
+        elif isinstance(which, bool) or not isinstance(which, SupportsIndex):
+            raise ValueError(f"architecture: {_EXPECTED}, got {which!r}")
         number, history = int(which), self.history
         if not 0 <= number < len(history):
             raise ValueError(
@@ -166,9 +169,10 @@ class SearchRun(TrainedSupernetRun[RunSettings]):
             which: see :meth:`architecture`.
             **options: see :func:`kshot_ext.nas.api.export.export`.
         """
-        name = which if which in {network.title for network in self._trained()} else self.architecture(which).short()
+        titles = {network.title for network in self._trained()}
+        name = which if isinstance(which, str) and which in titles else self.architecture(which).short()
         weights = options.pop("weights", None)
-        options.setdefault("out", self.path / "export" / file_name(str(name)))
+        options.setdefault("out", self.path / "export" / file_name(name))
         return export(self.network(which, weights), **options)
 
     @property

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import torch
-
-from kshot_ext.nas.checks import check_at_least
+from kshot_ext.nas.api.start import Start
 from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.extras import require
 from kshot_ext.nas.messages import file_name, in_shell
 from kshot_ext.nas.methods import allow_own_method
-from kshot_ext.nas.networks.evaluation import Scores
 from kshot_ext.nas.own_classes import is_given
 from kshot_ext.nas.runs.gather_settings import check_same, gather_settings, method_asked_for
 from kshot_ext.nas.runs.run_card import RunCard
 from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError, is_run_folder
 from kshot_ext.nas.runs.run_log import LOG, RunLog
 from kshot_ext.nas.runs.settings import AnySettings, SupernetSettings, check_method_begins, own_classes
-from kshot_ext.nas.searchers.ray_map import RayMap
 
 _LIBRARIES = ("jinja2", "safetensors", "scipy", "tensorboard")
-_PIXELS_FOR_ONE_THREAD = 16 * 16
 
 
 class Session:
@@ -37,6 +30,7 @@ class Session:
     Args:
         command: ``"search"`` or ``"rank"``.
         resume: run folder to go on with, or None to begin a new one.
+        in_program: whether it is a program that begins it, and would go on with it; default: a command.
 
     Attributes:
         follows: whether another process does the run, and this one helps it.
@@ -44,9 +38,10 @@ class Session:
         own_classes: what has to be given again to go on, by the setting, as soon as it is known; see `to_give_again`.
     """
 
-    def __init__(self, command: str, resume: Path | None = None) -> None:
+    def __init__(self, command: str, resume: Path | None = None, in_program: bool = False) -> None:
         self.command = command
         self.resume = resume
+        self.in_program = in_program
         self.follows = False
         self.folder: RunFolder | None = None
         self.path = resume
@@ -63,20 +58,12 @@ class Session:
         self._log.__exit__(kind, error, trace)
         self.close()
 
-    def settings(
-        self,
-        defaults: AnySettings,
-        config: Path | Mapping[str, Any] | None,
-        options: Mapping[str, Any],
-        origin: str = "command line",
-    ) -> AnySettings:
+    def settings(self, defaults: AnySettings, start: Start) -> AnySettings:
         """The run's settings, checked to be the ones that it began with.
 
         Args:
             defaults: what holds where nothing else says anything.
-            config: settings file, or its content.
-            options: settings by name, which win over it.
-            origin: where the options come from, for messages.
+            start: what is asked for.
 
         Raises:
             MissingExtraError: if a library is not installed that a run needs.
@@ -86,13 +73,13 @@ class Session:
         for library in _LIBRARIES:
             require(library)
         if self.resume is None:
-            settings = gather_settings(defaults, config, options, origin)
+            settings = gather_settings(defaults, start.config, start.options, start.origin)
             check_method_begins(settings)
             return settings
-        allow_own_method(method_asked_for(options))
+        allow_own_method(method_asked_for(start.options))
         self.folder = RunFolder(self.resume, self.command)
         self.own_classes = to_give_again(self.folder.settings)
-        settings = gather_settings(self.folder.settings, config, options, origin)
+        settings = gather_settings(self.folder.settings, start.config, start.options, start.origin)
         check_same(self.folder.settings, settings, str(self.resume))
         return settings
 
@@ -141,8 +128,9 @@ class Session:
         if not self.follows and not is_run_folder(self.path):  # that of others may be on another machine
             return f"there is no run in {self.path} any more; begin it anew"
         command = f"kshot-ext {self.command} --resume {in_shell(self.path)}"
-        if any(map(is_given, self.own_classes.values())):
-            given = "".join(f", {setting}=..." for setting in self.own_classes)
+        if self.in_program or any(map(is_given, self.own_classes.values())):
+            again = {setting: "..." if is_given(name) else repr(name) for setting, name in self.own_classes.items()}
+            given = "".join(f", {setting}={name}" for setting, name in again.items())
             command = f"nas.{self.command}(resume={str(self.path)!r}{given})"
         else:
             for setting, name in self.own_classes.items():
@@ -155,45 +143,3 @@ def to_give_again(settings: SupernetSettings) -> dict[str, str]:
     object."""
     images = {"data": settings.data} if settings.data is not None and is_given(settings.data) else {}
     return {**own_classes(settings), **images}
-
-
-@contextmanager
-def evaluators(workers: int | None, ray_address: str | None) -> Iterator[Callable[..., Iterable[Scores]]]:
-    """What evaluates architectures: `map`, or a `RayMap`.
-
-    Args:
-        workers: processes of Ray; None for this process without Ray.
-        ray_address: of a running cluster that has them; None for this machine.
-
-    Raises:
-        ValueError: if there is an address, but no number of workers.
-        MissingExtraError, ValueError, ConnectionError, LostProcessError: as by `RayMap`.
-    """
-    if workers is None:
-        if ray_address is not None:
-            raise ValueError("ray_address: expected workers too, their number on the cluster")
-        yield map
-        return
-    with RayMap(workers, ray_address) as ray_map:
-        yield ray_map
-
-
-def check_threads(asked: int | None) -> None:
-    """Raises `ValueError` for a number of threads that `suitable_threads` cannot give."""
-    if asked is not None:
-        check_at_least("threads", asked, 1)
-
-
-@contextmanager
-def suitable_threads(image_shape: tuple[int, int, int], asked: int | None = None) -> Iterator[None]:
-    """As many threads as asked for; else one for images so small that threads would spend their time waiting for each
-    other."""
-    before = torch.get_num_threads()
-    if asked is not None:
-        torch.set_num_threads(asked)
-    elif image_shape[1] * image_shape[2] <= _PIXELS_FOR_ONE_THREAD:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +30,7 @@ from kshot_ext.nas.files import WriteError, write_errors
 from kshot_ext.nas.findings import Findings
 from kshot_ext.nas.messages import one_line, visible
 from kshot_ext.nas.own_classes import told_own_error
-from kshot_ext.nas.runs.run_folder import RunFolderError
+from kshot_ext.nas.runs.run_folder import RunFolder, RunFolderError
 from kshot_ext.nas.strict_json import strict_json
 from kshot_ext.nas.tables import SettingsError
 from kshot_ext.nas.training.divergence import DivergedError
@@ -193,6 +193,34 @@ def own_class_errors(session: Session) -> Iterator[None]:
         if told is None:
             raise
         raise CommandError(f"{told}; {session.how_to_go_on()}") from error
+
+
+class _Begun(Protocol):
+    """A run that is ready to run."""
+
+    @property
+    def folder(self) -> RunFolder[Any] | None: ...
+
+
+Begun = TypeVar("Begun", bound=_Begun)
+
+
+@contextmanager
+def begun(session: Session, console: Console, run: AbstractContextManager[Begun]) -> Iterator[Begun]:
+    """Inside the context a run is ready to run, and its folder is told; what the user can mend is an error of the user.
+
+    Args:
+        session: which run it is.
+        console: where the folder is told.
+        run: begins it, or goes on with it.
+    """
+    with ExitStack() as resources:
+        with users_errors():
+            ready = resources.enter_context(run)
+        if ready.folder is not None:
+            tell(console, f"run folder: {ready.folder.path}")
+        with own_class_errors(session):
+            yield ready
 
 
 def search_run(folder: Path, space: str | None = None, task: str | None = None, method: str | None = None) -> SearchRun:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ from rich.table import Table
 
 from kshot_ext.nas.api.search import begun_search
 from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.api.start import WHATEVER_SUITS, Resources, Start
 from kshot_ext.nas.commands.frame import (
     FOR_PEOPLE,
     Output,
+    begun,
     exit_status,
-    own_class_errors,
     print_facts,
     tell,
     tell_findings,
-    users_errors,
 )
 from kshot_ext.nas.reporting.report import comparison_sentence, costs_of_rivals
 from kshot_ext.nas.runs.results import RunResult
@@ -31,9 +30,7 @@ def search_command(
     options: Mapping[str, Any],
     config: Path | None,
     resume: Path | None,
-    workers: int | None = None,
-    ray_address: str | None = None,
-    threads: int | None = None,
+    resources: Resources = WHATEVER_SUITS,
     output: Output = FOR_PEOPLE,
 ) -> int:
     """Run or resume the main job, and print its result; under ``torchrun`` the supernet is trained by all processes.
@@ -42,34 +39,18 @@ def search_command(
         options: settings given on the command line, by name; None for those not given.
         config: settings file, or None.
         resume: run folder to go on with, or None to begin a new one.
-        workers: processes of Ray that evaluate populations; None for this process without Ray.
-        ray_address: of a running cluster that has them; None for this machine.
-        threads: of this process; None for what suits the images.
+        resources: what it may use.
         output: what is printed.
 
     Returns:
         Exit status: 0 done, 2 an error that the user can mend, 130 interrupted.
     """
     session = Session("search", resume)
+    start = Start(options, config, resources)
 
     def body(console: Console) -> None:
-        with ExitStack() as resources:
-            with users_errors():
-                begun = resources.enter_context(
-                    begun_search(
-                        session,
-                        console,
-                        options,
-                        config,
-                        workers=workers,
-                        ray_address=ray_address,
-                        threads=threads,
-                    )
-                )
-            if begun.folder is not None:
-                tell(console, f"run folder: {begun.folder.path}")
-            with own_class_errors(session):
-                found = begun.run()
+        with begun(session, console, begun_search(session, console, start)) as ready:
+            found = ready.run()
         if found is not None:
             _print_result(console, found.result, found.report)
             places = {"folder": str(found.folder.path), "report": str(found.report)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kshot_ext.nas.datasets.augmentation import Augmentation
-from kshot_ext.nas.datasets.splits import Images
+from kshot_ext.nas.datasets.streamed import Images
 
 
 def batches(

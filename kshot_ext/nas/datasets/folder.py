@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,14 @@ def open_folder(path: Path) -> ImageSource:
             raise
         raise DataError(f"{error} ({notes[0]})") from error
 
+    root = str(path)
+
+    def name_of(index: int) -> str:
+        return os.path.join(root, str(layout.files[index]))
+
     def picture(index: int) -> Image:
-        file = path / layout.files[index]
-        return decode_picture(_read_file(file), str(file))
+        file = name_of(index)
+        return decode_picture(_read_file(file), file)
 
     return ImageSource(
         name=path.resolve().name,
@@ -49,7 +55,7 @@ def open_folder(path: Path) -> ImageSource:
         parts=layout.parts,
         read=lambda index: pixels_of(picture(index)),
         picture=picture,
-        describe=lambda index: str(path / layout.files[index]),
+        describe=name_of,
         notes=(*layout.notes, *notes),
     )
 
@@ -72,13 +78,14 @@ def _is_image(file: Path) -> bool:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _read_file(file: Path) -> bytes:
-    if not file.is_file():
-        raise DataError(f"{file}: expected an ordinary file")
+def _read_file(file: str) -> bytes:
     try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{file}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
-        return file.read_bytes()
+        status = os.stat(file)  # to open a pipe would wait for its writer
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{file}: expected an ordinary file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DataError(f"{file}: expected at most {MAX_FILE_BYTES} bytes, got {status.st_size}")
+        with open(file, "rb") as content:
+            return content.read()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kshot_ext.nas.datasets.decode import bytes_to_scale
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.datasets.memory import TooLargeError, check_memory
 from kshot_ext.nas.datasets.settings import ImageSettings
 from kshot_ext.nas.datasets.source import DataError, ImageSource
-from kshot_ext.nas.datasets.splits import Images, ImageSet
-from kshot_ext.nas.datasets.streamed import Reader, StreamedImages
+from kshot_ext.nas.datasets.streamed import Images, Reader, StreamedImages
 from kshot_ext.nas.memory import available_memory
 from kshot_ext.nas.randomness import everything_seeded
 

@@ -36,8 +36,8 @@ def image_tensor(value: Any, name: str) -> Tensor:
         >>> image_tensor(np.zeros((4, 5, 3), np.uint8), "image 0").shape
         torch.Size([3, 4, 5])
     """
-    if not isinstance(value, Tensor):
-        value = _from_other(value, name)
+    # A subclass, such as torchvision has for images, would pass each step here through its own Python.
+    value = value.as_subclass(Tensor) if isinstance(value, Tensor) else _from_other(value, name)
     value = value.unsqueeze(0) if value.dim() == 2 else value
     shape = list(value.shape)
     if value.dim() != 3 or 0 in shape:

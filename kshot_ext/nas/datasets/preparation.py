@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from kshot_ext.nas.datasets.augmentation import Augmentation, RandomOperations, VaryImage
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.datasets.settings import AugmentationSettings, ImageSettings
 from kshot_ext.nas.datasets.source import DataError
-from kshot_ext.nas.datasets.splits import DataSplits, Images, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.splits import DataSplits, channel_statistics
+from kshot_ext.nas.datasets.streamed import Images
 
 _FEW, _MEASURED = 16, 2048
 _COMPARED = 64

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from kshot_ext.nas.datasets.augmentation import VaryImage
 from kshot_ext.nas.datasets.decode import fit_square
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.datasets.source import DataError, ImageSource
-from kshot_ext.nas.datasets.splits import Images, ImageSet
 from kshot_ext.nas.randomness import everything_seeded, seed_everything
 
 _CPU = torch.device("cpu")
@@ -169,6 +169,10 @@ class StreamedImages:
         finally:
             if self.workers > 0:
                 batches._shutdown_workers()  # as its deletion would, which a traceback may put off
+
+
+Images: TypeAlias = ImageSet | StreamedImages
+"""Labelled images, in memory or streamed: both have the same methods."""
 
 
 @contextmanager

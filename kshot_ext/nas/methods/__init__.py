@@ -53,7 +53,7 @@ def allow_own_method(name: str | None) -> None:
         ValueError: if the file cannot be read or run, or has no method of that name.
     """
     if name is not None and is_own(name) and (is_given(name) or (name := with_absolute_path(name)) not in _own):
-        kind = load_own(name, "method", Method)  # type: ignore[type-abstract]  # gives a class made of it
+        kind = load_own(name, "method", Method)
         if not isinstance(kind, type):
             raise ValueError(f"method: expected a class, which a run makes an object of, got {kind!r:.80}")
         _own[name] = kind

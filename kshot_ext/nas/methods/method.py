@@ -106,7 +106,7 @@ class Method(ABC, Generic[OwnSettings]):
             rest on classes. If not, a run with another task is refused.
         needs_held_out: whether a step ever asks for held-out batches.
         needs_labels: whether steps or scores read labels. If not, they get images without any, see
-            :meth:`kshot_ext.nas.datasets.splits.ImageSet.unlabelled`.
+            :meth:`kshot_ext.nas.datasets.image_set.ImageSet.unlabelled`.
         generator: source of what all methods draw alike, such as batches and uniform paths.
         own_generator: source of what only this method draws.
         own_seed: of :meth:`own_stream`.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.checks import check_at_least, check_given, check_one_of
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import Images
+from kshot_ext.nas.datasets.streamed import Images
 from kshot_ext.nas.networks.calibration import Batches, batch_statistics, recalibrated
 from kshot_ext.nas.networks.coded_supernet import InheritedNetworks
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode

@@ -222,8 +222,7 @@ class SearchJob(SupernetJob[RunSettings]):
         return RetrainedNetwork(
             title=title,
             architecture=architecture,
-            operations=space.operation_names(architecture),
-            widths=None if architecture.widths is None else space.ratios(architecture),
+            **space.named(architecture),
             macs=cost.macs,
             parameters=cost.parameters,
             supernet_accuracy=scores.accuracy,

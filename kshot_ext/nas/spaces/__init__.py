@@ -84,9 +84,7 @@ def create_space(
             raise ValueError(f"cells: expected none, as space {name} is not made of cells, got {cells}")
         arguments["cells"] = cells
     kind: SearchSpace | Callable[..., SearchSpace] = (
-        load_own(name, "space", SearchSpace)  # type: ignore[type-abstract]  # gives a class made of it
-        if is_own(name)
-        else _SPACES[name]
+        load_own(name, "space", SearchSpace) if is_own(name) else _SPACES[name]
     )
     with own_errors(name, "space"):
         space = _checked(kind, **arguments) if isinstance(kind, SearchSpace) else kind(**arguments)

@@ -31,6 +31,11 @@ def random_architectures(
         ValueError: if no architecture meets the limits, or too few do.
     """
     limits.check_reachable(space)
+    if count > (number := math.prod(space.num_choices)):  # which no number of tries would find
+        raise ValueError(
+            f"expected {count} different architectures of space {space.name}, which has {number}: take a smaller "
+            "population"
+        )
     found: dict[Architecture, None] = {}
     for _ in range(_TRIES_PER_ARCHITECTURE * count):
         found[repair(space.sample(generator), space, limits, generator)] = None

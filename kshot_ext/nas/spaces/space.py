@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,13 @@ from kshot_ext.nas.spaces.counting import Cost
 from kshot_ext.nas.spaces.mixture import Mixture
 from kshot_ext.nas.spaces.plain_network import to_plain_network
 from kshot_ext.nas.spaces.width_ratios import check_ratios
+
+
+class NamedChoices(TypedDict):
+    """An architecture for people: each layer's operation, and each width's share; None if none is searched."""
+
+    operations: tuple[str, ...]
+    widths: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,11 @@ class SearchSpace(ABC):
             return (1.0,) * len(self.width_names)
         assert self.widths is not None, "an architecture with widths is of a space that searches them"
         return tuple(self.widths[width] for width in architecture.widths)
+
+    def named(self, architecture: Architecture) -> NamedChoices:
+        """The choices of an architecture as results have them."""
+        widths = None if architecture.widths is None else self.ratios(architecture)
+        return {"operations": self.operation_names(architecture), "widths": widths}
 
     def genes(self, architecture: Architecture) -> tuple[int, ...]:
         """All choices of an architecture in a row, for methods that treat them alike."""

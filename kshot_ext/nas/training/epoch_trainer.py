@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import DataSplits, Images
-from kshot_ext.nas.datasets.streamed import lost_workers
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.datasets.streamed import Images, lost_workers
 from kshot_ext.nas.training.divergence import DivergedError, check_weights
 from kshot_ext.nas.training.gradient_steps import GradientSteps
 from kshot_ext.nas.training.optimization import OptimizationSettings

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kshot_ext.nas.checks import check_given, check_numbers
-from kshot_ext.nas.datasets.splits import DataSplits, Images
+from kshot_ext.nas.datasets.splits import DataSplits
+from kshot_ext.nas.datasets.streamed import Images
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.space import SearchSpace, operation_shares
 from kshot_ext.nas.training.data_parallel import DataParallel

@@ -131,6 +131,18 @@ def test_a_file_with_other_scores_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_read_back_is_not_kept(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.export, "load", broken)
+    with pytest.raises(RuntimeError, match="no such operator"):
+        export(classifier, out=tmp_path / "winner")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_a_run_are_not_overwritten(run: nas.SearchRun, tmp_path: Path) -> None:
     first = run.export("winner", format="safetensors", out=tmp_path / "first")
     with pytest.raises(FileExistsError, match=r"first.safetensors: exists already; choose another file"):

@@ -6,14 +6,17 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
 from kshot_ext import nas
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.networks.classifier import Classifier
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.runs.run_folder import RunFolderError
@@ -118,6 +121,13 @@ def test_architectures_are_named_in_any_way(loaded: nas.SearchRun) -> None:
         loaded.architecture("best")
     with pytest.raises(ValueError, match="has not been trained from scratch; do it by kshot-ext retrain"):
         loaded.network("00000001", "trained")
+
+
+@pytest.mark.parametrize("which", [True, None, 1.0, [0]])
+def test_what_names_no_architecture_is_refused(run: nas.SearchRun, which: Any) -> None:
+    for ask in (run.architecture, run.network, run.export, partial(run.retrain, progress=False)):
+        with pytest.raises(ValueError, match=r"architecture: expected a key, a place in the history, .* got "):
+            ask(which)
 
 
 def test_the_supernet_is_the_trained_one(loaded: nas.SearchRun, splits: DataSplits) -> None:

@@ -68,12 +68,18 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     tmp_path: Path,
     stop_before_saves: Callable[[Collection[int]], list[int]],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options: dict[str, Any] = {"settings": {"epochs": 3}, "progress": False}
     with monkeypatch.context():
         saves = stop_before_saves({3})
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as ended:
             own_run.retrain(0, **options)
+        shown = [
+            *getattr(ended.value, "__notes__", ()),
+            *capsys.readouterr().err.splitlines(),
+        ]  # before 3.11 the latter
+        assert f"safe in {own_run.path}/retrained/" in shown[0]
         stopped = own_run.retrain(0, **options)
     assert len(saves) == 4  # two, the one that was not, and its second try
     whole = own_run.retrain(0, out=tmp_path / "whole", **options)

@@ -14,6 +14,7 @@ from torch import nn
 
 from kshot_ext import nas
 from kshot_ext.nas.api.session import Session
+from kshot_ext.nas.api.start import Start
 from kshot_ext.nas.datasets import open_source
 from kshot_ext.nas.methods.spos import SinglePathOneShot
 from kshot_ext.nas.runs.gather_settings import gather_settings
@@ -55,8 +56,14 @@ def test_the_call_backs_are_told_everything_once(run: nas.SearchRun, told: dict[
 
 
 def test_a_run_that_a_call_back_ends_goes_on_as_if_never_stopped(
-    run: nas.SearchRun, tmp_path: Path, told: dict[str, list[Any]]
+    run: nas.SearchRun,
+    tmp_path: Path,
+    told: dict[str, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Where the run is, which nobody chose, is told with what the call-back raises."""
+    monkeypatch.chdir(tmp_path)
     events: list[Any] = []
 
     def stop(event: Any) -> None:
@@ -64,17 +71,20 @@ def test_a_run_that_a_call_back_ends_goes_on_as_if_never_stopped(
         if len(events) == 3:
             raise KeyError("enough")
 
-    with pytest.raises(KeyError, match="enough"):
-        nas.search(run.path / "settings.toml", out=tmp_path / "run", on_epoch=stop, progress=False)
-    unfinished = nas.load_run(tmp_path / "run")
+    with pytest.raises(KeyError, match="enough") as ended:
+        nas.search(run.path / "settings.toml", on_epoch=stop, progress=False)
+    (folder,) = Path("runs").iterdir()
+    shown = [*getattr(ended.value, "__notes__", ()), *capsys.readouterr().err.splitlines()]  # before 3.11 the latter
+    assert shown[0].endswith(f"what was saved before is safe; go on with: nas.search(resume={str(folder)!r})")
+    unfinished = nas.load_run(folder)
     assert isinstance(unfinished, nas.SearchRun)
     assert unfinished.history == run.history[: len(unfinished.history)]
     assert len(unfinished.history) == 4
     with pytest.raises(RunFolderError, match="the run has not ended; go on with it by kshot-ext search --resume"):
         _ = unfinished.winner
-    nas.search(resume=tmp_path / "run", on_epoch=events.append, progress=False)
+    nas.search(resume=folder, on_epoch=events.append, progress=False)
     assert events == told["epochs"]
-    assert results_of(tmp_path / "run") == results_of(run.path)
+    assert results_of(folder) == results_of(run.path)
 
 
 @pytest.mark.parametrize("form", ["object", "table", "file", "keywords"])
@@ -87,9 +97,9 @@ def test_settings_may_come_in_any_form(form: str, tmp_path: Path) -> None:
     settings = {"object": expected, "table": table, "file": str(tmp_path / "settings.toml"), "keywords": None}[form]
     keywords = {**table, "widths": [0.5, 1], "training": expected.training, "method": expected.method}
     options = as_options(keywords if form == "keywords" else {})
-    found = Session("search").settings(RunSettings(), as_config(settings), options)
+    found = Session("search").settings(RunSettings(), Start(options, as_config(settings)))
     assert found == expected
-    assert Session("search").settings(RunSettings(), as_config(settings), {**options, "shots": 5}).shots == 5
+    assert Session("search").settings(RunSettings(), Start({**options, "shots": 5}, as_config(settings))).shots == 5
 
 
 class Small(NASBenchMacro):
@@ -180,6 +190,7 @@ def test_a_search_for_another_task_is_looked_at_and_exported(tmp_path: Path) -> 
         ({"method": Layers}, "method: expected a Method, its class or FILE.py:CLASS, got <class"),
         ({"data": "none.zip"}, "none.zip: no such file or folder"),
         ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"search": {"population": 7000}}, "expected 7000 different architectures .* which has 6561: take a smaller"),
         ({"on_epoch": None}, "on_epoch: expected a function, got None"),
         ({"space": Small(image_shape=(1, 4, 4), num_classes=10)}, r"space: expected one for images \(1, 8, 8\)"),
     ],
@@ -221,3 +232,5 @@ def test_a_ranking(tmp_path: Path) -> None:
     network = run.network(run.evaluated[0]["architecture"])
     assert network(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape == (2, 10)
     assert network.weights == "inherited"
+    with pytest.raises(ValueError, match="architecture: expected a key or an Architecture, got 3"):
+        run.network(3)  # type: ignore[arg-type]

@@ -3,7 +3,8 @@ import torch
 
 from kshot_ext.nas.datasets.augmentation import Augmentation
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import ImageSet, channel_statistics
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import channel_statistics
 
 
 @pytest.fixture

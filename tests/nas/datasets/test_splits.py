@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kshot_ext.nas.datasets.splits import ImageSet, channel_statistics
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import channel_statistics
 
 
 def test_statistics_equal_those_of_the_float_copy() -> None:

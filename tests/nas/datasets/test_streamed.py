@@ -17,9 +17,10 @@ from torch import Tensor
 
 from kshot_ext.nas.datasets import DataError, load_splits, memory, open_source
 from kshot_ext.nas.datasets.batches import batches
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.datasets.settings import ImageSettings
 from kshot_ext.nas.datasets.source import ImageSource
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits
 from kshot_ext.nas.datasets.streamed import StreamedImages
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kshot_ext.nas.datasets.augmentation import Views
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.methods import METHODS, begin_training
 from kshot_ext.nas.methods.csnas import ContrastiveScore, ContrastiveSettings, view_similarities
 from kshot_ext.nas.methods.selection import SelectionTools

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kshot_ext.nas.datasets.splits import ImageSet
+from kshot_ext.nas.datasets.image_set import ImageSet
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.parts.operation_distribution import OperationDistribution
 from kshot_ext.nas.methods.selection import SelectionTools

@@ -8,7 +8,8 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from kshot_ext.nas.datasets.batches import batches
-from kshot_ext.nas.datasets.splits import DataSplits, ImageSet, channel_statistics
+from kshot_ext.nas.datasets.image_set import ImageSet
+from kshot_ext.nas.datasets.splits import DataSplits, channel_statistics
 from kshot_ext.nas.methods import begin_training
 from kshot_ext.nas.methods.kshot import KShotSettings
 from kshot_ext.nas.networks.calibration import recalibrate_batch_norm

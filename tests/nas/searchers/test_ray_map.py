@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kshot_ext.distributed import LostProcessError
+from kshot_ext.nas.api.start import Resources
 from kshot_ext.nas.commands.frame import EXIT_ERROR
 from kshot_ext.nas.commands.search import search_command
 from kshot_ext.nas.extras import MissingExtraError
@@ -153,7 +154,7 @@ def test_missing_ray_names_the_cure(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"ray is needed here .* pip install 'kshot_ext\[ray\]'"):
         RayMap(2)
-    assert search_command({"out": str(tmp_path / "run")}, None, None, workers=2) == EXIT_ERROR
+    assert search_command({"out": str(tmp_path / "run")}, None, None, Resources(workers=2)) == EXIT_ERROR
     assert "kshot_ext[ray]" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -161,5 +162,5 @@ def test_missing_ray_names_the_cure(
 def test_misuse_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
         RayMap(0)
-    assert search_command({}, None, None, ray_address="127.0.0.1:1") == EXIT_ERROR
+    assert search_command({}, None, None, Resources(ray_address="127.0.0.1:1")) == EXIT_ERROR
     assert "expected workers too" in capsys.readouterr().err

@@ -57,3 +57,9 @@ def test_equal_budget_may_be_one_of_bit_operations(seeded):
     amount = space.cost(space.sample(seeded(1))).bit_operations
     other = random_architecture_of_equal_budget(space, amount, 0.05, seeded(0), cost="bit_operations")
     assert abs(space.cost(other).bit_operations - amount) <= 0.05 * amount
+
+
+def test_more_architectures_than_there_are_is_said_at_once(tiny_space, seeded, monkeypatch):
+    monkeypatch.setattr(tiny_space, "sample", None)  # not one is drawn
+    with pytest.raises(ValueError, match=r"expected 6562 .* which has 6561: take a smaller population"):
+        random_architectures(tiny_space, SearchLimits(), 6562, seeded(0))
