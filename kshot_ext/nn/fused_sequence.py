@@ -19,9 +19,9 @@ class FusedSequence(Fused):
 
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):  # a graph of torch.fx holds the layers, one by one
-            output: Tensor = self.plain_kind.forward(self, input)
+            output: Tensor = type(self).plain_kind.forward(self, input)
         else:
-            output = in_format_of(input, finished(self.run(input)))
+            output = in_format_of(input, finished(FusedSequence.run(self, input)))
         return output
 
     def run(self, value: Value) -> Value:
@@ -43,6 +43,7 @@ def plus_residual(module: nn.Module, input: Tensor | SharedImage, residual: Tens
 
     Of an image that is shared, activation and average pool are made once for all modules that begin with them.
     """
-    output = module.run(input) if isinstance(module, Fused) and is_free(module) else module(finished(input))
+    fused = isinstance(module, Fused) and is_free(module)
+    output = type(module).run(module, input) if fused else module(finished(input))
     total: Tensor = finished(output if residual is None else plus(residual, output))
     return total
