@@ -45,8 +45,8 @@ class Setting(NamedTuple):
     """What a branch may go by of an attribute of a block.
 
     Attributes:
-        kind: of a value its type, whether it is a number, a text or None; of a part `nn.Module`, of a tensor in the
-            tables of the block `Tensor`, of a method of its class `FunctionType`; `object` of all else.
+        kind: of a number, a text or None its type; of a part `nn.Module`, of a tensor in the tables of the block
+            `Tensor`, of a method of its class `FunctionType`; `object` of all else.
         value: the value itself; of a part whether it counts as true, or None if its own code says so.
     """
 
@@ -88,27 +88,45 @@ class _NotPlainError(Exception):
     pass
 
 
+_NOTHING, _OTHER, _TENSOR, _METHOD = (Setting(kind) for kind in (type(None), object, Tensor, FunctionType))
+_PART = {truth: Setting(nn.Module, truth) for truth in (True, False, None)}
+
+
 def _setting(block: nn.Module, name: str) -> Setting:
-    of_class = getattr(type(block), name, None)
-    if hasattr(type(of_class), "__get__"):  # a method, or what computes a value whenever it is looked at
-        return Setting(FunctionType if isinstance(of_class, FunctionType) and name not in vars(block) else object)
-    value = getattr(block, name, None)
+    """Every call of a block asks for each of its attributes, so this looks where Python and torch would, itself."""
+    members = vars(block)
+    value = getattr(type(block), name, _UNDECIDED)
+    if hasattr(type(value), "__get__"):  # a method, or what computes a value whenever it is looked at
+        return _METHOD if isinstance(value, FunctionType) and name not in members else _OTHER
+    if name in members:
+        value = members[name]
+    elif value is _UNDECIDED:
+        part = members["_modules"].get(name)
+        if part is not None:
+            return _PART[_truth(part)]
+        owns = members["_parameters"].get(name) is not None or members["_buffers"].get(name) is not None
+        return _TENSOR if owns else _NOTHING
     kind = type(value)
-    if value is None or kind in (bool, int, str):
-        return Setting(kind, value)
     if kind is float:
         return Setting(kind, value.hex())  # which tells zeros of both signs apart, and knows what is no number
-    if isinstance(value, nn.Module):
-        return Setting(nn.Module, _truth(value)) if block._modules.get(name) is value else Setting(object)
-    own = any(table.get(name) is value for table in (block._parameters, block._buffers))
-    return Setting(Tensor if own else object)  # tracing follows own tensors, and takes others for constants
+    if kind in (bool, int, str):
+        return Setting(kind, value)
+    return _NOTHING if value is None else _OTHER  # tensors and parts that are in no table are constants to a trace
 
 
 def _truth(part: nn.Module) -> bool | None:
-    length = getattr(type(part), "__len__", None)
-    if any(length is kind.__len__ for kind in _COUNTED):
-        return bool(part._modules)
-    return True if length is None and not hasattr(type(part), "__bool__") else None
+    """Whether a part counts as true; None if its own code says so."""
+    counts = _counts(type(part))
+    return bool(part._modules) if counts else None if counts is None else True
+
+
+@memoised(4096)
+def _counts(kind: type[nn.Module]) -> bool | None:
+    """Whether a class of modules is true where it has parts; None if it decides in a way of its own."""
+    length = getattr(kind, "__len__", None)
+    if any(length is each.__len__ for each in _COUNTED):
+        return True
+    return False if length is None and not hasattr(kind, "__bool__") else None
 
 
 class _Code(NamedTuple):
@@ -132,8 +150,13 @@ _codes: dict[type[nn.Module], _Code] = {}
 def _code_of(kind: type[nn.Module]) -> _Code:
     """The code of the forward of a class, as it is now: methods of classes may be replaced."""
     code = _codes.get(kind)
-    if code is None or any(getattr(kind, n, None) is not m for n, m in zip(code.names, code.methods)):
-        code = _codes[kind] = _read_code(kind)
+    if code is not None:
+        for name, method in zip(code.names, code.methods):
+            if getattr(kind, name, None) is not method:
+                break
+        else:
+            return code
+    code = _codes[kind] = _read_code(kind)
     return code
 
 
