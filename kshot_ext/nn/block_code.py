@@ -95,7 +95,7 @@ _PART = {truth: Setting(nn.Module, truth) for truth in (True, False, None)}
 def _setting(block: nn.Module, name: str) -> Setting:
     """Every call of a block asks for each of its attributes, so this looks where Python and torch would, itself."""
     members = vars(block)
-    value = getattr(type(block), name, _UNDECIDED)
+    value: Any = getattr(type(block), name, _UNDECIDED)
     if hasattr(type(value), "__get__"):  # a method, or what computes a value whenever it is looked at
         return _METHOD if isinstance(value, FunctionType) and name not in members else _OTHER
     if name in members:
@@ -161,7 +161,8 @@ def _code_of(kind: type[nn.Module]) -> _Code:
 
 
 def _read_code(kind: type[nn.Module]) -> _Code:
-    names, attributes, calls = ["forward"], set(), {}
+    names, attributes = ["forward"], set()
+    calls: dict[tuple[FunctionType, tuple[str, ...]], None] = {}
     for method in names:
         function = _method(kind, method)
         tree = None if function is None else _own_tree(function)

@@ -71,10 +71,14 @@ def unfuse_modules(model: nn.Module) -> None:
 
 def _unfused(kind: type[Any]) -> type[Any]:
     """The plain class of a fused one, or of one that was made of it since, as parametrizations do."""
-    if "plain_kind" in vars(kind) or not issubclass(kind, Fused):
-        return vars(kind).get("plain_kind", kind)
+    if not issubclass(kind, Fused):
+        return kind
+    if "plain_kind" in vars(kind):
+        return kind.plain_kind
     members = {name: each for name, each in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    return type(kind)(kind.__name__, tuple(map(_unfused, kind.__bases__)), members)
+    make: Any = type(kind)
+    unfused: type[Any] = make(kind.__name__, tuple(map(_unfused, kind.__bases__)), members)
+    return unfused
 
 
 def _rebuilt(mixin: type[Fused], kind: type[nn.Module], rebuild: Any, *arguments: Any) -> nn.Module:

@@ -111,7 +111,7 @@ def _counts_subclasses(kind: type[Any]) -> bool:
 
 
 def _is_sequence(module: nn.Module) -> bool:
-    kind = type(module)
+    kind: Any = type(module)
     sequential = isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward
     return sequential and kind.__iter__ is nn.Sequential.__iter__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import MethodType
+from typing import Any
 
 import pytest
 import torch
@@ -205,3 +206,32 @@ def test_a_compiled_block_runs_compiled() -> None:
     model[0]._compiled_call_impl = lambda x: called.append(x) or x  # as `model[0].compile()` leaves it
     model(images())
     assert called
+
+
+def doubled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda self, *inputs: 2 * forward(self, *inputs)
+
+
+class _OwnSequence(nn.Sequential):
+    pass
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, _OwnSequence])
+@torch.no_grad()
+def test_forwards_of_all_layers_of_a_class_may_be_replaced(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = seeded(lambda: nn.Sequential(*pair(), nn.ReLU(), _OwnSequence(*pair()))).eval()
+    fused = fused_copy(plain)
+    before = fused(images())
+    monkeypatch.setattr(kind, "forward", doubled(kind.forward))
+    assert not torch.allclose(plain(images()), before)
+    torch.testing.assert_close(fused(images()), plain(images()), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_convolution_of_one_layer_may_be_replaced() -> None:
+    """As programs do that make images which join at their borders."""
+    plain = seeded(lambda: nn.Sequential(*pair(), *pair())).eval()
+    fused = fused_copy(plain)
+    for model in (plain, fused):
+        model[2]._conv_forward = MethodType(doubled(nn.Conv2d._conv_forward), model[2])
+    torch.testing.assert_close(fused(images()), plain(images()), rtol=1e-4, atol=1e-4)
