@@ -15,7 +15,7 @@ def _methods(kind: type[nn.Module]) -> tuple[Any, ...]:
     return tuple(getattr(kind, name, None) for name in _METHODS)
 
 
-_OF_TORCH = {kind: _methods(kind) for kind in _KINDS}
+_OF_TORCH: dict[type[nn.Module], tuple[Any, ...]] = {kind: _methods(kind) for kind in _KINDS}
 
 
 def is_watched(layer: nn.Module) -> bool:
