@@ -41,7 +41,8 @@ def fuse(model: nn.Module) -> FusionReport:
 
     Links are 1x1 and depthwise `Conv2d` without bias, plain or K-shot, with a `BatchNorm2d` behind them, wherever the
     order is plain to see: in a `Sequential`, and in modules whose forward calls its parts one after the other, adds,
-    and branches by nothing but attributes. So in torchvision's and timm's blocks, and in most of one's own. ReLU,
+    and branches by nothing but attributes. So in torchvision's and timm's blocks, and in most of one's own; where
+    there is a doubt, a module is left alone, and the report says why. ReLU,
     ReLU6, SiLU and hard-swish are taken along, as are sums behind a norm. The first and other dense convolutions stay
     the vendor's; norm and activation behind them run as one operation.
 

@@ -2,16 +2,19 @@
 
 Tracing a forward writes down what it does once. That is what it always does if its code has no loop, no side effect,
 and calls nothing but the block's parts, methods that are themselves plain, methods of tensors and known functions of
-torch; and if it branches only by attributes of the block, whose values are looked at again in each call: `settings_of`.
+torch; and if it branches only by attributes of the block. What it looks at besides its input, and what it calls, is
+looked at again in each call: `settings_of`.
 """
 
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
-from collections.abc import Iterable
-from types import FunctionType, ModuleType
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +29,50 @@ _FUNCTIONS = (
     F.max_pool2d, F.pad, F.relu, F.relu6, F.sigmoid, F.silu, F.tanh,
 )  # fmt: skip
 _ALWAYS_FALSE = (torch.jit.is_scripting,)
+_KNOWN = (*_FUNCTIONS, *_ALWAYS_FALSE)
+_PLACES = {id(function): place for place, function in enumerate(_KNOWN)}
 _LEAVE_THE_GRAPH = frozenset({"item", "tolist", "numpy", "backward", "register_hook", "data_ptr", "cpu", "detach_"})
 _PARTS = (
     ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Tuple, ast.List, ast.Subscript, ast.Slice, ast.keyword,
 )  # fmt: skip
+_COUNTED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_SAY_NOTHING = frozenset({"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"})
 _MOST_METHODS = 16
 _UNDECIDED = object()
 
-Settings = tuple[tuple[str, Any], ...]
+
+class Setting(NamedTuple):
+    """What a branch may go by of an attribute of a block.
+
+    Attributes:
+        kind: of a number, a text or None its type; of a part `nn.Module`, of a tensor in the tables of the block
+            `Tensor`, of a method of its class `FunctionType`; `object` of all else.
+        value: the value itself; of a part whether it counts as true, or None if its own code says so.
+    """
+
+    kind: type
+    value: Any = None
+
+
+class Settings(NamedTuple):
+    """All that decides what the forward of a block does with an input; equal ones do the same.
+
+    Attributes:
+        methods: the functions that are its code.
+        functions: what they call by names out of their module, as places in `_KNOWN`, or None.
+        attributes: what the block's attributes are.
+    """
+
+    methods: tuple[Any, ...]
+    functions: tuple[int | None, ...]
+    attributes: tuple[tuple[str, Setting], ...]
 
 
 def settings_of(block: nn.Module, kind: type[nn.Module]) -> Settings:
-    """What the forward of `kind` may branch by: attributes of a block, by their values or, of parts, by their kinds."""
-    own = block._parameters.keys() | block._buffers.keys()
-    return tuple((name, _setting(getattr(block, name, None), name in own)) for name in _attributes_read(kind))
+    """What the forward of `kind` looks at in a block, as it is now."""
+    code = _code_of(kind)
+    functions = tuple(_PLACES.get(id(_found(function.__globals__, path))) for function, path in code.calls)
+    return Settings(code.methods, functions, tuple((name, _setting(block, name)) for name in code.attributes))
 
 
 def why_not_plain(block: nn.Module, kind: type[nn.Module]) -> str | None:
@@ -55,41 +88,105 @@ class _NotPlainError(Exception):
     pass
 
 
-class _Empty(nn.Module):
-    """Stands for parts that count as false, as sequences of no layers do."""
+_NOTHING, _OTHER, _TENSOR, _METHOD = (Setting(kind) for kind in (type(None), object, Tensor, FunctionType))
+_PART = {truth: Setting(nn.Module, truth) for truth in (True, False, None)}
 
 
-def _setting(value: Any, is_own: bool) -> Any:
-    """A value that decides branches, or the kind of what does not; a tensor is own if the block's tables have it."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, nn.Module):
-        return nn.Module if value else _Empty
-    if isinstance(value, Tensor):  # tracing follows those of the tables, and takes others for constants
-        return Tensor if is_own else object
-    return FunctionType if inspect.ismethod(value) else type(value)
+def _setting(block: nn.Module, name: str) -> Setting:
+    """Every call of a block asks for each of its attributes, so this looks where Python and torch would, itself."""
+    members = vars(block)
+    value: Any = getattr(type(block), name, _UNDECIDED)
+    if hasattr(type(value), "__get__"):  # a method, or what computes a value whenever it is looked at
+        return _METHOD if isinstance(value, FunctionType) and name not in members else _OTHER
+    if name in members:
+        value = members[name]
+    elif value is _UNDECIDED:
+        part = members["_modules"].get(name)
+        if part is not None:
+            return _PART[_truth(part)]
+        owns = members["_parameters"].get(name) is not None or members["_buffers"].get(name) is not None
+        return _TENSOR if owns else _NOTHING
+    kind = type(value)
+    if kind is float:
+        return Setting(kind, value.hex())  # which tells zeros of both signs apart, and knows what is no number
+    if kind in (bool, int, str):
+        return Setting(kind, value)
+    return _NOTHING if value is None else _OTHER  # tensors and parts that are in no table are constants to a trace
 
 
-@memoised(None)
-def _attributes_read(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The names behind `self.` in the forward of a class and in the methods that it mentions."""
-    names, methods = set(), ["forward"]
-    for method in methods:
-        function = inspect.getattr_static(kind, method)
-        tree: Any = tree_of(function) if isinstance(function, FunctionType) else None
-        for node in ast.walk(tree) if tree is not None else ():
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == function.__code__.co_varnames[0]:
-                    names.add(node.attr)
-                    if _method(kind, node.attr) is not None and node.attr not in methods:
-                        methods.append(node.attr)
-            elif (name := _asked_for(node, function.__code__.co_varnames[0])) is not None:
-                names.add(name)
-    return tuple(sorted(names))
+def _truth(part: nn.Module) -> bool | None:
+    """Whether a part counts as true; None if its own code says so."""
+    counts = _counts(type(part))
+    return bool(part._modules) if counts else None if counts is None else True
 
 
-def _asked_for(node: ast.AST, receiver: str) -> str | None:
-    """`name` of `getattr(self, "name", None)`."""
+@memoised(4096)
+def _counts(kind: type[nn.Module]) -> bool | None:
+    """Whether a class of modules is true where it has parts; None if it decides in a way of its own."""
+    length = getattr(kind, "__len__", None)
+    if any(length is each.__len__ for each in _COUNTED):
+        return True
+    return False if length is None and not hasattr(kind, "__bool__") else None
+
+
+class _Code(NamedTuple):
+    """The code of a forward: its functions, and the names that it looks at.
+
+    Attributes:
+        names, methods: of the forward and the methods that it mentions.
+        attributes: the names behind `self.` in them.
+        calls: names out of modules that they call, as `F.relu`, each with its function.
+    """
+
+    names: tuple[str, ...]
+    methods: tuple[Any, ...]
+    attributes: tuple[str, ...]
+    calls: tuple[tuple[FunctionType, tuple[str, ...]], ...]
+
+
+_codes: dict[type[nn.Module], _Code] = {}
+
+
+def _code_of(kind: type[nn.Module]) -> _Code:
+    """The code of the forward of a class, as it is now: methods of classes may be replaced."""
+    code = _codes.get(kind)
+    if code is not None:
+        for name, method in zip(code.names, code.methods):
+            if getattr(kind, name, None) is not method:
+                break
+        else:
+            return code
+    code = _codes[kind] = _read_code(kind)
+    return code
+
+
+def _read_code(kind: type[nn.Module]) -> _Code:
+    names, attributes = ["forward"], set()
+    calls: dict[tuple[FunctionType, tuple[str, ...]], None] = {}
+    for method in names:
+        function = _method(kind, method)
+        tree = None if function is None else _own_tree(function)
+        if function is None or tree is None:
+            continue
+        receiver = function.__code__.co_varnames[0]
+        for node in ast.walk(tree):
+            name = _attribute_of(node, receiver)
+            if name is not None:
+                attributes.add(name)
+                if _method(kind, name) is not None and name not in names:
+                    names.append(name)
+            elif isinstance(node, ast.Call):
+                path = _path(node.func)
+                if path and path[0] not in _local_names(function):
+                    calls[function, path] = None
+    methods = tuple(getattr(kind, name, None) for name in names)
+    return _Code(tuple(names), methods, tuple(sorted(attributes)), tuple(calls))
+
+
+def _attribute_of(node: ast.AST, receiver: str) -> str | None:
+    """`name` of `self.name`, or of `getattr(self, "name", None)`."""
+    if isinstance(node, ast.Attribute):
+        return node.attr if isinstance(node.value, ast.Name) and node.value.id == receiver else None
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"):
         return None
     of_self = len(node.args) == 3 and isinstance(node.args[0], ast.Name) and node.args[0].id == receiver
@@ -101,10 +198,60 @@ def _asked_for(node: ast.AST, receiver: str) -> str | None:
     return name.value if isinstance(name.value, str) else None
 
 
+def _local_names(function: FunctionType) -> tuple[str, ...]:
+    return function.__code__.co_varnames + function.__code__.co_cellvars
+
+
+def _path(node: ast.expr) -> tuple[str, ...]:
+    """`("torch", "nn", "relu")` of `torch.nn.relu`; empty for anything but names."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    before = _path(node.value) if isinstance(node, ast.Attribute) else ()
+    return (*before, node.attr) if isinstance(node, ast.Attribute) and before else ()
+
+
+def _found(names: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """What a path stands for that begins with a global name and goes through modules of Python."""
+    value = names.get(path[0], _UNDECIDED)
+    for name in path[1:]:
+        value = vars(value).get(name, _UNDECIDED) if isinstance(value, ModuleType) else _UNDECIDED
+    return value
+
+
 def _method(kind: type[nn.Module], name: str) -> FunctionType | None:
     found = inspect.getattr_static(kind, name, None)
     own = isinstance(found, FunctionType) and not hasattr(found, "__wrapped__")
     return found if own and found.__code__.co_argcount else None
+
+
+@memoised(4096)
+def _own_tree(function: FunctionType) -> ast.FunctionDef | None:
+    """The syntax tree of a function, if it is the tree of the code that runs.
+
+    The source may have changed since, or been changed on its way to the interpreter; and names may mean something else
+    than they seem to: those of an enclosing function, and private ones of a class. Then codes differ.
+    """
+    tree: Any = tree_of(function)
+    found = tree.body[0] if isinstance(tree, ast.Module) and len(tree.body) == 1 else None
+    if not isinstance(found, ast.FunctionDef):
+        return None
+    compiled = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
+    codes = [each for each in compiled.co_consts if isinstance(each, CodeType) and each.co_name == found.name]
+    return found if any(_does_the_same(each, function.__code__) for each in codes) else None
+
+
+def _does_the_same(one: CodeType, other: CodeType) -> bool:
+    return list(_instructions(one)) == list(_instructions(other))
+
+
+def _instructions(code: CodeType) -> Iterator[tuple[str, str]]:
+    """What a code does, without what depends on where it stands, or on which names its file imports."""
+    for each in dis.get_instructions(code):
+        if each.opname in _SAY_NOTHING:
+            continue
+        name = each.opname.replace("CALL_METHOD", "CALL_FUNCTION").replace("LOAD_METHOD", "LOAD_ATTR")
+        leads_away = each.opcode in dis.hasjrel or each.opcode in dis.hasjabs
+        yield name, "" if leads_away or isinstance(each.argval, CodeType) else repr(each.argval)
 
 
 class _Reader:
@@ -112,21 +259,46 @@ class _Reader:
 
     def __init__(self, block: nn.Module, kind: type[nn.Module]) -> None:
         self.block, self.kind = block, kind
-        self.settings = dict(settings_of(block, kind))
+        self.settings = dict(settings_of(block, kind).attributes)
         self.read_so_far: set[str] = set()
         self.function: Any = None  # the method that is being read
+        self.receiver = ""  # its `self`
+        self.aliases: dict[str, str] = {}  # its names for attributes of the block
+        self.options: set[str] = set()  # its arguments that nobody gives
 
     def read(self, method: str) -> None:
         if method in self.read_so_far:
             return
         self.read_so_far.add(method)
         function = _method(self.kind, method)
-        tree: Any = tree_of(function) if function is not None and len(self.read_so_far) <= _MOST_METHODS else None
-        if tree is None:
+        tree = _own_tree(function) if function is not None and len(self.read_so_far) <= _MOST_METHODS else None
+        if function is None or tree is None:
             raise _NotPlainError(f"the code of its {method} cannot be read")
-        outer, self.function = self.function, function
-        self._statements(tree.body[0].body)
-        self.function = outer
+        outer = self.function, self.receiver, self.aliases, self.options
+        self.function, self.receiver = function, function.__code__.co_varnames[0]
+        self._arguments(tree)
+        self._statements(tree.body)
+        self.function, self.receiver, self.aliases, self.options = outer
+
+    def _arguments(self, tree: ast.FunctionDef) -> None:
+        """Look at the arguments, and at the names that mean one thing throughout."""
+        defaults = *(self.function.__defaults__ or ()), *(self.function.__kwdefaults__ or {}).values()
+        if not all(map(_is_constant, defaults)):
+            self._refuse(tree.args, "takes")
+        written = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and _is_stored(node))
+        if self.receiver in written:
+            self._refuse(ast.Name(self.receiver), "writes to")
+        arguments = [each.arg for each in ast.walk(tree.args) if isinstance(each, ast.arg)]
+        self.aliases = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                name, attribute = node.targets[0].id, _attribute_of(node.value, self.receiver)
+                if attribute is not None and written[name] == 1 and name not in arguments:
+                    self.aliases[name] = attribute
+        ordinary = tree.args.posonlyargs + tree.args.args
+        behind = ordinary[len(ordinary) - len(tree.args.defaults) :] + tree.args.kwonlyargs
+        outermost = self.function is _method(self.kind, "forward")
+        self.options = {each.arg for each in behind if outermost and each.arg not in written}
 
     def _statements(self, body: Iterable[ast.stmt]) -> None:
         for statement in body:
@@ -141,7 +313,10 @@ class _Reader:
                     self._refuse(statement, "writes to")
                 if isinstance(statement, ast.AugAssign) and not isinstance(statement.op, ast.Add):
                     self._refuse(statement, "has")
-                self._expressions([statement.value])
+                if len(parts) != 1 or self._own_name(parts[0]) is None:
+                    self._expressions([statement.value])
+                elif self._kind_of(parts[0]) is object:
+                    self._refuse(statement, "has")
             elif not isinstance(statement, ast.Pass):
                 self._refuse(statement, "has")
 
@@ -158,100 +333,129 @@ class _Reader:
         for node in nodes:
             if node is None or isinstance(node, ast.Constant):
                 continue
-            if isinstance(node, ast.Name):
-                if node.id not in self.function.__code__.co_varnames:
+            if self._own_name(node) is not None:
+                self._own_attribute(node)
+            elif isinstance(node, ast.Name):
+                if node.id == self.receiver or node.id not in _local_names(self.function):
                     self._refuse(node, "reads")
             elif isinstance(node, ast.Attribute):
-                self._attribute(node)
+                self._attribute_of_value(node)
             elif isinstance(node, ast.Call):
                 self._call(node)
             elif isinstance(node, ast.IfExp):
                 self._branches(node.test, [node.body], [node.orelse], self._expressions)
+            elif isinstance(node, ast.Compare) and self._looks_at_identity(node):
+                self._identity(node)
             elif isinstance(node, _PARTS):
                 self._expressions(part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr))
             else:
                 self._refuse(node, "has")
 
-    def _attribute(self, node: ast.Attribute) -> None:
-        name = self._own_name(node)
-        if name is None:
-            if self._own_name(node.value) is not None and self._holds(node.value, nn.Module):
-                self._refuse(node, "reads")
-            self._expressions([node.value])
-        elif isinstance(self.settings.get(name), type) and not self._holds(node, nn.Module, Tensor):
+    def _identity(self, node: ast.Compare) -> None:
+        """A comparison by identity: of values; what stands for a tensor is not the same as what stands for another."""
+        if self._decide(node) is not _UNDECIDED or self._looks_at_options(node):
+            return
+        if not self._is_value(node.left):
+            self._refuse(node, "has")
+        self._expressions(node.comparators)
+
+    def _own_attribute(self, node: ast.expr) -> None:
+        """An attribute that is looked at: of values and tensors only, for parts may be something else tomorrow."""
+        if not (self._is_value(node) or self._kind_of(node) is Tensor):
             self._refuse(node, "reads")
 
+    def _attribute_of_value(self, node: ast.Attribute) -> None:
+        """An attribute of what must be a tensor, or made of one."""
+        if node.attr.startswith("_") or not hasattr(Tensor, node.attr):
+            self._refuse(node, "reads")
+        self._expressions([node.value])
+
     def _call(self, node: ast.Call) -> None:
-        if _asked_for(node, self.function.__code__.co_varnames[0]) is not None:
-            return
         self._expressions([*node.args, *(keyword.value for keyword in node.keywords)])
         name = self._own_name(node.func)
         if name is not None:
-            if self._holds(node.func, nn.Module) or (name in self.settings and self.settings[name] is None):
+            setting = self.settings.get(name, Setting(object))
+            if setting.kind in (nn.Module, type(None)):
                 return  # None cannot be called, so that such code is not reached
-            if name in vars(self.block) or _method(self.kind, name) is None:
+            if setting.kind is not FunctionType or _method(self.kind, name) is None:
                 self._refuse(node.func, "calls")
             self.read(name)
-            return
-        callee = self._value(node.func)
-        if any(callee is each for each in (*_FUNCTIONS, *_ALWAYS_FALSE)):
-            return
-        func = node.func
-        of_tensor = isinstance(func, ast.Attribute) and self._value(func.value) is None
-        if isinstance(func, ast.Attribute) and of_tensor and func.attr not in _LEAVE_THE_GRAPH:
-            self._attribute(func)
+        elif self._is_global(node.func):
+            if id(self._value(node.func)) not in _PLACES:
+                self._refuse(node.func, "calls")
+        elif isinstance(node.func, ast.Attribute) and node.func.attr not in _LEAVE_THE_GRAPH:
+            self._attribute_of_value(node.func)
         else:
-            self._refuse(func, "calls")
+            self._refuse(node.func, "calls")
 
     def _decide(self, test: ast.expr) -> Any:
-        """The value of a test that only depends on attributes of the block."""
+        """The truth of a test that only depends on attributes of the block; whatever is asked before is decided too."""
         if isinstance(test, ast.Constant):
-            return test.value
-        if isinstance(test, ast.Call) and self._value(test.func) in _ALWAYS_FALSE:
-            return False
+            return bool(test.value)
+        if isinstance(test, ast.Call) and self._is_global(test.func):
+            return False if any(self._value(test.func) is each for each in _ALWAYS_FALSE) else _UNDECIDED
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             value = self._decide(test.operand)
             return value if value is _UNDECIDED else not value
         if isinstance(test, ast.BoolOp):
-            values = [self._decide(each) for each in test.values]
             ends = isinstance(test.op, ast.Or)
-            if any(value is not _UNDECIDED and bool(value) is ends for value in values):
-                return ends
-            return _UNDECIDED if _UNDECIDED in values else not ends
+            decided = (self._decide(each) for each in test.values)
+            return next((value for value in decided if value is _UNDECIDED or value is ends), not ends)
+        if isinstance(test, ast.Compare) and self._looks_at_identity(test):
+            kind = self._kind_of(test.left)
+            if kind in (None, object) or not self._is_none(test.comparators[0]):
+                return _UNDECIDED
+            return (kind is type(None)) is isinstance(test.ops[0], ast.Is)
         name = self._own_name(test)
-        if name is not None and name in self.settings and not isinstance(self.settings[name], type):
-            return self.settings[name]
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Is, ast.IsNot)):
-            return self._decide_none(test)
-        return _UNDECIDED
-
-    def _decide_none(self, test: ast.Compare) -> Any:
-        name, right = self._own_name(test.left), test.comparators[0]
-        if name not in self.settings or not (isinstance(right, ast.Constant) and right.value is None):
+        if name is None or self._kind_of(test) not in (bool, int, str, type(None), nn.Module):
             return _UNDECIDED
-        return (self.settings[name] is None) is isinstance(test.ops[0], ast.Is)
+        truth = self.settings[name].value
+        return _UNDECIDED if truth is None and self._kind_of(test) is nn.Module else bool(truth)
+
+    def _looks_at_identity(self, node: ast.Compare) -> bool:
+        return any(isinstance(each, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for each in node.ops)
+
+    def _looks_at_options(self, node: ast.Compare) -> bool:
+        """Whether a comparison asks for None of an argument that has its default; what stands for a tensor is none."""
+        asked = isinstance(node.left, ast.Name) and node.left.id in self.options
+        return asked and len(node.ops) == 1 and self._is_none(node.comparators[0])
+
+    @staticmethod
+    def _is_none(node: ast.expr) -> bool:
+        return isinstance(node, ast.Constant) and node.value is None
 
     def _own_name(self, node: ast.expr) -> str | None:
-        """`name` of `self.name`."""
-        receiver = self.function.__code__.co_varnames[0]
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == receiver:
-            return node.attr
-        return None
+        """`name` of `self.name`, or of what stands for it."""
+        if isinstance(node, ast.Name):
+            return self.aliases.get(node.id)
+        return _attribute_of(node, self.receiver)
 
-    def _holds(self, node: ast.expr, *kinds: type) -> bool:
-        held = self.settings.get(node.attr) if isinstance(node, ast.Attribute) else None
-        return isinstance(held, type) and issubclass(held, kinds)
+    def _kind_of(self, node: ast.expr) -> type | None:
+        name = self._own_name(node)
+        return None if name is None else self.settings.get(name, Setting(object)).kind
+
+    def _is_value(self, node: ast.expr) -> bool:
+        return self._kind_of(node) in (bool, int, str, float, type(None))
+
+    def _is_global(self, node: ast.expr) -> bool:
+        """Whether a node is a name, or an attribute of one, that is no local one."""
+        path = _path(node)
+        return bool(path) and path[0] not in _local_names(self.function)
 
     def _value(self, node: ast.expr) -> Any:
-        """What a name that is not local, or an attribute of a Python module, is; None for all else."""
-        if isinstance(node, ast.Name):
-            local = node.id in self.function.__code__.co_varnames
-            return None if local else self.function.__globals__.get(node.id, _UNDECIDED)
-        if isinstance(node, ast.Attribute):
-            owner = self._value(node.value)
-            return vars(owner).get(node.attr, _UNDECIDED) if isinstance(owner, ModuleType) else owner and _UNDECIDED
-        return None
+        return _found(self.function.__globals__, _path(node))
 
-    def _refuse(self, node: ast.AST, what: str) -> None:
+    def _refuse(self, node: ast.AST, what: str) -> NoReturn:
         text = ast.unparse(node).split("\n")[0]
         raise _NotPlainError(f"its {self.function.__name__} {what} {text!r}")
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a default is a value that nobody can change."""
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return value is None or type(value) in (bool, int, str, float)
+
+
+def _is_stored(node: ast.Name) -> bool:
+    return isinstance(node.ctx, (ast.Store, ast.Del))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from kshot_ext.nn.block_code import settings_of, why_not_plain
@@ -65,7 +65,7 @@ def program_of(block: nn.Module, kind: type[nn.Module]) -> Program | str:
     found = _programs.get(key)
     if found is None:
         if len(_programs) >= _MOST_PROGRAMS:
-            _programs.pop(next(iter(_programs)))
+            _programs.clear()  # those in use are soon made again
         found = _programs[key] = why_not_plain(block, kind) or _traced(block, kind)
     return found
 
@@ -133,16 +133,16 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     in_place = step.target in _ADDITIONS_IN_PLACE or str(step.target).endswith("_")
     if in_place or kwargs.get("inplace") or kwargs.get("out") is not None:
         _finish_all(results)
-        args, kwargs = _arguments(step, results)  # finished, each once: a norm counts its batch
-    args, kwargs = _mapped(finished, (args, kwargs))
+    args, kwargs = _arguments(step, results, finished)
     if step.kind == "call_method":
         return getattr(args[0], step.target)(*args[1:], **kwargs)
     return step.target(*args, **kwargs)
 
 
-def _arguments(step: Step, results: list[Any]) -> tuple[Any, Any]:
+def _arguments(step: Step, results: list[Any], made: Callable[[Any], Any] = lambda result: result) -> tuple[Any, Any]:
+    """Arguments of a step, with `made` of the results that are among them."""
     args, kwargs = _mapped(
-        lambda each: results[each.step] if isinstance(each, _Use) else each, (step.args, step.kwargs)
+        lambda each: made(results[each.step]) if isinstance(each, _Use) else each, (step.args, step.kwargs)
     )
     return args, kwargs
 
@@ -154,7 +154,7 @@ def _finish_all(results: list[Any]) -> None:
 
 def _mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
     """Arguments with `function` applied to all that is no plain container."""
-    if isinstance(arguments, (tuple, list)) and not waits(arguments):
+    if isinstance(arguments, (tuple, list)):
         made = [_mapped(function, each) for each in arguments]
         return made if isinstance(arguments, list) else tuple(made)
     if isinstance(arguments, dict):
@@ -164,29 +164,62 @@ def _mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
     return function(arguments)
 
 
-class _StandIn(fx.Proxy):
+class _Value(fx.Proxy):
+    """Stands for what a step makes."""
+
     def __iadd__(self, other: Any) -> fx.Proxy:  # which torch.fx would write down as an addition
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
 
 
-class _PartsAreLeaves(fx.Tracer):
-    proxy_buffer_attributes = True  # what is made of a buffer is made in each call, and branches by one are refused
+class _Part:
+    """Stands for a part of a block: its calls are steps."""
 
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
+    def __init__(self, name: str, part: nn.Module, tracer: _Tracer) -> None:
+        self.name, self.part, self.tracer = name, part, tracer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_module", self.name, args, kwargs)
+
+    def __bool__(self) -> bool:
+        return bool(self.part)
+
+
+class _Tensors(dict[str, Any]):
+    """A table of parameters or buffers whose reading is a step, once for each."""
+
+    def __init__(self, table: Mapping[str, Any], tracer: _Tracer) -> None:
+        super().__init__(table)
+        self.tracer = tracer
+
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(held := super().__getitem__(name), Tensor):
+            held = self[name] = self.tracer.create_proxy("get_attr", name, (), {})
+        return held
+
+
+class _Tracer(fx.proxy.GraphAppendingTracer):
+    """Writes down what a forward does with what stands for tensors and parts.
+
+    `torch.fx.Tracer` replaces methods of all modules while it traces, and other threads may be running some.
+    """
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _StandIn(node, self)
+        return _Value(node, self)
 
 
 def _traced(block: nn.Module, kind: type[nn.Module]) -> Program | str:
-    # The block as it was before it was fused, with the same parts, called with one input: all others have their
-    # defaults, which branches may look at.
-    called: dict[str, Any] = {"forward": lambda self, input: kind.forward(self, input)}
-    twin: nn.Module = kind.__new__(type(kind.__name__, (kind,), called))
+    # A twin of the block, called with one input: all others have their defaults, which branches may look at. What is
+    # looked up by one name is written down by it, though the same tensor or part may have others.
+    graph = fx.Graph()
+    tracer = _Tracer(graph)
+    twin: Any = object.__new__(kind)
     vars(twin).update(vars(block))
+    vars(twin)["_modules"] = {n: part if part is None else _Part(n, part, tracer) for n, part in block._modules.items()}
+    for table in ("_parameters", "_buffers"):
+        vars(twin)[table] = _Tensors(vars(block)[table], tracer)
     try:
-        graph = _PartsAreLeaves().trace(twin)
+        output = kind.forward(twin, tracer.create_proxy("placeholder", "input", (), {}))
+        tracer.create_node("output", "output", (tracer.create_arg(output),), {})
     except Exception as error:  # whatever the code does with what stands for a tensor
         return f"its forward cannot be traced: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return _steps(list(graph.nodes))

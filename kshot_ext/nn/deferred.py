@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from kshot_ext import functional as KF
 from kshot_ext.nn.batch_norm import KShotBatchNorm2d, NormalisesBatch, norm_act
-from kshot_ext.nn.fused_form import plain_kind
+from kshot_ext.nn.fused_form import TakesValues, plain_kind
 from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.chained_conv2d import serves_chains
+from kshot_ext.ops.checks import DTYPES
 from kshot_ext.ops.window import Window
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
@@ -186,21 +187,31 @@ def finished(value: Any) -> Any:
 def is_touched(value: Waiting, part: nn.Module, input: Any) -> bool:
     """Whether a value that waits would come out differently once `part` has read an input.
 
-    Parts may write to what they read, which it may read, too, or to another view of that; and a norm's statistics
-    move in the order of its calls.
+    Parts whose code, or whose hooks, are not torch's or ours may do anything: write to what they read, or to what the
+    value reads, a norm's parameters for one. Others may write to what they read in place, which the value may read,
+    too, or another view of it; and a norm's statistics move in the order of its calls.
     """
-    if isinstance(value, WaitingNorm) and any(module is value.layer for module in part.modules()):
+    modules = list(part.modules())
+    if isinstance(value, WaitingNorm) and any(module is value.layer for module in modules):
         return True
-    if not isinstance(input, Tensor):
-        return False
+    if any(map(_may_do_anything, modules)):
+        return True
     reads = [each for each in (*value, *getattr(value, "norm", ())) if isinstance(each, Tensor)]
-    return any(_share_memory(each, input) for each in reads) and any(map(_may_write, part.modules()))
+    shares = isinstance(input, Tensor) and any(_share_memory(each, input) for each in reads)
+    return shares and any(map(_may_write, modules))
+
+
+def _may_do_anything(module: nn.Module) -> bool:
+    known = _is_of_torch_or_ours(module) or (isinstance(module, TakesValues) and module.is_plain_to_see())
+    return not (known and is_free(module))
 
 
 def _may_write(module: nn.Module) -> bool:
-    """Whether a module may write to its input: all may whose code, or whose hooks, are not torch's or ours."""
-    known = plain_kind(module).__module__.startswith(("torch.nn.", "kshot_ext."))
-    return not known or bool(getattr(module, "inplace", False)) or not is_free(module)
+    return not _is_of_torch_or_ours(module) or bool(getattr(module, "inplace", False))
+
+
+def _is_of_torch_or_ours(module: nn.Module) -> bool:
+    return plain_kind(module).__module__.startswith(("torch.nn.", "kshot_ext."))
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
@@ -212,12 +223,12 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 
 def plus(value: Value, addend: Value) -> Value:
     """The sum of two values, which waits for an activation if one of them waits for an addend."""
-    if not isinstance(value, _TAKE_RESIDUALS):
+    if isinstance(addend, _TAKE_RESIDUALS) and not isinstance(value, _TAKE_RESIDUALS):
         value, addend = addend, value
     added = finished(addend)
     if isinstance(value, _TAKE_RESIDUALS) and _takes_residual(value, added):
         return value._replace(residual=added)
-    total: Tensor = finished(value) + added
+    total: Tensor = finished(value) + added  # in the order given, where none waits: shapes are added, too
     return total
 
 
@@ -247,7 +258,7 @@ def _is_factor(factor: Any, images: Any) -> bool:
     if not (isinstance(factor, Tensor) and isinstance(images, Tensor) and factor.dtype == images.dtype):
         return False
     alone = images.dim() == 4 and images.shape[2:].numel() > 1 and factor.shape == (*images.shape[:2], 1, 1)
-    return alone and serves_chains(images)
+    return alone and images.dtype in DTYPES and serves_chains(images)
 
 
 def _takes_residual(value: Pending | WaitingNorm | WaitingFold, addend: Any) -> bool:

@@ -17,7 +17,7 @@ from kshot_ext.ops.memory_order import has_channels_innermost
 def pass_through(layer: nn.Module, value: Value) -> Value:
     """What a layer makes of a value: the call itself, unless the layer can take it, or leave it, waiting."""
     if isinstance(layer, TakesValues) and is_free(layer):
-        return layer.run(value)
+        return type(layer).run(layer, value)  # what the user calls `run` on a module is not ours
     if can_wait(layer):
         return _behind_norm(layer, WaitingNorm(finished(value), layer))
     if waits(value) and is_free(layer):
@@ -46,5 +46,7 @@ def in_format_of(input: Any, output: Any) -> Any:
 
     Images of one channel, or of one pixel, are both, and leave it as it is.
     """
-    images = isinstance(output, Tensor) and output.dim() == 4 and isinstance(input, Tensor)
-    return output.contiguous() if images and input.is_contiguous() and not has_channels_innermost(input) else output
+    if not (isinstance(output, Tensor) and output.dim() == 4 and isinstance(input, Tensor)):
+        return output
+    differs = input.is_contiguous() and not has_channels_innermost(input) and has_channels_innermost(output)
+    return output.contiguous() if differs else output

@@ -21,12 +21,16 @@ class FusedBlock(Fused):
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         if len(inputs) != 1 or options or isinstance(inputs[0], Proxy):  # which torch.fx traces a forward with
-            return self.plain_kind.forward(self, *inputs, **options)
-        return in_format_of(inputs[0], finished(self.run(inputs[0])))
+            return type(self).plain_kind.forward(self, *inputs, **options)
+        return in_format_of(inputs[0], finished(FusedBlock.run(self, inputs[0])))
 
     def run(self, value: Value) -> Value:
-        program = "compiling" if torch.compiler.is_compiling() else program_of(self, self.plain_kind)
+        kind = type(self).plain_kind
+        program = "compiling" if torch.compiler.is_compiling() else program_of(self, kind)
         if isinstance(program, str):
-            output: Value = self.plain_kind.forward(self, finished(value))
+            output: Value = kind.forward(self, finished(value))
             return output
         return run_program(self, program, value)
+
+    def is_plain_to_see(self) -> bool:
+        return not isinstance(program_of(self, type(self).plain_kind), str)

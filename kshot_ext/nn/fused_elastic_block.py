@@ -27,7 +27,7 @@ class FusedElasticBlock(Fused):
     active_out_channel: int
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = in_format_of(x, finished(self.run(x)))
+        output: Tensor = in_format_of(x, finished(FusedElasticBlock.run(self, x)))
         return output
 
     def run(self, value: Value) -> Value:

@@ -24,6 +24,10 @@ class TakesValues(nn.Module):
         """What the module makes of a value that may wait (`nn/deferred.py`); the result may wait, too."""
         raise NotImplementedError
 
+    def is_plain_to_see(self) -> bool:
+        """Whether it does nothing but call its parts and write to their values, as it is now."""
+        return True
+
 
 class Fused(TakesValues):
     """Mixin of the classes that `fused_kind` gives; it comes before the plain class in the order of methods."""
@@ -33,7 +37,7 @@ class Fused(TakesValues):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         reduced: Any = super().__reduce_ex__(protocol)
         rebuild, (_, *arguments), *state = reduced
-        return _rebuilt, (type(self).__mro__[1], self.plain_kind, rebuild, *arguments), *state
+        return _rebuilt, (type(self).__mro__[1], type(self).plain_kind, rebuild, *arguments), *state
 
 
 @memoised(None)
@@ -55,14 +59,26 @@ def _with_signature_of(plain: Any, forward: Any) -> FunctionType:
 
 def plain_kind(module: nn.Module) -> type[nn.Module]:
     """The class of a module, or the one that it had before it was fused."""
-    return module.plain_kind if isinstance(module, Fused) else type(module)
+    return type(module).plain_kind if isinstance(module, Fused) else type(module)
 
 
 def unfuse_modules(model: nn.Module) -> None:
     """Give all containers of `model` their plain classes again, in place."""
     for module in model.modules():
         if isinstance(module, Fused):
-            module.__class__ = module.plain_kind
+            module.__class__ = _unfused(type(module))
+
+
+def _unfused(kind: type[Any]) -> type[Any]:
+    """The plain class of a fused one, or of one that was made of it since, as parametrizations do."""
+    if not issubclass(kind, Fused):
+        return kind
+    if "plain_kind" in vars(kind):
+        return kind.plain_kind
+    members = {name: each for name, each in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    make: Any = type(kind)
+    unfused: type[Any] = make(kind.__name__, tuple(map(_unfused, kind.__bases__)), members)
+    return unfused
 
 
 def _rebuilt(mixin: type[Fused], kind: type[nn.Module], rebuild: Any, *arguments: Any) -> nn.Module:

@@ -26,7 +26,7 @@ class FusedAvgPool(Fused):
     def forward(self, input: Any) -> Tensor:
         serves = isinstance(input, Tensor) and input.dim() == 4 and input.dtype in DTYPES
         if not serves or torch.compiler.is_compiling() or not has_channels_innermost(input):
-            output: Tensor = self.plain_kind.forward(self, input)
+            output: Tensor = type(self).plain_kind.forward(self, input)
             return output
         return KF.avg_pool2d(input, *self._settings())
 

@@ -13,18 +13,23 @@ from kshot_ext.nn.fused_form import Fused
 from kshot_ext.nn.links import can_link
 from kshot_ext.nn.watched import is_free
 
+_FORWARD = nn.Sequential.forward
+
 
 class FusedSequence(Fused):
     """Mixin of a `torch.nn.Sequential`. It looks at its layers in each call: they may be replaced, or get hooks."""
 
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):  # a graph of torch.fx holds the layers, one by one
-            output: Tensor = self.plain_kind.forward(self, input)
+            output: Tensor = type(self).plain_kind.forward(self, input)
         else:
-            output = in_format_of(input, finished(self.run(input)))
+            output = in_format_of(input, finished(FusedSequence.run(self, input)))
         return output
 
     def run(self, value: Value) -> Value:
+        if not self.is_plain_to_see():
+            output: Value = type(self).plain_kind.forward(self, finished(value))
+            return output
         layers: list[Any] = list(self._modules.values())
         passed_over = -1
         for index, layer in enumerate(layers):
@@ -37,12 +42,17 @@ class FusedSequence(Fused):
                 value = pass_through(layer, value)
         return value
 
+    def is_plain_to_see(self) -> bool:
+        return type(self).plain_kind.forward is _FORWARD  # of the class, where it may be replaced
+
 
 def plus_residual(module: nn.Module, input: Tensor | SharedImage, residual: Tensor | None = None) -> Tensor:
     """`residual + module(input)`, without a tensor in between where the last layer can add it; or the module alone.
 
     Of an image that is shared, activation and average pool are made once for all modules that begin with them.
     """
-    output = module.run(input) if isinstance(module, Fused) and is_free(module) else module(finished(input))
+    output = (
+        type(module).run(module, input) if isinstance(module, Fused) and is_free(module) else module(finished(input))
+    )
     total: Tensor = finished(output if residual is None else plus(residual, output))
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -23,6 +24,8 @@ _HAVE_NO_FORWARD = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.Parameter
 _CONTAINERS = (FusedSequence, FusedBlock)
 _OUR_NAMES = ("run", "plain_kind")  # of the fused form, which would hide a part or method of the block's own
 _OWN_COPIES = ("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__slots__")
+_OWN_CALLS = ("__call__", "_call_impl", "_wrapped_call_impl")
+_OWN_LOOKS = ("__getattr__", "__getattribute__")
 
 
 def fuse_modules(model: nn.Module) -> None:
@@ -102,8 +105,15 @@ def _scales(module: nn.Module) -> bool:
     return not isinstance(program, str) and ends_in_product(program)
 
 
+def _counts_subclasses(kind: type[Any]) -> bool:
+    """Whether a class has something to do where a class is made of it."""
+    return kind is not object and "__init_subclass__" in vars(kind)
+
+
 def _is_sequence(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    kind: Any = type(module)
+    sequential = isinstance(module, nn.Sequential) and kind.forward is nn.Sequential.forward
+    return sequential and kind.__iter__ is nn.Sequential.__iter__
 
 
 def _obstacle(module: nn.Module) -> str | None:
@@ -118,6 +128,12 @@ def _obstacle(module: nn.Module) -> str | None:
             return f"a {kind.__name__} has a {name!r} of its own"
     if any(name in vars(ancestor) for ancestor in kind.__mro__ if ancestor is not object for name in _OWN_COPIES):
         return f"a {kind.__name__} is copied in a way of its own"
+    if any(getattr(kind, name) is not getattr(nn.Module, name) for name in _OWN_CALLS):
+        return f"a {kind.__name__} is called in a way of its own"
+    if any(getattr(kind, name) is not getattr(nn.Module, name) for name in _OWN_LOOKS):
+        return f"a {kind.__name__} finds its attributes in a way of its own"
+    if type(kind) not in (type, ABCMeta) or any(map(_counts_subclasses, kind.__mro__)):
+        return f"a {kind.__name__} does something where a class is made of it"
     if _is_sequence(module):
         return None
     if kind.__module__.startswith(("torch.", "kshot_ext.nn.")):

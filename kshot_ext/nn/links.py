@@ -19,7 +19,7 @@ from kshot_ext.nn.sliced.batch_norm import DynamicBatchNorm2d
 from kshot_ext.nn.sliced.conv import DynamicConv2d
 from kshot_ext.nn.sliced.convolution import ConvOperands, SlicedConv, single_copy
 from kshot_ext.nn.sliced.separable_conv import DynamicSeparableConv2d
-from kshot_ext.nn.watched import is_free, is_watched
+from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.batch_norm_act import mixed_affine, record_moments
 from kshot_ext.ops.chained_conv2d import prefers_chain
 from kshot_ext.ops.effective_weight import leading
@@ -39,8 +39,8 @@ def is_norm(layer: nn.Module) -> bool:
 
 
 def can_wait(layer: nn.Module) -> bool:
-    """Whether a layer is a batch norm that can wait: one of ours is called in the end, so it may have pre-hooks."""
-    return is_norm(layer) and (not is_watched(layer) if type(layer) is KShotBatchNorm2d else is_free(layer))
+    """Whether a layer is a batch norm that can wait: hooks would see it called later, and with what follows it."""
+    return is_norm(layer) and is_free(layer)
 
 
 def is_norm_act(layer: nn.Module) -> bool:

@@ -141,6 +141,8 @@ def gradient_like(gradient: Tensor, parameter: Tensor) -> Tensor:
     """Gradient `[C]`, `[1, C]` or `[N, C]` in shape and dtype of a norm's tensor, `[C]` or `[N, C]`."""
     if gradient.dim() > parameter.dim():
         gradient = gradient[0] if gradient.shape[0] == 1 else gradient.sum(0)
+    elif parameter.dim() == 2 and parameter.shape[0] == 0:
+        gradient = gradient[:0]  # kernels make one row of sums at least
     return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from fused_models import assert_alike, fused_copy, outcome, seeded
@@ -183,3 +185,123 @@ def test_additions_in_place_keep_dtype_and_shape() -> None:
     torch.testing.assert_close(ours, expected, rtol=3e-2, atol=3e-2)
     with pytest.raises(RuntimeError, match="broadcast"):
         fused_copy(_GrowsInPlace())(images())
+
+
+class _AddsShapes(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        means = y.reshape(y.shape[:2] + (-1,)).sum(2).reshape(x.shape[:2] + (1, 1))  # noqa: RUF005  # what is tested
+        return y + means / x.shape[2:].numel()
+
+
+class _ReadsResultsByName(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x) + x.max(dim=1, keepdim=True).values
+
+
+class _Halved(NamedTuple):
+    values: Tensor
+    indices: Tensor
+
+
+class _GivesNames(nn.Module):
+    def forward(self, x: Tensor) -> _Halved:
+        return _Halved(*x.chunk(2, 1))
+
+
+class _ReadsAPartByName(_Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = _GivesNames()
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = self.halves(x)
+        return self.layers(x) + torch.cat([halves.indices, halves.values], 1)
+
+
+@pytest.mark.parametrize("kind", [_AddsShapes, _ReadsResultsByName, _ReadsAPartByName])
+def test_what_is_no_tensor_stays_what_it_is(kind: type[nn.Module]) -> None:
+    plain = seeded(kind)
+    fused = fused_copy(plain)
+    assert type(fused) is not kind
+    torch.testing.assert_close(fused(images()), plain(images()), rtol=1e-4, atol=1e-4)
+
+
+class _Meddles(nn.Module):
+    """Writes to a norm that it knows, and does not hold."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.known = [norm]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for norm in self.known:
+            norm.weight.mul_(0.5)
+            norm.running_mean.add_(1)
+        return x
+
+
+class _Meddled(_Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.meddles, self.meddles_too = _Meddles(self.norm), _Meddles(self.layers[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        y = y + self.meddles(x)
+        z = self.layers(x)
+        return y + self.meddles_too(x) + z
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@torch.no_grad()
+def test_nothing_waits_past_code_that_is_not_known(training: bool) -> None:
+    plain = seeded(_Meddled).train(training)
+    fused = fused_copy(plain)
+    assert type(fused) is not _Meddled
+    torch.testing.assert_close(fused(images()), plain(images()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(fused.named_buffers()), dict(plain.named_buffers()))
+
+
+class _Sums(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(1):
+            x = x.sum((2, 3), keepdim=True)
+        return x
+
+
+class _Scales(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = _Sums()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.sums(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float64])
+def test_products_of_any_numbers(dtype: torch.dtype) -> None:
+    plain = _Scales()
+    fused = fused_copy(plain)
+    assert type(fused) is not _Scales
+    torch.testing.assert_close(fused(images().to(dtype)), plain(images().to(dtype)))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_batches_of_no_images(training: bool) -> None:
+    plain = seeded(lambda: nn.Sequential(*pair(), _Scales(), *pair(), _Scales())).train(training)
+    fused = fused_copy(plain)
+    ours, expected = outcome(fused, images()[:0]), outcome(plain, images()[:0])
+    assert_alike(ours, expected)
+
+
+class _TurnsAway(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        self.layers(x)
+        return x.transpose(2, 3)
+
+
+def test_a_view_of_the_input_is_one() -> None:
+    fused, x = fused_copy(_TurnsAway()), images().contiguous()
+    fused(x).zero_()
+    assert not x.any()
