@@ -34,8 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--all",
         action="store_true",
         dest="all_tests",
-        help="run all tests but the long ones; by default the core of them (tests/core_tests.py), if no file or mark "
-        "is named",
+        help="run all tests but the long ones; by default the core of them (tests/core_tests.py), if no file, mark "
+        "or keyword is named",
     )
 
 
@@ -43,7 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # a worker of xdist
         config.option.only_core = config.workerinput["only_core"]
     else:
-        named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.markexpr != "not long"
+        named = (
+            config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+            or config.option.markexpr != "not long"
+            or bool(config.option.keyword)
+        )
         config.option.only_core = not (config.option.all_tests or named)
     # The kernels of every instruction set are tested; by the core those of the best one of this processor.
     os.environ.setdefault("KSHOT_EXT_ISAS", "host" if config.option.only_core else "all")

@@ -1,8 +1,8 @@
 """Which tests `pytest` runs by itself: the core of each part, in two minutes on two cores, with the build of the
 library.
 
-`pytest --all` runs all but those marked `long`. So does a call that names files or marks, for those. Of the tests that
-every instruction set has, the core is that of the best one on this processor.
+`pytest --all` runs all but those marked `long`. So does a call that names files, marks or keywords (`-k`), for those.
+Of the tests that every instruction set has, the core is that of the best one on this processor.
 """
 
 from fnmatch import fnmatchcase

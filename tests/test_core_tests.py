@@ -4,6 +4,8 @@ Takes as long as collecting all tests twice, side by side: a third of a minute.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,32 @@ def test_the_core_has_each_kind_of_layer_and_each_example(collected, file: str) 
     }
     assert len(of_each) > 100
     assert of_each <= set(collected["core"]["tests"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ran"),
+    [
+        ((), "1 passed, 1 deselected"),
+        (("-k", "streamed"), "1 passed, 1 deselected"),  # not none, as that one is none of the core
+    ],
+)
+def test_what_is_named_is_run(tmp_path: Path, arguments: tuple[str, ...], ran: str) -> None:
+    tests = tmp_path / "tests"
+    (tests / "ops").mkdir(parents=True)
+    for name in ("conftest.py", "core_tests.py"):
+        shutil.copy(_FOLDER / name, tests)
+    (tests / "ops" / "test_mix_weights.py").write_text("def test_mixing():\n    pass\n")
+    (tests / "test_other.py").write_text("def test_streamed():\n    pass\n")
+    markers = 'markers = ["gpu: a", "slow: a", "long: a"]\naddopts = "-m \'not long\'"\n'
+    (tmp_path / "pyproject.toml").write_text(
+        f'[tool.pytest.ini_options]\ntestpaths = ["tests"]\npythonpath = ["tests"]\n{markers}'
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(_FOLDER.parent)}
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment).stdout
+    assert f" {ran} in " in shown, shown
+    if not arguments:
+        assert (
+            "ran 1 core tests, on one instruction set; skipped 0, for the reasons above; 1 more by `pytest --all`"
+            in shown
+        )

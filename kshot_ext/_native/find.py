@@ -1,5 +1,6 @@
 """Get the compiled library: prebuilt in the package, else cached, else built now."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -22,7 +23,7 @@ from kshot_ext._native.errors import BackendError
 from kshot_ext._native.library import LIBRARY, METADATA, Library, Metadata, read_library, seal
 from kshot_ext._native.ninja_build import build_library, jobs
 from kshot_ext._native.processor import instruction_sets_to_build
-from kshot_ext._native.recipe import CudaRecipe, Recipe
+from kshot_ext._native.recipe import CudaRecipe, Recipe, contents_key
 from kshot_ext._native.sources import sources_digest
 
 # Longer than any build takes, so that only a stuck holder of the lock is reported.
@@ -44,14 +45,23 @@ class Found:
 def find_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
     """The library made from `source_folder` for the torch and the compiler at hand.
 
+    Without a compiler it is one that any has made of the same; why there is none is the note then.
+
     Raises:
         BackendError: it cannot be built, or the cache folder cannot be trusted or written.
     """
     prebuilt, note = _prebuilt(source_folder, prebuilt_folder, cuda="")
     if prebuilt:
         return Found(prebuilt, "prebuilt")
-    recipe = Recipe(source_folder, find_compiler(), instruction_sets_to_build())
-    return _cached_or_built(recipe, cache_folder, "first use", note)
+    sets = instruction_sets_to_build()
+    try:
+        compiler = find_compiler()
+    except BackendError as lack:
+        with contextlib.suppress(BackendError):  # a cache that cannot be used is no better than none
+            if cached := _cached_of_any_compiler(cache_folder, contents_key(source_folder, sets)):
+                return Found(cached, "cached", f"{note}; {lack}" if note else str(lack))
+        raise
+    return _cached_or_built(Recipe(source_folder, compiler, sets), cache_folder, "first use", note)
 
 
 def find_cuda_library(source_folder: Path, prebuilt_folder: Path, cache_folder: Path) -> Found:
@@ -111,6 +121,7 @@ def build(recipe: Recipe | CudaRecipe, folder: Path, occasion: str) -> None:
         torch_target=flags.TORCH_TARGET_NAME,
         cuda=recipe.cuda,
         compiler=recipe.compiler.identity,
+        contents=recipe.contents,
         seconds=round(seconds, 1),
     )
     with cache.as_backend_error(folder):
@@ -128,6 +139,14 @@ def _read_cached(entry: Path) -> Library | None:
             if os.path.lexists(file):  # what is missing is for read_library to see
                 cache.check_file(file)
     return read_library(entry)
+
+
+def _cached_of_any_compiler(cache_folder: Path, contents: str) -> Library | None:
+    """The library of these contents that was cached last, such as before the compiler was taken away; else None."""
+    with cache.as_backend_error(cache_folder, "read"):
+        entries = sorted(cache_folder.glob(f"*/{METADATA}"), key=lambda file: file.stat().st_mtime, reverse=True)
+    found = (_read_cached(file.parent) for file in entries)
+    return next((library for library in found if library and library.metadata.contents == contents), None)
 
 
 def _prebuilt(source_folder: Path, folder: Path, cuda: str) -> tuple[Library | None, str]:

@@ -19,6 +19,7 @@ class Metadata:
     """What a library was built from and for: digest of the sources, stable ABI, CUDA, compiler.
 
     `torch_target` is the oldest torch that can load it; `cuda` the major version of CUDA, empty for the CPU.
+    `contents` is the digest of all but the compiler, empty where that is not known.
     """
 
     sources: str
@@ -26,6 +27,7 @@ class Metadata:
     cuda: str
     compiler: str
     seconds: float
+    contents: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,12 @@ class Recipe:
 
         The installed torch is no part of it, only the version whose stable ABI the flags name.
         """
-        ingredients: dict[str, object] = {
-            "sources": sources_digest(self.source_folder),
-            "compiler": self.compiler.identity,
-            "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
-            "machine": platform.machine(),
-            "kernels": {name: flags.kernel_flags(name) for name in self.instruction_sets},
-        }
-        return _key(ingredients)
+        return _key({"compiler": self.compiler.identity, **_contents(self.source_folder, self.instruction_sets)})
+
+    @property
+    def contents(self) -> str:
+        """Digest of all that the key is made of, but for the compiler."""
+        return contents_key(self.source_folder, self.instruction_sets)
 
     def steps(self) -> list[CompileStep]:
         """One step for all of `ops/`; one per file of `cpu/` and instruction set."""
@@ -87,6 +85,7 @@ class CudaRecipe:
     compiler: Compiler
     cuda_compiler: CudaCompiler
     architectures: tuple[str, ...]
+    contents = ""  # such a library is not used without the compilers that made it
 
     @property
     def cuda(self) -> str:
@@ -125,6 +124,20 @@ class CudaRecipe:
         """Libraries to link with, and where they are."""
         toolkit = self.cuda_compiler.toolkit
         return (f"-L{_TORCH / 'lib'}", f"-L{toolkit / 'lib64'}", f"-L{toolkit / 'lib'}", *flags.CUDA_LIBRARIES)
+
+
+def contents_key(source_folder: Path, instruction_sets: tuple[str, ...]) -> str:
+    """Digest of what a library is built from and for; those of the same one do the same, whatever compiled them."""
+    return _key(_contents(source_folder, instruction_sets))
+
+
+def _contents(source_folder: Path, instruction_sets: tuple[str, ...]) -> dict[str, object]:
+    return {
+        "sources": sources_digest(source_folder),
+        "flags": [*flags.COMPILE, *flags.OPS, *flags.LINK, *flags.LIBRARIES],
+        "machine": platform.machine(),
+        "kernels": {name: flags.kernel_flags(name) for name in instruction_sets},
+    }
 
 
 def _key(ingredients: dict[str, object]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import kshot_ext
 from kshot_ext.nas.tables import read_toml
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,9 @@ CITATION = (ROOT / "CITATION.cff").read_text()
 
 def test_the_citation_is_of_this_version_and_its_addresses_are_the_projects() -> None:
     assert re.search(r"^version: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["version"]
+    assert kshot_ext.__version__ == PROJECT["version"]
+    newest = re.search(r"^## (\S+?)(?:,| )", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == PROJECT["version"]
     assert re.search(r"^license: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["license"]
     assert re.search(r"^repository-code: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["urls"]["Homepage"]
     site = (ROOT / "mkdocs.yml").read_text()

@@ -100,6 +100,31 @@ def test_a_build_shows_how_many_files_are_compiled(
     assert calls[-1] == ("done",)
 
 
+def test_without_a_compiler_a_library_that_one_has_built_is_used(
+    find: Callable[[], Found], monkeypatch: pytest.MonkeyPatch, script: Script, source_folder: Path, cache_folder: Path
+) -> None:
+    """An image that is built with a compiler may be used without."""
+    older = find()
+    monkeypatch.setenv(
+        "CXX", str(script("newer", 'case "$*" in -dumpfullversion) echo 99.0;; *) exec g++ "$@";; esac'))
+    )
+    newer = find()
+    os.utime(older.library.path.with_name("build.json"), (0, 0))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = find()
+    assert (found.library, found.origin) == (newer.library, "cached")
+    assert found.note.startswith("CXX names no usable C++ compiler: no-such-compiler is not on PATH")
+    newer.library.path.write_bytes(b"damaged")
+    assert find().library == older.library
+    cache_folder.chmod(0o777)  # others may have put a library there
+    with pytest.raises(BackendError, match="no-such-compiler is not on PATH"):
+        find()
+    cache_folder.chmod(0o700)
+    (source_folder / "ops" / "answer.cpp").write_text("// others\n")
+    with pytest.raises(BackendError, match="no-such-compiler is not on PATH"):
+        find()
+
+
 def test_entry_holds_library_and_metadata_only(find: Callable[[], Found], cache_folder: Path) -> None:
     entry = find().library.path.parent
     assert {path.name for path in entry.iterdir()} == {"build.json", "libkshot_ext.so"}
