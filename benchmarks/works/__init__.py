@@ -9,6 +9,7 @@ from benchmarks.layers import LayerSet
 from benchmarks.networks import layer_sets
 from benchmarks.place import PRECISIONS
 from benchmarks.works.adamw import adamw_rows
+from benchmarks.works.alignment import alignment_rows
 from benchmarks.works.batch_norm import batch_norm_rows
 from benchmarks.works.chain import chain_rows
 from benchmarks.works.chain_evaluation import chain_evaluation_rows
@@ -55,6 +56,7 @@ WORKS = {
         Work("dynamic_groups", dynamic_group_rows, ("nas_bench_macro",), ("float32", "bfloat16", "float16")),
         Work("sgd", sgd_rows, ("nas_bench_macro",), ("float32", "tf32")),  # weights to be trained stay in float32
         Work("adamw", adamw_rows, ("nas_bench_macro",), ("float32", "tf32")),
+        Work("alignment", alignment_rows, ("nas_bench_macro",), ("float32",)),
         Work("training_step", training_step_rows, ("nas_bench_macro",)),
         Work("supernet_training", supernet_training_rows, ("nas_bench_macro",), ("float32", "tf32", "bfloat16")),
         Work("own_supernets", own_supernet_rows, ("nas_bench_macro",), ("float32", "tf32")),

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -27,6 +28,8 @@ namespace {
 
 template <class C>
 constexpr C kInfinity = std::numeric_limits<C>::infinity();
+template <class C>
+using Integer = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
 
 // The vector that begins one element before `p`, which is aligned. Where two loads and a shift of lanes are
 // to be had, they are used: a load across two vectors just stored waits for both to reach the cache.
@@ -73,8 +76,10 @@ inline uint32_t take_lesser(Vec<C>& least, Vec<C> other) {
     return static_cast<uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(lesser)));
   }
 #else
+  Integer<C> lanes[kLanes<C>];
+  std::memcpy(lanes, &lesser, sizeof lanes);
   uint32_t bits = 0;
-  for (int64_t lane = 0; lane < kLanes<C>; ++lane) bits |= (lesser[lane] ? 1u : 0u) << lane;
+  for (int64_t lane = 0; lane < kLanes<C>; ++lane) bits |= (lanes[lane] ? 1u : 0u) << lane;
   return bits;
 #endif
 #endif
@@ -83,8 +88,7 @@ inline uint32_t take_lesser(Vec<C>& least, Vec<C> other) {
 template <class C>
 inline Vec<C> absolute(Vec<C> v) {
   using Bits = decltype(v < v);  // signed integers
-  using Integer = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
-  return reinterpret_cast<Vec<C>>(reinterpret_cast<Bits>(v) & std::numeric_limits<Integer>::max());
+  return reinterpret_cast<Vec<C>>(reinterpret_cast<Bits>(v) & std::numeric_limits<Integer<C>>::max());
 }
 
 // The points of one pair in the order of the kernel: coordinate by coordinate, the second sequence from its
