@@ -21,9 +21,10 @@ from perception import (
     distances,
     greedy_set,
     random_views,
+    targets,
     train_perception,
 )
-from rooms import VIEW, Rooms, Scenes
+from rooms import CRATE, FREE, VIEW, Rooms, Scenes
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,10 @@ def test_targets_are_what_the_simulator_knows(scenes: Scenes) -> None:
     meeting = torch.stack(turned).abs().sum(dim=(0, 2)) > 1e-6
     assert meeting[edges].float().mean() > 0.9
     assert edges[meeting].float().mean() > 0.6
+    assert known["edges"][:, :, [0, -1]].mean() < 0.2  # the frame of a view is none
     assert 0 < known["mask"].mean() < 0.2
+    rooms.grids[rooms.grids == CRATE] = FREE
+    assert (targets(images, rooms.surfaces(np.arange(64)))["mask"] == 0).all()
 
 
 def test_copies_learn_what_is_to_be_perceived(scenes: Scenes) -> None:
