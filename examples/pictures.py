@@ -89,10 +89,9 @@ def draw_control(rooms: Rooms, results: Mapping[str, Mapping[str, Mapping[str, A
         curves.set_ylabel(f"return, {task}")
         places = np.arange(len(arms))
         for shift, name, colour in ((-0.2, "few", _GREY), (0.2, "unseen", _COLOURS["hand-made"])):
-            bars.barh(places + shift, [result[name] for result in arms.values()], 0.4, color=colour, label=name)
+            bars.barh(places + shift, [result[name] for result in arms.values()], 0.4, color=colour)
         bars.set_yticks(places, list(arms))
         bars.invert_yaxis()
-        bars.set_xlabel(f"return, {task}")
-        bars.legend(title="scenes")
-    right.axes[0].legend(fontsize="small")
+        bars.set_xlabel(f"return, {task} (grey: in the few scenes; blue: in unseen ones)")
+    right.legend(*right.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
     return figure
