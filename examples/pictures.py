@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from videos import Videos, corners
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from rooms import Rooms
 
 _COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
 _GREY = "#8A8F98"
@@ -63,4 +66,32 @@ def draw_doses(inputs: Tensor, doses: Mapping[str, Tensor], scores: Mapping[str,
         place.set_axis_off()
     last.barh(list(scores), list(scores.values()), color=_GREY)
     last.set_xlabel("dose score (Gy)")
+    return figure
+
+
+def draw_control(rooms: Rooms, results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
+    """Views of some walkers; then for each task the returns over training, and those in seen and unseen scenes.
+
+    Args:
+        rooms: begun anew.
+        results: of tasks, and of arms in them: `curve`, `few` and `unseen`.
+    """
+    figure = require("matplotlib.figure").Figure(figsize=(16, 6.5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 5))
+    for place, image in zip(left.subplots(3, 2).flat, rooms.reset()[0]):
+        place.imshow(np.moveaxis(image, 0, 2))
+        place.set_axis_off()
+    for (curves, bars), (task, arms) in zip(right.subplots(2, 2), results.items()):
+        for number, (title, result) in enumerate(arms.items()):
+            tenths = (np.arange(len(result["curve"])) + 0.5) / len(result["curve"])
+            curves.plot(tenths, result["curve"], color=f"C{number % 10}", ls="-" if number < 8 else "--", label=title)
+        curves.set_xlabel("part of the training")
+        curves.set_ylabel(f"return, {task}")
+        places = np.arange(len(arms))
+        for shift, name, colour in ((-0.2, "few", _GREY), (0.2, "unseen", _COLOURS["hand-made"])):
+            bars.barh(places + shift, [result[name] for result in arms.values()], 0.4, color=colour)
+        bars.set_yticks(places, list(arms))
+        bars.invert_yaxis()
+        bars.set_xlabel(f"return, {task} (grey: in the few scenes; blue: in unseen ones)")
+    right.legend(*right.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
     return figure

@@ -40,3 +40,30 @@ def test_the_table_is_that_of_the_committed_runs(name: str, row: Callable[[dict[
     assert runs
     assert not any(run["quick"] for run in runs)
     assert rows(f"{name}.md") == [[str(run["seed"]), *row(run)] for run in runs]
+
+
+def control(runs: list[dict[str, Any]], task: str, arm: str) -> list[str]:
+    """Means over the runs: area, thousand steps to the goal, returns in the few scenes and in unseen ones, the gap."""
+    results = [run["results"][task][arm] for run in runs]
+    area, few, unseen = (sum(result[name] for result in results) / len(runs) for name in ("area", "few", "unseen"))
+    steps = [result["steps_to_goal"] for result in results]
+    reached = "-" if None in steps else f"{sum(steps) / len(steps) / 1000:.0f}"
+    lowest, highest = (f(result["unseen"] for result in results) for f in (min, max))
+    return [
+        f"{area:.2f}",
+        reached,
+        f"{few:.2f}",
+        f"{unseen:.2f} ({lowest:.2f} to {highest:.2f})",
+        f"{few - unseen:.2f}",
+    ]
+
+
+def test_the_tables_about_control_are_the_means_of_the_committed_runs() -> None:
+    runs = json.loads((DOCS / "mid_level_control.json").read_text())
+    assert len({run["seed"] for run in runs}) == 3
+    assert not any(run["quick"] for run in runs)
+    tables = (DOCS / "mid_level_control.md").read_text().split("## Results")[1].split("\n\n| ")[1:]
+    for task, table in zip(("reach", "explore"), tables, strict=True):
+        found = re.findall(r"^\|? ?(.+) \|$", table.split("\n\n")[0], flags=re.MULTILINE)[2:]
+        arms = list(runs[0]["results"][task])
+        assert [row.split(" | ") for row in found] == [[arm, *control(runs, task, arm)] for arm in arms]
