@@ -5,9 +5,9 @@ and frozen. A policy sees a convex combination of their features, not pixels,
 
     policy(action | sum_k code_k features_k(view)),   code = softmax of logits that learn with the policy,
 
-which is one convolution under the code (`kshot_conv2d`). One feature is a code that is fixed to it. Beside these there
-are a policy that learns its encoder from pixels, one behind a random encoder, and a blind one. All are trained by
-proximal policy optimisation, on two tasks, in rooms of a few layouts and textures, and tried in others.
+where the encoders are the copies of one network of K-shot layers (perception.py). Beside these there are policies that
+see one feature each, one that learns its encoder from pixels, one behind a random encoder, and a blind one. All are
+trained by proximal policy optimisation, on two tasks, in rooms of a few layouts and textures, and tried in others.
 
     python examples/mid_level_control.py --out control --seed 0
 
