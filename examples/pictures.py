@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,4 +95,30 @@ def draw_control(rooms: Rooms, results: Mapping[str, Mapping[str, Mapping[str, A
         bars.invert_yaxis()
         bars.set_xlabel(f"return, {task} (grey: in the few scenes; blue: in unseen ones)")
     right.legend(*right.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arms))
+    return figure
+
+
+def draw_strokes(image: Tensor, strokes: Sequence[Tensor], paths: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """A line's image, its strokes as they were written, and those that networks recovered; colours run with time.
+
+    Args:
+        image: `[H, W]`; its height is the unit of all points.
+        strokes: points `[M, 2]` of each.
+        paths: of networks, points `[M, 2]` and where strokes start.
+    """
+    figure = require("matplotlib.figure").Figure(figsize=(15, 1 + 1.2 * len(paths)), layout="constrained")
+    truth = torch.cat(list(strokes)), torch.cat([torch.arange(len(stroke)) == 0 for stroke in strokes])
+    rows = {"truth": truth, **paths}
+    height, width = image.shape
+    for place, (title, (points, starts)) in zip(figure.subplots(len(rows), 1), rows.items()):
+        place.imshow(image.numpy(), cmap="Greys", extent=(0, width / height, 1, 0), vmax=3)
+        cuts = [0, *(k for k in torch.nonzero(starts)[:, 0].tolist() if k > 0), len(points)]
+        for begin, end in itertools.pairwise(cuts):
+            x, y = points[begin:end].T.numpy()
+            place.plot(x, y, color="#B8BCC2", linewidth=1)
+            colours = torch.linspace(begin, end - 1, end - begin).numpy()
+            place.scatter(x, y, c=colours, cmap="turbo", s=12, vmin=0, vmax=len(points))
+            place.plot(x[:1], y[:1], "o", markersize=7, markerfacecolor="none", color="black")
+        place.set_title(title, loc="left")
+        place.set_axis_off()
     return figure

@@ -14,6 +14,11 @@ class Alignment(NamedTuple):
     Attributes:
         cost: `[N]`, the sum of distances along the path of each pair; float64 for float64, else float32.
         path: `[N, P + T - 1, 2]` of int64, the pairs (i, j) of points in order; -1 behind the path's end.
+
+    Example:
+        >>> alignment = dtw_align(torch.tensor([[[0.0], [2.0]]]), torch.tensor([[[1.0]]]))
+        >>> alignment.cost, alignment.path.tolist()
+        (tensor([2.]), [[[0, 0], [1, 0]]])
     """
 
     cost: Tensor

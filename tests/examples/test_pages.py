@@ -34,7 +34,16 @@ def dose(metrics: dict[str, Any]) -> list[str]:
     return [*(f"{error:.2f}" for error in errors), f"{macs['student'] / macs['ensemble']:.2f}"]
 
 
-@pytest.mark.parametrize(("name", "row"), [("light_track", tracker), ("dose_prediction", dose)])
+def strokes(metrics: dict[str, Any]) -> list[str]:
+    arms, right = metrics["errors"], metrics["right_strokes"]
+    errors = [f"{arm['128']['aligned']:.3f}, {arm['160']['aligned']:.3f}" for arm in arms.values()]
+    costs = [f"{metrics['cost_of_stored_targets'][arm]:.3f}" for arm in ("aligned", "adaptive")]
+    return [*errors, *costs, f"{right['as stored']:.2f}", f"{right['adapted']:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("light_track", tracker), ("dose_prediction", dose), ("trace_strokes", strokes)]
+)
 def test_the_table_is_that_of_the_committed_runs(name: str, row: Callable[[dict[str, Any]], list[str]]) -> None:
     runs = json.loads((DOCS / f"{name}.json").read_text())
     assert runs

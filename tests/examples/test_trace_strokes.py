@@ -1,0 +1,119 @@
+"""Stroke recovery: its lines, its losses, targets that adapt, and a run of some seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torch.nn import functional as F
+
+import trace_strokes
+from strokes import ENDS, HEIGHT, SPACING, Line, Targets, random_lines, resampled, spoilt
+from trace_strokes import FLAG_WEIGHT, START_WEIGHT, Pen, adapted, trace_loss
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[Line]:
+    return random_lines(6, 96, torch.Generator().manual_seed(0))[1]
+
+
+def test_points_lie_at_equal_distances_and_on_ink() -> None:
+    images, lines = random_lines(6, 96, torch.Generator().manual_seed(0))
+    corner = resampled(torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]]), 5)
+    assert corner.tolist() == [[0, 0], [1, 0], [2, 0], [3, 0], [3, 1]]
+    for image, line in zip(images[:, 0], lines):
+        for stroke in line.strokes:
+            steps = (stroke[1:] - stroke[:-1]).norm(dim=1)
+            assert steps.median() > 0.6 * SPACING  # shorter where it turns a corner
+            assert (steps < 1.4 * SPACING).all()
+            x, y = (stroke * HEIGHT).floor().long().T
+            assert (image[y, x] > 0.4).all()
+        assert (image < 0.4).float().mean() > 0.5
+
+
+def test_strokes_are_spoilt_and_put_right_again(lines: list[Line]) -> None:
+    stored = spoilt(lines * 50, 0.3, torch.Generator().manual_seed(1))
+    assert 0.55 < sum(line.right_share() for line in stored) / len(stored) < 0.8
+    line = lines[0]
+    assert line.right_share() == 1
+    assert line.flipped(1).flipped(1).points()[0].equal(line.points()[0])
+    assert line.swapped(0).swapped(0).points()[0].equal(line.points()[0])
+    assert not line.flipped(1).points()[0].equal(line.points()[0])
+    last = len(line.order) - 1
+    assert line.swapped(last).order == line.order
+
+
+def test_starts_move_with_their_strokes(lines: list[Line]) -> None:
+    targets = Targets.of([lines[0].swapped(0)])
+    first, second = lines[0].strokes[:2]
+    assert targets.points[0, 0].equal(second[0])
+    assert torch.nonzero(targets.starts[0])[:2, 0].tolist() == [0, len(second)]
+    assert targets.points[0, len(second)].equal(first[0])
+
+
+def test_the_loss_of_perfect_predictions_is_that_of_their_flags() -> None:
+    stroke = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+    targets = Targets.of([Line([stroke, stroke + 5])])
+    positions = targets.points[:, : 6 + 1]  # the last point and one of its copies, which no one can tell apart
+    truth = torch.tensor([[1.0, 0, 0, 1, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 0, 0, 1, 1]])
+    starts, ends = torch.zeros(2, 1, 7)
+    expected = F.binary_cross_entropy_with_logits(starts, truth[0], pos_weight=torch.tensor(START_WEIGHT))
+    expected = FLAG_WEIGHT * (expected + F.binary_cross_entropy_with_logits(ends, truth[1]))
+    assert ENDS > 1
+    torch.testing.assert_close(trace_loss((positions, starts, ends), targets, None), expected)
+    assert trace_loss((positions, 40 * truth[0] - 20, 40 * truth[1] - 20), targets, None) < 1e-6
+
+
+def test_a_reversed_and_two_exchanged_strokes_are_stored_right_again(lines: list[Line]) -> None:
+    wrong = [line.flipped(1) if k % 2 else line.swapped(1) for k, line in enumerate(lines)]
+    positions = torch.stack([resampled(line.points()[0], 60) for line in lines])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        wrong = adapted(positions, wrong, generator)
+    assert sum(line.right_share() for line in wrong) / len(wrong) > 0.9
+
+
+def test_codes_are_those_of_the_image() -> None:
+    """Each image gets what it gets alone, at any width."""
+    network = Pen().eval()
+    images = torch.randn(3, 1, HEIGHT, 48)
+    together = network(images)
+    for row in range(3):
+        for one, other in zip(network(images[row : row + 1]), together):
+            torch.testing.assert_close(one[0], other[row], rtol=1e-4, atol=1e-4)
+    assert network(torch.randn(1, 1, HEIGHT, 80))[0].shape == (1, 40, 2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trace_strokes")
+    trace_strokes.main(folder, seed=3, quick=True)
+    return folder
+
+
+def test_a_quick_run_writes_its_numbers_and_a_picture(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics["errors"]) == ["index-matched", "aligned", "adaptive"]
+    for errors in metrics["errors"].values():
+        assert list(errors) == ["128", "160"]
+        assert all(
+            0 < value < 5 for of_width in errors.values() for value in (of_width["aligned"], of_width["nearest"])
+        )
+    assert 0.4 < metrics["right_strokes"]["as stored"] < 1
+    assert (run / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_seed_gives_the_same_numbers_again(run: Path, tmp_path: Path) -> None:
+    trace_strokes.main(tmp_path, seed=3, quick=True)
+    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path))
+    assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_text("mine")
+    with pytest.raises(typer.BadParameter, match=r"exists already; move it away or choose another folder"):
+        trace_strokes.main(tmp_path, quick=True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("picture.png", "mine")]
