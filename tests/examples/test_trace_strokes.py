@@ -67,6 +67,15 @@ def test_the_loss_of_perfect_predictions_is_that_of_their_flags() -> None:
     assert trace_loss((positions, 40 * truth[0] - 20, 40 * truth[1] - 20), targets, None) < 1e-6
 
 
+def test_of_predictions_aligned_with_a_start_the_first_is_one() -> None:
+    stroke = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    targets = Targets.of([Line([stroke, stroke + 5])])
+    positions = targets.points[:, [0, 1, 2, 2, 2, 3, 4]]  # three at the second stroke's start
+    truth = torch.tensor([[1.0, 0, 1, 0, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 0, 0, 1, 1]])
+    sure = trace_loss((positions, 40 * truth[0] - 20, 40 * truth[1] - 20), targets, None)
+    assert sure < 1e-6
+
+
 def test_a_reversed_and_two_exchanged_strokes_are_stored_right_again(lines: list[Line]) -> None:
     wrong = [line.flipped(1) if k % 2 else line.swapped(1) for k, line in enumerate(lines)]
     positions = torch.stack([resampled(line.points()[0], 60) for line in lines])
