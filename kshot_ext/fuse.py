@@ -52,7 +52,8 @@ def fuse(model: nn.Module) -> FusionReport:
     as it should. Results differ from the plain model's by rounding, in evaluation too. Links are made on the CPU, in
     channels_last; elsewhere, in float64 and under function transforms layers run one by one, and under
     compilers blocks run their own forward. Images in another memory format are taken, and given back, in theirs, at a
-    copy for each outermost container: so `model.to(memory_format=torch.channels_last)` is faster where there are many.
+    copy for each outermost container, and for each layer with code of your own, which may take views: so images in
+    channels_last are faster where there are many.
 
     Args:
         model: any module; its containers and average pools are changed. Call it after `convert`, before wrappers as

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dis
 import inspect
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
@@ -264,7 +265,7 @@ class _Reader:
         self.function: Any = None  # the method that is being read
         self.receiver = ""  # its `self`
         self.aliases: dict[str, str] = {}  # its names for attributes of the block
-        self.options: set[str] = set()  # its arguments that nobody gives
+        self.options: dict[str, float] = {}  # its arguments that nobody gives, up to the line that writes to them
 
     def read(self, method: str) -> None:
         if method in self.read_so_far:
@@ -298,7 +299,11 @@ class _Reader:
         ordinary = tree.args.posonlyargs + tree.args.args
         behind = ordinary[len(ordinary) - len(tree.args.defaults) :] + tree.args.kwonlyargs
         outermost = self.function is _method(self.kind, "forward")
-        self.options = {each.arg for each in behind if outermost and each.arg not in written}
+        lines = {each.arg: math.inf for each in behind if outermost}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and _is_stored(node) and node.id in lines:
+                lines[node.id] = min(lines[node.id], node.lineno)
+        self.options = lines
 
     def _statements(self, body: Iterable[ast.stmt]) -> None:
         for statement in body:
@@ -407,9 +412,11 @@ class _Reader:
                 return _UNDECIDED
             return (kind is type(None)) is isinstance(test.ops[0], ast.Is)
         name = self._own_name(test)
-        if name is None or self._kind_of(test) not in (bool, int, str, type(None), nn.Module):
+        if name is None or self._kind_of(test) not in (bool, int, str, float, type(None), nn.Module):
             return _UNDECIDED
         truth = self.settings[name].value
+        if self._kind_of(test) is float:
+            return bool(float.fromhex(truth))
         return _UNDECIDED if truth is None and self._kind_of(test) is nn.Module else bool(truth)
 
     def _looks_at_identity(self, node: ast.Compare) -> bool:
@@ -417,7 +424,7 @@ class _Reader:
 
     def _looks_at_options(self, node: ast.Compare) -> bool:
         """Whether a comparison asks for None of an argument that has its default; what stands for a tensor is none."""
-        asked = isinstance(node.left, ast.Name) and node.left.id in self.options
+        asked = isinstance(node.left, ast.Name) and node.lineno < self.options.get(node.left.id, 0)
         return asked and len(node.ops) == 1 and self._is_none(node.comparators[0])
 
     @staticmethod

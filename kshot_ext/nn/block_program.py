@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from kshot_ext.nn.block_code import settings_of, why_not_plain
 from kshot_ext.nn.deferred import Value, finished, is_touched, plus, plus_in_place, times, waits
-from kshot_ext.nn.flow import linked, pass_through
+from kshot_ext.nn.flow import as_given, linked, pass_through, sees_format
 from kshot_ext.nn.links import can_link
 
 _ADDITIONS = (operator.add, torch.add, "add")
@@ -24,6 +24,12 @@ _ACTIVATIONS = {
     F.relu: "relu", F.relu6: "relu6", F.silu: "silu", F.hardswish: "hardswish",
     torch.relu: "relu", "relu": "relu", "relu_": "relu",
 }  # fmt: skip
+# What depends on how a tensor lies in memory: whether it is a view, an error, or in which order it draws.
+_SEE_FORMATS = (
+    "as_strided", "bernoulli", "bernoulli_", "contiguous", "data_ptr", "exponential_", "flatten", "is_contiguous",
+    "normal_", "random_", "ravel", "reshape", "reshape_as", "resize_", "stride", "uniform_", "view", "view_as",
+    torch.flatten, F.dropout,
+)  # fmt: skip
 _MOST_PROGRAMS = 4096
 
 
@@ -102,6 +108,8 @@ def _part(block: nn.Module, program: Program, index: int, results: list[Any]) ->
     part, source = block.get_submodule(step.target), step.args[0].step
     norm = None if step.follower is None else block.get_submodule(program[step.follower].target)
     _finish_touched(results, source, (part,) if norm is None else (part, norm))
+    if sees_format(part):
+        _give(results, source)
     if norm is not None and can_link(results[source], part, norm):
         return index + 1, linked(part, norm, results[source])
     return index, pass_through(part, results[source])
@@ -133,10 +141,20 @@ def _operation(block: nn.Module, step: Step, results: list[Any]) -> Any:
     in_place = step.target in _ADDITIONS_IN_PLACE or str(step.target).endswith("_")
     if in_place or kwargs.get("inplace") or kwargs.get("out") is not None:
         _finish_all(results)
+    if step.target in _SEE_FORMATS:
+        for source in _sources(step):
+            _give(results, source)
     args, kwargs = _arguments(step, results, finished)
     if step.kind == "call_method":
         return getattr(args[0], step.target)(*args[1:], **kwargs)
     return step.target(*args, **kwargs)
+
+
+def _give(results: list[Any], source: int) -> None:
+    """Leave the result of a step as plain layers would have left it, under all names that it has."""
+    before = results[source]
+    after = as_given(before)
+    results[:] = [after if result is before else result for result in results]
 
 
 def _arguments(step: Step, results: list[Any], made: Callable[[Any], Any] = lambda result: result) -> tuple[Any, Any]:
@@ -145,6 +163,13 @@ def _arguments(step: Step, results: list[Any], made: Callable[[Any], Any] = lamb
         lambda each: made(results[each.step]) if isinstance(each, _Use) else each, (step.args, step.kwargs)
     )
     return args, kwargs
+
+
+def _sources(step: Step) -> list[int]:
+    """The steps whose results a step reads."""
+    sources: list[int] = []
+    _mapped(lambda each: sources.append(each.step) if isinstance(each, _Use) else None, (step.args, step.kwargs))
+    return sources
 
 
 def _finish_all(results: list[Any]) -> None:

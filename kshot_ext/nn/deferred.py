@@ -194,14 +194,15 @@ def is_touched(value: Waiting, part: nn.Module, input: Any) -> bool:
     modules = list(part.modules())
     if isinstance(value, WaitingNorm) and any(module is value.layer for module in modules):
         return True
-    if any(map(_may_do_anything, modules)):
+    if any(map(may_do_anything, modules)):
         return True
     reads = [each for each in (*value, *getattr(value, "norm", ())) if isinstance(each, Tensor)]
     shares = isinstance(input, Tensor) and any(_share_memory(each, input) for each in reads)
     return shares and any(map(_may_write, modules))
 
 
-def _may_do_anything(module: nn.Module) -> bool:
+def may_do_anything(module: nn.Module) -> bool:
+    """Whether a module, apart from its parts, has code or hooks that are not torch's or ours, or plain to see."""
     known = _is_of_torch_or_ours(module) or (isinstance(module, TakesValues) and module.is_plain_to_see())
     return not (known and is_free(module))
 

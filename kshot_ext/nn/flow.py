@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from kshot_ext.nn.batch_norm import ACTIVATION_NAMES
-from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
+from kshot_ext.nn.deferred import Value, WaitingNorm, finished, may_do_anything, waits
 from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.nn.links import can_wait, is_norm_act, link
 from kshot_ext.nn.watched import is_free
@@ -26,7 +30,7 @@ def pass_through(layer: nn.Module, value: Value) -> Value:
         activation = ACTIVATION_NAMES.get(type(layer))
         if activation is not None and value.activation == "identity":
             return value.with_activation(activation)
-    output: Tensor = layer(finished(value))
+    output: Tensor = layer(as_given(value) if sees_format(layer) else finished(value))
     return output
 
 
@@ -41,12 +45,46 @@ def _behind_norm(layer: nn.Module, value: Value) -> Value:
     return value if activation is None else pass_through(activation, value)
 
 
-def in_format_of(input: Any, output: Any) -> Any:
-    """The output, contiguous if the input of the outermost container is: chains put out channels_last.
+class _Given(threading.local):
+    """What the outermost container of a thread was given."""
+
+    contiguous = False  # images, of which plain layers would make contiguous ones
+
+
+_given = _Given()
+
+
+def run_outermost(run: Callable[[Any, Any], Value], module: nn.Module, input: Any) -> Any:
+    """`run(module, input)`, finished, and contiguous if the images are: chains put out channels_last.
 
     Images of one channel, or of one pixel, are both, and leave it as it is.
     """
-    if not (isinstance(output, Tensor) and output.dim() == 4 and isinstance(input, Tensor)):
-        return output
-    differs = input.is_contiguous() and not has_channels_innermost(input) and has_channels_innermost(output)
-    return output.contiguous() if differs else output
+    images = isinstance(input, Tensor) and input.dim() > 2 and input.is_contiguous()
+    contiguous = images and not has_channels_innermost(input)
+    if torch.compiler.is_compiling():
+        output = finished(run(module, input))
+    else:
+        before, _given.contiguous = _given.contiguous, contiguous
+        try:
+            output = finished(run(module, input))
+        finally:
+            _given.contiguous = before
+    return _contiguous(output) if contiguous else output
+
+
+def as_given(value: Any) -> Any:
+    """What code that may look at it finds: a tensor, in the memory format that plain layers would have left it in."""
+    value = finished(value)
+    return _contiguous(value) if _given.contiguous else value
+
+
+def sees_format(layer: nn.Module) -> bool:
+    """Whether what a layer does may depend on the memory format: unknown code may take views, and dropout draws."""
+    if not _given.contiguous:
+        return False
+    return any(may_do_anything(module) or isinstance(module, _DropoutNd) for module in layer.modules())
+
+
+def _contiguous(value: Any) -> Any:
+    images = isinstance(value, Tensor) and value.dim() == 4 and has_channels_innermost(value)
+    return value.contiguous() if images else value

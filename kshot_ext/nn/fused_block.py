@@ -8,8 +8,8 @@ import torch
 from torch.fx import Proxy
 
 from kshot_ext.nn.block_program import program_of, run_program
-from kshot_ext.nn.deferred import Value, finished
-from kshot_ext.nn.flow import in_format_of
+from kshot_ext.nn.deferred import Value
+from kshot_ext.nn.flow import as_given, run_outermost
 from kshot_ext.nn.fused_form import Fused
 
 
@@ -22,13 +22,13 @@ class FusedBlock(Fused):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         if len(inputs) != 1 or options or isinstance(inputs[0], Proxy):  # which torch.fx traces a forward with
             return type(self).plain_kind.forward(self, *inputs, **options)
-        return in_format_of(inputs[0], finished(FusedBlock.run(self, inputs[0])))
+        return run_outermost(FusedBlock.run, self, inputs[0])
 
     def run(self, value: Value) -> Value:
         kind = type(self).plain_kind
         program = "compiling" if torch.compiler.is_compiling() else program_of(self, kind)
         if isinstance(program, str):
-            output: Value = kind.forward(self, finished(value))
+            output: Value = kind.forward(self, as_given(value))
             return output
         return run_program(self, program, value)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kshot_ext.nn.deferred import Value, finished
-from kshot_ext.nn.flow import in_format_of, pass_through
+from kshot_ext.nn.deferred import Value
+from kshot_ext.nn.flow import pass_through, run_outermost
 from kshot_ext.nn.fused_form import Fused
 
 _KIND = ("elastic_nn.modules.dynamic_layers", "DynamicMBConvLayer")  # of a library that need not be installed
@@ -27,7 +27,7 @@ class FusedElasticBlock(Fused):
     active_out_channel: int
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = in_format_of(x, finished(FusedElasticBlock.run(self, x)))
+        output: Tensor = run_outermost(FusedElasticBlock.run, self, x)
         return output
 
     def run(self, value: Value) -> Value:

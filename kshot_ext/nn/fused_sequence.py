@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from kshot_ext.nn.deferred import SharedImage, Value, finished, plus
-from kshot_ext.nn.flow import in_format_of, linked, pass_through
+from kshot_ext.nn.flow import as_given, linked, pass_through, run_outermost
 from kshot_ext.nn.fused_form import Fused
 from kshot_ext.nn.links import can_link
 from kshot_ext.nn.watched import is_free
@@ -23,12 +23,12 @@ class FusedSequence(Fused):
         if isinstance(input, Proxy):  # a graph of torch.fx holds the layers, one by one
             output: Tensor = type(self).plain_kind.forward(self, input)
         else:
-            output = in_format_of(input, finished(FusedSequence.run(self, input)))
+            output = run_outermost(FusedSequence.run, self, input)
         return output
 
     def run(self, value: Value) -> Value:
         if not self.is_plain_to_see():
-            output: Value = type(self).plain_kind.forward(self, finished(value))
+            output: Value = type(self).plain_kind.forward(self, as_given(value))
             return output
         layers: list[Any] = list(self._modules.values())
         passed_over = -1

@@ -101,6 +101,42 @@ def test_options_that_are_not_given_have_their_defaults() -> None:
     torch.testing.assert_close(fused(x, flag=True), plain(x, flag=True))
 
 
+class _TakesItsInputForAnOption(_Block):
+    share = 0.0
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        y = self.layers(x)
+        if shortcut is None:
+            shortcut = x
+        if self.share:
+            y = y * float(self.share)
+        return y + shortcut
+
+
+@torch.no_grad()
+def test_options_may_be_replaced_once_they_were_asked_for() -> None:
+    plain = seeded(_TakesItsInputForAnOption).eval()
+    fused = fused_copy(plain)
+    assert type(fused) is not _TakesItsInputForAnOption
+    x = torch.randn(2, CHANNELS, 5, 5)
+    for share in (0.0, 0.5):
+        plain.share = fused.share = share
+        torch.testing.assert_close(fused(x), plain(x))
+        torch.testing.assert_close(fused(x, 2 * x), plain(x, 2 * x))
+
+
+class _AsksAgain(_Block):
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        shortcut = self.others(x)
+        return self.layers(x) if shortcut is None else x
+
+
+def test_options_are_not_asked_for_behind() -> None:
+    block = _AsksAgain()
+    block.conv = nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False)
+    assert "has 'shortcut is None'" in kshot_ext.fuse(block).left["conv"]
+
+
 class _PartOfOurName(_Block):
     def __init__(self) -> None:
         super().__init__()

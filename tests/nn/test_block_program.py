@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -305,3 +306,68 @@ def test_a_view_of_the_input_is_one() -> None:
     fused, x = fused_copy(_TurnsAway()), images().contiguous()
     fused(x).zero_()
     assert not x.any()
+
+
+class _Flat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(1):
+            x = x.view(x.size(0), -1)
+        return x
+
+
+class _Flattens(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x)
+        return x.view(x.size(0), -1)
+
+
+class _WritesToWhatMayBeAView(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        z = y.contiguous()
+        z += 1
+        y.reshape(y.size(0), -1).mul_(2)
+        return y + z
+
+
+class _HandsOn(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        z = self.own(y)
+        return y + z
+
+
+class _Drops(_Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.drop(self.layers(x)), training=self.training)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("hooked", [True, False], ids=["hooked", ""])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(*pair(), nn.ReLU(), _Flat()),
+        lambda: nn.Sequential(*pair(), nn.Sequential(nn.Identity(), _Flat())),
+        lambda: nn.Sequential(*pair(), _Flattens()),
+        lambda: nn.Sequential(*pair(), _WritesToWhatMayBeAView()),
+        lambda: nn.Sequential(*pair(), _HandsOn()),
+        lambda: nn.Sequential(*pair(), _Drops()),
+    ],
+    ids=["own code", "own code inside", "view", "views", "own code that writes", "dropout"],
+)
+@torch.no_grad()
+def test_code_finds_contiguous_images_where_it_did(make: Callable[[], nn.Module], hooked: bool, training: bool) -> None:
+    plain = seeded(make).train(training)
+    fused = fused_copy(plain)
+    x, made = images().contiguous(), []
+    for model in (fused, plain):
+        if hooked:
+            model[-1].register_forward_hook(lambda *_: None)
+        torch.manual_seed(0)
+        made.append(model(x))
+    torch.testing.assert_close(*made, rtol=1e-4, atol=1e-4)
