@@ -19,7 +19,7 @@ def objects(count: int) -> tuple[torch.Tensor, ...]:
 
 def test_boxes_are_those_of_what_is_painted() -> None:
     shapes, textures, places, turns = objects(15)
-    images = paint(torch.zeros(15, 3, 150, 150), shapes, textures, torch.ones(30, 2, 3), places, turns)
+    images = paint(torch.zeros(15, 3, 150, 150), shapes, textures, torch.ones(15, 2, 3), places, turns)
     for image, box in zip(images, boxes_of(shapes, places, turns)):
         rows, columns = ((image[0] > 0.5).any(dim=dim).nonzero().flatten() for dim in (1, 0))
         seen = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / 150
