@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detection import without_doubles
 from kshot_ext.nas.extras import require
 from videos import Videos, corners
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rooms import Rooms
+    from scenes import Scenes
 
 _COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
 _GREY = "#8A8F98"
@@ -121,4 +123,58 @@ def draw_strokes(image: Tensor, strokes: Sequence[Tensor], paths: Mapping[str, t
             place.plot(x[:1], y[:1], "o", markersize=7, markerfacecolor="none", color="black")
         place.set_title(title, loc="left")
         place.set_axis_off()
+    return figure
+
+
+def draw_views(rows: Mapping[str, Tensor], arms: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Pictures and one view of each by several generators; and the arms' accuracies on unseen classes."""
+    figure = require("matplotlib.figure").Figure(figsize=(13, 4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
+    places = left.subplots(len(rows), len(next(iter(rows.values()))), squeeze=False)
+    for line, (title, images) in zip(places, rows.items()):
+        for place, image in zip(line, images):
+            place.imshow((image / 4 + 0.5).clamp(0, 1).movedim(0, 2).numpy())
+            place.set_xticks([])
+            place.set_yticks([])
+        line[0].set_ylabel(title.replace(" without the ", "\nwithout the\n").replace(" views", "\nviews"))
+    last = right.subplots()
+    for shift, (name, colour) in enumerate({"fine_accuracy": "#0072B2", "coarse_accuracy": _GREY}.items()):
+        means, halves = zip(*(arm[name] for arm in arms.values()))
+        levels = [number + 0.4 * shift for number in range(len(arms))]
+        last.barh(levels, means, 0.38, xerr=halves, color=colour, label=name.replace("_", " "))
+    last.set_yticks([number + 0.2 for number in range(len(arms))], arms)
+    last.invert_yaxis()
+    last.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return figure
+
+
+def draw_detections(
+    scenes: Scenes, boxes: Tensor, chances: Tensor, seen: int, arms: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Scenes with true boxes and the likeliest found ones, and two results of each arm.
+
+    Args:
+        boxes, chances: ``[N, P, 4]`` and ``[N, P, 1 + C]``.
+        seen: how many classes training knew; their columns come after the background's.
+    """
+    figure = require("matplotlib.figure").Figure(figsize=(16, 3.4), layout="constrained")
+    *places, last = figure.subplots(1, len(scenes.images) + 1, width_ratios=[*[1] * len(scenes.images), 1.5])
+    sure, columns = chances[..., 1:].max(dim=2)
+    colours = {"truth": "white", "found as seen": "#0072B2", "found as unseen": "#E69F00"}
+    for scene, place in enumerate(places):
+        place.imshow((scenes.images[scene] / 4 + 0.5).clamp(0, 1).movedim(0, 2).numpy(), extent=(0, 1, 1, 0))
+        likely = without_doubles(boxes[scene], sure[scene]).topk(4).indices
+        likely = likely[sure[scene, likely] > 0.3]
+        kinds = ["found as unseen" if column >= seen else "found as seen" for column in columns[scene, likely].tolist()]
+        true = scenes.boxes[scene][scenes.labels[scene] >= 0]
+        for title, box in zip(["truth"] * len(true) + kinds, [*true.tolist(), *boxes[scene, likely].tolist()]):
+            left, top, right, bottom = box
+            place.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colours[title])
+        place.set_axis_off()
+    for shift, (name, colour) in enumerate({"unseen_recall": "#0072B2", "unseen_called_background": _GREY}.items()):
+        levels = [number + 0.4 * shift for number in range(len(arms))]
+        last.barh(levels, [arm[name] for arm in arms.values()], 0.38, color=colour, label=name.replace("_", " "))
+    last.set_yticks([number + 0.2 for number in range(len(arms))], arms)
+    last.invert_yaxis()
+    last.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -76,3 +77,26 @@ def test_the_tables_about_control_are_the_means_of_the_committed_runs() -> None:
         found = re.findall(r"^\|? ?(.+) \|$", table.split("\n\n")[0], flags=re.MULTILINE)[2:]
         arms = list(runs[0]["results"][task])
         assert [row.split(" | ") for row in found] == [[arm, *control(runs, task, arm)] for arm in arms]
+
+
+def views(arm: str, runs: list[dict[str, Any]]) -> list[str]:
+    found = [run["arms"][arm] for run in runs]
+    seeds = [f"{accuracy:.3f} ± {half:.3f}" for accuracy, half in (one["fine_accuracy"] for one in found)]
+    coarse = [one["coarse_accuracy"][0] for one in found]
+    return [*seeds, f"{fmean(coarse):.3f}", f"{fmean(one['purity'] for one in found):.3f}"]
+
+
+def background(arm: str, runs: list[dict[str, Any]]) -> list[str]:
+    names = ["unseen_recall", "unseen_ap", "generalised_unseen_ap", "generalised_seen_ap"]
+    names += ["unseen_called_background", "background_called_unseen"]
+    return [f"{fmean(run['arms'][arm][name] for run in runs):.2f}" for name in names]
+
+
+@pytest.mark.parametrize(("name", "row"), [("few_shot_views", views), ("background_cascade", background)])
+def test_the_table_of_arms_is_that_of_the_committed_runs(
+    name: str, row: Callable[[str, list[dict[str, Any]]], list[str]]
+) -> None:
+    runs = json.loads((DOCS / f"{name}.json").read_text())
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    assert not any(run["quick"] for run in runs)
+    assert rows(f"{name}.md") == [[arm, *row(arm, runs)] for arm in runs[0]["arms"]]
