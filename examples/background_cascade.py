@@ -31,14 +31,14 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import new_folder, train, write_results
-from detection import BINS, average_precision, corrected, corrections, hits, overlaps, read_boxes, without_doubles
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nn import KShotLinear
 from kshot_ext.optim import KShotAdamW, decay_groups
-from pictures import draw_detections
-from scenes import CLASSES, VOCABULARY, WORD, Scenes, Words, columns_of
+from parts.common import new_folder, train, write_results
+from parts.detection import BINS, average_precision, corrected, corrections, hits, overlaps, read_boxes, without_doubles
+from parts.pictures import draw_detections
+from parts.scenes import CLASSES, VOCABULARY, WORD, Scenes, Words, columns_of
 
 FEATURES, SHOTS = 64, 3
 LIMITS, WEIGHTS = (0.5, 0.6, 0.7), (1.0, 0.5, 0.25)  # of overlap, for objects of each stage; of its loss

@@ -31,15 +31,15 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import milliseconds, nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.supernet import Supernet
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
-from phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
-from pictures import draw_doses
+from parts.common import milliseconds, nesterov_sgd, new_folder, train, write_results
+from parts.phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
+from parts.pictures import draw_doses
 
 SIZES = (8, 16, 32)  # channels of each level
 DEPTH, TEACHERS = len(SIZES) - 1, 3  # as many teachers as shots

@@ -30,14 +30,14 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import new_folder, train, write_results
 from kshot_ext.nas.methods.parts.meta_gradient import meta_gradient
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nn import KShotConv2d
 from kshot_ext.optim import KShotAdamW, decay_groups
-from pictures import draw_views
-from shapes import SHAPES, TEXTURES, paint, random_grounds
+from parts.common import new_folder, train, write_results
+from parts.pictures import draw_views
+from parts.shapes import SHAPES, TEXTURES, paint, random_grounds
 
 SIDE, SEEN = 32, 14  # pixels; shapes that training knows, of 20
 WAY, SUPPORT, QUERIES = 5, 3, 5  # classes of a task, pictures of each

@@ -28,7 +28,6 @@ import typer
 from rich.console import Console
 from torch import Tensor, nn
 
-from common import nesterov_sgd, new_folder, train, write_results
 from kshot_ext.nas.networks.calibration import recalibrated
 from kshot_ext.nas.networks.code_settings import CodeSettings
 from kshot_ext.nas.networks.coded_supernet import CodedSupernet
@@ -46,9 +45,10 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
-from pictures import draw_tracks
-from siamese import KERNEL, Tracker, average_overlap, track, tracking_loss
-from videos import WINDOW, Videos, random_pairs
+from parts.common import nesterov_sgd, new_folder, train, write_results
+from parts.pictures import draw_tracks
+from parts.siamese import KERNEL, Tracker, average_overlap, track, tracking_loss
+from parts.videos import WINDOW, Videos, random_pairs
 
 STEM, NECK, TOWER = 8, 24, 24  # channels
 BLOCKS = ((8, 24, 2), (24, 24, 1), (24, 24, 1), (24, 24, 1))  # channels in and out, stride

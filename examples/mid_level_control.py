@@ -5,9 +5,10 @@ and frozen. A policy sees a convex combination of their features, not pixels,
 
     policy(action | sum_k code_k features_k(view)),   code = softmax of logits that learn with the policy,
 
-where the encoders are the copies of one network of K-shot layers (perception.py). Beside these there are policies that
-see one feature each, one that learns its encoder from pixels, one behind a random encoder, and a blind one. All are
-trained by proximal policy optimisation, on two tasks, in rooms of a few layouts and textures, and tried in others.
+where the encoders are the copies of one network of K-shot layers (parts/perception.py). Beside these there are
+policies that see one feature each, one that learns its encoder from pixels, one behind a random encoder, and a blind
+one. All are trained by proximal policy optimisation, on two tasks, in rooms of a few layouts and textures, and tried in
+others.
 
     python examples/mid_level_control.py --out control --seed 0
 
@@ -38,10 +39,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor, nn
 
-from common import new_folder, write_results
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import draw_seed, everything_seeded, named_generator
-from perception import (
+from parts.common import new_folder, write_results
+from parts.perception import (
     CELLS,
     CHANNELS,
     TARGETS,
@@ -54,8 +55,8 @@ from perception import (
     random_views,
     train_perception,
 )
-from pictures import draw_control
-from rooms import TASKS, VIEW, Rooms, Scenes
+from parts.pictures import draw_control
+from parts.rooms import TASKS, VIEW, Rooms, Scenes
 
 COVER = 3  # features of the covering set
 GOALS = {"reach": 0.0, "explore": 0.5}  # returns whose steps are counted

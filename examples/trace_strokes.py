@@ -30,14 +30,14 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import new_folder, train, write_results
 from dynamic_convolution import DynamicConv2d
 from kshot_ext import functional as KF
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.optim import KShotAdamW
-from pictures import draw_strokes
-from strokes import ENDS, HEIGHT, Line, Targets, random_lines, spoilt
+from parts.common import new_folder, train, write_results
+from parts.pictures import draw_strokes
+from parts.strokes import ENDS, HEIGHT, Line, Targets, random_lines, spoilt
 
 SHOTS, CHANNELS, HIDDEN = 4, (12, 24, 32, 48), 64
 POOLS = ((2, 2), (2, 1), (2, 1), (4, 1))

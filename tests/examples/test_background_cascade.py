@@ -12,7 +12,7 @@ import typer
 import background_cascade
 from background_cascade import ARMS, QUICK, SHOTS, Cascade, Training, cascade_loss, detect, measure, scored
 from kshot_ext.nas.progress import ConsoleProgress, new_console
-from scenes import CLASSES, KINDS, WORD, Scenes, Words, columns_of
+from parts.scenes import CLASSES, KINDS, WORD, Scenes, Words, columns_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sklearn.metrics import average_precision_score
 
-from detection import BINS, average_precision, corrected, corrections, hits, overlaps, read_boxes, without_doubles
+from parts.detection import BINS, average_precision, corrected, corrections, hits, overlaps, read_boxes, without_doubles
 
 
 def random_boxes(*shape: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dose_prediction
 from dose_prediction import CONNECTION, DEPTH, Distillation, DoseSpace
-from phantoms import masked_l1, random_phantoms, relative_difference
+from parts.phantoms import masked_l1, random_phantoms, relative_difference
 
 SPACE = DoseSpace()
 

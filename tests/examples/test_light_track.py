@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import light_track
 from light_track import NECK, TrackerSpace
-from siamese import CELLS, KERNEL
-from videos import TEMPLATE, WINDOW
+from parts.siamese import CELLS, KERNEL
+from parts.videos import TEMPLATE, WINDOW
 
 SPACE = TrackerSpace()
 

@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecMonitor
 import mid_level_control
 from kshot_ext.nas.randomness import named_generator
 from mid_level_control import Arm, SeenFeatures, SeenRooms, arms
-from perception import CELLS, CHANNELS, TARGETS, Perception, as_inputs
-from rooms import LEFT, Rooms, Scenes
+from parts.perception import CELLS, CHANNELS, TARGETS, Perception, as_inputs
+from parts.rooms import LEFT, Rooms, Scenes
 
 FEATURES = CHANNELS * CELLS**2
 

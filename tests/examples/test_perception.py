@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from kshot_ext.nas.progress import ConsoleProgress
-from perception import (
+from parts.perception import (
     CELLS,
     CHANNELS,
     TARGETS,
@@ -24,7 +24,7 @@ from perception import (
     targets,
     train_perception,
 )
-from rooms import CRATE, FREE, VIEW, Rooms, Scenes
+from parts.rooms import CRATE, FREE, VIEW, Rooms, Scenes
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from phantoms import INPUTS, SIDE, planned_dose, random_phantoms, rotated
+from parts.phantoms import INPUTS, SIDE, planned_dose, random_phantoms, rotated
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rooms import (
+from parts.rooms import (
     AHEAD,
     CRATE,
     FORWARD,

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from shapes import OUTLINES, SHAPES, TEXTURES, boxes_of, paint
+from parts.shapes import OUTLINES, SHAPES, TEXTURES, boxes_of, paint
 
 
 def objects(count: int) -> tuple[torch.Tensor, ...]:

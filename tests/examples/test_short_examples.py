@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,10 @@ def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
 
 
-def test_the_page_lists_every_script_and_notebook() -> None:
+def test_the_page_lists_every_script_and_notebook_once() -> None:
     page = (EXAMPLES.parent / "docs" / "examples" / "index.md").read_text()
-    scripts = {path.name for path in EXAMPLES.glob("*.py") if path.name not in PARTS}
-    assert len(scripts) <= 8
-    assert [
-        name for name in (*scripts, *(path.name for path in EXAMPLES.glob("*.ipynb"))) if f"[{name}]" not in page
-    ] == []
-
-
-PARTS = {"common.py", "phantoms.py", "pictures.py", "siamese.py", "videos.py"}
-"""What the two applications are made of."""
+    short, applications = (
+        re.findall(r"^\| \[([\w.]+)\]", part, re.MULTILINE) for part in page.split("## Applications")
+    )
+    assert sorted(short + applications) == sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
+    assert len(short) <= 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from siamese import CELLS, USUAL_SIDE, average_overlap, track, tracking_loss
-from videos import Videos
+from parts.siamese import CELLS, USUAL_SIDE, average_overlap, track, tracking_loss
+from parts.videos import Videos
 
 
 def perfect_output(boxes: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import typer
 from torch.nn import functional as F
 
 import trace_strokes
-from strokes import ENDS, HEIGHT, SPACING, Line, Targets, random_lines, resampled, spoilt
+from parts.strokes import ENDS, HEIGHT, SPACING, Line, Targets, random_lines, resampled, spoilt
 from trace_strokes import FLAG_WEIGHT, START_WEIGHT, Pen, adapted, trace_loss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
+from parts.videos import TEMPLATE, WINDOW, Videos, corners, overlap, random_pairs, window_side
 
 
 @pytest.fixture

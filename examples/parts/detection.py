@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videos import overlap
+from parts.videos import overlap
 
 BINS = 5  # places along a side at which features are read
 _UNITS = torch.tensor([0.1, 0.1, 0.2, 0.2])  # of corrections

@@ -18,11 +18,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
-from common import train
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import draw_seed, seeded_by
 from kshot_ext.nn import KShotConv2d
-from rooms import CRATE, VIEW, Rooms, Scenes, Surfaces
+from parts.common import train
+from parts.rooms import CRATE, VIEW, Rooms, Scenes, Surfaces
 
 TARGETS = {"depth": 1, "normals": 3, "edges": 1, "mask": 1, "autoencoder": 3}  # channels of what is to be perceived
 WIDTH, CHANNELS, CELLS = 16, 4, 8  # channels of the trunk and of features; positions along a side of features

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detection import corrected
-from shapes import OUTLINES, TEXTURES, boxes_of, paint, random_grounds
+from parts.detection import corrected
+from parts.shapes import OUTLINES, TEXTURES, boxes_of, paint, random_grounds
 
 SIDE, OBJECTS, CLUTTER = 64, 3, 2  # pixels; most objects of a scene, and things of no class
 KINDS = (1, 9, 12)  # outlines of classes: a triangle, a flower and a star

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext.nas.networks.evaluation_mode import evaluation_mode
-from videos import TEMPLATE, WINDOW, Videos, corners, overlap, window_side
+from parts.videos import TEMPLATE, WINDOW, Videos, corners, overlap, window_side
 
 STRIDE = 4  # of the features, in pixels
 CELLS = WINDOW // STRIDE  # positions of the score map along a side

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection import without_doubles
 from kshot_ext.nas.extras import require
-from videos import Videos, corners
+from parts.detection import without_doubles
+from parts.videos import Videos, corners
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rooms import Rooms
-    from scenes import Scenes
+    from parts.rooms import Rooms
+    from parts.scenes import Scenes
 
 _COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
 _GREY = "#8A8F98"
