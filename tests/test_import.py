@@ -106,10 +106,10 @@ def test_import_costs_little_more_than_torch(tmp_path: Path) -> None:
     for _ in range(RUNS):
         command = [sys.executable, "-c", MEASURE]
         output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        _, seconds, *modules = output.split()
-        extra.append(float(seconds))
+        of_torch, seconds, *modules = output.split()
+        extra.append(float(seconds) / float(of_torch))
         assert HEAVY.isdisjoint(modules)
-    assert min(extra) < 0.2
+    assert min(extra) < 0.25  # of torch's own time, whatever the machine
     assert not cache.exists()
 
 
