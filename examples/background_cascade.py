@@ -23,7 +23,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
@@ -35,7 +34,7 @@ from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nn import KShotLinear
 from kshot_ext.optim import KShotAdamW, decay_groups
-from parts.common import new_folder, train, write_results
+from parts.common import NewFolder, Quick, new_folder, train, write_results
 from parts.detection import BINS, average_precision, corrected, corrections, hits, overlaps, read_boxes, without_doubles
 from parts.pictures import draw_detections
 from parts.scenes import CLASSES, VOCABULARY, WORD, Scenes, Words, columns_of
@@ -252,9 +251,9 @@ def measure(cascade: Cascade, words: Words, background: Tensor, unseen: Scenes, 
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("cascade_run"),
+    out: NewFolder = Path("cascade_run"),
     seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Trains cascades with fixed and learned backgrounds, and writes metrics.json and picture.png."""
     new_folder(out)

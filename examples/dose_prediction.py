@@ -37,7 +37,7 @@ from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nas.spaces.architecture import Architecture
 from kshot_ext.nas.spaces.blocks import Zero
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
-from parts.common import milliseconds, nesterov_sgd, new_folder, train, write_results
+from parts.common import NewFolder, Quick, milliseconds, nesterov_sgd, new_folder, train, write_results
 from parts.phantoms import INPUTS, SIDE, masked_l1, random_phantoms, relative_difference
 from parts.pictures import draw_doses
 
@@ -251,10 +251,10 @@ def dose_score(networks: Sequence[nn.Module], data: tuple[Tensor, Tensor]) -> fl
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("dose_run"),
+    out: NewFolder = Path("dose_run"),
     seed: int = 0,
     diversity: Annotated[float, typer.Option(help="weight of the term that parts the networks")] = DIVERSITY_WEIGHT,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Searches diverse dose networks, distils their ensemble, and writes metrics.json and picture.png."""
     new_folder(out)

@@ -22,7 +22,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
@@ -35,7 +34,7 @@ from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.nn import KShotConv2d
 from kshot_ext.optim import KShotAdamW, decay_groups
-from parts.common import new_folder, train, write_results
+from parts.common import NewFolder, Quick, new_folder, train, write_results
 from parts.pictures import draw_views
 from parts.shapes import SHAPES, TEXTURES, paint, random_grounds
 
@@ -349,9 +348,9 @@ def measure(arm: Arm, test: Pictures, scale: Scale, seed: int) -> dict[str, obje
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("views_run"),
+    out: NewFolder = Path("views_run"),
     seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Trains the four arms, asks them for unseen classes, and writes metrics.json and picture.png."""
     new_folder(out)

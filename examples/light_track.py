@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
@@ -45,7 +44,7 @@ from kshot_ext.nas.spaces.limits import SearchLimits
 from kshot_ext.nas.spaces.sampling import random_architecture_of_equal_budget
 from kshot_ext.nas.spaces.space import NetworkShape, SearchSpace
 from kshot_ext.nas.spaces.width_ratios import scaled
-from parts.common import nesterov_sgd, new_folder, train, write_results
+from parts.common import NewFolder, Quick, nesterov_sgd, new_folder, train, write_results
 from parts.pictures import draw_tracks
 from parts.siamese import KERNEL, Tracker, average_overlap, track, tracking_loss
 from parts.videos import WINDOW, Videos, random_pairs
@@ -212,9 +211,9 @@ def evolve(
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("light_track_run"),
+    out: NewFolder = Path("light_track_run"),
     seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Searches a tracker, trains it beside others of equal cost, and writes metrics.json and picture.png."""
     new_folder(out)

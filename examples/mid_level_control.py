@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import draw_seed, everything_seeded, named_generator
-from parts.common import new_folder, write_results
+from parts.common import NewFolder, Quick, new_folder, write_results
 from parts.perception import (
     CELLS,
     CHANNELS,
@@ -255,9 +255,9 @@ def learn(arm: Arm, task: str, scenes: Mapping[str, Scenes], scale: Scale, seed:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("mid_level_control_run"),
+    out: NewFolder = Path("mid_level_control_run"),
     seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Trains perception and then a policy for each way to see, and writes metrics.json and picture.png."""
     new_folder(out)

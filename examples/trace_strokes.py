@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import typer
@@ -35,7 +34,7 @@ from kshot_ext import functional as KF
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.randomness import named_generator, seeded_by
 from kshot_ext.optim import KShotAdamW
-from parts.common import new_folder, train, write_results
+from parts.common import NewFolder, Quick, new_folder, train, write_results
 from parts.pictures import draw_strokes
 from parts.strokes import ENDS, HEIGHT, Line, Targets, random_lines, spoilt
 
@@ -208,9 +207,9 @@ def errors(network: Pen, images: Tensor, lines: list[Line]) -> dict[str, float]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a new folder, or an empty one")] = Path("trace_strokes_run"),
+    out: NewFolder = Path("trace_strokes_run"),
     seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="a rehearsal of some seconds")] = False,
+    quick: Quick = False,
 ) -> None:
     """Trains three arms on lines some of whose strokes are stored wrongly; writes metrics.json and picture.png."""
     new_folder(out)

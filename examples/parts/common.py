@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CLIP_NORM, _WEIGHT_DECAY = 5.0, 1e-4
+
+NewFolder = Annotated[Path, typer.Option(help="a new folder, or an empty one")]
+Quick = Annotated[bool, typer.Option(help="a rehearsal of some seconds")]
 
 
 def new_folder(path: Path) -> Path:
