@@ -411,13 +411,13 @@ class _Reader:
             if kind in (None, object) or not self._is_none(test.comparators[0]):
                 return _UNDECIDED
             return (kind is type(None)) is isinstance(test.ops[0], ast.Is)
-        name = self._own_name(test)
-        if name is None or self._kind_of(test) not in (bool, int, str, float, type(None), nn.Module):
+        name, kind = self._own_name(test), self._kind_of(test)
+        if name is None or kind not in (bool, int, str, float, type(None), nn.Module):
             return _UNDECIDED
         truth = self.settings[name].value
-        if self._kind_of(test) is float:
+        if kind is float:
             return bool(float.fromhex(truth))
-        return _UNDECIDED if truth is None and self._kind_of(test) is nn.Module else bool(truth)
+        return _UNDECIDED if truth is None and kind is nn.Module else bool(truth)
 
     def _looks_at_identity(self, node: ast.Compare) -> bool:
         return any(isinstance(each, (ast.Is, ast.IsNot, ast.In, ast.NotIn)) for each in node.ops)
