@@ -141,6 +141,6 @@ def test_a_side_with_another_warm_up_brings_its_base(tmp_path, monkeypatch):
 def test_unknown_sides_and_trials_are_refused(tmp_path):
     with pytest.raises(typer.BadParameter, match="sides: expected some of one, count-4"):
         ranking_nb201.train(tmp_path, tmp_path, tmp_path, "0", "count-5")
-    with pytest.raises(typer.BadParameter, match="trial: expected some of one-cell, two-times"):
+    with pytest.raises(typer.BadParameter, match="trial: expected some of one-cell, one-cell-again"):
         ranking_nb201.train(tmp_path, tmp_path, tmp_path, "0", "count-4", "three-times")
     assert not list(tmp_path.iterdir())
