@@ -51,8 +51,8 @@ class Scale:
     scenes: int = 600
     test_scenes: int = 300
     batch: int = 16
-    steps: int = 250  # of each cascade
-    background_steps: int = 250
+    steps: int = 1500  # of each cascade
+    background_steps: int = 1500
 
 
 QUICK = Scale(scenes=16, test_scenes=12, batch=4, steps=3, background_steps=3)

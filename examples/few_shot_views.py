@@ -42,7 +42,7 @@ SIDE, SEEN = 32, 14  # pixels; shapes that training knows, of 20
 WAY, SUPPORT, QUERIES = 5, 3, 5  # classes of a task, pictures of each
 SHOTS, CHANNELS, STRIDES, EMBEDDING = 4, (3, 24, 32, 48, 64), (2, 2, 1, 2), 64
 TEMPERATURE, MOMENTUM, CONTRAST = 0.2, 0.95, 0.5  # the last is the weight of L_CL
-RATE, VIEW_RATE, DIVERSITY = 2e-3, 0.01, 3e-4
+RATE, VIEW_RATE, DIVERSITY = 2e-3, 2e-3, 0.03
 STEP, EXAMINATIONS = 0.4, 4  # of the outer objective: how far it looks ahead, and by how many tasks it judges
 VIEWS = ("zoom", "shift", "turn", "colour", "blur")
 LEAST, MOST = torch.tensor([0.05, 0.02, 0.05, 0.05, 0.02]), torch.tensor([0.75, 0.4, math.pi, 1.2, 1.0])
@@ -53,16 +53,17 @@ ARMS = ("prototypes", "random views", "learned views", "learned without the oute
 class Scale:
     """How much is computed."""
 
-    steps: int = 250  # tasks, of each arm
+    steps: int = 2000  # tasks, of each arm
     per_class: int = 16  # training pictures of each shape and texture
     held_out: int = 8  # the same, for the outer objective
     per_test_class: int = 40
     tasks: int = 600  # test tasks of each kind
     queue: int = 512
+    wait: int = 400  # steps before the views begin to learn, as an encoder that knows nothing teaches them nothing
     period: int = 5  # steps of the encoder from one of the views to the next
 
 
-QUICK = Scale(steps=3, per_class=8, held_out=8, per_test_class=8, tasks=3, queue=64, period=2)
+QUICK = Scale(steps=3, per_class=8, held_out=8, per_test_class=8, tasks=3, queue=64, wait=0, period=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +156,13 @@ class ViewGenerator(nn.Module):
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
 
+    def parts(self, images: Tensor) -> Tensor:
+        """How far each range is from `LEAST`, 0, to `MOST`, 1: ``[N, len(VIEWS)]``."""
+        return self.network(images).sigmoid()
+
     def ranges(self, images: Tensor) -> Tensor:
         """``[N, len(VIEWS)]``."""
-        return LEAST + (MOST - LEAST) * self.network(images).sigmoid()
+        return LEAST + (MOST - LEAST) * self.parts(images)
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Views of pictures.
@@ -176,8 +181,9 @@ class ViewGenerator(nn.Module):
         return seen + (colour * noise[:, 4:7])[:, :, None, None]
 
     def crowding(self, images: Tensor) -> Tensor:
-        """Mean of ``-log(range / MOST)``: the term against ranges that shrink."""
-        return -(self.ranges(images) / MOST).log().mean()
+        """Mean of ``-log(4 part (1 - part))``: against ranges that run to a bound, and learn no more there."""
+        logits = self.network(images)
+        return -(F.logsigmoid(logits) + F.logsigmoid(-logits)).mean() - math.log(4)
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -254,7 +260,8 @@ class Arm:
         noise = self.noise(rows)
         if self.kind == "prototypes":
             return prototype_loss(self.encoder, self.pictures.images[rows])
-        if self.kind.startswith("learned") and self.step % self.scale.period == 0:
+        learning = self.kind.startswith("learned") and self.step >= self.scale.wait
+        if learning and self.step % self.scale.period == 0:
             self.teach_views(rows, noise)
         with torch.no_grad():
             for own, slow in zip(self.encoder.parameters(), self.slow.parameters()):
@@ -290,7 +297,7 @@ class Arm:
         return meta_gradient(lesson, examination, list(self.encoder.parameters()), shapers, STEP)
 
     def teach_views(self, rows: Tensor, noise: Tensor) -> None:
-        """One step of the generator: by the outer objective, or by the lesson itself; ranges are held apart."""
+        """One step of the generator: by the outer objective, or by the lesson itself; off the bounds of ranges."""
         tasks = [self.held_out.task(self.held_out.shapes, self.examinations) for _ in range(EXAMINATIONS)]
         gradients = self.view_gradients(rows, noise, [self.held_out.images[task] for task in tasks])
         shapers = list(self.generator.parameters())
@@ -342,8 +349,7 @@ def measure(arm: Arm, test: Pictures, scale: Scale, seed: int) -> dict[str, obje
         "code_spread": code_spread(arm.encoder, test, generators["codes"]),
     }
     if arm.kind != "prototypes":
-        ranges = arm.generator.ranges(test.images).detach()
-        found["range_parts"] = dict(zip(VIEWS, ((ranges - LEAST) / (MOST - LEAST)).mean(dim=0).tolist()))
+        found["range_parts"] = dict(zip(VIEWS, arm.generator.parts(test.images).detach().mean(dim=0).tolist()))
     return found
 
 

@@ -66,6 +66,17 @@ def test_ranges_stay_in_their_bounds_and_views_are_never_all_alike(pictures: Pic
     assert (views.var(dim=0).mean(dim=(1, 2, 3)) > 1e-3).all()
 
 
+@pytest.mark.parametrize("push", [-1e3, 2.0, 1e3])
+def test_ranges_are_pushed_off_their_bounds(pictures: Pictures, push: float) -> None:
+    """Even from so near to one that nothing else moves them any more."""
+    generator, images = ViewGenerator(), pictures.images[:4]
+    assert float(generator.crowding(images).detach()) == pytest.approx(0, abs=1e-6)
+    bias = generator.network[-1].bias
+    bias.data.fill_(push)
+    (gradient,) = torch.autograd.grad(generator.crowding(images), bias)
+    assert (gradient.sign() == math.copysign(1, push)).all()
+
+
 def test_each_kind_of_view_does_what_it_is_called(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few_shot_views, "LEAST", torch.zeros(len(VIEWS)))
     monkeypatch.setattr(few_shot_views, "MOST", torch.tensor([math.log(2), 0.5, math.pi, 1.0, 1.0]) * 2)  # sigmoid(0)
