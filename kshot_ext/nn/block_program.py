@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from kshot_ext.nn.block_code import settings_of, why_not_plain
-from kshot_ext.nn.deferred import Value, finished, is_touched, plus, plus_in_place, times, waits
+from kshot_ext.nn.block_settings import settings_of
+from kshot_ext.nn.deferred import Value, finished, plus, plus_in_place, times, waits
 from kshot_ext.nn.flow import as_given, linked, pass_through, sees_format
 from kshot_ext.nn.links import can_link
+from kshot_ext.nn.plain_forward import why_not_plain
+from kshot_ext.nn.side_effects import is_touched
 
 _ADDITIONS = (operator.add, torch.add, "add")
 _MULTIPLICATIONS = (operator.mul, torch.mul, "mul")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -184,6 +186,24 @@ class LeafOfGraphs(KShotModule):
         if arguments and isinstance(arguments[0], Proxy):
             return self.leaf_of_graph(*arguments, **named)
         return super().__call__(*arguments, **named)
+
+
+def by_samples(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A layer's forward, `forward(self, input, ..., code=None)`, that gives each row of its input its sample's code."""
+    signature = inspect.signature(forward)
+
+    @functools.wraps(forward)
+    def with_own_codes(self: KShotModule, *arguments: Any, **named: Any) -> Tensor:
+        if self._rows is None:
+            return forward(self, *arguments, **named)
+        given = signature.bind(self, *arguments, **named).arguments
+        if given.get("code") is not None:
+            return forward(self, *arguments, **named)
+        _, name_of_input, *others = given
+        options = {name: given[name] for name in others if name != "code"}
+        return self._rows.call(self, given[name_of_input], self._code, **options)
+
+    return with_own_codes
 
 
 def _parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

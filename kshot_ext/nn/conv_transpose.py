@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.nn.code import by_samples
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.mixed import KShotMixed, plain_layer
-from kshot_ext.nn.sample_rows import by_samples
 
 
 class _KShotConvTranspose(KShotMixed):

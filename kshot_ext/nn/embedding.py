@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.nn.code import by_samples
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.mixed import KShotMixed, mixed_tensors
-from kshot_ext.nn.sample_rows import by_samples
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from kshot_ext.nn.batch_norm import ACTIVATION_NAMES
-from kshot_ext.nn.deferred import Value, WaitingNorm, finished, may_do_anything, waits
+from kshot_ext.nn.deferred import Value, WaitingNorm, finished, waits
 from kshot_ext.nn.fused_form import TakesValues
 from kshot_ext.nn.links import can_wait, is_norm_act, link
+from kshot_ext.nn.side_effects import may_do_anything
 from kshot_ext.nn.watched import is_free
 from kshot_ext.ops.memory_order import has_channels_innermost
 

@@ -14,7 +14,7 @@ from kshot_ext.nn.fused_form import Fused
 
 
 class FusedBlock(Fused):
-    """Mixin of a module whose forward is plain to see (`nn/block_code.py`) with the settings that it has in a call.
+    """Mixin of a module whose forward is plain to see (`nn/plain_forward.py`) with the settings that it has in a call.
 
     Where it is not, and under compilers, which see more than one block, the forward itself runs.
     """

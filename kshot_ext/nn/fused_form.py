@@ -7,14 +7,12 @@ and slices hold.
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
+from kshot_ext.nn.deferred import Value
 from kshot_ext.nn.memoised import memoised
-
-if TYPE_CHECKING:
-    from kshot_ext.nn.deferred import Value
 
 
 class TakesValues(nn.Module):

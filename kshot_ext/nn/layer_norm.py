@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kshot_ext.nn.code import by_samples
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.mixed import KShotMixed
-from kshot_ext.nn.sample_rows import by_samples
 
 
 class KShotLayerNorm(KShotMixed):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kshot_ext import functional as KF
+from kshot_ext.nn.code import by_samples
 from kshot_ext.nn.conversions import register_conversion
 from kshot_ext.nn.linear import KShotLinear
 from kshot_ext.nn.mixed import KShotBySamples, KShotMixed, KShotOfLastAxis
 from kshot_ext.nn.routed_conv import same_border
-from kshot_ext.nn.sample_rows import by_samples
 
 
 class KShotConv2dSame(KShotMixed):

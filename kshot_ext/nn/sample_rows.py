@@ -7,19 +7,25 @@ samples. What a layer's input says of that is a size, and sizes coincide. So a l
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from kshot_ext.nn.code import KShotModule
-
 _HINT = "kshot_ext.find_batch_axes(model, *example) finds out for all layers where their samples are"
+
+
+class TakesRows(Protocol):
+    """A layer that rows are given to: all that this file asks of one."""
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """Of the input and the options of `SampleRows.call`."""
+
+    def row_axes(self, input: Tensor) -> range:
+        """The axes of an input that could count samples."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class SampleRows:
         """Whether row n of the input is sample n, as the operators want it."""
         return self.axis == 0 and input.shape[0] == code.shape[0]
 
-    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
+    def spread(self, layer: TakesRows, input: Tensor, values: Tensor) -> Tensor:
         """Values `[N, ...]` of samples, such as codes, as those of all rows along the axis.
 
         Raises:
@@ -58,7 +64,7 @@ class SampleRows:
             return values
         return values.repeat_interleave(each, 0) if self.together else values.repeat(each, *(1,) * (values.dim() - 1))
 
-    def call(self, layer: KShotModule, input: Tensor, code: Tensor | None, **options: Any) -> Tensor:
+    def call(self, layer: TakesRows, input: Tensor, code: Tensor | None, **options: Any) -> Tensor:
         """Run a layer on rows that are in the order of their samples' codes, and put the output's rows back."""
         assert code is not None, "rows are set with a code"
         own = self.spread(layer, input, code)
@@ -71,7 +77,7 @@ class SampleRows:
 class UnknownRows(SampleRows):
     """Nobody has told: samples are taken to be on the layer's first axis where no other one could hold them as well."""
 
-    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
+    def spread(self, layer: TakesRows, input: Tensor, values: Tensor) -> Tensor:
         samples, axes = values.shape[0], layer.row_axes(input)
         places = [axis for axis in axes if input.shape[axis] == samples]
         if places[:1] == [axes.start] and (len(places) == 1 or samples == 1):
@@ -96,7 +102,7 @@ class MixedRows(SampleRows):
     def is_first(self, input: Tensor, code: Tensor) -> bool:
         return False  # whatever its size
 
-    def spread(self, layer: KShotModule, input: Tensor, values: Tensor) -> Tensor:
+    def spread(self, layer: TakesRows, input: Tensor, values: Tensor) -> Tensor:
         raise ValueError(
             f"{type(layer).__name__}: a code per sample needs an input whose rows belong to one sample each, but "
             f"{self.why}, as kshot_ext.find_batch_axes found; give it one code [K]"
@@ -131,21 +137,3 @@ def rows_that_changed(before: Tensor, after: Tensor, sample: int, samples: int, 
         orders |= {} if each == 1 else {SampleRows(axis, together=False): of_sample.repeat(each)}
         possible += [place for place, own in orders.items() if not (rows & ~own).any()]  # padding need not change
     return possible[0] if len(possible) == 1 else MixedRows()
-
-
-def by_samples(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A layer's forward, `forward(self, input, ..., code=None)`, that gives each row of its input its sample's code."""
-    signature = inspect.signature(forward)
-
-    @functools.wraps(forward)
-    def with_own_codes(self: KShotModule, *arguments: Any, **named: Any) -> Tensor:
-        if self._rows is None:
-            return forward(self, *arguments, **named)
-        given = signature.bind(self, *arguments, **named).arguments
-        if given.get("code") is not None:
-            return forward(self, *arguments, **named)
-        _, name_of_input, *others = given
-        options = {name: given[name] for name in others if name != "code"}
-        return self._rows.call(self, given[name_of_input], self._code, **options)
-
-    return with_own_codes

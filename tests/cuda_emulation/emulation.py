@@ -19,7 +19,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,20 +27,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 from cuda_emulation import build, traffic
 
 ORDERS = ("forward", "reverse", "random")
 BINDINGS = build.HERE / "bindings"
-
-# Kernels run under sanitizers, in every order each time, and with their traffic counted, only where this asks for it.
-FULL = os.environ.get("KSHOT_EMULATION") == "full"
-needs_full = pytest.mark.skipif(not FULL, reason="takes long; KSHOT_EMULATION=full runs it")
-
-
-def share(seeds: Iterable[int], order: str) -> list[int]:
-    """The seeds that a test runs in this order: a third of them, as orders take turns; all of them in a full run."""
-    return [seed for seed in seeds if FULL or ORDERS[seed % len(ORDERS)] == order]
 
 
 def import_module(path: Path) -> ModuleType:

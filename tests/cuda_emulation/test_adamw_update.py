@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES
-from cuda_emulation.emulation import ORDERS, needs_full, share
+from cuda_emulation.emulation import ORDERS
+from cuda_emulation.selection import needs_emulator, share, under_sanitizers
 from cuda_emulation.update_cases import BATCHES, Case, run, run_many
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
+pytestmark = needs_emulator
 
 
 class AdamwCase(Case):
@@ -49,9 +49,8 @@ def test_random_dictionaries(order: str, dtype: torch.dtype) -> None:
         run(AdamwCase, "adamw_update", "plain", order, seed, dtype)
 
 
-@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
     for seed in range(100, 103):
         run(AdamwCase, "adamw_update", variant, order, seed, dtype)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, assert_close, logical, memory, rounded, sum_dtype
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, share, under_sanitizers
 from torch import Tensor
 
 from kshot_ext.reference.batch_norm_act import ACTIVATIONS
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 54  # 216 geometries over the dtypes
 NAMES = ["identity", "relu", "relu6", "silu", "hardswish"]  # Activation in csrc/cuda/batch_norm_act.h
@@ -160,9 +160,8 @@ def test_random_tensors(order: str, dtype: torch.dtype) -> None:
         run("plain", order, seed, dtype)
 
 
-@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
     for seed in range(100, 105):  # each kind of sizes once
         run(variant, order, seed, dtype)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cuda_emulation import build
 from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 
 @pytest.mark.parametrize("variant", ["plain", "asan", "tsan"])

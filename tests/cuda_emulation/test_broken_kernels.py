@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from cuda_emulation import build
 from cuda_emulation.emulation import ORDERS, Emulated, load
+from cuda_emulation.selection import needs_emulator
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 FOLDER = build.HERE / "broken"
 THREADS = 128

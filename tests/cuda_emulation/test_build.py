@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from cuda_emulation import build
+from cuda_emulation.selection import needs_emulator
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 KERNEL = """
 #include "value.h"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cuda_emulation import build
 from cuda_emulation.chain_cases import DenseCase, Link, square
 from cuda_emulation.depthwise_cases import Axis
-from cuda_emulation.emulation import needs_full
+from cuda_emulation.selection import needs_emulator, needs_full
 from cuda_emulation.workloads import chained
 
-pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")]
+pytestmark = [needs_full, needs_emulator]
 
 MOST_BYTES = 1.15  # over the least possible, with an L2 cache that has what blocks read again
 MOST_WITHOUT_CACHE = 2  # 7x7 backward; others stay below 1.5

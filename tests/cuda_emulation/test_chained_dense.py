@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import build
 from cuda_emulation.chain_cases import (
     DenseCase,
     Link,
@@ -17,9 +16,10 @@ from cuda_emulation.chain_cases import (
     random_dense_link,
 )
 from cuda_emulation.depthwise_cases import Axis
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, share, under_sanitizers
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 72
 
@@ -37,8 +37,7 @@ def test_random_links(first: int, order: str) -> None:
         check(seed, order, load("chained_dense"))
 
 
-@needs_full
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 @pytest.mark.parametrize("first", range(0, 24, 8))
 def test_sanitizers(first: int, variant: str, order: str) -> None:
     for seed in range(first, first + 8):

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import build
 from cuda_emulation.chain_cases import (
     Link,
     Problem,
@@ -16,9 +15,10 @@ from cuda_emulation.chain_cases import (
     random_link,
     square,
 )
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, share, under_sanitizers
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 90
 
@@ -36,8 +36,7 @@ def test_random_links(first: int, order: str) -> None:
         check(seed, order, load("chained_depthwise"))
 
 
-@needs_full
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 @pytest.mark.parametrize("first", range(0, 36, 12))
 def test_sanitizers(first: int, variant: str, order: str) -> None:
     for seed in range(first, first + 12):

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from cuda_emulation import build
 from cuda_emulation.dense_cases import PRECISIONS, UNITS, Axis, Case, Problem, check, plain_weight, random_case
-from cuda_emulation.emulation import ORDERS, Emulated, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, Emulated, load
+from cuda_emulation.selection import needs_emulator, needs_full, share
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 CASES = 240
 GROUP = 20

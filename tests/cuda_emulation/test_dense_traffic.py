@@ -6,13 +6,12 @@ Operands that blocks share are read again by each of them, which is for the L2 c
 from __future__ import annotations
 
 import pytest
-from cuda_emulation import build
 from cuda_emulation.dense_cases import Axis, Case
-from cuda_emulation.emulation import needs_full
+from cuda_emulation.selection import needs_emulator, needs_full
 from cuda_emulation.traffic import SECTOR
 from cuda_emulation.workloads import dense
 
-pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")]
+pytestmark = [needs_full, needs_emulator]
 
 MOST_CONFLICTS = 2  # passes of an access to shared memory where one could do
 # Sectors over the ideal, of any access to rows that are no whole number of them. Half a warp has a row of an odd

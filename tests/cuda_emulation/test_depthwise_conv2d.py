@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from cuda_emulation import build
 from cuda_emulation.depthwise_cases import Axis, Case, Problem, assert_close, random_case
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, needs_full, share
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 216
 PER_TEST = 12

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cuda_emulation import build
 from cuda_emulation.depthwise_cases import Axis, Case
-from cuda_emulation.emulation import needs_full
+from cuda_emulation.selection import needs_emulator, needs_full
 from cuda_emulation.workloads import depthwise
 
-pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")]
+pytestmark = [needs_full, needs_emulator]
 
 MOST_BYTES = 1.5  # over the least possible
 MOST_CONFLICTS = 2  # passes of an access to shared memory where one could do

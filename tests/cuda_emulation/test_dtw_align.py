@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import build, traffic
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation import traffic
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, needs_full, share, under_sanitizers
 from cuda_emulation.workloads import alignment
 from torch import Tensor
 
 from kshot_ext import reference
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 24  # of each dtype
 DTYPES = (torch.float32, torch.float64)
@@ -71,9 +72,8 @@ def test_random_pairs(order: str, dtype: torch.dtype) -> None:
         run("plain", order, seed, dtype)
 
 
-@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
     for seed in range(100, 110):
         run(variant, order, seed, dtype)

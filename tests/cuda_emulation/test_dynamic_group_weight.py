@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import build
 from cuda_emulation.dictionaries import DTYPES, Dictionary, assert_close, memory, rounded, sum_dtype
-from cuda_emulation.emulation import ORDERS, load, needs_full, share
+from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator, share, under_sanitizers
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")
+pytestmark = needs_emulator
 
 CASES = 15  # of each dtype
 
@@ -107,9 +107,8 @@ def test_random_groupings(order: str, dtype: torch.dtype) -> None:
         run("plain", order, seed, dtype)
 
 
-@needs_full
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("variant", "order"), [("asan", "forward"), ("asan", "reverse"), ("tsan", "random")])
+@under_sanitizers
 def test_memory_and_races(variant: str, order: str, dtype: torch.dtype) -> None:
     for seed in range(100, 106):
         run(variant, order, seed, dtype)

@@ -5,9 +5,9 @@ A warp's accesses are counted, without help from the caches.
 
 import pytest
 import torch
-from cuda_emulation import build, traffic
+from cuda_emulation import traffic
 from cuda_emulation.dictionaries import Dictionary
-from cuda_emulation.emulation import needs_full
+from cuda_emulation.selection import needs_emulator, needs_full
 from cuda_emulation.workloads import (
     Workload,
     adamw,
@@ -20,7 +20,7 @@ from cuda_emulation.workloads import (
     sgd,
 )
 
-pytestmark = [needs_full, pytest.mark.skipif(not build.available(), reason="needs GCC on Linux")]
+pytestmark = [needs_full, needs_emulator]
 
 MOST = 1.15
 LAYERS = {

@@ -5,8 +5,9 @@ import pytest
 import torch
 from cuda_emulation import build
 from cuda_emulation.emulation import ORDERS, Emulated, load
+from cuda_emulation.selection import needs_emulator
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 LANES = np.arange(32)
 KINDS = ("index", "up", "down", "xor")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from cuda_emulation import build
 from cuda_emulation.emulation import ORDERS, load
+from cuda_emulation.selection import needs_emulator
 from cuda_emulation.traffic import table
 
-pytestmark = pytest.mark.skipif(not build.available(), reason="the emulator needs Linux and GCC")
+pytestmark = needs_emulator
 
 VALUES = np.random.default_rng(0).random(1024).astype(np.float32)
 THREADS = 128

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from cuda_emulation import build
-from cuda_emulation.emulation import needs_full
+from cuda_emulation.selection import needs_emulator, needs_full
 from cuda_emulation.traffic_report import (
     DTYPES,
     FAMILIES,
@@ -60,7 +59,7 @@ def test_text_is_made_of_the_rows(rows: list[Row]) -> None:
 
 
 @needs_full
-@pytest.mark.skipif(not build.available(), reason="the emulator needs GCC on Linux")
+@needs_emulator
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.title)
 def test_counts_can_be_repeated(family, rows: list[Row]) -> None:
     """The last layer of each family, of the set whose images are smallest."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .cpu_kernels import ADAMW, CONV, MIX, NORM, SGD
+from .cpu_convolutions import CONV
+from .cpu_mixing import MIX, PLACES
+from .cpu_norms_and_pools import NORM
+from .cpu_updates import ADAMW, SGD
 from .mutant import Mutant
 
 MUTANTS = (
@@ -126,5 +129,37 @@ MUTANTS = (
         "return {static_cast<const T*>(tensor.data_ptr()), tensor.size(1)};",
         ("tests/ops/test_channel_slices.py",),
         "The pixels of some channels of an image are looked for one after the other.",
+    ),
+    Mutant(
+        "codes_of_places_left_out_of_dense_mixing",
+        "csrc/ops/per_sample_conv2d.cpp",
+        "rows_of(panel, t, r, block.source_channels), codes.at(t, n), samples,",
+        "rows_of(panel, t, r, block.source_channels), codes.at(0, n), samples,",
+        PLACES,
+        "All taps of a dense kernel are mixed by the code of the first place.",
+    ),
+    Mutant(
+        "dots_of_places_in_one",
+        "csrc/ops/per_sample_conv2d.cpp",
+        "codes.at(t, n), part_dots + codes.offset(t, n),",
+        "codes.at(t, n), part_dots + codes.offset(0, n),",
+        PLACES,
+        "The code's gradient of all places is added to the first.",
+    ),
+    Mutant(
+        "places_and_codes_not_transposed_back",
+        "csrc/ops/place_codes.h",
+        "transpose_matrices(by_place, 0, result, codes * places, places, codes);",
+        "transpose_matrices(by_place, 0, result, codes * places, codes, places);",
+        PLACES,
+        "The gradient of a code by place is in another order than the code.",
+    ),
+    Mutant(
+        "gate_after_mixing_left_out_of_the_weight_gradient",
+        "csrc/ops/depthwise_mixture.h",
+        "      grad_weight = with_tap_gate(grad_weight, *gate_after_);\n",
+        "",
+        PLACES,
+        "A gate on a code by place does not scale the gradients of dictionary and code.",
     ),
 )

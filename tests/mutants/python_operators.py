@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .cpu_kernels import CONV, NORM
+from .cpu_convolutions import CONV
+from .cpu_norms_and_pools import NORM
 from .mutant import Mutant
 
 FORMS = ("tests/ops/test_conv_forms.py", "tests/ops/test_auto_rule.py")

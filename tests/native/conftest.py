@@ -1,12 +1,25 @@
-"""A source tree that compiles in a fraction of a second, and compilers that misbehave on purpose."""
+"""A source tree that compiles in a fraction of a second, the search for its library, and compilers that misbehave on
+purpose."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kshot_ext._native.find import Found, find_library
+
 ANSWER = """\
 extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
+"""
+
+FIND = """
+import sys
+from pathlib import Path
+from kshot_ext._native.find import find_library
+print(find_library(*map(Path, sys.argv[1:])).origin)
 """
 
 
@@ -45,3 +58,20 @@ def script(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def find(source_folder: Path, cache_folder: Path, tmp_path: Path) -> Callable[[], Found]:
+    return lambda: find_library(source_folder, tmp_path / "prebuilt", cache_folder)
+
+
+@pytest.fixture
+def find_elsewhere(source_folder: Path, cache_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts the same search in a process, and a process group, of its own."""
+    command = [sys.executable, "-c", FIND, *map(str, (source_folder, tmp_path / "prebuilt", cache_folder))]
+
+    def start(**variables: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, **variables}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    return start

@@ -107,6 +107,13 @@ class _DrawsBeforeItAsks(_Block):
         return y
 
 
+class _LeavesTheGraph(_Block):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        y.detach_()
+        return y
+
+
 class _IsAnother(_Block):
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x)
@@ -190,6 +197,7 @@ REASONS: dict[Callable[[], nn.Module], str] = {
     _AsksForNoneInside: "its added has 'extra is None'",
     _AsksForTheSame: "its forward has 'y is x'",
     _DrawsBeforeItAsks: "its forward calls 'torch.rand'",
+    _LeavesTheGraph: "its forward calls 'y.detach_'",
     _IsAnother: "its forward writes to 'self'",
     _IsALambda: "the code of its forward cannot be read",
     _with_relu_of_its_own: "the code of its forward cannot be read",
