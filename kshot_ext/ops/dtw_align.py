@@ -14,6 +14,7 @@ from kshot_ext.ops.fakes import register_fake
 from kshot_ext.reference.dtw_align import Alignment
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_MOST = 2**63 - 1  # of what an operator takes
 
 
 def dtw_align(
@@ -84,8 +85,11 @@ def dtw_align(
         )
     _check_lengths("prediction_lengths", prediction_lengths, predictions)
     _check_lengths("target_lengths", target_lengths, targets)
-    if band is not None and band < 0:
-        raise ValueError(f"band must be at least 0, or None for no band, got {band}")
+    if band is not None:
+        _check_integer("band", band, "at least 0, or None for no band")
+        if not 0 <= band <= _MOST:
+            raise ValueError(f"band must be at least 0 (at most {_MOST}), or None for no band, got {band}")
+    _check_integer("norm", norm, "1 or 2")
     if norm not in (1, 2):
         raise ValueError(f"norm must be 1 or 2, got {norm}")
     if backend.kernels_for(predictions.device) is None:
@@ -95,6 +99,12 @@ def dtw_align(
         predictions, targets = predictions.to(dtype), targets.to(dtype)
     lengths = (None if given is None else given.long() for given in (prediction_lengths, target_lengths))
     return Alignment(*_operator.call(predictions, targets, *lengths, -1 if band is None else band, norm))
+
+
+def _check_integer(name: str, value: object, legal: str) -> None:
+    """`value` is an int, one of numpy's, or one that a compiler does not know yet, which no class tells."""
+    if isinstance(value, (bool, float, str)) or value is None:
+        raise TypeError(f"{name} must be an integer, {legal}, got {value!r}")
 
 
 def _check_lengths(name: str, lengths: Tensor | None, sequences: Tensor) -> None:

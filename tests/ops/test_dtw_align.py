@@ -279,8 +279,15 @@ P, T, LENGTHS = torch.zeros(2, 3, 2), torch.zeros(2, 4, 2), torch.tensor([1, 3])
         ({"prediction_lengths": LENGTHS + 1}, ValueError, "prediction_lengths must be 1 to 3, got 4"),
         ({"target_lengths": LENGTHS + 2}, ValueError, "target_lengths must be 1 to 4, got 5"),
         ({"target_lengths": LENGTHS.to("meta")}, ValueError, "target_lengths must be on cpu like the sequences"),
-        ({"band": -1}, ValueError, "band must be at least 0, or None"),
+        ({"band": -1}, ValueError, r"band must be at least 0 .*, or None .* got -1"),
+        ({"band": 2**63}, ValueError, r"\(at most 9223372036854775807\), .* got 9223372036854775808"),
+        ({"band": math.inf}, TypeError, "band must be an integer, at least 0, or None for no band, got inf"),
+        ({"band": 1.5}, TypeError, "band must be an integer, .* got 1.5"),
+        ({"band": "1"}, TypeError, "band must be an integer, .* got '1'"),
+        ({"band": True}, TypeError, "band must be an integer, .* got True"),
         ({"norm": 3}, ValueError, "norm must be 1 or 2, got 3"),
+        ({"norm": 2.0}, TypeError, "norm must be an integer, 1 or 2, got 2.0"),
+        ({"norm": None}, TypeError, "norm must be an integer, 1 or 2, got None"),
     ],
 )
 def test_rejects(changes: dict[str, Any], error: type, message: str) -> None:
