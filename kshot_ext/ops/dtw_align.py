@@ -55,8 +55,13 @@ def dtw_align(
     to find the path, both count as an infinite distance. On a GPU, where lengths are not read before the call, a pair
     with a length out of range has a cost of NaN and no path.
 
+    Memory:
+        Two bits for each cell of the band, `P T / 2` bytes without one for P = T: on the CPU once for each thread, on a
+        GPU for each pair.
+
     Raises:
         TypeError, ValueError: on a wrong dtype, rank, size, length or device, naming the argument.
+        RuntimeError: if there is no memory for the band.
 
     Example:
         >>> predictions = torch.tensor([[[0.0], [1.0], [5.0]]], requires_grad=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -330,6 +332,20 @@ def test_raw_operators_check_what_they_are_given(
 ) -> None:
     with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.kshot_ext, operator)(*arguments)
+
+
+def test_a_lack_of_memory_says_what_would_help(native_backend: None) -> None:
+    """Without a band these points take eight gigabytes, of which one is left."""
+    long = torch.zeros(1, 2**17, 1)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, limits[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"no memory to align 131072 with 131072 points: .* a narrower band"):
+            KF.dtw_align(long, long)
+        assert KF.dtw_align(long, long, band=0).cost.item() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_the_reference_takes_lengths_out_of_range_for_no_path() -> None:
