@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 from stable_baselines3.common.vec_env import VecMonitor
+from typer.testing import CliRunner
 
 import mid_level_control
 from kshot_ext.nas.randomness import named_generator
@@ -159,3 +160,13 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"exists already; move it away or choose another folder"):
         mid_level_control.main(tmp_path, quick=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("metrics.json", "mine")]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_refuses_is_refused_at_once(seed: int, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(mid_level_control.main)
+    result = CliRunner().invoke(app, ["--quick", "--seed", str(seed), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "--seed" in result.output
+    assert not (tmp_path / "run").exists()
