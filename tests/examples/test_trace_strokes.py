@@ -71,6 +71,16 @@ def test_the_loss_of_perfect_predictions_is_that_of_their_flags() -> None:
     assert trace_loss((positions, 40 * truth[0] - 20, 40 * truth[1] - 20), targets, None) < 1e-6
 
 
+def test_what_fills_up_a_shorter_line_costs_nothing() -> None:
+    stroke = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+    targets = Targets.of([Line([stroke, stroke + 5]), Line([stroke, stroke + 5, stroke + 9])])
+    positions = torch.stack([targets.points[0, :10], targets.points[1, [*range(9), 8]]])
+    truth = torch.zeros(2, 2, 10)
+    for row, starts, ends in ((0, [0, 3], [6, 7, 8, 9]), (1, [0, 3, 6], [8, 9])):
+        truth[0, row, starts] = truth[1, row, ends] = 1
+    assert trace_loss((positions, *(40 * truth - 20)), targets, None) < 1e-6
+
+
 def test_of_predictions_aligned_with_a_start_the_first_is_one() -> None:
     stroke = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     targets = Targets.of([Line([stroke, stroke + 5])])
