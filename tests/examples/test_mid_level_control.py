@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,25 @@ def test_perception_stays_as_it_was(perception: Perception, scenes: Scenes) -> N
         mid_level_control.learn(found[title], "reach", some, scale, 0, watch)
     for state, network in ((before, perception), (pixels, found["pixels"].perception)):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_a_policy_learns_in_the_few_scenes_and_is_tried_in_both(
+    perception: Perception, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Scenes] = []
+
+    def enter(these: Scenes, *others: Any) -> Rooms:
+        entered.append(these)
+        return Rooms(these, *others)
+
+    monkeypatch.setattr(mid_level_control, "Rooms", enter)
+    unseen = Scenes.random(3, 3, np.random.default_rng(1))
+    bar = mid_level_control.ConsoleProgress(mid_level_control.Console(quiet=True))
+    watch = mid_level_control.Returns(bar, "depth", mid_level_control.QUICK)
+    some = {"few": scenes, "unseen": unseen}
+    mid_level_control.learn(Arm(perception), "reach", some, mid_level_control.QUICK, 0, watch)
+    assert [these is scenes for these in entered] == [True, True, False]
+    assert entered[2] is unseen
 
 
 def test_a_seed_gives_the_same_numbers_again(run: Path, tmp_path: Path) -> None:
