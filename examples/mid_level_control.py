@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -256,7 +256,7 @@ def learn(arm: Arm, task: str, scenes: Mapping[str, Scenes], scale: Scale, seed:
 
 def main(
     out: NewFolder = Path("mid_level_control_run"),
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,  # what numpy and stable-baselines3 take
     quick: Quick = False,
 ) -> None:
     """Trains perception and then a policy for each way to see, and writes metrics.json and picture.png."""

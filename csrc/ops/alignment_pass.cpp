@@ -3,6 +3,7 @@
 #include "ops/alignment_pass.h"
 
 #include <atomic>
+#include <new>
 
 #include "cpu/dtw_align.h"
 
@@ -30,8 +31,16 @@ void run_alignment(const DtwAlign& args, const Tensor&) {
   check_lengths("prediction_lengths", args.prediction_lengths, args.count, args.rows);
   check_lengths("target_lengths", args.target_lengths, args.count, args.columns);
   const int64_t cells = args.path_size() * BandWalk(args.rows, args.columns, args.band).most_cells();
-  parallel_pairs(args.count, cells * args.channels,
-                 [&](int64_t begin, int64_t end) { KSHOT_CALL(dtw_align, args, begin, end); });
+  std::atomic<bool> short_of_memory{false};
+  parallel_pairs(args.count, cells * args.channels, [&](int64_t begin, int64_t end) {
+    try {
+      KSHOT_CALL(dtw_align, args, begin, end);
+    } catch (const std::bad_alloc&) {
+      short_of_memory = true;
+    }
+  });
+  STD_TORCH_CHECK(!short_of_memory, "no memory to align ", args.rows, " with ", args.columns,
+                  " points: their band takes ", cells / 4, " bytes a thread; a narrower band takes less");
 }
 
 void run_alignment_backward(const DtwAlignBackward& args, const Tensor&) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from kshot_ext.nas.extras import require
 from kshot_ext.nas.files import atomic_path, write_text
 from kshot_ext.nas.progress import ConsoleProgress
 from kshot_ext.nas.strict_json import strict_json
@@ -33,11 +35,23 @@ def new_folder(path: Path) -> Path:
     """Makes the folder of a run; an empty one will do.
 
     Raises:
-        typer.BadParameter: if there is something already; nothing of it is touched.
+        typer.BadParameter: if there is something already, of which nothing is touched; or if it cannot be made, or
+            written to.
+        MissingExtraError: if matplotlib is not installed, by which a run would end.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise typer.BadParameter(f"{path} exists already; move it away or choose another folder", param_hint="--out")
-    path.mkdir(parents=True, exist_ok=True)
+    require("matplotlib.figure", "examples")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise typer.BadParameter(
+                f"{path} exists already; move it away or choose another folder", param_hint="--out"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{path} cannot be made or written to: {error.strerror}", param_hint="--out"
+        ) from error
     return path
 
 

@@ -14,6 +14,7 @@ from kshot_ext.ops.fakes import register_fake
 from kshot_ext.reference.dtw_align import Alignment
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_MOST = 2**63 - 1  # of what an operator takes
 
 
 def dtw_align(
@@ -54,8 +55,13 @@ def dtw_align(
     to find the path, both count as an infinite distance. On a GPU, where lengths are not read before the call, a pair
     with a length out of range has a cost of NaN and no path.
 
+    Memory:
+        Two bits for each cell of the band, `P T / 2` bytes without one for P = T: on the CPU once for each thread, on a
+        GPU for each pair.
+
     Raises:
         TypeError, ValueError: on a wrong dtype, rank, size, length or device, naming the argument.
+        RuntimeError: if there is no memory for the band.
 
     Example:
         >>> predictions = torch.tensor([[[0.0], [1.0], [5.0]]], requires_grad=True)
@@ -84,8 +90,11 @@ def dtw_align(
         )
     _check_lengths("prediction_lengths", prediction_lengths, predictions)
     _check_lengths("target_lengths", target_lengths, targets)
-    if band is not None and band < 0:
-        raise ValueError(f"band must be at least 0, or None for no band, got {band}")
+    if band is not None:
+        _check_integer("band", band, "at least 0, or None for no band")
+        if not 0 <= band <= _MOST:
+            raise ValueError(f"band must be at least 0 (at most {_MOST}), or None for no band, got {band}")
+    _check_integer("norm", norm, "1 or 2")
     if norm not in (1, 2):
         raise ValueError(f"norm must be 1 or 2, got {norm}")
     if backend.kernels_for(predictions.device) is None:
@@ -95,6 +104,12 @@ def dtw_align(
         predictions, targets = predictions.to(dtype), targets.to(dtype)
     lengths = (None if given is None else given.long() for given in (prediction_lengths, target_lengths))
     return Alignment(*_operator.call(predictions, targets, *lengths, -1 if band is None else band, norm))
+
+
+def _check_integer(name: str, value: object, legal: str) -> None:
+    """`value` is an int, one of numpy's, or one that a compiler does not know yet, which no class tells."""
+    if isinstance(value, (bool, float, str)) or value is None:
+        raise TypeError(f"{name} must be an integer, {legal}, got {value!r}")
 
 
 def _check_lengths(name: str, lengths: Tensor | None, sequences: Tensor) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import typer
 from stable_baselines3.common.vec_env import VecMonitor
+from typer.testing import CliRunner
 
 import mid_level_control
 from kshot_ext.nas.randomness import named_generator
@@ -148,6 +150,25 @@ def test_perception_stays_as_it_was(perception: Perception, scenes: Scenes) -> N
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
+def test_a_policy_learns_in_the_few_scenes_and_is_tried_in_both(
+    perception: Perception, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[Scenes] = []
+
+    def enter(these: Scenes, *others: Any) -> Rooms:
+        entered.append(these)
+        return Rooms(these, *others)
+
+    monkeypatch.setattr(mid_level_control, "Rooms", enter)
+    unseen = Scenes.random(3, 3, np.random.default_rng(1))
+    bar = mid_level_control.ConsoleProgress(mid_level_control.Console(quiet=True))
+    watch = mid_level_control.Returns(bar, "depth", mid_level_control.QUICK)
+    some = {"few": scenes, "unseen": unseen}
+    mid_level_control.learn(Arm(perception), "reach", some, mid_level_control.QUICK, 0, watch)
+    assert [these is scenes for these in entered] == [True, True, False]
+    assert entered[2] is unseen
+
+
 def test_a_seed_gives_the_same_numbers_again(run: Path, tmp_path: Path) -> None:
     mid_level_control.main(tmp_path, seed=3, quick=True)
     one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path))
@@ -159,3 +180,13 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"exists already; move it away or choose another folder"):
         mid_level_control.main(tmp_path, quick=True)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("metrics.json", "mine")]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_refuses_is_refused_at_once(seed: int, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(mid_level_control.main)
+    result = CliRunner().invoke(app, ["--quick", "--seed", str(seed), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "--seed" in result.output
+    assert not (tmp_path / "run").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,8 +281,15 @@ P, T, LENGTHS = torch.zeros(2, 3, 2), torch.zeros(2, 4, 2), torch.tensor([1, 3])
         ({"prediction_lengths": LENGTHS + 1}, ValueError, "prediction_lengths must be 1 to 3, got 4"),
         ({"target_lengths": LENGTHS + 2}, ValueError, "target_lengths must be 1 to 4, got 5"),
         ({"target_lengths": LENGTHS.to("meta")}, ValueError, "target_lengths must be on cpu like the sequences"),
-        ({"band": -1}, ValueError, "band must be at least 0, or None"),
+        ({"band": -1}, ValueError, r"band must be at least 0 .*, or None .* got -1"),
+        ({"band": 2**63}, ValueError, r"\(at most 9223372036854775807\), .* got 9223372036854775808"),
+        ({"band": math.inf}, TypeError, "band must be an integer, at least 0, or None for no band, got inf"),
+        ({"band": 1.5}, TypeError, "band must be an integer, .* got 1.5"),
+        ({"band": "1"}, TypeError, "band must be an integer, .* got '1'"),
+        ({"band": True}, TypeError, "band must be an integer, .* got True"),
         ({"norm": 3}, ValueError, "norm must be 1 or 2, got 3"),
+        ({"norm": 2.0}, TypeError, "norm must be an integer, 1 or 2, got 2.0"),
+        ({"norm": None}, TypeError, "norm must be an integer, 1 or 2, got None"),
     ],
 )
 def test_rejects(changes: dict[str, Any], error: type, message: str) -> None:
@@ -323,6 +332,20 @@ def test_raw_operators_check_what_they_are_given(
 ) -> None:
     with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.kshot_ext, operator)(*arguments)
+
+
+def test_a_lack_of_memory_says_what_would_help(native_backend: None) -> None:
+    """Without a band these points take eight gigabytes, of which one is left."""
+    long = torch.zeros(1, 2**17, 1)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, limits[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"no memory to align 131072 with 131072 points: .* a narrower band"):
+            KF.dtw_align(long, long)
+        assert KF.dtw_align(long, long, band=0).cost.item() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_the_reference_takes_lengths_out_of_range_for_no_path() -> None:
