@@ -10,6 +10,7 @@ policies that see one feature each, one that learns its encoder from pixels, one
 one. All are trained by proximal policy optimisation, on two tasks, in rooms of a few layouts and textures, and tried in
 others.
 
+    pip install 'kshot_ext[search,examples]'
     python examples/mid_level_control.py --out control --seed 0
 
 Sax et al., "Mid-Level Visual Representations Improve Generalization and Sample Efficiency for Learning Visuomotor
