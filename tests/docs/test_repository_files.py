@@ -18,8 +18,10 @@ CITATION = (ROOT / "CITATION.cff").read_text()
 def test_the_citation_is_of_this_version_and_its_addresses_are_the_projects() -> None:
     assert re.search(r"^version: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["version"]
     assert kshot_ext.__version__ == PROJECT["version"]
-    newest = re.search(r"^## (\S+?)(?:,| )", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest[1] == PROJECT["version"]
+    newest, date = re.search(r"^## (\S+), (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+    assert newest == PROJECT["version"]
+    released = re.search(r"^date-released: (.*)$", CITATION, re.MULTILINE)
+    assert date == (released[1] if released else "unreleased")
     assert re.search(r"^license: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["license"]
     assert re.search(r"^repository-code: (.*)$", CITATION, re.MULTILINE)[1] == PROJECT["urls"]["Homepage"]
     site = (ROOT / "mkdocs.yml").read_text()
