@@ -24,9 +24,19 @@ _COLOURS = {"truth": "white", "found": "#E69F00", "hand-made": "#0072B2"}
 _GREY = "#8A8F98"
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, whose parts make room for each other.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+    """
+    figure: Figure = require("matplotlib.figure", "examples").Figure(figsize=(width, height), layout="constrained")
+    return figure
+
+
 def draw_tracks(videos: Videos, tracks: Mapping[str, Tensor], overlaps: Mapping[str, float]) -> Figure:
     """Frames of the first video with the true box and those of trackers, and the average overlaps."""
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(15, 2.9), layout="constrained")
+    figure = new_figure(15, 2.9)
     *axes, last = figure.subplots(1, 6)
     count, frames = videos.centres.shape[:2]
     everything = torch.zeros(count, 2), torch.full((count,), 2.0)
@@ -53,7 +63,7 @@ def draw_doses(inputs: Tensor, doses: Mapping[str, Tensor], scores: Mapping[str,
     """
     depth = int(inputs[0, 1].sum(dim=(1, 2)).argmax())
     truth, *others = doses
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(17, 2.6), layout="constrained")
+    figure = new_figure(17, 2.6)
     *axes, last = figure.subplots(1, 3 + 2 * len(others))
     axes[0].imshow(inputs[0, 0, depth].numpy(), cmap="gray")
     axes[0].set_title("density")
@@ -79,7 +89,7 @@ def draw_control(rooms: Rooms, results: Mapping[str, Mapping[str, Mapping[str, A
         rooms: begun anew.
         results: of tasks, and of arms in them: `curve`, `few` and `unseen`.
     """
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(16, 6.5), layout="constrained")
+    figure = new_figure(16, 6.5)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 5))
     for place, image in zip(left.subplots(3, 2).flat, rooms.reset()[0]):
         place.imshow(np.moveaxis(image, 0, 2))
@@ -108,7 +118,7 @@ def draw_strokes(image: Tensor, strokes: Sequence[Tensor], paths: Mapping[str, t
         strokes: points `[M, 2]` of each.
         paths: of networks, points `[M, 2]` and where strokes start.
     """
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(15, 1 + 1.2 * len(paths)), layout="constrained")
+    figure = new_figure(15, 1 + 1.2 * len(paths))
     truth = torch.cat(list(strokes)), torch.cat([torch.arange(len(stroke)) == 0 for stroke in strokes])
     rows = {"truth": truth, **paths}
     height, width = image.shape
@@ -128,7 +138,7 @@ def draw_strokes(image: Tensor, strokes: Sequence[Tensor], paths: Mapping[str, t
 
 def draw_views(rows: Mapping[str, Tensor], arms: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Pictures and one view of each by several generators; and the arms' accuracies on unseen classes."""
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(13, 4), layout="constrained")
+    figure = new_figure(13, 4)
     left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
     places = left.subplots(len(rows), len(next(iter(rows.values()))), squeeze=False)
     for line, (title, images) in zip(places, rows.items()):
@@ -157,7 +167,7 @@ def draw_detections(
         boxes, chances: ``[N, P, 4]`` and ``[N, P, 1 + C]``.
         seen: how many classes training knew; their columns come after the background's.
     """
-    figure = require("matplotlib.figure", "examples").Figure(figsize=(16, 3.4), layout="constrained")
+    figure = new_figure(16, 3.4)
     *places, last = figure.subplots(1, len(scenes.images) + 1, width_ratios=[*[1] * len(scenes.images), 1.5])
     sure, columns = chances[..., 1:].max(dim=2)
     colours = {"truth": "white", "found as seen": "#0072B2", "found as unseen": "#E69F00"}
